@@ -1,0 +1,19 @@
+#include "grapnel/base/log.h"
+
+#include <glog/logging.h>  // Nowhere else: see base/log.h.
+
+namespace grapnel {
+namespace internal_log {
+
+static_assert(static_cast<int>(LogSeverity::INFO_) == google::GLOG_INFO, "");
+static_assert(static_cast<int>(LogSeverity::FATAL_) == google::GLOG_FATAL, "");
+
+bool VlogIsOn(int level) { return level <= FLAGS_v; }
+
+Message::~Message() {
+  google::LogMessage(file_, line_, static_cast<int>(severity_)).stream()
+      << stream_.str();
+}
+
+}  // namespace internal_log
+}  // namespace grapnel

@@ -1,0 +1,108 @@
+#include "grapnel/base/registry.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "google/protobuf/any.pb.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/message.h"
+
+namespace grapnel {
+namespace internal_registry {
+namespace {
+
+using ::google::protobuf::Any;
+using ::google::protobuf::Descriptor;
+using ::google::protobuf::DescriptorPool;
+using ::google::protobuf::FieldDescriptor;
+using ::google::protobuf::Message;
+using ::google::protobuf::MessageFactory;
+using ::google::protobuf::OneofDescriptor;
+
+absl::StatusOr<std::unique_ptr<Message>> Unpack(const Any& any) {
+  const std::string& url = any.type_url();
+  // npos + 1 == 0: a bare name is its own type.
+  const std::string type = url.substr(url.rfind('/') + 1);
+  const Descriptor* descriptor =
+      DescriptorPool::generated_pool()->FindMessageTypeByName(type);
+  if (descriptor == nullptr) {
+    return absl::NotFoundError(absl::StrCat(
+        "no message type \"", type,
+        "\" is linked in: depend on the target that defines it"));
+  }
+  std::unique_ptr<Message> message(
+      MessageFactory::generated_factory()->GetPrototype(descriptor)->New());
+  if (!message->ParseFromString(any.value())) {
+    return absl::InvalidArgumentError(absl::StrCat("not a valid ", type));
+  }
+  return message;
+}
+
+std::string FieldNames(const OneofDescriptor& oneof) {
+  std::vector<std::string> names;
+  for (int i = 0; i < oneof.field_count(); ++i) {
+    names.push_back(oneof.field(i)->name());
+  }
+  return absl::StrJoin(names, ", ");
+}
+
+}  // namespace
+
+absl::StatusOr<const Message*> ResolveConfig(
+    const Message& config, std::unique_ptr<Message>* storage) {
+  const Message* message = &config;
+  const OneofDescriptor* kind =
+      config.GetDescriptor()->FindOneofByName("kind");
+  if (kind != nullptr) {
+    const FieldDescriptor* field =
+        config.GetReflection()->GetOneofFieldDescriptor(config, kind);
+    if (field == nullptr) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("must be set, to one of: ", FieldNames(*kind)));
+    }
+    message = &config.GetReflection()->GetMessage(config, field);
+  }
+  if (message->GetDescriptor() == Any::descriptor()) {
+    auto unpacked = Unpack(static_cast<const Any&>(*message));
+    if (!unpacked.ok()) return std::move(unpacked).status();
+    *storage = *std::move(unpacked);
+    return storage->get();
+  }
+  return message;
+}
+
+absl::StatusOr<const Entry*> FindEntry(const Entry* head,
+                                       absl::string_view what,
+                                       const Message& config) {
+  const std::string& type = config.GetDescriptor()->full_name();
+  const Entry* found = nullptr;
+  for (const Entry* entry = head; entry != nullptr; entry = entry->next) {
+    if (entry->descriptor() != config.GetDescriptor()) continue;
+    if (found != nullptr) {
+      return absl::AlreadyExistsError(absl::StrCat(
+          what, " \"", type, "\" is registered at ", entry->file, ":",
+          entry->line, " and ", found->file, ":", found->line));
+    }
+    found = entry;
+  }
+  if (found == nullptr) {
+    const std::vector<std::string> names = EntryNames(head);
+    return absl::NotFoundError(absl::StrCat(
+        "no ", what, " for config \"", type, "\" is linked in; there are: ",
+        names.empty() ? "none" : absl::StrJoin(names, ", ")));
+  }
+  return found;
+}
+
+std::vector<std::string> EntryNames(const Entry* head) {
+  std::vector<std::string> names;
+  for (const Entry* entry = head; entry != nullptr; entry = entry->next) {
+    names.push_back(entry->descriptor()->full_name());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+}  // namespace internal_registry
+}  // namespace grapnel

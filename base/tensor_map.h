@@ -1,0 +1,47 @@
+// Tensors with names, in order.
+
+#ifndef GRAPNEL_BASE_TENSOR_MAP_H_
+#define GRAPNEL_BASE_TENSOR_MAP_H_
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ATen/core/Tensor.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+
+namespace grapnel {
+
+struct NamedTensor {
+  std::string name;
+  at::Tensor tensor;
+};
+
+// Tensors by unique name, iterated in the order in which they were added. Holds
+// references: the storage is shared with whoever else has the tensor.
+// Thread-compatible.
+class TensorMap {
+ public:
+  using const_iterator = std::vector<NamedTensor>::const_iterator;
+
+  // kAlreadyExists if there is a tensor of that name.
+  absl::Status Add(std::string name, at::Tensor tensor);
+
+  // The tensor of that name, or null. Valid until the map changes.
+  const at::Tensor* Find(absl::string_view name) const;
+
+  bool empty() const { return entries_.empty(); }
+  size_t size() const { return entries_.size(); }
+  const_iterator begin() const { return entries_.begin(); }
+  const_iterator end() const { return entries_.end(); }
+
+ private:
+  std::vector<NamedTensor> entries_;
+  absl::flat_hash_map<std::string, size_t> index_;
+};
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_BASE_TENSOR_MAP_H_

@@ -1,0 +1,42 @@
+#include "grapnel/base/torch_status.h"
+
+#include <new>
+#include <stdexcept>
+
+#include "c10/util/Exception.h"
+#include "grapnel/base/status_matchers.h"
+#include "gtest/gtest.h"
+
+namespace grapnel {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+TEST(TorchStatusTest, LibTorchErrorsKeepTheirMessageWithoutTheBacktrace) {
+  const absl::Status status = CatchAsStatus([]() -> absl::Status {
+    TORCH_CHECK_VALUE(false, "size must be positive");
+    return absl::OkStatus();
+  });
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kInvalidArgument,
+                               HasSubstr("size must be positive")));
+  EXPECT_THAT(std::string(status.message()), Not(HasSubstr("frame #")));
+}
+
+TEST(TorchStatusTest, OtherExceptionsGetTheirCodes) {
+  EXPECT_THAT(CatchAsStatus([]() -> absl::Status { throw std::bad_alloc(); }),
+              StatusIs(absl::StatusCode::kResourceExhausted, "out of memory"));
+  EXPECT_THAT(CatchAsStatus(
+                  []() -> absl::Status { throw std::runtime_error("boom"); }),
+              StatusIs(absl::StatusCode::kInternal, "boom"));
+  EXPECT_THAT(CatchAsStatus([]() -> absl::Status { throw 1; }),
+              StatusIs(absl::StatusCode::kInternal, "unknown exception"));
+}
+
+TEST(TorchStatusTest, StatusOfTheCallPassesThrough) {
+  EXPECT_THAT(CatchAsStatus([] { return absl::NotFoundError("gone"); }),
+              StatusIs(absl::StatusCode::kNotFound, "gone"));
+}
+
+}  // namespace
+}  // namespace grapnel

@@ -1,0 +1,64 @@
+"""cc_library, cc_test and cc_binary with the house flags, and grapnel_hook.
+
+The macros take what the native rules take and hide nothing else. They put a
+package's headers under "grapnel/<package>/", so that a consumer's own
+base/status_macros.h and ours can meet in one program.
+"""
+
+load("@rules_cc//cc:defs.bzl", "cc_binary", "cc_library", "cc_test")
+
+_COPTS = [
+    "-Wall",
+    "-Wextra",
+    "-Wno-unused-parameter",
+    # What LibTorch's and protobuf's headers do inside our files is theirs.
+    "-Wno-sign-compare",
+]
+
+def grapnel_cc_library(name, copts = [], **kwargs):
+    cc_library(
+        name = name,
+        copts = _COPTS + copts,
+        include_prefix = "grapnel/" + native.package_name(),
+        strip_include_prefix = "",
+        **kwargs
+    )
+
+def grapnel_cc_test(name, size = "small", copts = [], **kwargs):
+    cc_test(
+        name = name,
+        size = size,
+        copts = _COPTS + copts,
+        # As shipped binaries are. A test linked with shared libraries keeps
+        # every object file, and so passes when a hook lacks alwayslink.
+        linkstatic = True,
+        **kwargs
+    )
+
+def grapnel_cc_binary(name, copts = [], **kwargs):
+    cc_binary(
+        name = name,
+        copts = _COPTS + copts,
+        linkstatic = True,
+        **kwargs
+    )
+
+def grapnel_registered(name, **kwargs):
+    """A library with objects that register themselves (GRAPNEL_REGISTER_...).
+
+    Nothing refers to its object files but their own static initializers, so
+    the linker would drop them.
+    """
+    grapnel_cc_library(
+        name = name,
+        alwayslink = True,
+        **kwargs
+    )
+
+def grapnel_hook(name, visibility = ["//visibility:public"], **kwargs):
+    """A hook that registers itself with GRAPNEL_REGISTER_HOOK."""
+    grapnel_registered(
+        name = name,
+        visibility = visibility,
+        **kwargs
+    )

@@ -3,6 +3,13 @@
 #include <glog/logging.h>  // Nowhere else: see base/log.h.
 
 namespace grapnel {
+
+void InitLogging(const char* argv0) {
+  if (google::IsGoogleLoggingInitialized()) return;
+  FLAGS_logtostderr = true;
+  google::InitGoogleLogging(argv0);
+}
+
 namespace internal_log {
 
 static_assert(static_cast<int>(LogSeverity::INFO_) == google::GLOG_INFO, "");

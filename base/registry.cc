@@ -20,18 +20,18 @@ using ::google::protobuf::Message;
 using ::google::protobuf::MessageFactory;
 using ::google::protobuf::OneofDescriptor;
 
-absl::StatusOr<std::unique_ptr<Message>> Unpack(const Any& any) {
+absl::StatusOr<MessagePtr> Unpack(const Any& any) {
   const std::string& url = any.type_url();
   // npos + 1 == 0: a bare name is its own type.
   const std::string type = url.substr(url.rfind('/') + 1);
   const Descriptor* descriptor =
       DescriptorPool::generated_pool()->FindMessageTypeByName(type);
   if (descriptor == nullptr) {
-    return absl::NotFoundError(absl::StrCat(
-        "no message type \"", type,
-        "\" is linked in: depend on the target that defines it"));
+    return absl::NotFoundError(
+        absl::StrCat("no message type \"", type,
+                     "\" is linked in: depend on the target that defines it"));
   }
-  std::unique_ptr<Message> message(
+  MessagePtr message(
       MessageFactory::generated_factory()->GetPrototype(descriptor)->New());
   if (!message->ParseFromString(any.value())) {
     return absl::InvalidArgumentError(absl::StrCat("not a valid ", type));
@@ -49,11 +49,12 @@ std::string FieldNames(const OneofDescriptor& oneof) {
 
 }  // namespace
 
-absl::StatusOr<const Message*> ResolveConfig(
-    const Message& config, std::unique_ptr<Message>* storage) {
+void DeleteMessage::operator()(Message* message) const { delete message; }
+
+absl::StatusOr<const Message*> ResolveConfig(const Message& config,
+                                             MessagePtr* storage) {
   const Message* message = &config;
-  const OneofDescriptor* kind =
-      config.GetDescriptor()->FindOneofByName("kind");
+  const OneofDescriptor* kind = config.GetDescriptor()->FindOneofByName("kind");
   if (kind != nullptr) {
     const FieldDescriptor* field =
         config.GetReflection()->GetOneofFieldDescriptor(config, kind);

@@ -61,16 +61,21 @@ struct Entry {
   const Entry* const next;
 };
 
+// So that the message's full type isn't needed here.
+struct DeleteMessage {
+  void operator()(google::protobuf::Message* message) const;
+};
+using MessagePtr = std::unique_ptr<google::protobuf::Message, DeleteMessage>;
+
 // The config to look up for what was given: the message set in its oneof
 // `kind`, the message packed in an Any, or itself. Points into `config` or to
 // `*storage`.
 absl::StatusOr<const google::protobuf::Message*> ResolveConfig(
-    const google::protobuf::Message& config,
-    std::unique_ptr<google::protobuf::Message>* storage);
+    const google::protobuf::Message& config, MessagePtr* storage);
 
-absl::StatusOr<const Entry*> FindEntry(
-    const Entry* head, absl::string_view what,
-    const google::protobuf::Message& config);
+absl::StatusOr<const Entry*> FindEntry(const Entry* head,
+                                       absl::string_view what,
+                                       const google::protobuf::Message& config);
 
 std::vector<std::string> EntryNames(const Entry* head);
 
@@ -94,7 +99,7 @@ class Registry {
   //   kInvalidArgument: `kind` is unset, the bytes don't parse, or the
   //     implementation refuses the config.
   static Result Create(const google::protobuf::Message& config, Args... args) {
-    std::unique_ptr<google::protobuf::Message> storage;
+    internal_registry::MessagePtr storage;
     absl::StatusOr<const google::protobuf::Message*> resolved =
         internal_registry::ResolveConfig(config, &storage);
     if (!resolved.ok()) return std::move(resolved).status();
@@ -136,8 +141,8 @@ class Registry {
 }  // namespace grapnel
 
 // `R` is a Registry<...>, `T` the implementation's unqualified class name.
-#define GRAPNEL_REGISTER(R, T)                                        \
-  static const R::Entry grapnel_registry_entry_##T(                   \
+#define GRAPNEL_REGISTER(R, T)                      \
+  static const R::Entry grapnel_registry_entry_##T( \
       &T::Config::descriptor, &R::CreateAs<T>, __FILE__, __LINE__)
 
 #endif  // GRAPNEL_BASE_REGISTRY_H_

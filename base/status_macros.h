@@ -4,7 +4,8 @@
 #define GRAPNEL_BASE_STATUS_MACROS_H_
 
 #if __cplusplus < 201703L
-#error "Grapnel is C++17: build with --cxxopt=-std=c++17 (a line for your .bazelrc)"
+#error \
+    "Grapnel is C++17: build with --cxxopt=-std=c++17 (a line for your .bazelrc)"
 #endif
 
 #include <utility>
@@ -21,20 +22,19 @@ namespace grapnel {
 absl::Status WithContext(absl::Status status, absl::string_view context);
 
 // kInternal, for GRAPNEL_RET_CHECK.
-absl::Status RetCheckFailure(const char* file, int line,
-                             const char* condition);
+absl::Status RetCheckFailure(const char* file, int line, const char* condition);
 
 }  // namespace grapnel
 
 // Returns from the current function if `expr`, an absl::Status, is not OK.
 //
 //   GRAPNEL_RETURN_IF_ERROR(env->RenameFile(tmp, path));
-#define GRAPNEL_RETURN_IF_ERROR(expr)                              \
-  do {                                                             \
-    absl::Status grapnel_macro_status = (expr);                    \
-    if (ABSL_PREDICT_FALSE(!grapnel_macro_status.ok())) {          \
-      return grapnel_macro_status;                                 \
-    }                                                              \
+#define GRAPNEL_RETURN_IF_ERROR(expr)                     \
+  do {                                                    \
+    absl::Status grapnel_macro_status = (expr);           \
+    if (ABSL_PREDICT_FALSE(!grapnel_macro_status.ok())) { \
+      return grapnel_macro_status;                        \
+    }                                                     \
   } while (false)
 
 // Moves the value of `expr`, an absl::StatusOr, into `lhs`, or returns its
@@ -47,11 +47,11 @@ absl::Status RetCheckFailure(const char* file, int line,
 
 // Returns kInternal, with file, line and condition, if `condition` is false:
 // an invariant of this code is broken, and a host process lives on.
-#define GRAPNEL_RET_CHECK(condition)                                   \
-  do {                                                                 \
-    if (ABSL_PREDICT_FALSE(!(condition))) {                            \
+#define GRAPNEL_RET_CHECK(condition)                                     \
+  do {                                                                   \
+    if (ABSL_PREDICT_FALSE(!(condition))) {                              \
       return ::grapnel::RetCheckFailure(__FILE__, __LINE__, #condition); \
-    }                                                                  \
+    }                                                                    \
   } while (false)
 
 #define GRAPNEL_MACRO_ASSIGN_OR_RETURN(statusor, lhs, expr) \

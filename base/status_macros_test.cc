@@ -25,17 +25,15 @@ absl::StatusOr<int> Quarter(int n) {
 TEST(StatusMacrosTest, ValuesPassThrough) { EXPECT_EQ(*Quarter(8), 2); }
 
 TEST(StatusMacrosTest, ErrorsReturnWithTheirCodeAndContext) {
-  EXPECT_THAT(Quarter(3),
-              StatusIs(absl::StatusCode::kInvalidArgument, "odd"));
-  EXPECT_THAT(Quarter(6), StatusIs(absl::StatusCode::kInvalidArgument,
-                                   "second half: odd"));
+  EXPECT_THAT(Quarter(3), StatusIs(absl::StatusCode::kInvalidArgument, "odd"));
+  EXPECT_THAT(Quarter(6),
+              StatusIs(absl::StatusCode::kInvalidArgument, "second half: odd"));
 }
 
 TEST(StatusMacrosTest, BrokenInvariantIsAnErrorAndNotACrash) {
-  EXPECT_THAT(Quarter(-1),
-              StatusIs(absl::StatusCode::kInternal,
-                       AllOf(HasSubstr("status_macros_test.cc:"),
-                             HasSubstr("n >= 0"))));
+  EXPECT_THAT(Quarter(-1), StatusIs(absl::StatusCode::kInternal,
+                                    AllOf(HasSubstr("status_macros_test.cc:"),
+                                          HasSubstr("n >= 0"))));
 }
 
 TEST(StatusMacrosTest, ContextLeavesOkAlone) {

@@ -11,8 +11,8 @@
 namespace grapnel {
 
 // The candidate that `typed` is most likely a misspelling of, or "" if none is
-// near: at most a third of its letters, and at least one, may be wrong, missing,
-// extra or exchanged with a neighbour.
+// near: at most a third of its letters, and at least one, may be wrong,
+// missing, extra or exchanged with a neighbour.
 std::string ClosestName(absl::string_view typed,
                         const std::vector<std::string>& candidates);
 

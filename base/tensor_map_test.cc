@@ -24,9 +24,9 @@ TEST(TensorMapTest, KeepsTheOrderOfAdding) {
 TEST(TensorMapTest, SecondTensorOfANameIsRefused) {
   TensorMap map;
   ASSERT_THAT(map.Add("weight", at::ones({2})), IsOk());
-  EXPECT_THAT(map.Add("weight", at::ones({3})),
-              StatusIs(absl::StatusCode::kAlreadyExists,
-                       HasSubstr("\"weight\"")));
+  EXPECT_THAT(
+      map.Add("weight", at::ones({3})),
+      StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("\"weight\"")));
   EXPECT_EQ(map.Find("weight")->numel(), 2);
 }
 

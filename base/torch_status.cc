@@ -1,11 +1,21 @@
 #include "grapnel/base/torch_status.h"
 
+#include <c10/util/Exception.h>
+
+#include <cstring>
 #include <exception>
 #include <new>
 
-#include <c10/util/Exception.h>
-
 namespace grapnel {
+namespace {
+
+// LibTorch has a type for devices' memory, and for the CPU's only this text.
+bool IsOutOfCpuMemory(const c10::Error& e) {
+  return std::strstr(e.what_without_backtrace(), "DefaultCPUAllocator") !=
+         nullptr;
+}
+
+}  // namespace
 
 absl::Status CurrentExceptionToStatus() {
   try {
@@ -21,6 +31,9 @@ absl::Status CurrentExceptionToStatus() {
   } catch (const c10::NotImplementedError& e) {
     return absl::UnimplementedError(e.what_without_backtrace());
   } catch (const c10::Error& e) {
+    if (IsOutOfCpuMemory(e)) {
+      return absl::ResourceExhaustedError(e.what_without_backtrace());
+    }
     return absl::InternalError(e.what_without_backtrace());
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("out of memory");

@@ -1,8 +1,10 @@
 #include "grapnel/base/torch_status.h"
 
+#include <cstdint>
 #include <new>
 #include <stdexcept>
 
+#include "ATen/ops/empty.h"
 #include "c10/util/Exception.h"
 #include "grapnel/base/status_matchers.h"
 #include "gtest/gtest.h"
@@ -26,11 +28,26 @@ TEST(TorchStatusTest, LibTorchErrorsKeepTheirMessageWithoutTheBacktrace) {
 TEST(TorchStatusTest, OtherExceptionsGetTheirCodes) {
   EXPECT_THAT(CatchAsStatus([]() -> absl::Status { throw std::bad_alloc(); }),
               StatusIs(absl::StatusCode::kResourceExhausted, "out of memory"));
-  EXPECT_THAT(CatchAsStatus(
-                  []() -> absl::Status { throw std::runtime_error("boom"); }),
-              StatusIs(absl::StatusCode::kInternal, "boom"));
+  EXPECT_THAT(
+      CatchAsStatus([]() -> absl::Status { throw std::runtime_error("boom"); }),
+      StatusIs(absl::StatusCode::kInternal, "boom"));
   EXPECT_THAT(CatchAsStatus([]() -> absl::Status { throw 1; }),
               StatusIs(absl::StatusCode::kInternal, "unknown exception"));
+}
+
+// LibTorch throws its plain Error here, which has no type of its own.
+TEST(TorchStatusTest, TheCpusMemoryThatIsUsedUpIsAResource) {
+  const absl::Status status = CatchAsStatus([] {
+    at::empty({int64_t{1} << 46});  // 256 TiB: more than there are addresses.
+    return absl::OkStatus();
+  });
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted,
+                               HasSubstr("DefaultCPUAllocator")));
+  EXPECT_THAT(CatchAsStatus([]() -> absl::Status {
+                TORCH_CHECK(false, "something else");
+                return absl::OkStatus();
+              }),
+              StatusIs(absl::StatusCode::kInternal, "something else"));
 }
 
 TEST(TorchStatusTest, StatusOfTheCallPassesThrough) {

@@ -1,7 +1,8 @@
 """@libtorch: the LibTorch inside a torch wheel, installed or unpacked.
 
-  @libtorch//:tensor    ATen, c10 and the autograd API: what most code needs
-  @libtorch//:libtorch  all of it: torch::nn, torch::jit, torch::optim
+  @libtorch//:tensor    ATen and c10: tensors, their operators and methods, grad
+                        mode; what most code needs
+  @libtorch//:libtorch  all of it: also torch::autograd, torch::nn, torch::jit
 
 Both link the same two shared libraries; they differ in how many headers a
 compilation may see (and Bazel has to check).

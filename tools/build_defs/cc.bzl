@@ -21,6 +21,9 @@ def grapnel_cc_library(name, copts = [], **kwargs):
         copts = _COPTS + copts,
         include_prefix = "grapnel/" + native.package_name(),
         strip_include_prefix = "",
+        # Static libraries are what we ship; without this each is linked into
+        # a shared one as well.
+        linkstatic = True,
         **kwargs
     )
 

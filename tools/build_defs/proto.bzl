@@ -2,7 +2,7 @@
 
 load("@rules_cc//cc:defs.bzl", "cc_proto_library")
 
-def grapnel_proto_library(name, srcs, deps = [], visibility = None):
+def grapnel_proto_library(name, srcs, deps = [], testonly = None, visibility = None):
     """proto_library `name` and cc_proto_library, named as ours are.
 
     Args:
@@ -10,12 +10,14 @@ def grapnel_proto_library(name, srcs, deps = [], visibility = None):
       srcs: the .proto files. Imported, and included, as
         "grapnel/<package>/<file>".
       deps: proto_library targets.
+      testonly: of both.
       visibility: of both.
     """
     if not name.endswith("_proto"):
         fail("name: must end in _proto, is " + name)
     native.proto_library(
         name = name,
+        testonly = testonly,
         srcs = srcs,
         import_prefix = "grapnel/" + native.package_name(),
         strip_import_prefix = "",
@@ -24,6 +26,7 @@ def grapnel_proto_library(name, srcs, deps = [], visibility = None):
     )
     cc_proto_library(
         name = name[:-len("_proto")] + "_cc_proto",
+        testonly = testonly,
         visibility = visibility,
         deps = [":" + name],
     )

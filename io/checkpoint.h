@@ -1,0 +1,117 @@
+// Checkpoints on disk: written whole or not at all, and verified when read.
+//
+// A checkpoint is a directory:
+//
+//   epoch_5/
+//     manifest.pb              framed CheckpointManifest; lists the rest and is
+//                              written last
+//     model.safetensors        tensors of the section "model"
+//     optimizer.safetensors    ... one file for each other section of tensors
+//     state.pb                 ... one file for each blob
+//
+// It is made under a temporary name in the same parent and published by one
+// rename, so that a name without manifest.pb is never seen. docs/
+// checkpoint_format.md describes the bytes.
+
+#ifndef GRAPNEL_IO_CHECKPOINT_H_
+#define GRAPNEL_IO_CHECKPOINT_H_
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "grapnel/base/tensor_map.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
+#include "grapnel/io/env.h"
+
+namespace grapnel {
+namespace io {
+
+// What a checkpoint holds. `sections` become <name>.safetensors and `blobs`
+// <name>.pb; a name is [a-z0-9_]{1,64}.
+struct CheckpointContents {
+  // The writer sets schema_version, name, checkpoint_uuid, files and tensors
+  // and, where unset, created_unix_nanos, producer, libtorch_version,
+  // cpu_capability, num_threads and world_size.
+  v1::CheckpointManifest manifest;
+
+  std::vector<std::pair<std::string, TensorMap>> sections;
+  std::vector<std::pair<std::string, std::string>> blobs;
+
+  // The section or blob of that name, or null.
+  const TensorMap* FindSection(absl::string_view name) const;
+  const std::string* FindBlob(absl::string_view name) const;
+};
+
+// Writes `contents` to `parent`/`name`, replacing a checkpoint of that name;
+// makes `parent` if needed. When it returns OK everything is on the disk. After
+// an error what was there before is untouched, and nothing new is visible. One
+// writer for each `parent` at a time.
+//   kInvalidArgument: a bad name of checkpoint (printable ASCII without "/", up
+//     to 200 bytes, not beginning with "."), section, blob or tensor, a blob of
+//     2 GiB or more, or nothing to write.
+//   kAlreadyExists: something that is no checkpoint has that name.
+//   kResourceExhausted: the disk is full (seen before writing, where possible).
+absl::Status WriteCheckpoint(Env& env, const std::string& parent,
+                             const std::string& name,
+                             const CheckpointContents& contents);
+
+enum class Verify {
+  kStructure,  // Frame, lengths, headers, tensor index.
+  kFull,       // ... and the digest of every byte.
+};
+
+// Reads a checkpoint. Tensors are on the CPU, own their memory and come in the
+// order in which they were written. Links in place of files are refused.
+//   kNotFound: there is no checkpoint at `path`.
+//   kDataLoss: something in it isn't as it was written; names file and tensor.
+//   kUnimplemented: written by a newer format.
+//   kResourceExhausted: a manifest or a blob above its limit (a blob: 2 GiB -
+//     1), or more than memory holds.
+absl::StatusOr<CheckpointContents> ReadCheckpoint(
+    Env& env, const std::string& path, Verify verify = Verify::kFull);
+
+// The manifest alone, with its frame and fields checked.
+absl::StatusOr<v1::CheckpointManifest> ReadManifest(Env& env,
+                                                    const std::string& path);
+
+// Deletes a checkpoint, good or bad: renamed away first, so that a half-deleted
+// one is never taken for whole. kNotFound unless there is a manifest.
+absl::Status DeleteCheckpoint(Env& env, const std::string& path);
+
+// Removes what killed writers and deleters left in `parent`, and puts back a
+// checkpoint whose replacement was cut short. Call it before looking for what
+// to resume from, and only where nobody else is writing.
+absl::Status RemoveLeftovers(Env& env, const std::string& parent);
+
+// Sets `work_dir`/last_checkpoint, atomically, to `checkpoint`: a path as
+// ReadCheckpoint takes it, kept relative to work_dir if it is inside or if both
+// are relative.
+absl::Status WriteLastCheckpoint(Env& env, const std::string& work_dir,
+                                 const std::string& checkpoint);
+
+// The newest good checkpoint of `work_dir`: what last_checkpoint names, unless
+// one in work_dir, not called "best_...", is of the same run and of a larger
+// iteration or, at the same one, epoch: a run may be killed after it saved and
+// before it said so. Where last_checkpoint is missing or names a bad one, the
+// directory under work_dir with the largest iteration, then epoch; "best_..."
+// only if there is no other; of the run of the named one first, if its manifest
+// tells.
+//
+// Good is one whose manifest reads well and whose files are there in full
+// length; digests are for ReadCheckpoint. Each bad one adds a line to
+// `*rejected`, if not null. `skip`, paths that this returned before, are never
+// returned: for a caller to whom ReadCheckpoint said kDataLoss. kNotFound if
+// there is none.
+absl::StatusOr<std::string> FindLatestCheckpoint(
+    Env& env, const std::string& work_dir, std::vector<std::string>* rejected,
+    absl::Span<const std::string> skip = {});
+
+}  // namespace io
+}  // namespace grapnel
+
+#endif  // GRAPNEL_IO_CHECKPOINT_H_

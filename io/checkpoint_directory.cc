@@ -1,0 +1,224 @@
+// Checkpoints among each other: which is the newest, what can go.
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/io/checkpoint.h"
+#include "grapnel/io/checkpoint_files.h"
+#include "grapnel/io/unique_name.h"
+
+namespace grapnel {
+namespace io {
+namespace {
+
+constexpr char kLastCheckpoint[] = "last_checkpoint";
+constexpr int64_t kMaxPathSize = 4096;
+
+absl::string_view StripSlashes(absl::string_view path) {
+  while (path.size() > 1 && absl::ConsumeSuffix(&path, "/")) {
+  }
+  return path;
+}
+
+// What a killed replacement or deletion left of one name.
+absl::Status ResolveReplaced(Env& env, const std::string& parent,
+                             const std::string& hidden,
+                             const std::string& name) {
+  const std::string from = JoinPath(parent, hidden);
+  const std::string to = JoinPath(parent, name);
+  // Deleting begins with the manifest: while it is there, nothing is lost.
+  if (env.FileExists(to) || !env.FileExists(JoinPath(from, kManifestFile))) {
+    return DeleteManifestFirst(env, from);
+  }
+  GRAPNEL_RETURN_IF_ERROR(env.Rename(from, to));
+  return env.SyncDir(parent);
+}
+
+// OK if the manifest, which `*manifest` becomes as soon as it is read, reads
+// well and the files are there in full length.
+absl::Status CheckStructure(Env& env, const std::string& path,
+                            v1::CheckpointManifest* manifest) {
+  GRAPNEL_ASSIGN_OR_RETURN(*manifest, ReadManifest(env, path));
+  for (const v1::FileRecord& file : manifest->files()) {
+    GRAPNEL_RETURN_IF_ERROR(OpenListedFile(env, path, file).status());
+  }
+  return absl::OkStatus();
+}
+
+// The path in last_checkpoint; "" if there is none.
+absl::StatusOr<std::string> ReadLastCheckpoint(Env& env,
+                                               const std::string& work_dir) {
+  const std::string file = JoinPath(work_dir, kLastCheckpoint);
+  absl::StatusOr<std::string> content = ReadFile(env, file, kMaxPathSize);
+  if (absl::IsNotFound(content.status())) return std::string();
+  if (!content.ok()) return content.status();
+  const absl::string_view path =
+      StripSlashes(absl::StripAsciiWhitespace(*content));
+  if (path.empty()) {
+    return absl::DataLossError(absl::StrCat(file, ": is empty"));
+  }
+  for (const char c : path) {
+    if (absl::ascii_iscntrl(c)) {
+      return absl::DataLossError(absl::StrCat(file, ": holds no path"));
+    }
+  }
+  return JoinPath(work_dir, path);
+}
+
+bool LooksLikeCheckpoint(absl::string_view name) {
+  return absl::StartsWith(name, "epoch_") || absl::StartsWith(name, "iter_") ||
+         absl::StartsWith(name, "best_");
+}
+
+// Of the run sought, not called "best_...", iteration, epoch. The largest is
+// taken.
+using Rank = std::tuple<bool, bool, int64_t, int64_t>;
+
+Rank RankOf(const std::string& name, const v1::CheckpointManifest& manifest,
+            const std::string& run) {
+  return Rank(!run.empty() && manifest.run_uuid() == run,
+              !absl::StartsWith(name, "best_"), manifest.progress().iter(),
+              manifest.progress().epoch());
+}
+
+}  // namespace
+
+absl::Status DeleteCheckpoint(Env& env, const std::string& path) {
+  const std::string clean(StripSlashes(path));
+  const std::string name = Basename(clean);
+  if (name.empty() || name == "." || name == "..") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", path, "\": does not name a checkpoint"));
+  }
+  if (!env.FileExists(JoinPath(clean, kManifestFile))) {
+    return absl::NotFoundError(
+        absl::StrCat(path, ": no checkpoint: has no ", kManifestFile));
+  }
+  const std::string parent = Dirname(clean).empty() ? "." : Dirname(clean);
+  const std::string trash = JoinPath(parent, HiddenName(kTrash, name));
+  GRAPNEL_RETURN_IF_ERROR(env.Rename(clean, trash));
+  GRAPNEL_RETURN_IF_ERROR(env.SyncDir(parent));
+  // An older one of that name must not come back in its place.
+  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                           env.ListDir(parent));
+  for (const std::string& other : names) {
+    std::string replaced;
+    if (ParseHiddenName(other, kReplaced, &replaced) && replaced == name) {
+      GRAPNEL_RETURN_IF_ERROR(
+          DeleteManifestFirst(env, JoinPath(parent, other)));
+    }
+  }
+  return DeleteManifestFirst(env, trash);
+}
+
+absl::Status RemoveLeftovers(Env& env, const std::string& parent) {
+  const std::string dir = parent.empty() ? "." : parent;
+  if (!env.FileExists(dir)) return absl::OkStatus();
+  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                           env.ListDir(dir));
+  absl::Status first_error;
+  for (const std::string& hidden : names) {
+    std::string name;
+    absl::Status status;
+    if (ParseHiddenName(hidden, kReplaced, &name)) {
+      status = ResolveReplaced(env, dir, hidden, name);
+    } else if (ParseHiddenName(hidden, kTemporary, &name) ||
+               ParseHiddenName(hidden, kTrash, &name)) {
+      status = DeleteManifestFirst(env, JoinPath(dir, hidden));
+    }
+    first_error.Update(status);
+  }
+  return first_error;
+}
+
+absl::Status WriteLastCheckpoint(Env& env, const std::string& work_dir,
+                                 const std::string& checkpoint) {
+  namespace fs = std::filesystem;
+  const fs::path base = fs::path(work_dir.empty() ? "." : work_dir);
+  const fs::path target(checkpoint);
+  if (checkpoint.empty() || (base.is_absolute() && target.is_relative())) {
+    return absl::InvalidArgumentError(absl::StrCat("checkpoint: \"", checkpoint,
+                                                   "\" must be absolute, as \"",
+                                                   work_dir, "\" is"));
+  }
+  // Of the text alone; no file is looked at.
+  std::string content =
+      target.lexically_normal().lexically_relative(base.lexically_normal());
+  if (content.empty() ||
+      (target.is_absolute() && absl::StartsWith(content, ".."))) {
+    content = checkpoint;
+  }
+  return WriteFileAtomically(env, JoinPath(work_dir, kLastCheckpoint),
+                             std::string(StripSlashes(content)));
+}
+
+absl::StatusOr<std::string> FindLatestCheckpoint(
+    Env& env, const std::string& work_dir, std::vector<std::string>* rejected,
+    absl::Span<const std::string> skip) {
+  const auto reject = [&](const absl::Status& status) {
+    if (rejected != nullptr) rejected->emplace_back(status.message());
+  };
+  const auto skipped = [&](const std::string& path) {
+    return std::find(skip.begin(), skip.end(), path) != skip.end();
+  };
+
+  const absl::StatusOr<std::string> last = ReadLastCheckpoint(env, work_dir);
+  if (!last.ok()) reject(last.status());
+  const std::string named = last.ok() ? *last : "";
+  std::string newest;
+  Rank newest_rank;
+  v1::CheckpointManifest manifest;
+  if (!named.empty()) {
+    const absl::Status status = CheckStructure(env, named, &manifest);
+    if (!status.ok()) {
+      reject(status);
+    } else if (!skipped(named)) {
+      newest = named;
+      // Only one of its own run comes before it, whatever it is called.
+      newest_rank = Rank(true, true, manifest.progress().iter(),
+                         manifest.progress().epoch());
+    }
+  }
+  const std::string run = manifest.run_uuid();
+
+  const std::string dir = work_dir.empty() ? "." : work_dir;
+  if (env.IsDirectory(dir)) {
+    GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                             env.ListDir(dir));
+    for (const std::string& name : names) {
+      const std::string path = JoinPath(work_dir, name);
+      if (name[0] == '.' || path == named || skipped(path) ||
+          !env.IsDirectory(path)) {
+        continue;
+      }
+      const absl::Status status = CheckStructure(env, path, &manifest);
+      if (!status.ok()) {
+        // Other directories, of logs for example, are none of ours.
+        if (!absl::IsNotFound(status) || LooksLikeCheckpoint(name)) {
+          reject(status);
+        }
+        continue;
+      }
+      const Rank rank = RankOf(name, manifest, run);
+      if (newest.empty() || rank > newest_rank) {
+        newest = path;
+        newest_rank = rank;
+      }
+    }
+  }
+  if (newest.empty()) {
+    return absl::NotFoundError(absl::StrCat(dir, ": no good checkpoint"));
+  }
+  return newest;
+}
+
+}  // namespace io
+}  // namespace grapnel

@@ -1,0 +1,248 @@
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "grapnel/base/log.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/io/checkpoint.h"
+#include "grapnel/io/checkpoint_files.h"
+#include "grapnel/io/digest.h"
+#include "grapnel/io/manifest_codec.h"
+#include "grapnel/io/out_of_memory.h"
+#include "grapnel/io/safetensors.h"
+#include "grapnel/io/unique_name.h"
+
+namespace grapnel {
+namespace io {
+namespace {
+
+using TensorRecords = std::vector<const v1::TensorRecord*>;
+
+// The header of a safetensors file must say what the manifest says.
+absl::Status CheckHeader(const std::vector<SafetensorsEntry>& entries,
+                         const TensorRecords& records) {
+  absl::flat_hash_map<absl::string_view, const SafetensorsEntry*> by_name;
+  for (const SafetensorsEntry& entry : entries) by_name[entry.name] = &entry;
+  if (entries.size() != records.size()) {
+    return absl::DataLossError(absl::StrCat("has ", entries.size(),
+                                            " tensors, the manifest lists ",
+                                            records.size()));
+  }
+  for (const v1::TensorRecord* record : records) {
+    const auto differs = [&](absl::string_view what, const auto& is,
+                             const auto& listed) {
+      return absl::DataLossError(absl::StrCat("tensor \"", record->name(),
+                                              "\": ", what, " is ", is,
+                                              ", the manifest says ", listed));
+    };
+    const auto it = by_name.find(record->name());
+    if (it == by_name.end()) {
+      return absl::DataLossError(absl::StrCat("tensor \"", record->name(),
+                                              "\": is in the manifest only"));
+    }
+    const SafetensorsEntry& entry = *it->second;
+    if (entry.dtype != record->dtype()) {
+      return differs("dtype", entry.dtype, record->dtype());
+    }
+    const std::string shape = absl::StrJoin(entry.shape, ", ");
+    const std::string listed_shape = absl::StrJoin(record->shape(), ", ");
+    if (shape != listed_shape) return differs("shape", shape, listed_shape);
+    if (static_cast<uint64_t>(entry.file_offset) != record->file_offset()) {
+      return differs("offset", entry.file_offset, record->file_offset());
+    }
+    if (static_cast<uint64_t>(entry.num_bytes) != record->num_bytes()) {
+      return differs("length", entry.num_bytes, record->num_bytes());
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckDigests(const SafetensorsFile& read,
+                          const v1::FileRecord& file,
+                          const TensorRecords& records) {
+  absl::flat_hash_map<absl::string_view, uint64_t> digests;
+  for (const SafetensorsEntry& entry : read.entries) {
+    digests[entry.name] = entry.xxh3_64;
+  }
+  for (const v1::TensorRecord* record : records) {
+    if (digests[record->name()] != record->xxh3_64()) {
+      return absl::DataLossError(
+          absl::StrCat("tensor \"", record->name(),
+                       "\": bytes differ from those that were written"));
+    }
+  }
+  if (read.xxh3_128 != file.xxh3_128()) {
+    return absl::DataLossError(
+        "bytes outside of tensors differ from those that were written");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<TensorMap> ReadSection(const RandomAccessFile& file,
+                                      const std::string& path,
+                                      const v1::FileRecord& record,
+                                      const TensorRecords& records,
+                                      Verify verify) {
+  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<SafetensorsEntry> entries,
+                           ReadSafetensorsHeader(file, path));
+  GRAPNEL_RETURN_IF_ERROR(WithContext(CheckHeader(entries, records), path));
+  SafetensorsFile read;
+  GRAPNEL_ASSIGN_OR_RETURN(
+      const TensorMap tensors,
+      ReadSafetensors(file, path, verify == Verify::kFull ? &read : nullptr));
+  if (verify == Verify::kFull) {
+    GRAPNEL_RETURN_IF_ERROR(
+        WithContext(CheckDigests(read, record, records), path));
+  }
+  TensorMap ordered;
+  for (const v1::TensorRecord* listed : records) {
+    const at::Tensor* const tensor = tensors.Find(listed->name());
+    GRAPNEL_RET_CHECK(tensor != nullptr);
+    GRAPNEL_RETURN_IF_ERROR(ordered.Add(listed->name(), *tensor));
+  }
+  return ordered;
+}
+
+absl::StatusOr<std::string> ReadBlob(const RandomAccessFile& file,
+                                     const std::string& path,
+                                     const v1::FileRecord& record,
+                                     Verify verify) {
+  std::string content(static_cast<size_t>(file.size()), '\0');
+  GRAPNEL_RETURN_IF_ERROR(file.Read(0, file.size(), &content[0]));
+  if (verify == Verify::kFull && Xxh3Digest128(content) != record.xxh3_128()) {
+    return absl::DataLossError(
+        absl::StrCat(path, ": bytes differ from those that were written"));
+  }
+  return content;
+}
+
+absl::Status ReadPart(Env& env, const std::string& checkpoint,
+                      const v1::FileRecord& record,
+                      const TensorRecords& records, Verify verify,
+                      CheckpointContents& contents) {
+  const std::string path = JoinPath(checkpoint, record.name());
+  absl::string_view name = record.name();
+  const bool is_section = absl::ConsumeSuffix(&name, kSectionSuffix);
+  const bool is_blob = !is_section && absl::ConsumeSuffix(&name, kBlobSuffix);
+  if (!(is_section || is_blob) || !IsPartName(name) ||
+      record.name() == kManifestFile || (is_blob && !records.empty())) {
+    return absl::UnimplementedError(
+        absl::StrCat(path, ": is no file that this reads"));
+  }
+  GRAPNEL_ASSIGN_OR_RETURN(const std::unique_ptr<RandomAccessFile> file,
+                           OpenListedFile(env, checkpoint, record));
+  if (is_section) {
+    GRAPNEL_ASSIGN_OR_RETURN(TensorMap tensors,
+                             ReadSection(*file, path, record, records, verify));
+    contents.sections.emplace_back(std::string(name), std::move(tensors));
+  } else {
+    GRAPNEL_ASSIGN_OR_RETURN(std::string content,
+                             ReadBlob(*file, path, record, verify));
+    contents.blobs.emplace_back(std::string(name), std::move(content));
+  }
+  return absl::OkStatus();
+}
+
+void WarnOfUnlisted(Env& env, const std::string& path,
+                    const v1::CheckpointManifest& manifest) {
+  absl::flat_hash_set<absl::string_view> listed = {kManifestFile};
+  for (const v1::FileRecord& file : manifest.files()) {
+    listed.insert(file.name());
+  }
+  const absl::StatusOr<std::vector<std::string>> names = env.ListDir(path);
+  if (!names.ok()) return;
+  for (const std::string& name : *names) {
+    if (name[0] != '.' && !listed.contains(name)) {
+      GRAPNEL_LOG(WARNING) << "ignoring " << JoinPath(path, name)
+                           << ", which the manifest does not list";
+    }
+  }
+}
+
+// The name that a checkpoint at `path` must have; "" if the path doesn't tell.
+std::string ExpectedName(absl::string_view path) {
+  while (path.size() > 1 && absl::ConsumeSuffix(&path, "/")) {
+  }
+  std::string name = Basename(path);
+  if (name == "." || name == "..") return "";
+  std::string replaced;
+  return ParseHiddenName(name, kReplaced, &replaced) ? replaced : name;
+}
+
+absl::StatusOr<CheckpointContents> Read(Env& env, const std::string& path,
+                                        Verify verify) {
+  CheckpointContents contents;
+  GRAPNEL_ASSIGN_OR_RETURN(contents.manifest, ReadManifest(env, path));
+  const v1::CheckpointManifest& manifest = contents.manifest;
+  std::vector<TensorRecords> records(
+      static_cast<size_t>(manifest.files_size()));
+  for (const v1::TensorRecord& tensor : manifest.tensors()) {
+    records[tensor.file()].push_back(&tensor);
+  }
+  for (int i = 0; i < manifest.files_size(); ++i) {
+    GRAPNEL_RETURN_IF_ERROR(AsDataLoss(ReadPart(env, path, manifest.files(i),
+                                                records[static_cast<size_t>(i)],
+                                                verify, contents)));
+  }
+  WarnOfUnlisted(env, path, manifest);
+  return contents;
+}
+
+}  // namespace
+
+const TensorMap* CheckpointContents::FindSection(absl::string_view name) const {
+  for (const auto& section : sections) {
+    if (section.first == name) return &section.second;
+  }
+  return nullptr;
+}
+
+const std::string* CheckpointContents::FindBlob(absl::string_view name) const {
+  for (const auto& blob : blobs) {
+    if (blob.first == name) return &blob.second;
+  }
+  return nullptr;
+}
+
+absl::StatusOr<v1::CheckpointManifest> ReadManifest(Env& env,
+                                                    const std::string& path) {
+  const std::string file = JoinPath(path, kManifestFile);
+  if (!env.IsDirectory(path)) {
+    return absl::NotFoundError(
+        absl::StrCat(path, ": no checkpoint: is no directory"));
+  }
+  if (env.IsSymlink(file)) {
+    return absl::DataLossError(absl::StrCat(file, ": is a link, not a file"));
+  }
+  const absl::StatusOr<std::string> bytes =
+      ReadFile(env, file, kMaxManifestSize);
+  if (absl::IsNotFound(bytes.status())) {
+    return absl::NotFoundError(
+        absl::StrCat(path, ": no checkpoint: has no ", kManifestFile));
+  }
+  if (!bytes.ok()) return AsDataLoss(bytes.status());
+  absl::StatusOr<v1::CheckpointManifest> manifest =
+      CatchOutOfMemory(file, [&] { return DecodeManifest(*bytes); });
+  if (!manifest.ok()) return WithContext(manifest.status(), file);
+  const std::string expected = ExpectedName(path);
+  if (!expected.empty() && manifest->name() != expected) {
+    return absl::DataLossError(
+        absl::StrCat(file, ": is of \"", manifest->name(),
+                     "\": the directory was renamed or the file copied"));
+  }
+  return manifest;
+}
+
+absl::StatusOr<CheckpointContents> ReadCheckpoint(Env& env,
+                                                  const std::string& path,
+                                                  Verify verify) {
+  return CatchOutOfMemory(path, [&] { return Read(env, path, verify); });
+}
+
+}  // namespace io
+}  // namespace grapnel

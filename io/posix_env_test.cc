@@ -1,0 +1,159 @@
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <atomic>
+
+#include "absl/strings/str_cat.h"
+#include "grapnel/base/status_matchers.h"
+#include "grapnel/io/env.h"
+#include "grapnel/io/env_conformance.h"
+#include "gtest/gtest.h"
+
+namespace grapnel {
+namespace io {
+namespace {
+
+EnvUnderTest MakePosix() {
+  static std::atomic<int> count{0};
+  Env& env = Env::Posix();
+  const std::string dir =
+      JoinPath(testing::TempDir(), absl::StrCat("posix_env_", count++));
+  if (env.FileExists(dir)) DeleteRecursively(env, dir).IgnoreError();
+  EXPECT_THAT(env.CreateDir(dir), IsOk());
+  return {&env, dir, nullptr};
+}
+
+INSTANTIATE_TEST_SUITE_P(Posix, EnvTest, testing::Values(&MakePosix));
+
+class PosixEnvTest : public testing::Test {
+ protected:
+  std::string Path(const char* name) const { return JoinPath(dir_, name); }
+
+  Env& env_ = Env::Posix();
+  const std::string dir_ = MakePosix().dir;
+};
+
+TEST_F(PosixEnvTest, NeverBlocksOnAPipeOrADevice) {
+  ASSERT_EQ(::mkfifo(Path("pipe").c_str(), 0600), 0);
+  for (const std::string& path : {Path("pipe"), std::string("/dev/zero")}) {
+    EXPECT_THAT(env_.NewRandomAccessFile(path),
+                StatusIs(Code::kInvalidArgument, HasSubstr(path)));
+    EXPECT_THAT(env_.NewWritableFile(path),
+                StatusIs(Code::kInvalidArgument, HasSubstr(path)));
+    EXPECT_THAT(env_.NewAppendableFile(path),
+                StatusIs(Code::kInvalidArgument, HasSubstr(path)));
+  }
+}
+
+TEST_F(PosixEnvTest, LinksAreFollowedButNeverDeletedThrough) {
+  ASSERT_THAT(env_.CreateDir(Path("kept")), IsOk());
+  ASSERT_THAT(WriteFileAtomically(env_, Path("kept/f"), "x"), IsOk());
+  ASSERT_THAT(env_.CreateDir(Path("gone")), IsOk());
+  ASSERT_EQ(::symlink(Path("kept").c_str(), Path("gone/link").c_str()), 0);
+  ASSERT_EQ(::symlink("nowhere", Path("gone/dangling").c_str()), 0);
+  EXPECT_EQ(*ReadFile(env_, Path("gone/link/f")), "x");
+  EXPECT_TRUE(env_.IsDirectory(Path("gone/link")));
+  EXPECT_TRUE(env_.IsSymlink(Path("gone/link")));
+  EXPECT_TRUE(env_.IsSymlink(Path("gone/dangling")));
+  EXPECT_FALSE(env_.FileExists(Path("gone/dangling")));
+  EXPECT_THAT(DeleteRecursively(env_, Path("gone")), IsOk());
+  EXPECT_FALSE(env_.FileExists(Path("gone")));
+  EXPECT_EQ(*ReadFile(env_, Path("kept/f")), "x");
+}
+
+TEST_F(PosixEnvTest, ModesComeFromTheUmask) {
+  const mode_t old = ::umask(0027);
+  EXPECT_THAT(WriteFileAtomically(env_, Path("f"), "x"), IsOk());
+  EXPECT_THAT(env_.CreateNewDir(Path("d")), IsOk());
+  ::umask(old);
+  struct stat info;
+  ASSERT_EQ(::stat(Path("f").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0640u);
+  ASSERT_EQ(::stat(Path("d").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0750u);
+}
+
+TEST_F(PosixEnvTest, DescriptorsDoNotReachChildProcessesAndAreClosed) {
+  const auto open_files = [] {
+    return Env::Posix().ListDir("/proc/self/fd")->size();
+  };
+  const size_t before = open_files();
+  {
+    auto written = env_.NewWritableFile(Path("f"));
+    ASSERT_THAT(written, IsOk());
+    auto read = env_.NewRandomAccessFile(Path("f"));
+    ASSERT_THAT(read, IsOk());
+    EXPECT_EQ(open_files(), before + 2);
+    for (int fd = 3; fd < 64; ++fd) {
+      const int flags = ::fcntl(fd, F_GETFD);
+      char target[4096];
+      const ssize_t n = ::readlink(absl::StrCat("/proc/self/fd/", fd).c_str(),
+                                   target, sizeof(target));
+      if (n <= 0 || std::string(target, n) != Path("f")) continue;
+      EXPECT_TRUE(flags & FD_CLOEXEC);
+    }
+  }
+  EXPECT_EQ(open_files(), before);
+}
+
+TEST_F(PosixEnvTest, DestructionDropsWhatWasNotFlushed) {
+  {
+    auto file = env_.NewWritableFile(Path("f"));
+    ASSERT_THAT(file, IsOk());
+    ASSERT_THAT((*file)->Append("lost"), IsOk());
+  }
+  EXPECT_EQ(*ReadFile(env_, Path("f")), "");
+}
+
+// Root may write anywhere; this takes that from it, or gives it back.
+void SetMayOverridePermissions(bool on) {
+  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2];
+  ASSERT_EQ(::syscall(SYS_capget, &header, data), 0);
+  constexpr uint32_t kBit = 1u << CAP_DAC_OVERRIDE;
+  const uint32_t may = on ? data[0].permitted & kBit : 0;
+  data[0].effective = (data[0].effective & ~kBit) | may;
+  ASSERT_EQ(::syscall(SYS_capset, &header, data), 0);
+}
+
+TEST_F(PosixEnvTest, AReadOnlyDirectoryIsPermissionDenied) {
+  ASSERT_EQ(::chmod(dir_.c_str(), 0500), 0);
+  SetMayOverridePermissions(false);
+  const absl::Status status = env_.NewWritableFile(Path("f")).status();
+  SetMayOverridePermissions(true);
+  ASSERT_EQ(::chmod(dir_.c_str(), 0700), 0);
+  EXPECT_THAT(status, StatusIs(Code::kPermissionDenied, HasSubstr(Path("f"))));
+}
+
+struct PathCase {
+  const char* a;
+  const char* b;
+  const char* joined;
+};
+
+TEST(PathTest, JoinPath) {
+  const PathCase cases[] = {{"a", "b", "a/b"},      {"a/", "b", "a/b"},
+                            {"", "b", "b"},         {"a", "/b", "/b"},
+                            {"/", "b", "/b"},       {"a", "", "a"},
+                            {"a/b", "c/", "a/b/c/"}};
+  for (const PathCase& c : cases) {
+    EXPECT_EQ(JoinPath(c.a, c.b), c.joined) << c.a << " + " << c.b;
+  }
+}
+
+TEST(PathTest, DirnameAndBasename) {
+  const PathCase cases[] = {{"", "x", "x"},   {"a", "x", "a/x"},
+                            {"/", "x", "/x"}, {"/a/b", "x", "/a/b/x"},
+                            {"a", "", "a/"},  {"", "", ""}};
+  for (const PathCase& c : cases) {
+    EXPECT_EQ(Dirname(c.joined), c.a) << c.joined;
+    EXPECT_EQ(Basename(c.joined), c.b) << c.joined;
+  }
+}
+
+}  // namespace
+}  // namespace io
+}  // namespace grapnel

@@ -1,0 +1,539 @@
+#include "grapnel/data/data_loader.h"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <limits>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "c10/core/GradMode.h"
+#include "c10/util/thread_name.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/message.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/base/torch_status.h"
+#include "grapnel/data/collate.h"
+#include "grapnel/data/sample_rng.h"
+#include "grapnel/data/transform.h"
+
+namespace grapnel {
+namespace {
+
+using data::v1::DataLoaderConfig;
+using data::v1::SamplerConfig;
+using data::v1::TransformConfig;
+
+constexpr int kMaxWorkers = 1024;
+constexpr int kDefaultPrefetchFactor = 2;
+
+// Beyond any real run, and far from overflow.
+constexpr int64_t kMaxEpoch = int64_t{1} << 60;
+
+struct Position {
+  int64_t epoch = 0;
+  int64_t batch = 0;
+
+  friend bool operator==(const Position& a, const Position& b) {
+    return a.epoch == b.epoch && a.batch == b.batch;
+  }
+  friend bool operator!=(const Position& a, const Position& b) {
+    return !(a == b);
+  }
+};
+
+// A batch on its way from the plan to the caller of Next. Its worker alone
+// writes `status` and `batch`, until it sets `done` under the lock.
+struct Slot {
+  Position position;
+  std::vector<int64_t> indices;
+  absl::Status status;
+  Batch batch;
+  bool done = false;
+
+  // Nobody wants it any more: the worker may stop halfway.
+  std::atomic<bool> cancelled{false};
+};
+
+// std::mutex rather than absl::Mutex, which the thread sanitizer can't see
+// into where Abseil is the system's.
+class LoaderImpl final : public DataLoader {
+ public:
+  struct Parts {
+    int64_t batch_size;
+    int num_workers;
+    int64_t prefetch_factor;
+    bool drop_last;
+    bool same_every_epoch;
+    std::unique_ptr<Dataset> dataset;
+    int64_t dataset_size;
+    std::vector<std::unique_ptr<Transform>> transforms;
+    std::vector<std::string> transform_names;  // For messages.
+    std::unique_ptr<Sampler> sampler;
+    Options options;
+  };
+
+  explicit LoaderImpl(Parts parts)
+      : parts_(std::move(parts)),
+        infinite_(parts_.sampler->infinite()),
+        samples_(parts_.sampler->size()),
+        num_batches_(NumBatches(parts_)),
+        capacity_(parts_.num_workers * parts_.prefetch_factor) {}
+
+  ~LoaderImpl() override;
+
+  // 0 if `drop_last` leaves nothing.
+  static int64_t NumBatches(const Parts& parts);
+
+  void Seek(int64_t epoch, int64_t batch) override;
+  absl::Status Next(Batch* batch) override;
+  absl::StatusOr<std::vector<int64_t>> InputShape() const override;
+  int64_t num_batches() const override { return num_batches_; }
+  bool infinite() const override { return infinite_; }
+  int64_t batch_size() const override { return parts_.batch_size; }
+  const Dataset& dataset() const override { return *parts_.dataset; }
+
+ private:
+  // OK if there is a batch at `next_`.
+  absl::Status CheckPosition() const;
+  bool IsValid(const Position& position) const;
+
+  // The one name of positions with the same batches from there on.
+  Position Canonical(Position position) const;
+
+  // Indices of the samples of a batch. Advances the sampler. May throw.
+  std::vector<int64_t> Plan(const Position& position);
+
+  // Reads, transforms and stacks. Touches nothing that changes, so that many
+  // threads may do so at once.
+  absl::Status Build(const Position& position, std::vector<int64_t> indices,
+                     const std::atomic<bool>* cancelled, Batch* batch) const;
+  absl::Status BuildSample(int64_t pass, int64_t index, Sample* sample) const;
+
+  absl::Status StartWorkers();
+  void Work();
+  void PlanSlot() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DropFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const Parts parts_;
+  const bool infinite_;
+  const int64_t samples_;  // Of this rank in one pass.
+  const int64_t num_batches_;
+  const int64_t capacity_;  // Slots at once.
+
+  Position next_;  // What Next gives. Only the caller's thread uses it.
+  std::vector<std::thread> workers_;
+
+  std::mutex mutex_;
+  std::condition_variable work_;   // A worker may go on, or must end.
+  std::condition_variable ready_;  // A slot is done, or planning has failed.
+  std::deque<std::shared_ptr<Slot>> slots_ ABSL_GUARDED_BY(mutex_);
+
+  // The batch to plan when there is room: the one after the last of `slots_`.
+  Position planned_ ABSL_GUARDED_BY(mutex_);
+
+  // Nothing is planned until the next Next: after an error, so that a batch
+  // that fails isn't tried again before someone asks for it.
+  bool paused_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status plan_error_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+int64_t LoaderImpl::NumBatches(const Parts& parts) {
+  const int64_t samples = parts.sampler->size();
+  const int64_t full = samples / parts.batch_size;
+  const bool rest = samples % parts.batch_size != 0 && !parts.drop_last;
+  return full + rest;
+}
+
+LoaderImpl::~LoaderImpl() {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    stopping_ = true;
+    while (!slots_.empty()) DropFront();
+  }
+  work_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+bool LoaderImpl::IsValid(const Position& position) const {
+  // Of an infinite loader, so that positions in the whole stream fit.
+  const int64_t max_batch = infinite_ ? std::numeric_limits<int64_t>::max() /
+                                            2 / parts_.batch_size /
+                                            parts_.options.world_size
+                                      : num_batches_;
+  return position.epoch >= 0 && position.epoch <= kMaxEpoch &&
+         position.batch >= 0 && position.batch <= max_batch;
+}
+
+absl::Status LoaderImpl::CheckPosition() const {
+  if (!IsValid(next_)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("there is no batch ", next_.batch, " of epoch ",
+                     next_.epoch, ": epochs have ", num_batches_, " batches"));
+  }
+  if (!infinite_ && next_.batch == num_batches_) {
+    return absl::OutOfRangeError(absl::StrCat(
+        "epoch ", next_.epoch, " ends after ", num_batches_, " batches"));
+  }
+  return absl::OkStatus();
+}
+
+Position LoaderImpl::Canonical(Position position) const {
+  if (!infinite_ && position.batch == num_batches_) {
+    position = {position.epoch + 1, 0};
+  }
+  if (parts_.same_every_epoch) position.epoch = 0;
+  return position;
+}
+
+absl::StatusOr<std::vector<int64_t>> LoaderImpl::InputShape() const {
+  const c10::NoGradGuard no_grad;
+  Sample sample;
+  GRAPNEL_RETURN_IF_ERROR(BuildSample(/*pass=*/0, /*index=*/0, &sample));
+  if (!sample.input.defined()) {
+    return absl::InvalidArgumentError("sample 0: input: must be defined");
+  }
+  return sample.input.sizes().vec();
+}
+
+void LoaderImpl::Seek(int64_t epoch, int64_t batch) {
+  next_ = {infinite_ ? 0 : epoch, batch};
+  if (workers_.empty()) return;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!IsValid(next_)) {
+      paused_ = true;  // Next says what is wrong.
+      return;
+    }
+    const Position target = Canonical(next_);
+    while (!slots_.empty() && slots_.front()->position != target) DropFront();
+    if (slots_.empty()) planned_ = target;
+  }
+  work_.notify_all();
+}
+
+absl::Status LoaderImpl::Next(Batch* batch) {
+  GRAPNEL_RETURN_IF_ERROR(CheckPosition());
+  if (parts_.num_workers == 0) {
+    std::vector<int64_t> indices;
+    GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+      indices = Plan(next_);
+      return absl::OkStatus();
+    }));
+    GRAPNEL_RETURN_IF_ERROR(Build(next_, std::move(indices), nullptr, batch));
+    ++next_.batch;
+    return absl::OkStatus();
+  }
+
+  GRAPNEL_RETURN_IF_ERROR(StartWorkers());
+  std::shared_ptr<Slot> slot;
+  {
+    std::unique_lock<std::mutex> lock(mutex_);
+    if (paused_) {
+      paused_ = false;
+      work_.notify_all();
+    }
+    ready_.wait(lock, [this] {
+      return slots_.empty() ? paused_ : slots_.front()->done;
+    });
+    if (slots_.empty()) return std::exchange(plan_error_, absl::OkStatus());
+    slot = slots_.front();
+    if (!slot->status.ok()) {
+      // Read this one and those behind it anew when asked for.
+      while (!slots_.empty()) DropFront();
+      planned_ = Canonical(next_);
+      paused_ = true;
+      return slot->status;
+    }
+    slots_.pop_front();
+  }
+  work_.notify_one();
+  *batch = std::move(slot->batch);
+  ++next_.batch;
+  return absl::OkStatus();
+}
+
+std::vector<int64_t> LoaderImpl::Plan(const Position& position) {
+  const int64_t begin = position.batch * parts_.batch_size;
+  const int64_t size = infinite_
+                           ? parts_.batch_size
+                           : std::min(parts_.batch_size, samples_ - begin);
+  std::vector<int64_t> indices(size);
+  parts_.sampler->SetEpoch(position.epoch);
+  for (int64_t i = 0; i < size; ++i) {
+    indices[i] = parts_.sampler->At(begin + i);
+  }
+  return indices;
+}
+
+// What a dataset or a transform says must not be taken for the epoch's end.
+absl::Status NotOutOfRange(absl::Status status) {
+  return status.code() == absl::StatusCode::kOutOfRange
+             ? absl::InternalError(status.message())
+             : status;
+}
+
+absl::Status LoaderImpl::Build(const Position& position,
+                               std::vector<int64_t> indices,
+                               const std::atomic<bool>* cancelled,
+                               Batch* batch) const {
+  const c10::NoGradGuard no_grad;
+  return CatchAsStatus([&] {
+    if (parts_.transforms.empty()) {
+      Batch whole;
+      bool given = false;
+      const absl::Status status = NotOutOfRange(CatchAsStatus([&] {
+        given = parts_.dataset->GetBatch(indices, &whole);
+        return absl::OkStatus();
+      }));
+      if (!status.ok()) return WithContext(status, "dataset");
+      if (given) {
+        whole.indices = std::move(indices);
+        *batch = std::move(whole);
+        return absl::OkStatus();
+      }
+    }
+
+    std::vector<Sample> samples(indices.size());
+    for (size_t i = 0; i < indices.size(); ++i) {
+      if (cancelled != nullptr && *cancelled) {
+        return absl::CancelledError("not needed any more");
+      }
+      const int64_t place = position.batch * parts_.batch_size + i;
+      const int64_t pass =
+          infinite_
+              ? (place * parts_.options.world_size + parts_.options.rank) /
+                    parts_.dataset_size
+              : position.epoch;
+      GRAPNEL_RETURN_IF_ERROR(BuildSample(pass, indices[i], &samples[i]));
+    }
+    return Collate(samples, std::move(indices), batch);
+  });
+}
+
+absl::Status LoaderImpl::BuildSample(int64_t pass, int64_t index,
+                                     Sample* sample) const {
+  absl::Status status = NotOutOfRange(
+      CatchAsStatus([&] { return parts_.dataset->Get(index, sample); }));
+  if (!status.ok()) {
+    return WithContext(std::move(status),
+                       absl::StrCat("dataset: sample ", index));
+  }
+  SampleRng rng(parts_.options.seed, pass, index);
+  for (size_t i = 0; i < parts_.transforms.size(); ++i) {
+    status = NotOutOfRange(CatchAsStatus(
+        [&] { return parts_.transforms[i]->Apply(rng, sample); }));
+    if (!status.ok()) {
+      return WithContext(
+          std::move(status),
+          absl::StrCat(parts_.transform_names[i], ": sample ", index));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LoaderImpl::StartWorkers() {
+  if (static_cast<int>(workers_.size()) == parts_.num_workers) {
+    return absl::OkStatus();
+  }
+  if (workers_.empty()) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    planned_ = Canonical(next_);
+  }
+  const absl::Status status = CatchAsStatus([this] {
+    workers_.reserve(parts_.num_workers);
+    while (static_cast<int>(workers_.size()) < parts_.num_workers) {
+      workers_.emplace_back(&LoaderImpl::Work, this);
+    }
+    return absl::OkStatus();
+  });
+  if (status.ok()) return status;
+  return absl::ResourceExhaustedError(
+      absl::StrCat("num_workers: can't start thread ", workers_.size() + 1,
+                   " of ", parts_.num_workers, ": ", status.message()));
+}
+
+void LoaderImpl::DropFront() {
+  slots_.front()->cancelled = true;
+  slots_.pop_front();
+}
+
+void LoaderImpl::PlanSlot() {
+  plan_error_ = CatchAsStatus([this] {
+    auto slot = std::make_shared<Slot>();
+    slot->position = planned_;
+    slot->indices = Plan(planned_);
+    slots_.push_back(std::move(slot));
+    return absl::OkStatus();
+  });
+  if (plan_error_.ok()) {
+    planned_ = Canonical({planned_.epoch, planned_.batch + 1});
+  } else {
+    paused_ = true;
+  }
+}
+
+void LoaderImpl::Work() {
+  c10::setThreadName("grapnel_data");
+  std::unique_lock<std::mutex> lock(mutex_);
+  for (;;) {
+    work_.wait(lock, [this] {
+      return stopping_ ||
+             (!paused_ && static_cast<int64_t>(slots_.size()) < capacity_);
+    });
+    if (stopping_) return;
+    PlanSlot();
+    if (paused_) {
+      ready_.notify_one();
+      continue;
+    }
+    std::shared_ptr<Slot> slot = slots_.back();
+    lock.unlock();
+    slot->status = Build(slot->position, std::move(slot->indices),
+                         &slot->cancelled, &slot->batch);
+    lock.lock();
+    slot->done = true;
+    ready_.notify_one();
+  }
+}
+
+// The name of the field set in the oneof `kind`: "idx".
+std::string KindOf(const google::protobuf::Message& config) {
+  const auto* kind = config.GetDescriptor()->FindOneofByName("kind");
+  const auto* field =
+      config.GetReflection()->GetOneofFieldDescriptor(config, kind);
+  return field == nullptr ? "" : field->name();
+}
+
+// "dataset: idx", or "dataset" if no kind is set.
+std::string FieldName(absl::string_view field,
+                      const google::protobuf::Message& config) {
+  const std::string kind = KindOf(config);
+  return kind.empty() ? std::string(field) : absl::StrCat(field, ": ", kind);
+}
+
+absl::Status Validate(const DataLoaderConfig& config) {
+  if (!config.has_batch_size()) {
+    return absl::InvalidArgumentError("batch_size: must be set");
+  }
+  if (config.batch_size() < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("batch_size: must be >= 1, is ", config.batch_size()));
+  }
+  if (config.num_workers() < 0 || config.num_workers() > kMaxWorkers) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("num_workers: must be in 0..", kMaxWorkers, ", is ",
+                     config.num_workers()));
+  }
+  if (config.has_prefetch_factor() && config.prefetch_factor() < 1) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "prefetch_factor: must be >= 1, is ", config.prefetch_factor()));
+  }
+  if (config.has_drop_last() &&
+      config.sampler().type() == data::v1::SamplerConfig::INFINITE) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "drop_last: must be unset with sampler: type: INFINITE, is ",
+        config.drop_last() ? "true" : "false"));
+  }
+  return absl::OkStatus();
+}
+
+bool DependsOnEpoch(const TransformConfig& config) {
+  return config.kind_case() != TransformConfig::kScale &&
+         config.kind_case() != TransformConfig::kNormalize;
+}
+
+absl::StatusOr<std::unique_ptr<DataLoader>> CreateOver(
+    const DataLoaderConfig& config, std::unique_ptr<Dataset> dataset,
+    const DataLoader::Options& options) {
+  LoaderImpl::Parts parts;
+  absl::Status status = CatchAsStatus([&] {
+    parts.dataset_size = dataset->size();
+    return absl::OkStatus();
+  });
+  if (!status.ok()) return WithContext(std::move(status), "dataset");
+  if (parts.dataset_size < 1) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "dataset: must have at least one sample, has ", parts.dataset_size));
+  }
+  parts.batch_size = config.batch_size();
+  parts.num_workers = config.num_workers();
+  parts.prefetch_factor = config.has_prefetch_factor()
+                              ? config.prefetch_factor()
+                              : kDefaultPrefetchFactor;
+  parts.drop_last = config.drop_last();
+  parts.options = options;
+  parts.same_every_epoch = !config.sampler().shuffle();
+  for (int i = 0; i < config.transforms_size(); ++i) {
+    const TransformConfig& transform = config.transforms(i);
+    std::string name =
+        FieldName(absl::StrCat("transforms[", i, "]"), transform);
+    absl::StatusOr<std::unique_ptr<Transform>> created;
+    status = CatchAsStatus([&] {
+      created = TransformRegistry::Create(transform);
+      return created.status();
+    });
+    if (!status.ok()) return WithContext(std::move(status), name);
+    parts.transforms.push_back(*std::move(created));
+    parts.transform_names.push_back(std::move(name));
+    if (DependsOnEpoch(transform)) parts.same_every_epoch = false;
+  }
+
+  SamplerOptions sampler_options;
+  sampler_options.dataset_size = parts.dataset_size;
+  sampler_options.seed = options.seed;
+  sampler_options.rank = options.rank;
+  sampler_options.world_size = options.world_size;
+  auto sampler = CreateSampler(config.sampler(), sampler_options);
+  if (!sampler.ok()) return WithContext(sampler.status(), "sampler");
+  parts.sampler = *std::move(sampler);
+  parts.dataset = std::move(dataset);
+  if (LoaderImpl::NumBatches(parts) == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("drop_last: leaves no batch of ", config.batch_size(),
+                     ": each epoch has ", parts.sampler->size(), " samples"));
+  }
+  return std::make_unique<LoaderImpl>(std::move(parts));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<DataLoader>> DataLoader::Create(
+    const DataLoaderConfig& config, const Options& options) {
+  GRAPNEL_RET_CHECK(options.env != nullptr);
+  GRAPNEL_RETURN_IF_ERROR(Validate(config));
+  DatasetOptions dataset_options;
+  dataset_options.base_dir = options.base_dir;
+  dataset_options.env = options.env;
+  absl::StatusOr<std::unique_ptr<Dataset>> dataset;
+  absl::Status status = CatchAsStatus([&] {
+    dataset = DatasetRegistry::Create(config.dataset(), dataset_options);
+    return dataset.status();
+  });
+  if (!status.ok()) {
+    return WithContext(std::move(status),
+                       FieldName("dataset", config.dataset()));
+  }
+  return CreateOver(config, *std::move(dataset), options);
+}
+
+absl::StatusOr<std::unique_ptr<DataLoader>> DataLoader::Create(
+    const DataLoaderConfig& config, std::unique_ptr<Dataset> dataset,
+    const Options& options) {
+  GRAPNEL_RET_CHECK(dataset != nullptr);
+  GRAPNEL_RETURN_IF_ERROR(Validate(config));
+  if (config.has_dataset()) {
+    return absl::InvalidArgumentError(
+        "dataset: must not be set, since it is given in code");
+  }
+  return CreateOver(config, std::move(dataset), options);
+}
+
+}  // namespace grapnel

@@ -1,0 +1,79 @@
+// Batches, read ahead by worker threads.
+
+#ifndef GRAPNEL_DATA_DATA_LOADER_H_
+#define GRAPNEL_DATA_DATA_LOADER_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "grapnel/data/data.pb.h"
+#include "grapnel/data/dataset.h"
+#include "grapnel/data/sample.h"
+#include "grapnel/data/sampler.h"
+#include "grapnel/io/env.h"
+
+namespace grapnel {
+
+// Draws samples in the sampler's order, transforms and stacks them. What it
+// gives depends on config, seed and position alone: not on the number of
+// workers, nor on how far they have read ahead.
+//
+// A batch is named by (epoch, batch), both 0-based. Seek is O(1): what is
+// skipped is not read. With an infinite sampler `epoch` is always 0 and `batch`
+// counts on for ever.
+//
+// Thread-compatible. With num_workers: 0 samples are read by Next itself; else
+// the workers start at the first Next and stay until destruction. Workers never
+// draw from LibTorch's default generator.
+class DataLoader {
+ public:
+  struct Options {
+    std::string base_dir;    // See DatasetOptions.
+    io::Env* env = nullptr;  // Outlives the loader. Never null.
+    int64_t seed = 0;        // Of order and augmentation.
+    int rank = 0;
+    int world_size = 1;
+  };
+
+  // Errors name the field: "dataset: idx: images: ...".
+  static absl::StatusOr<std::unique_ptr<DataLoader>> Create(
+      const data::v1::DataLoaderConfig& config, const Options& options);
+
+  // Over a dataset made by the caller; `config.dataset` must be unset.
+  static absl::StatusOr<std::unique_ptr<DataLoader>> Create(
+      const data::v1::DataLoaderConfig& config,
+      std::unique_ptr<Dataset> dataset, const Options& options);
+
+  virtual ~DataLoader() = default;
+
+  // The next Next gives batch `batch` of `epoch`; 0 <= batch, and <=
+  // num_batches() unless infinite. Cheap, and free when it is where the loader
+  // is going anyway: what was read ahead is kept.
+  virtual void Seek(int64_t epoch, int64_t batch) = 0;
+
+  // Moves the next batch into `*batch`. kOutOfRange after the last of an epoch:
+  // Seek to go on. Other errors name the dataset or the transform and the
+  // sample's index, and are never kOutOfRange (kInternal stands for it); the
+  // loader then stays at that batch, and the next Next reads it anew.
+  virtual absl::Status Next(Batch* batch) = 0;
+
+  // Shape of one sample's input, transformed, without N: that of sample 0,
+  // which is read for it. Leaves the position alone.
+  virtual absl::StatusOr<std::vector<int64_t>> InputShape() const = 0;
+
+  // Batches in one pass over the data; with `drop_last`, without an incomplete
+  // one. >= 1.
+  virtual int64_t num_batches() const = 0;
+
+  virtual bool infinite() const = 0;
+  virtual int64_t batch_size() const = 0;
+  virtual const Dataset& dataset() const = 0;
+};
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_DATA_DATA_LOADER_H_

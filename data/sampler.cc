@@ -1,0 +1,173 @@
+#include "grapnel/data/sampler.h"
+
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "ATen/CPUGeneratorImpl.h"
+#include "ATen/core/MT19937RNGEngine.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/randperm.h"
+#include "absl/strings/str_cat.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/data/dense_tensor.h"
+
+namespace grapnel {
+namespace {
+
+using data::v1::SamplerConfig;
+
+// at::randperm draws in another way from here on.
+constexpr int64_t kLarge = std::numeric_limits<uint32_t>::max() / 20;
+
+// at::randperm(n, generator) for a CPU generator seeded with `seed`, bit for
+// bit, but on this thread alone: at::randperm itself numbers large tensors in
+// parallel, which would start a pool of threads for the loader worker that
+// happens to come to a new epoch.
+at::Tensor DrawPermutation(uint64_t seed, int64_t n) {
+  if (n >= kLarge) {
+    return at::randperm(n, at::make_generator<at::CPUGeneratorImpl>(seed),
+                        at::kLong);
+  }
+  at::Tensor permutation = NewTensor({n}, at::kLong);
+  int64_t* order = permutation.mutable_data_ptr<int64_t>();
+  std::iota(order, order + n, 0);
+  at::mt19937 engine(seed);
+  for (int64_t i = 0; i < n - 1; ++i) {
+    std::swap(order[i], order[i + engine() % (n - i)]);
+  }
+  return permutation;
+}
+
+// The orders of successive passes over the dataset, the latest one kept.
+class Orders {
+ public:
+  Orders(int64_t dataset_size, bool shuffle, int64_t seed)
+      : size_(dataset_size), shuffle_(shuffle), seed_(seed) {}
+
+  int64_t At(int64_t pass, int64_t place) {
+    if (!shuffle_) return place;
+    if (pass != drawn_) {
+      permutation_ =
+          DrawPermutation(static_cast<uint64_t>(seed_) + pass, size_);
+      order_ = permutation_.const_data_ptr<int64_t>();
+      drawn_ = pass;
+    }
+    return order_[place];
+  }
+
+ private:
+  const int64_t size_;
+  const bool shuffle_;
+  const int64_t seed_;
+  int64_t drawn_ = -1;  // The pass whose order it is.
+  at::Tensor permutation_;
+  const int64_t* order_ = nullptr;  // Its elements.
+};
+
+class DefaultSampler final : public Sampler {
+ public:
+  DefaultSampler(const SamplerOptions& options, bool shuffle, int64_t size)
+      : options_(options),
+        size_(size),
+        orders_(options.dataset_size, shuffle, options.seed) {}
+
+  int64_t size() const override { return size_; }
+  bool infinite() const override { return false; }
+  void SetEpoch(int64_t epoch) override { epoch_ = epoch; }
+
+  int64_t At(int64_t position) override {
+    int64_t place = position * options_.world_size + options_.rank;
+    // Only what rounding up has added lies behind the end.
+    if (place >= options_.dataset_size) place %= options_.dataset_size;
+    return orders_.At(epoch_, place);
+  }
+
+ private:
+  const SamplerOptions options_;
+  const int64_t size_;
+  int64_t epoch_ = 0;
+  Orders orders_;
+};
+
+class InfiniteSampler final : public Sampler {
+ public:
+  InfiniteSampler(const SamplerOptions& options, bool shuffle, int64_t size)
+      : options_(options),
+        size_(size),
+        orders_(options.dataset_size, shuffle, options.seed) {}
+
+  int64_t size() const override { return size_; }
+  bool infinite() const override { return true; }
+  void SetEpoch(int64_t epoch) override {}
+
+  int64_t At(int64_t position) override {
+    const int64_t place = position * options_.world_size + options_.rank;
+    return orders_.At(place / options_.dataset_size,
+                      place % options_.dataset_size);
+  }
+
+ private:
+  const SamplerOptions options_;
+  const int64_t size_;
+  Orders orders_;
+};
+
+absl::Status Validate(const SamplerConfig& config,
+                      const SamplerOptions& options) {
+  if (config.type() != SamplerConfig::TYPE_UNSPECIFIED &&
+      config.type() != SamplerConfig::DEFAULT &&
+      config.type() != SamplerConfig::INFINITE) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("type: must be DEFAULT or INFINITE, is ", config.type()));
+  }
+  if (config.type() == SamplerConfig::INFINITE && config.has_round_up()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("round_up: must be unset with type: INFINITE, is ",
+                     config.round_up() ? "true" : "false"));
+  }
+  if (options.dataset_size < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the dataset must have at least one sample, has ",
+                     options.dataset_size));
+  }
+  if (options.seed < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("seed: must be >= 0, is ", options.seed));
+  }
+  if (options.world_size < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("world_size: must be >= 1, is ", options.world_size));
+  }
+  if (options.rank < 0 || options.rank >= options.world_size) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "rank: must be in 0..", options.world_size - 1, ", is ", options.rank));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Sampler>> CreateSampler(
+    const SamplerConfig& config, const SamplerOptions& options) {
+  GRAPNEL_RETURN_IF_ERROR(Validate(config, options));
+  const int64_t n = options.dataset_size;
+  const int64_t world_size = options.world_size;
+  const int64_t rounded_up = n / world_size + (n % world_size != 0);
+  if (config.type() == SamplerConfig::INFINITE) {
+    return std::make_unique<InfiniteSampler>(options, config.shuffle(),
+                                             rounded_up);
+  }
+  const bool round_up = !config.has_round_up() || config.round_up();
+  const int64_t size =
+      round_up ? rounded_up : n / world_size + (options.rank < n % world_size);
+  if (size == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("round_up: must be true where ", n,
+                     " samples don't go round, as with rank ", options.rank,
+                     " of ", world_size));
+  }
+  return std::make_unique<DefaultSampler>(options, config.shuffle(), size);
+}
+
+}  // namespace grapnel

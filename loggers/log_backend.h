@@ -1,0 +1,67 @@
+// Where records of numbers go: an open set.
+//
+// To add a backend: derive from LogBackend, give it a config message, a static
+// Create(const Config&, const LogBackendOptions&), and GRAPNEL_REGISTER it with
+// LogBackendRegistry. loggers/json_lines_backend.cc is the file to imitate.
+
+#ifndef GRAPNEL_LOGGERS_LOG_BACKEND_H_
+#define GRAPNEL_LOGGERS_LOG_BACKEND_H_
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "grapnel/base/registry.h"
+#include "grapnel/io/env.h"
+
+namespace grapnel {
+
+// A number as it was logged: an integer stays one.
+using Scalar = std::variant<int64_t, double>;
+
+// Numbers of one moment, by name, in order.
+struct Record {
+  enum class Kind { kTrain, kVal, kTest };
+  Kind kind = Kind::kTrain;
+  std::vector<std::pair<std::string, Scalar>> scalars;
+  int64_t step = 0;  // x of a plot. Of no meaning in a test.
+};
+
+// Thread-compatible.
+class LogBackend {
+ public:
+  virtual ~LogBackend() = default;
+
+  // Called once, with the resolved config as text, before any record.
+  virtual absl::Status WriteConfig(absl::string_view config) {
+    return absl::OkStatus();
+  }
+
+  // Takes a record. An error is reported once, disables this backend, and
+  // training goes on.
+  virtual absl::Status WriteRecord(const Record& record) = 0;
+
+  // No call may follow.
+  virtual absl::Status Close() = 0;
+};
+
+struct LogBackendOptions {
+  std::string log_dir;    // work_dir/<timestamp>; exists.
+  std::string timestamp;  // "20260821_025841"
+  std::string experiment_name;
+  io::Env* env = nullptr;  // Outlives the backend. Never null.
+};
+
+struct LogBackendTraits {
+  using Product = LogBackend;
+  static constexpr char kWhat[] = "log backend";
+};
+using LogBackendRegistry = Registry<LogBackendTraits, const LogBackendOptions&>;
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_LOGGERS_LOG_BACKEND_H_

@@ -1,0 +1,60 @@
+// A run's log backends together.
+
+#ifndef GRAPNEL_LOGGERS_RECORD_WRITER_H_
+#define GRAPNEL_LOGGERS_RECORD_WRITER_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "grapnel/loggers/log_backend.h"
+#include "grapnel/loggers/run_log.h"
+#include "grapnel/loggers/visualizer.pb.h"
+
+namespace grapnel {
+
+// Hands each record to every backend. One that fails is closed and gets nothing
+// more, with one warning in the run's log: training goes on. One that throws
+// has failed. Thread-compatible.
+class RecordWriter {
+ public:
+  // `config_text`: the run's resolved config, which every backend gets first.
+  // `log` takes the warnings and outlives the writer. Errors name the backend:
+  // "vis_backends[1]: ...".
+  static absl::StatusOr<std::unique_ptr<RecordWriter>> Create(
+      const loggers::v1::VisualizerConfig& config,
+      const LogBackendOptions& options, absl::string_view config_text,
+      RunLog& log);
+
+  RecordWriter(const RecordWriter&) = delete;
+  RecordWriter& operator=(const RecordWriter&) = delete;
+
+  // Closes what is open.
+  ~RecordWriter();
+
+  void Write(const Record& record);
+
+  // Later calls of any function do nothing.
+  void Close();
+
+ private:
+  struct Backend {
+    std::string name;                  // "vis_backends[0] (json_lines)".
+    std::unique_ptr<LogBackend> impl;  // Null once it has failed.
+  };
+
+  RecordWriter(std::vector<Backend> backends, RunLog& log);
+
+  void ForEach(const std::function<absl::Status(LogBackend&)>& call);
+
+  std::vector<Backend> backends_;
+  RunLog& log_;
+};
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_LOGGERS_RECORD_WRITER_H_

@@ -1,0 +1,41 @@
+// The run's own log, in MMEngine's layout: to the terminal and to a file.
+
+#ifndef GRAPNEL_LOGGERS_RUN_LOG_H_
+#define GRAPNEL_LOGGERS_RUN_LOG_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+
+namespace grapnel {
+
+// Lines such as
+//
+//   08/21 02:58:41 - grapnel - INFO - Saving checkpoint at 2 epochs
+//
+// for people. Nothing goes to stdout. A write that fails (a full disk, a closed
+// terminal) is reported once through GRAPNEL_LOG and training goes on.
+//
+// Safe to use from many threads.
+class RunLog {
+ public:
+  enum class Level { kDebug, kInfo, kWarning, kError };
+
+  virtual ~RunLog() = default;
+
+  virtual void Write(Level level, absl::string_view message) = 0;
+
+  void Info(absl::string_view message) { Write(Level::kInfo, message); }
+  void Error(absl::string_view message) { Write(Level::kError, message); }
+
+  // Once for each distinct message.
+  virtual void Warning(absl::string_view message) = 0;
+
+  // Hands what was written to the system.
+  virtual absl::Status Flush() = 0;
+};
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_LOGGERS_RUN_LOG_H_

@@ -1,0 +1,207 @@
+#include "grapnel/loggers/text_run_log.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <limits>
+#include <system_error>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/hash/hash.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "grapnel/base/log.h"
+#include "grapnel/base/status_macros.h"
+
+namespace grapnel {
+namespace {
+
+// "2026/" is what the file's lines have in front of the terminal's.
+constexpr size_t kYearSize = 5;
+// How long a terminal that doesn't take more is waited for.
+constexpr int kTerminalTimeoutMs = 1000;
+
+const char* LevelName(RunLog::Level level) {
+  switch (level) {
+    case RunLog::Level::kDebug:
+      return "DEBUG";
+    case RunLog::Level::kInfo:
+      return "INFO";
+    case RunLog::Level::kWarning:
+      return "WARNING";
+    case RunLog::Level::kError:
+      break;
+  }
+  return "ERROR";
+}
+
+// Keeps a write to a pipe without a reader from ending the process. The
+// process's handler of the signal is not ours to change, so this thread's mask
+// is, for as long as this object lives.
+class SigpipeBlocker {
+ public:
+  SigpipeBlocker() {
+    sigemptyset(&sigpipe_);
+    sigaddset(&sigpipe_, SIGPIPE);
+    sigset_t pending;
+    sigemptyset(&pending);
+    sigpending(&pending);
+    was_pending_ = sigismember(&pending, SIGPIPE) == 1;
+    if (!was_pending_) pthread_sigmask(SIG_BLOCK, &sigpipe_, &old_mask_);
+  }
+  SigpipeBlocker(const SigpipeBlocker&) = delete;
+  SigpipeBlocker& operator=(const SigpipeBlocker&) = delete;
+
+  ~SigpipeBlocker() {
+    // One that is pending was there before us, and blocked: it stays.
+    if (was_pending_) return;
+    const timespec no_wait = {0, 0};
+    while (sigtimedwait(&sigpipe_, nullptr, &no_wait) < 0 && errno == EINTR) {
+    }
+    pthread_sigmask(SIG_SETMASK, &old_mask_, nullptr);
+  }
+
+ private:
+  sigset_t sigpipe_;
+  sigset_t old_mask_;
+  bool was_pending_;
+};
+
+absl::Status WriteToTerminal(int fd, absl::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written = ::write(fd, text.data(), text.size());
+    if (written >= 0) {
+      text.remove_prefix(written);
+      continue;
+    }
+    if (errno == EINTR) continue;
+    if (errno == EAGAIN || errno == EWOULDBLOCK) {
+      pollfd ready = {fd, POLLOUT, 0};
+      if (::poll(&ready, 1, kTerminalTimeoutMs) != 0) continue;
+      return absl::UnavailableError("terminal: takes no more");
+    }
+    return absl::UnavailableError(absl::StrCat(
+        "terminal: cannot write: ", std::generic_category().message(errno)));
+  }
+  return absl::OkStatus();
+}
+
+class TextRunLog : public RunLog {
+ public:
+  TextRunLog(const TextRunLogOptions& options,
+             std::unique_ptr<io::WritableFile> file)
+      : clock_(options.clock != nullptr ? *options.clock : Clock::System()),
+        level_(options.level),
+        file_(std::move(file)),
+        terminal_fd_(options.terminal_fd) {}
+
+  ~TextRunLog() override {
+    if (file_ == nullptr) return;
+    const absl::Status status = file_->Close();
+    if (!status.ok()) GRAPNEL_LOG(WARNING) << "run log: " << status.message();
+  }
+
+  void Write(Level level, absl::string_view message) override {
+    if (level < level_) return;
+    // Also for GRAPNEL_LOG below: standard error may be that same pipe.
+    SigpipeBlocker blocker;
+    absl::Status file_status, terminal_status;
+    {
+      absl::MutexLock lock(&mutex_);
+      FormatLine(level, message);
+      const absl::string_view line = line_;
+      if (file_ != nullptr) {
+        file_status = file_->Append(line);
+        if (file_status.ok()) file_status = file_->Flush();
+        if (!file_status.ok()) {
+          file_ = nullptr;
+          file_status_ = file_status;
+        }
+      }
+      if (terminal_fd_ >= 0) {
+        terminal_status = WriteToTerminal(terminal_fd_, line.substr(kYearSize));
+        if (!terminal_status.ok()) terminal_fd_ = -1;
+      }
+    }
+    Report(file_status);
+    Report(terminal_status);
+  }
+
+  void Warning(absl::string_view message) override {
+    if (Level::kWarning < level_) return;
+    {
+      absl::MutexLock lock(&mutex_);
+      // Hashes, for programs that put a number into each of their warnings.
+      if (!warned_.insert(absl::Hash<absl::string_view>()(message)).second) {
+        return;
+      }
+    }
+    Write(Level::kWarning, message);
+  }
+
+  absl::Status Flush() override {
+    absl::MutexLock lock(&mutex_);
+    return file_status_;  // Nothing is held back.
+  }
+
+ private:
+  void FormatLine(Level level, absl::string_view message)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const absl::Time now = clock_.WallTime();
+    const int64_t second = absl::ToUnixSeconds(now);
+    if (second != time_second_) {
+      time_second_ = second;
+      time_text_ =
+          absl::FormatTime("%Y/%m/%d %H:%M:%S", now, absl::LocalTimeZone());
+    }
+    line_.clear();  // Keeps its memory.
+    absl::StrAppend(&line_, time_text_, " - grapnel - ", LevelName(level),
+                    " - ", message, "\n");
+  }
+
+  static void Report(const absl::Status& status) {
+    if (status.ok()) return;
+    GRAPNEL_LOG(WARNING) << "run log: nothing more is written there: "
+                         << status.message();
+  }
+
+  const Clock& clock_;
+  const Level level_;
+
+  absl::Mutex mutex_;
+  std::unique_ptr<io::WritableFile> file_ ABSL_GUARDED_BY(mutex_);
+  absl::Status file_status_ ABSL_GUARDED_BY(mutex_);
+  int terminal_fd_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_set<size_t> warned_ ABSL_GUARDED_BY(mutex_);
+
+  // The last second that was asked for, as text.
+  int64_t time_second_ ABSL_GUARDED_BY(mutex_) =
+      std::numeric_limits<int64_t>::min();
+  std::string time_text_ ABSL_GUARDED_BY(mutex_);
+  std::string line_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RunLog>> CreateTextRunLog(
+    const TextRunLogOptions& options) {
+  std::unique_ptr<io::WritableFile> file;
+  if (!options.path.empty()) {
+    io::Env& env = options.env != nullptr ? *options.env : io::Env::Posix();
+    GRAPNEL_ASSIGN_OR_RETURN(file, env.NewAppendableFile(options.path));
+  }
+  return std::make_unique<TextRunLog>(options, std::move(file));
+}
+
+}  // namespace grapnel

@@ -1,0 +1,33 @@
+// torch.optim.Adam.
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "ATen/ops/_fused_adam.h"
+#include "absl/status/statusor.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/optim/optimizer.h"
+#include "grapnel/optim/optimizer.pb.h"
+#include "grapnel/optim/optimizers/adam_rule.h"
+#include "grapnel/optim/optimizers/fused_optimizer.h"
+
+namespace grapnel {
+namespace {
+
+struct Adam {
+  using Config = optim::v1::AdamConfig;
+  static absl::StatusOr<std::unique_ptr<Optimizer>> Create(
+      const Config& config, std::vector<ParamGroup> groups) {
+    GRAPNEL_ASSIGN_OR_RETURN(
+        FusedRule rule,
+        MakeAdamRule("Adam", config, /*default_weight_decay=*/0,
+                     static_cast<AdamKernel>(&at::_fused_adam_)));
+    return MakeFusedOptimizer(std::move(rule), std::move(groups));
+  }
+};
+
+GRAPNEL_REGISTER(OptimizerRegistry, Adam);
+
+}  // namespace
+}  // namespace grapnel

@@ -1,0 +1,27 @@
+// The numbers of an optimizer that schedules may move.
+
+#ifndef GRAPNEL_OPTIM_PARAM_GROUPS_H_
+#define GRAPNEL_OPTIM_PARAM_GROUPS_H_
+
+#include "absl/strings/string_view.h"
+
+namespace grapnel {
+
+// Parameter groups, seen as what schedulers see of them: numeric options by
+// name. Thread-compatible.
+class ParamGroups {
+ public:
+  virtual ~ParamGroups() = default;
+
+  virtual int num_groups() const = 0;
+
+  // Where option `name` of group `group`, 0 <= group < num_groups(), lies, or
+  // null if it has none. Stays valid, and keeps its place, as long as this
+  // object. Names: "lr", "weight_decay", "momentum", ... "momentum" is beta1 of
+  // an optimizer that has betas and no momentum.
+  virtual double* option(int group, absl::string_view name) = 0;
+};
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_OPTIM_PARAM_GROUPS_H_

@@ -1,0 +1,85 @@
+// Half a cosine down to a floor, and up again if the window lets it.
+
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "grapnel/base/check_field.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/optim/param_groups.h"
+#include "grapnel/optim/param_scheduler.h"
+#include "grapnel/optim/param_scheduler.pb.h"
+#include "grapnel/optim/schedulers/windowed_scheduler.h"
+
+namespace grapnel {
+namespace {
+
+constexpr double kPi = 3.141592653589793;
+
+class CosineAnnealingScheduler final : public WindowedScheduler {
+ public:
+  using Config = optim::v1::CosineAnnealingSchedulerConfig;
+
+  static absl::StatusOr<std::unique_ptr<CosineAnnealingScheduler>> Create(
+      Config config, ParamGroups& groups, const RunLength& length) {
+    if (config.has_eta_min() && config.has_eta_min_ratio()) {
+      return absl::InvalidArgumentError(
+          "eta_min_ratio: can't be set together with eta_min");
+    }
+    GRAPNEL_RETURN_IF_ERROR(CheckField(std::isfinite(config.eta_min()),
+                                       "eta_min", "finite", config.eta_min()));
+    GRAPNEL_RETURN_IF_ERROR(CheckField(std::isfinite(config.eta_min_ratio()),
+                                       "eta_min_ratio", "finite",
+                                       config.eta_min_ratio()));
+    if (!config.has_eta_min_ratio()) config.set_eta_min(config.eta_min());
+    GRAPNEL_ASSIGN_OR_RETURN(SchedulerWindow window,
+                             SchedulerWindow::Create(&config, length));
+    if (config.has_t_max()) {
+      GRAPNEL_ASSIGN_OR_RETURN(const int64_t t_max,
+                               window.Convert("t_max", config.t_max()));
+      config.set_t_max(t_max);
+    } else {
+      GRAPNEL_ASSIGN_OR_RETURN(const int64_t last_step, window.LastStep());
+      config.set_t_max(last_step + 1);
+    }
+    auto scheduler = absl::WrapUnique(
+        new CosineAnnealingScheduler(std::move(window), config));
+    GRAPNEL_RETURN_IF_ERROR(scheduler->Bind(groups));
+    return scheduler;
+  }
+
+ private:
+  CosineAnnealingScheduler(SchedulerWindow window, const Config& config)
+      : WindowedScheduler(std::move(window), config),
+        t_max_(config.t_max()),
+        floor_is_ratio_(config.has_eta_min_ratio()),
+        floor_(floor_is_ratio_ ? config.eta_min_ratio() : config.eta_min()) {}
+
+  // The order of operations is the golden tables' (parity.md 4.2).
+  double Next(int64_t t, int group, double value, double base) const override {
+    if (t == 0) return value;
+    const double floor = floor_is_ratio_ ? base * floor_ : floor_;
+    const double t_max = static_cast<double>(t_max_);
+    // At the bottom the quotient below would be 0 / 0.
+    if ((t - 1) % t_max_ == 0 && (t - 1) / t_max_ % 2 == 1) {
+      return value + (base - floor) * (1 - std::cos(kPi / t_max)) / 2;
+    }
+    const double now = 1 + std::cos(kPi * static_cast<double>(t) / t_max);
+    const double before =
+        1 + std::cos(kPi * static_cast<double>(t - 1) / t_max);
+    return now / before * (value - floor) + floor;
+  }
+
+  const int64_t t_max_;
+  const bool floor_is_ratio_;
+  const double floor_;
+};
+
+GRAPNEL_REGISTER(ParamSchedulerRegistry, CosineAnnealingScheduler);
+
+}  // namespace
+}  // namespace grapnel

@@ -1,0 +1,97 @@
+// Layers of models from config: an open set. models/layers/linear_layer.cc is
+// the file to imitate.
+//
+// N is the number of samples in a batch. Shapes in options and messages are
+// those of one sample, without N.
+
+#ifndef GRAPNEL_MODELS_LAYER_H_
+#define GRAPNEL_MODELS_LAYER_H_
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ATen/core/Tensor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "grapnel/base/registry.h"
+#include "grapnel/base/tensor_map.h"
+
+namespace grapnel {
+
+// What a layer knows about its place.
+struct LayerOptions {
+  std::vector<int64_t> input_shape;
+
+  // Whether nobody else needs the input's values, autograd included, so that
+  // the layer may compute in place.
+  bool may_overwrite_input = false;
+};
+
+// A new layer is in training mode. Thread-compatible.
+class Layer {
+ public:
+  virtual ~Layer() = default;
+
+  // input: (N, ...), not modified unless may_overwrite_input was set. May
+  // throw what LibTorch throws; whoever owns the layer makes it a status.
+  //
+  // It is also called once in evaluation mode, with zeros for one sample, to
+  // learn the shape of the output, and must not change state then.
+  virtual at::Tensor Forward(const at::Tensor& input) = 0;
+
+  // True if Forward's result is a new tensor of which autograd needs no values
+  // for this layer's backward.
+  virtual bool output_may_be_overwritten() const { return false; }
+
+  virtual void SetTraining(bool training) { training_ = training; }
+  bool training() const { return training_; }
+
+  // Names are relative to the layer: "weight".
+  const std::vector<NamedTensor>& parameters() const { return parameters_; }
+  const std::vector<NamedTensor>& buffers() const { return buffers_; }
+
+ protected:
+  Layer() = default;
+
+  // Returns `tensor`, which from now on requires a gradient.
+  at::Tensor AddParameter(std::string name, at::Tensor tensor) {
+    tensor.requires_grad_(true);
+    parameters_.push_back({std::move(name), tensor});
+    return tensor;
+  }
+
+  at::Tensor AddBuffer(std::string name, at::Tensor tensor) {
+    buffers_.push_back({std::move(name), tensor});
+    return tensor;
+  }
+
+  // Adds the tensors of a layer inside this one, with `prefix` and "." in
+  // front.
+  void AddTensorsOf(absl::string_view prefix, const Layer& layer) {
+    for (const NamedTensor& tensor : layer.parameters_) {
+      parameters_.push_back(
+          {absl::StrCat(prefix, ".", tensor.name), tensor.tensor});
+    }
+    for (const NamedTensor& tensor : layer.buffers_) {
+      buffers_.push_back(
+          {absl::StrCat(prefix, ".", tensor.name), tensor.tensor});
+    }
+  }
+
+ private:
+  bool training_ = true;
+  std::vector<NamedTensor> parameters_;
+  std::vector<NamedTensor> buffers_;
+};
+
+struct LayerTraits {
+  using Product = Layer;
+  static constexpr char kWhat[] = "layer";
+};
+using LayerRegistry = Registry<LayerTraits, const LayerOptions&>;
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_MODELS_LAYER_H_

@@ -1,0 +1,49 @@
+// Named numbers that a model gives, as tensors that nobody has waited for.
+
+#ifndef GRAPNEL_MODELS_LOG_VARS_H_
+#define GRAPNEL_MODELS_LOG_VARS_H_
+
+#include <cstddef>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ATen/core/Tensor.h"
+#include "absl/strings/string_view.h"
+#include "grapnel/base/tensor_map.h"
+
+namespace grapnel {
+
+// An ordered list of (name, tensor). Made to be filled anew every iteration:
+// the slots stay, so that with the same names it allocates nothing.
+// Thread-compatible.
+class LogVars {
+ public:
+  // Lets go of the tensors, and of the graphs behind them, not of the slots.
+  void Clear() {
+    for (size_t i = 0; i < size_; ++i) slots_[i].tensor.reset();
+    size_ = 0;
+  }
+
+  // Appends; names are expected to be distinct.
+  void Add(absl::string_view name, at::Tensor value) {
+    if (size_ == slots_.size()) slots_.emplace_back();
+    NamedTensor& slot = slots_[size_++];
+    if (slot.name != name) slot.name.assign(name.data(), name.size());
+    slot.tensor = std::move(value);
+  }
+
+  bool empty() const { return size_ == 0; }
+  size_t size() const { return size_; }
+  const NamedTensor& operator[](size_t i) const { return slots_[i]; }
+  const NamedTensor* begin() const { return slots_.data(); }
+  const NamedTensor* end() const { return slots_.data() + size_; }
+
+ private:
+  std::vector<NamedTensor> slots_;
+  size_t size_ = 0;
+};
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_MODELS_LOG_VARS_H_

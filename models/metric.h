@@ -1,0 +1,88 @@
+// Metrics of an evaluation: an open set. models/metrics/accuracy_metric.cc is
+// the file to imitate.
+
+#ifndef GRAPNEL_MODELS_METRIC_H_
+#define GRAPNEL_MODELS_METRIC_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ATen/core/Tensor.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "google/protobuf/repeated_field.h"
+#include "grapnel/base/registry.h"
+#include "grapnel/data/sample.h"
+#include "grapnel/models/metric.pb.h"
+#include "grapnel/models/metric_value.h"
+#include "grapnel/models/model.h"
+
+namespace grapnel {
+
+// The value of that name, or null if there is none.
+const MetricValue* FindMetric(const Metrics& metrics, absl::string_view name);
+
+// Gathers over the batches of one evaluation. Thread-compatible.
+class Metric {
+ public:
+  virtual ~Metric() = default;
+
+  // Forgets everything: a new evaluation begins.
+  virtual void Reset() = 0;
+
+  // Takes one batch. Keeps sums and counts, or what Compute needs.
+  virtual absl::Status Process(const Predictions& predictions,
+                               const Batch& batch) = 0;
+
+  // Appends the metric's values. kFailedPrecondition if there was no batch.
+  virtual absl::Status Compute(Metrics* metrics) = 0;
+};
+
+struct MetricTraits {
+  using Product = Metric;
+  static constexpr char kWhat[] = "metric";
+};
+using MetricRegistry = Registry<MetricTraits>;
+
+// The metrics of one loop together.
+//
+// Where predictions carry losses, their means over samples are added behind the
+// metrics, named as they are, and then "<prefix>_loss", the sum of those whose
+// name contains "loss". Thread-compatible.
+class Evaluator {
+ public:
+  // One metric for each config, then `more`. Errors name the config's index.
+  static absl::StatusOr<std::unique_ptr<Evaluator>> Create(
+      const google::protobuf::RepeatedPtrField<models::v1::MetricConfig>&
+          configs,
+      std::vector<std::unique_ptr<Metric>> more = {});
+
+  explicit Evaluator(std::vector<std::unique_ptr<Metric>> metrics);
+
+  void Reset();
+  absl::Status Process(const Predictions& predictions, const Batch& batch);
+
+  // `prefix`: "val" or "test". kAlreadyExists if two metrics give one name;
+  // kFailedPrecondition if there was no sample.
+  absl::StatusOr<Metrics> Compute(absl::string_view prefix);
+
+ private:
+  struct LossSum {
+    std::string name;
+    at::Tensor sum;           // Loss times samples, a float64 scalar.
+    int64_t num_samples = 0;  // In batches that gave this loss.
+  };
+
+  absl::Status AddLoss(const NamedTensor& loss, int64_t num_samples);
+
+  const std::vector<std::unique_ptr<Metric>> metrics_;
+  std::vector<LossSum> loss_sums_;
+  int64_t num_samples_ = 0;
+};
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_MODELS_METRIC_H_

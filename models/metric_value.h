@@ -1,0 +1,22 @@
+// What an evaluation comes to.
+
+#ifndef GRAPNEL_MODELS_METRIC_VALUE_H_
+#define GRAPNEL_MODELS_METRIC_VALUE_H_
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace grapnel {
+
+// A number, or a text that is shown and not plotted.
+using MetricValue = std::variant<int64_t, double, std::string>;
+
+// Name, such as "accuracy/top1", to value, in order; names are distinct.
+using Metrics = std::vector<std::pair<std::string, MetricValue>>;
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_MODELS_METRIC_VALUE_H_

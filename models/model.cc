@@ -1,0 +1,189 @@
+#include "grapnel/models/model.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "ATen/ops/mean.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/string_view.h"
+#include "c10/core/GradMode.h"
+#include "c10/core/ScalarType.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/base/torch_status.h"
+#include "grapnel/models/shape.h"
+#include "grapnel/optim/optim_wrapper.h"
+
+namespace grapnel {
+namespace {
+
+constexpr char kLoss[] = "loss";
+
+at::Tensor Scalar(const at::Tensor& tensor) {
+  if (tensor.dim() == 0) return tensor;
+  // Integers have no mean of their own type.
+  if (at::isIntegralType(tensor.scalar_type(), /*includeBool=*/true)) {
+    return at::mean(tensor, at::kFloat);
+  }
+  return at::mean(tensor);
+}
+
+// Without a graph. Not detach(), which autograd records as a view.
+at::Tensor Detached(const at::Tensor& tensor) {
+  return tensor.requires_grad() ? tensor.tensor_data() : tensor;
+}
+
+// The sum of the losses whose name contains "loss"; one alone is itself.
+absl::StatusOr<at::Tensor> TotalLoss(const LogVars& losses) {
+  at::Tensor total;
+  for (const NamedTensor& loss : losses) {
+    if (!loss.tensor.defined()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("loss \"", loss.name, "\": the model gave no value"));
+    }
+    if (!absl::StrContains(loss.name, kLoss)) continue;
+    const at::Tensor scalar = Scalar(loss.tensor);
+    total = total.defined() ? total.add(scalar) : scalar;
+  }
+  if (!total.defined()) {
+    return absl::InvalidArgumentError(
+        losses.empty() ? "the model gave no losses"
+                       : "none of the model's losses has \"loss\" in its name");
+  }
+  return total;
+}
+
+// "3 tensors (a, b, c)", shortened.
+std::string Listed(const std::vector<std::string>& names) {
+  constexpr size_t kShown = 5;
+  const auto end = names.begin() + std::min(kShown, names.size());
+  return absl::StrCat(names.size(), " (",
+                      absl::StrJoin(names.begin(), end, ", "),
+                      names.size() > kShown ? ", ...)" : ")");
+}
+
+struct Copy {
+  at::Tensor from;
+  at::Tensor to;
+};
+
+// Whether numbers of type `from` are still themselves in `to`, but for the
+// precision of floating types.
+bool CanHold(at::ScalarType to, at::ScalarType from) {
+  if (from == to) return true;
+  if (!c10::canCast(from, to)) return false;
+  if (!at::isIntegralType(to, /*includeBool=*/false)) return true;
+  if (from == at::kBool) return true;
+  return c10::elementSize(to) > c10::elementSize(from) &&
+         (c10::isSignedType(to) || !c10::isSignedType(from));
+}
+
+absl::Status CheckCopy(const std::string& name, const Copy& copy) {
+  if (!copy.from.defined()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor \"", name, "\": has no value"));
+  }
+  if (copy.from.sizes() != copy.to.sizes()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "tensor \"", name, "\": has the shape ", ShapeString(copy.from.sizes()),
+        ", the model's is ", ShapeString(copy.to.sizes())));
+  }
+  if (!CanHold(copy.to.scalar_type(), copy.from.scalar_type())) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "tensor \"", name, "\": is ", c10::toString(copy.from.scalar_type()),
+        ", the model's is ", c10::toString(copy.to.scalar_type())));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status Model::TrainStep(const Batch& batch, OptimWrapper& optim,
+                              LogVars* log_vars) {
+  losses_.Clear();
+  log_vars->Clear();
+  optim.BeginStep();
+  const absl::Status status = CatchAsStatus([&]() -> absl::Status {
+    GRAPNEL_RETURN_IF_ERROR(ComputeLosses(batch, &losses_));
+    GRAPNEL_ASSIGN_OR_RETURN(const at::Tensor total, TotalLoss(losses_));
+    log_vars->Add(kLoss, Detached(total));
+    for (const NamedTensor& loss : losses_) {
+      if (loss.name == kLoss) continue;
+      log_vars->Add(loss.name, Scalar(Detached(loss.tensor)));
+    }
+    // Last: what it did can't be taken back.
+    return optim.Update(total);
+  });
+  if (!status.ok()) log_vars->Clear();
+  losses_.Clear();  // Or the graph would live on until the next step.
+  return status;
+}
+
+absl::Status Model::Export(const std::string&) {
+  return absl::UnimplementedError(
+      "this kind of model has no file format of its own; its weights are in "
+      "each checkpoint's model.safetensors");
+}
+
+absl::Status LoadModelState(const TensorMap& tensors, bool strict, Model& model,
+                            std::vector<std::string>* report) {
+  std::vector<Copy> copies;
+  std::vector<std::string> missing;
+  absl::flat_hash_set<absl::string_view> known;
+  for (const auto* list : {&model.parameters(), &model.buffers()}) {
+    for (const NamedTensor& mine : *list) {
+      known.insert(mine.name);
+      const at::Tensor* theirs = tensors.Find(mine.name);
+      if (theirs == nullptr) {
+        missing.push_back(mine.name);
+        continue;
+      }
+      copies.push_back({*theirs, mine.tensor});
+      GRAPNEL_RETURN_IF_ERROR(CheckCopy(mine.name, copies.back()));
+    }
+  }
+  std::vector<std::string> unexpected;
+  for (const NamedTensor& theirs : tensors) {
+    if (!known.contains(theirs.name)) unexpected.push_back(theirs.name);
+  }
+
+  if (strict && !(missing.empty() && unexpected.empty())) {
+    std::vector<std::string> parts;
+    if (!missing.empty()) {
+      parts.push_back(absl::StrCat("missing: ", Listed(missing)));
+    }
+    if (!unexpected.empty()) {
+      parts.push_back(absl::StrCat("unexpected: ", Listed(unexpected)));
+    }
+    return absl::InvalidArgumentError(absl::StrCat(
+        "tensors don't match the model's: ", absl::StrJoin(parts, "; ")));
+  }
+  if (report != nullptr) {
+    report->clear();
+    for (const std::string& name : missing) {
+      report->push_back(absl::StrCat("missing: ", name));
+    }
+    for (const std::string& name : unexpected) {
+      report->push_back(absl::StrCat("unexpected: ", name));
+    }
+  }
+  return CatchAsStatus([&] {
+    const c10::AutoGradMode no_grad(false);
+    for (const Copy& copy : copies) copy.to.copy_(copy.from);
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<TensorMap> ModelState(const Model& model) {
+  TensorMap state;
+  for (const auto* list : {&model.parameters(), &model.buffers()}) {
+    for (const NamedTensor& tensor : *list) {
+      GRAPNEL_RETURN_IF_ERROR(state.Add(tensor.name, tensor.tensor.detach()));
+    }
+  }
+  return state;
+}
+
+}  // namespace grapnel

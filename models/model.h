@@ -1,0 +1,106 @@
+// What is trained.
+//
+// N is the number of samples in a batch.
+
+#ifndef GRAPNEL_MODELS_MODEL_H_
+#define GRAPNEL_MODELS_MODEL_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ATen/core/Tensor.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "grapnel/base/registry.h"
+#include "grapnel/base/tensor_map.h"
+#include "grapnel/data/sample.h"
+#include "grapnel/models/log_vars.h"
+
+namespace grapnel {
+
+class OptimWrapper;
+
+// What a model says about a batch in evaluation.
+struct Predictions {
+  at::Tensor outputs;  // (N, ...), the model's own meaning; for a classifier
+                       // (N, C) logits.
+  LogVars losses;      // Scalars, or empty if there are no targets.
+};
+
+// A network with its losses. Thread-compatible: the runner calls it from one
+// thread. Exceptions of LibTorch come out as statuses.
+class Model {
+ public:
+  virtual ~Model() = default;
+
+  // One training step: forward, losses, optim.Update(total). Sets `*log_vars`
+  // to what is to be logged: "loss", the total, first, then each loss.
+  //
+  // The default takes the losses of ComputeLosses, means those that aren't
+  // scalars, and sums those whose name contains "loss" for the total; the
+  // others are logged only. One that is itself called "loss" goes into the
+  // total and isn't listed again. kInvalidArgument if there is nothing to sum.
+  // A model with several optimizers overrides it.
+  virtual absl::Status TrainStep(const Batch& batch, OptimWrapper& optim,
+                                 LogVars* log_vars);
+
+  // Appends the losses of a batch, in training mode and with autograd on.
+  virtual absl::Status ComputeLosses(const Batch& batch, LogVars* losses) = 0;
+
+  // Replaces `*predictions` by those for a batch, in evaluation mode; autograd
+  // is off, whatever the caller's setting. Targets may be undefined; then there
+  // are no losses.
+  virtual absl::Status ValStep(const Batch& batch,
+                               Predictions* predictions) = 0;
+
+  // Parameters and buffers with their dotted names, as in Python's state_dict.
+  // The same tensors for the life of the model.
+  virtual const std::vector<NamedTensor>& parameters() const = 0;
+  virtual const std::vector<NamedTensor>& buffers() const = 0;
+
+  // Writes the model, with its weights, to a file in its own format, over an
+  // existing one. kUnimplemented if it has none: weights are in checkpoints.
+  virtual absl::Status Export(const std::string& path);
+
+  // Training or evaluation mode, of dropout, batch norm and the like. A new
+  // model is in training mode.
+  virtual void SetTraining(bool training) = 0;
+  virtual bool training() const = 0;
+
+ private:
+  LogVars losses_;  // Of the current step; kept for its slots.
+};
+
+struct ModelOptions {
+  std::string base_dir;  // Where relative paths start; see DatasetOptions.
+
+  // Shape of one sample, without N, if it is known; empty if not. Lets a model
+  // from config infer the sizes that its layers leave out.
+  std::vector<int64_t> input_shape;
+};
+
+struct ModelTraits {
+  using Product = Model;
+  static constexpr char kWhat[] = "model";
+};
+using ModelRegistry = Registry<ModelTraits, const ModelOptions&>;
+
+// Copies tensors into a model's parameters and buffers, by name. Checks all
+// before it copies any: after an error the model is as it was. With `strict`
+// the names must be the same on both sides; else names on one side only are
+// left, and listed in `*report`, if not null, as "missing: <name>", which the
+// model alone has, and "unexpected: <name>". A shape that differs is always an
+// error, and so are numbers of a type that the model's can't hold: complex ones
+// for real, floating ones for integers, integers for narrower ones. Floating
+// types convert to each other.
+absl::Status LoadModelState(const TensorMap& tensors, bool strict, Model& model,
+                            std::vector<std::string>* report);
+
+// Parameters, then buffers, by name; they share the model's storage.
+absl::StatusOr<TensorMap> ModelState(const Model& model);
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_MODELS_MODEL_H_

@@ -1,0 +1,121 @@
+#include "grapnel/models/nn_model.h"
+
+#include <set>
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "c10/core/GradMode.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/base/torch_status.h"
+#include "torch/nn/module.h"
+
+namespace grapnel {
+namespace {
+
+NnModel::BatchForwardFunction OfBatch(NnModel::ForwardFunction forward) {
+  if (forward == nullptr) return nullptr;
+  return [forward = std::move(forward)](const Batch& batch) {
+    return forward(batch.inputs);
+  };
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<NnModel>> NnModel::Create(
+    std::shared_ptr<torch::nn::Module> module, ForwardFunction forward) {
+  return Create(std::move(module), std::move(forward), std::unique_ptr<Loss>());
+}
+
+absl::StatusOr<std::unique_ptr<NnModel>> NnModel::Create(
+    std::shared_ptr<torch::nn::Module> module, BatchForwardFunction forward) {
+  return Create(std::move(module), std::move(forward), std::unique_ptr<Loss>());
+}
+
+absl::StatusOr<std::unique_ptr<NnModel>> NnModel::Create(
+    std::shared_ptr<torch::nn::Module> module, ForwardFunction forward,
+    std::unique_ptr<Loss> loss) {
+  return Create(std::move(module), OfBatch(std::move(forward)),
+                std::move(loss));
+}
+
+absl::StatusOr<std::unique_ptr<NnModel>> NnModel::Create(
+    std::shared_ptr<torch::nn::Module> module, BatchForwardFunction forward,
+    std::unique_ptr<Loss> loss) {
+  if (forward == nullptr) {
+    return absl::InvalidArgumentError("forward: must not be null");
+  }
+  return CreateFrom(std::move(module), std::move(forward), nullptr,
+                    std::move(loss));
+}
+
+absl::StatusOr<std::unique_ptr<NnModel>> NnModel::Create(
+    std::shared_ptr<torch::nn::Module> module, ForwardFunction forward,
+    LossesFunction losses) {
+  if (losses == nullptr) {
+    return absl::InvalidArgumentError("losses: must not be null");
+  }
+  return CreateFrom(std::move(module), OfBatch(std::move(forward)),
+                    std::move(losses), nullptr);
+}
+
+absl::StatusOr<std::unique_ptr<NnModel>> NnModel::CreateFrom(
+    std::shared_ptr<torch::nn::Module> module, BatchForwardFunction forward,
+    LossesFunction losses, std::unique_ptr<Loss> loss) {
+  if (module == nullptr) {
+    return absl::InvalidArgumentError("module: must not be null");
+  }
+  std::unique_ptr<NnModel> model;
+  GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+    model = absl::WrapUnique(new NnModel(std::move(module), std::move(forward),
+                                         std::move(losses), std::move(loss)));
+    return absl::OkStatus();
+  }));
+  return model;
+}
+
+NnModel::NnModel(std::shared_ptr<torch::nn::Module> module,
+                 BatchForwardFunction forward, LossesFunction losses,
+                 std::unique_ptr<Loss> loss)
+    : SupervisedModel(std::move(loss)),
+      module_(std::move(module)),
+      forward_(std::move(forward)),
+      losses_(std::move(losses)) {
+  module_->train(true);
+  std::set<const void*> seen;
+  for (const auto& item : module_->named_parameters()) {
+    if (!seen.insert(item.value().unsafeGetTensorImpl()).second) continue;
+    parameters_.push_back({item.key(), item.value()});
+  }
+  for (const auto& item : module_->named_buffers()) {
+    if (!seen.insert(item.value().unsafeGetTensorImpl()).second) continue;
+    buffers_.push_back({item.key(), item.value()});
+  }
+}
+
+absl::StatusOr<at::Tensor> NnModel::Forward(const Batch& batch) {
+  at::Tensor outputs;
+  if (forward_ == nullptr) return outputs;
+  GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+    outputs = forward_(batch);
+    return absl::OkStatus();
+  }));
+  return outputs;
+}
+
+absl::Status NnModel::ComputeLosses(const Batch& batch, LogVars* losses) {
+  if (losses_ == nullptr) return SupervisedModel::ComputeLosses(batch, losses);
+  return CatchAsStatus([&] { return losses_(batch, losses); });
+}
+
+absl::Status NnModel::ValStep(const Batch& batch, Predictions* predictions) {
+  GRAPNEL_RETURN_IF_ERROR(SupervisedModel::ValStep(batch, predictions));
+  if (losses_ == nullptr || !batch.targets.defined()) return absl::OkStatus();
+  const c10::AutoGradMode no_grad(false);
+  return ComputeLosses(batch, &predictions->losses);
+}
+
+void NnModel::SetTraining(bool training) { module_->train(training); }
+
+bool NnModel::training() const { return module_->is_training(); }
+
+}  // namespace grapnel

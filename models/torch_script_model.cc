@@ -1,0 +1,149 @@
+#include "grapnel/models/torch_script_model.h"
+
+#include <cstddef>
+#include <exception>
+#include <set>
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/base/torch_status.h"
+#include "torch/csrc/jit/api/module.h"
+#include "torch/csrc/jit/runtime/graph_executor.h"
+#include "torch/csrc/jit/serialization/export.h"
+#include "torch/csrc/jit/serialization/import.h"
+
+namespace grapnel {
+
+struct TorchScriptModel::Script {
+  torch::jit::Module module;
+};
+
+absl::StatusOr<std::unique_ptr<TorchScriptModel>> TorchScriptModel::Create(
+    const Config& config, const ModelOptions& options) {
+  if (config.path().empty()) {
+    return absl::InvalidArgumentError("path: must be set");
+  }
+  std::unique_ptr<Loss> loss;
+  if (config.has_loss()) {
+    auto created = LossRegistry::Create(config.loss());
+    if (!created.ok()) return WithContext(created.status(), "loss");
+    loss = *std::move(created);
+  }
+
+  const std::string path = io::JoinPath(options.base_dir, config.path());
+  {
+    // LibTorch's error for a missing file doesn't differ from that for a bad
+    // one.
+    auto file = io::Env::Posix().NewRandomAccessFile(path);
+    if (!file.ok()) return WithContext(file.status(), "path");
+  }
+  auto script = std::make_unique<Script>();
+  const absl::Status status = CatchAsStatus([&] {
+    script->module = torch::jit::load(path, c10::Device(c10::kCPU));
+    return absl::OkStatus();
+  });
+  if (!status.ok()) {
+    return absl::DataLossError(absl::StrCat(
+        "path: ", path,
+        ": not a readable TorchScript module: ", status.message()));
+  }
+  // LibTorch would leave it in its mode without a word.
+  if (!script->module.hasattr("training")) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "path: ", path, ": is frozen: export it before torch.jit.freeze"));
+  }
+  std::unique_ptr<TorchScriptModel> model;
+  GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+    model = absl::WrapUnique(
+        new TorchScriptModel(std::move(script), std::move(loss)));
+    return absl::OkStatus();
+  }));
+  return model;
+}
+
+TorchScriptModel::TorchScriptModel(std::unique_ptr<Script> script,
+                                   std::unique_ptr<Loss> loss)
+    : SupervisedModel(std::move(loss)), script_(std::move(script)) {
+  SetTraining(true);
+  // A tensor that the module has twice is listed once, under its first name.
+  std::set<const void*> seen;
+  for (const auto& parameter : script_->module.named_parameters()) {
+    if (!seen.insert(parameter.value.unsafeGetTensorImpl()).second) continue;
+    parameters_.push_back({parameter.name, parameter.value});
+  }
+  for (const auto& buffer : script_->module.named_buffers()) {
+    if (!seen.insert(buffer.value.unsafeGetTensorImpl()).second) continue;
+    buffers_.push_back({buffer.name, buffer.value});
+  }
+}
+
+TorchScriptModel::~TorchScriptModel() = default;
+
+absl::StatusOr<at::Tensor> TorchScriptModel::Forward(const Batch& batch) {
+  at::Tensor outputs;
+  GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&]() -> absl::Status {
+    torch::jit::GraphOptimizerEnabledGuard as_written(false);
+    const c10::IValue value = script_->module.forward({batch.inputs});
+    if (!value.isTensor()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "forward must return a tensor, returns ", value.tagKind()));
+    }
+    outputs = value.toTensor();
+    return absl::OkStatus();
+  }));
+  return outputs;
+}
+
+const std::vector<NamedTensor>& TorchScriptModel::parameters() const {
+  return parameters_;
+}
+
+const std::vector<NamedTensor>& TorchScriptModel::buffers() const {
+  return buffers_;
+}
+
+void TorchScriptModel::SetTraining(bool training) {
+  script_->module.train(training);
+  training_ = training;
+}
+
+bool TorchScriptModel::training() const { return training_; }
+
+absl::Status TorchScriptModel::Save(const std::string& path,
+                                    io::Env& env) const {
+  // Into memory, and from there by Env: LibTorch's writer ends the process if
+  // its sink fails or throws, so this one never does.
+  std::string bytes;
+  bool out_of_memory = false;
+  const auto sink = [&](const void* data, size_t size) {
+    try {
+      if (data == nullptr) {
+        bytes.append(size, '\0');  // LibTorch's way to skip.
+      } else {
+        bytes.append(static_cast<const char*>(data), size);
+      }
+    } catch (const std::exception&) {
+      out_of_memory = true;
+    }
+    return size;
+  };
+  GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+    torch::jit::ExportModule(script_->module, sink);
+    return absl::OkStatus();
+  }));
+  if (out_of_memory) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(path, ": out of memory for the file's bytes"));
+  }
+  return io::WriteFileAtomically(env, path, bytes);
+}
+
+absl::Status TorchScriptModel::Export(const std::string& path) {
+  return Save(path);
+}
+
+GRAPNEL_REGISTER(ModelRegistry, TorchScriptModel);
+
+}  // namespace grapnel

@@ -1,0 +1,141 @@
+#include "grapnel/runner/configured_hooks.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/message.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/base/suggestion.h"
+
+namespace grapnel {
+namespace {
+
+using ::google::protobuf::Descriptor;
+using ::google::protobuf::FieldDescriptor;
+using ::google::protobuf::Message;
+using ::grapnel::runner::v1::DefaultHooksConfig;
+using ::grapnel::runner::v1::HookSpec;
+
+// The slots: the fields of DefaultHooksConfig that are messages of their own.
+std::vector<const FieldDescriptor*> Slots() {
+  std::vector<const FieldDescriptor*> slots;
+  const Descriptor* descriptor = DefaultHooksConfig::descriptor();
+  for (int i = 0; i < descriptor->field_count(); ++i) {
+    const FieldDescriptor* field = descriptor->field(i);
+    if (field->type() == FieldDescriptor::TYPE_MESSAGE && !field->is_map()) {
+      slots.push_back(field);
+    }
+  }
+  return slots;
+}
+
+std::vector<std::string> SlotNames() {
+  std::vector<std::string> names;
+  for (const FieldDescriptor* slot : Slots()) names.push_back(slot->name());
+  return names;
+}
+
+absl::Status CheckSlotName(absl::string_view field, const std::string& name) {
+  const std::vector<std::string> names = SlotNames();
+  if (std::find(names.begin(), names.end(), name) != names.end()) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat(field, ": no default hook \"", name, "\"; there are ",
+                   absl::StrJoin(names, ", "), DidYouMean(name, names)));
+}
+
+bool IsLinked(const FieldDescriptor& slot) {
+  const std::vector<std::string> names = RegisteredHookConfigs();
+  return std::find(names.begin(), names.end(),
+                   slot.message_type()->full_name()) != names.end();
+}
+
+// "//hooks/iter_timer", from where the config's message is defined.
+std::string TargetOf(const FieldDescriptor& slot) {
+  const std::string& file = slot.message_type()->file()->name();
+  const size_t begin = file.find('/') + 1;  // Behind "grapnel/".
+  return absl::StrCat("@grapnel//",
+                      file.substr(begin, file.rfind('/') - begin));
+}
+
+absl::Status SetPriority(const std::string& text, ScheduledHook* hook) {
+  GRAPNEL_ASSIGN_OR_RETURN(hook->priority, ParsePriority(text));
+  return absl::OkStatus();
+}
+
+absl::Status AddDefaultHooks(const DefaultHooksConfig& config,
+                             std::vector<ScheduledHook>* hooks,
+                             std::vector<std::string>* left_out) {
+  for (const std::string& name : config.off()) {
+    GRAPNEL_RETURN_IF_ERROR(CheckSlotName("off", name));
+  }
+  for (const auto& [name, priority] : config.priority()) {
+    GRAPNEL_RETURN_IF_ERROR(CheckSlotName("priority", name));
+  }
+  for (const FieldDescriptor* slot : Slots()) {
+    const std::string& name = slot->name();
+    const bool set = config.GetReflection()->HasField(config, slot);
+    if (std::find(config.off().begin(), config.off().end(), name) !=
+        config.off().end()) {
+      if (set) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(name, ": is both configured and off"));
+      }
+      continue;
+    }
+    if (!IsLinked(*slot)) {
+      if (!set) {
+        left_out->push_back(name);
+        continue;
+      }
+      return absl::NotFoundError(absl::StrCat(
+          name, ": the hook isn't linked in: depend on ", TargetOf(*slot)));
+    }
+    auto hook = CreateHook(config.GetReflection()->GetMessage(config, slot));
+    if (!hook.ok()) return WithContext(hook.status(), name);
+    const auto priority = config.priority().find(name);
+    if (priority != config.priority().end()) {
+      GRAPNEL_RETURN_IF_ERROR(
+          WithContext(SetPriority(priority->second, &*hook), name));
+    }
+    hooks->push_back(*std::move(hook));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ScheduledHook> CreateCustomHook(const HookSpec& spec) {
+  if (!spec.has_config()) {
+    return absl::InvalidArgumentError("config: must be set");
+  }
+  auto hook = CreateHook(spec.config());
+  if (!hook.ok()) return WithContext(hook.status(), "config");
+  if (spec.has_priority()) {
+    GRAPNEL_RETURN_IF_ERROR(SetPriority(spec.priority(), &*hook));
+  }
+  return hook;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<ScheduledHook>> CreateConfiguredHooks(
+    const runner::v1::RunnerConfig& config,
+    std::vector<std::string>* left_out) {
+  std::vector<ScheduledHook> hooks;
+  GRAPNEL_RETURN_IF_ERROR(
+      WithContext(AddDefaultHooks(config.default_hooks(), &hooks, left_out),
+                  "default_hooks"));
+  for (int i = 0; i < config.custom_hooks_size(); ++i) {
+    auto hook = CreateCustomHook(config.custom_hooks(i));
+    if (!hook.ok()) {
+      return WithContext(hook.status(), absl::StrCat("custom_hooks[", i, "]"));
+    }
+    hooks.push_back(*std::move(hook));
+  }
+  return hooks;
+}
+
+}  // namespace grapnel

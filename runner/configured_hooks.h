@@ -1,0 +1,24 @@
+// The hooks that a configuration asks for.
+
+#ifndef GRAPNEL_RUNNER_CONFIGURED_HOOKS_H_
+#define GRAPNEL_RUNNER_CONFIGURED_HOOKS_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "grapnel/runner/hook_registry.h"
+#include "grapnel/runner/runner_config.pb.h"
+
+namespace grapnel {
+
+// Makes the default hooks that are not off, in the order of their slots, then
+// the custom hooks. A default hook that isn't linked in is an error, naming the
+// target to depend on, if its slot is set; else it is left out and named in
+// `*left_out`.
+absl::StatusOr<std::vector<ScheduledHook>> CreateConfiguredHooks(
+    const runner::v1::RunnerConfig& config, std::vector<std::string>* left_out);
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_RUNNER_CONFIGURED_HOOKS_H_

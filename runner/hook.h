@@ -1,0 +1,260 @@
+// The interface through which a run is observed and steered.
+//
+// To add a hook: one folder under hooks/ with its config message, a class that
+// derives from Hook, and GRAPNEL_REGISTER_HOOK (runner/hook_registry.h) in a
+// grapnel_hook() target. hooks/iter_timer is the folder to imitate.
+
+#ifndef GRAPNEL_RUNNER_HOOK_H_
+#define GRAPNEL_RUNNER_HOOK_H_
+
+#include <cstdint>
+#include <string>
+#include <type_traits>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "grapnel/models/metric_value.h"
+#include "grapnel/runner/mode.h"
+#include "grapnel/runner/run_context.h"
+#include "grapnel/runner/stage.h"
+
+namespace google {
+namespace protobuf {
+class Message;
+}  // namespace protobuf
+}  // namespace google
+
+namespace grapnel {
+
+class LogVars;
+class TensorMap;
+struct Batch;
+struct Predictions;
+struct StepResult;
+
+namespace io {
+struct CheckpointContents;
+}  // namespace io
+
+// Order of hooks at a mount point: lower runs first, equals in the order of
+// their registration. Any number in 0..100; these have names.
+enum class Priority : int {
+  kHighest = 0,
+  kVeryHigh = 10,
+  kHigh = 30,
+  kAboveNormal = 40,
+  kNormal = 50,
+  kBelowNormal = 60,
+  kLow = 70,
+  kVeryLow = 90,
+  kLowest = 100,
+};
+
+// One iteration of a loop.
+struct IterInfo {
+  int64_t batch_idx = 0;    // 0-based; iteration-based training: the iteration.
+  int64_t num_batches = 0;  // Of the loop's data, in one pass.
+  const Batch* batch = nullptr;  // Never null.
+
+  bool end_of_epoch() const { return batch_idx + 1 == num_batches; }
+};
+
+// A checkpoint that is on the disk.
+struct SavedCheckpoint {
+  std::string name;      // "epoch_5"
+  std::string path;      // work_dir/epoch_5
+  bool is_last = false;  // work_dir/last_checkpoint names it now.
+};
+
+// Code that runs at fixed points of a run: see stage.h for when.
+//
+// A subclass overrides the points it cares for; only those are called. An error
+// returned from one ends the run with that error, with the hook's name and the
+// point in front. All calls come from the thread that called the runner, never
+// at once, so a hook needs no locks for its own members.
+//
+// A hook that overrides a generic point (BeforeEpoch, AfterEpoch, BeforeIter,
+// AfterIter) runs there in every mode; overriding the point of one mode as well
+// replaces it in that mode.
+class Hook {
+ public:
+  virtual ~Hook() = default;
+
+  // Unique among the hooks of a run, and stable: it keys the hook's state in
+  // checkpoints. Lower snake case.
+  virtual absl::string_view name() const = 0;
+
+  virtual Priority priority() const { return Priority::kNormal; }
+
+  // All that the hook must remember across a restart, or null if nothing; and
+  // tensors, by name, which share the hook's storage. The runner saves both
+  // into every checkpoint. On resume it parses into the one, and copies into
+  // the others, right after AfterLoadCheckpoint.
+  virtual google::protobuf::Message* mutable_state() { return nullptr; }
+  virtual absl::Status state_tensors(TensorMap*) { return absl::OkStatus(); }
+
+  // Once per runner, when model, data and optimizer are there, before anything
+  // else: look up what the other points need.
+  virtual absl::Status Setup(RunContext&) { return absl::OkStatus(); }
+
+  virtual absl::Status BeforeRun(RunContext&) { return absl::OkStatus(); }
+  virtual absl::Status AfterRun(RunContext&) { return absl::OkStatus(); }
+
+  // Before anything of the checkpoint reaches the run. Changes to it do.
+  virtual absl::Status AfterLoadCheckpoint(RunContext&,
+                                           io::CheckpointContents&) {
+    return absl::OkStatus();
+  }
+
+  // The checkpoint is complete and will be written as it is left.
+  virtual absl::Status BeforeSaveCheckpoint(RunContext&,
+                                            io::CheckpointContents&) {
+    return absl::OkStatus();
+  }
+  virtual absl::Status AfterSaveCheckpoint(RunContext&,
+                                           const SavedCheckpoint&) {
+    return absl::OkStatus();
+  }
+
+  virtual absl::Status BeforeTrain(RunContext&) { return absl::OkStatus(); }
+  virtual absl::Status AfterTrain(RunContext&) { return absl::OkStatus(); }
+  virtual absl::Status BeforeTrainEpoch(RunContext& run) {
+    return BeforeEpoch(run, Mode::kTrain);
+  }
+  virtual absl::Status AfterTrainEpoch(RunContext& run) {
+    return AfterEpoch(run, Mode::kTrain);
+  }
+  virtual absl::Status BeforeTrainIter(RunContext& run, const IterInfo& info) {
+    return BeforeIter(run, Mode::kTrain, info);
+  }
+  // log_vars: what the model's training step gave, not yet numbers.
+  virtual absl::Status AfterTrainIter(RunContext& run, const IterInfo& info,
+                                      const LogVars& log_vars) {
+    return AfterIter(run, Mode::kTrain, info);
+  }
+
+  // Gradients are complete and not yet clipped.
+  virtual absl::Status BeforeOptimizerStep(RunContext&) {
+    return absl::OkStatus();
+  }
+  virtual absl::Status AfterOptimizerStep(RunContext&, const StepResult&) {
+    return absl::OkStatus();
+  }
+
+  virtual absl::Status BeforeVal(RunContext&) { return absl::OkStatus(); }
+  virtual absl::Status AfterVal(RunContext&) { return absl::OkStatus(); }
+  virtual absl::Status BeforeValEpoch(RunContext& run) {
+    return BeforeEpoch(run, Mode::kVal);
+  }
+  virtual absl::Status AfterValEpoch(RunContext& run, const Metrics&) {
+    return AfterEpoch(run, Mode::kVal);
+  }
+  virtual absl::Status BeforeValIter(RunContext& run, const IterInfo& info) {
+    return BeforeIter(run, Mode::kVal, info);
+  }
+  virtual absl::Status AfterValIter(RunContext& run, const IterInfo& info,
+                                    const Predictions&) {
+    return AfterIter(run, Mode::kVal, info);
+  }
+
+  virtual absl::Status BeforeTest(RunContext&) { return absl::OkStatus(); }
+  virtual absl::Status AfterTest(RunContext&) { return absl::OkStatus(); }
+  virtual absl::Status BeforeTestEpoch(RunContext& run) {
+    return BeforeEpoch(run, Mode::kTest);
+  }
+  virtual absl::Status AfterTestEpoch(RunContext& run, const Metrics&) {
+    return AfterEpoch(run, Mode::kTest);
+  }
+  virtual absl::Status BeforeTestIter(RunContext& run, const IterInfo& info) {
+    return BeforeIter(run, Mode::kTest, info);
+  }
+  virtual absl::Status AfterTestIter(RunContext& run, const IterInfo& info,
+                                     const Predictions&) {
+    return AfterIter(run, Mode::kTest, info);
+  }
+
+  // The run failed with `error`, which cannot be changed. Every hook hears of
+  // it.
+  virtual void OnError(RunContext&, const absl::Status& error) {}
+
+  // Generic points, for all modes.
+  virtual absl::Status BeforeEpoch(RunContext&, Mode) {
+    return absl::OkStatus();
+  }
+  virtual absl::Status AfterEpoch(RunContext&, Mode) {
+    return absl::OkStatus();
+  }
+  virtual absl::Status BeforeIter(RunContext&, Mode, const IterInfo&) {
+    return absl::OkStatus();
+  }
+  virtual absl::Status AfterIter(RunContext&, Mode, const IterInfo&) {
+    return absl::OkStatus();
+  }
+};
+
+namespace internal_hook {
+
+// The class in which a member function was declared.
+template <typename F>
+struct ClassOf;
+template <typename R, typename C, typename... A>
+struct ClassOf<R (C::*)(A...)> {
+  using type = C;
+};
+
+// True if the point was overridden: it is then a member of another class than
+// Hook.
+template <typename F>
+constexpr bool Overridden(F) {
+  return !std::is_same_v<typename ClassOf<F>::type, Hook>;
+}
+
+}  // namespace internal_hook
+
+// The mount points at which an H does anything, known at compile time. The
+// points that H overrides must be public.
+template <typename H>
+constexpr StageMask OverriddenStages() {
+  using internal_hook::Overridden;
+  StageMask mask;
+  const auto add = [&mask](bool overridden, Stage stage) {
+    if (overridden) mask.Add(stage);
+  };
+  const bool before_epoch = Overridden(&H::BeforeEpoch);
+  const bool after_epoch = Overridden(&H::AfterEpoch);
+  const bool before_iter = Overridden(&H::BeforeIter);
+  const bool after_iter = Overridden(&H::AfterIter);
+  add(Overridden(&H::Setup), Stage::kSetup);
+  add(Overridden(&H::BeforeRun), Stage::kBeforeRun);
+  add(Overridden(&H::AfterRun), Stage::kAfterRun);
+  add(Overridden(&H::AfterLoadCheckpoint), Stage::kAfterLoadCheckpoint);
+  add(Overridden(&H::BeforeSaveCheckpoint), Stage::kBeforeSaveCheckpoint);
+  add(Overridden(&H::AfterSaveCheckpoint), Stage::kAfterSaveCheckpoint);
+  add(Overridden(&H::BeforeTrain), Stage::kBeforeTrain);
+  add(Overridden(&H::AfterTrain), Stage::kAfterTrain);
+  add(Overridden(&H::BeforeTrainEpoch) || before_epoch,
+      Stage::kBeforeTrainEpoch);
+  add(Overridden(&H::AfterTrainEpoch) || after_epoch, Stage::kAfterTrainEpoch);
+  add(Overridden(&H::BeforeTrainIter) || before_iter, Stage::kBeforeTrainIter);
+  add(Overridden(&H::AfterTrainIter) || after_iter, Stage::kAfterTrainIter);
+  add(Overridden(&H::BeforeOptimizerStep), Stage::kBeforeOptimizerStep);
+  add(Overridden(&H::AfterOptimizerStep), Stage::kAfterOptimizerStep);
+  add(Overridden(&H::BeforeVal), Stage::kBeforeVal);
+  add(Overridden(&H::AfterVal), Stage::kAfterVal);
+  add(Overridden(&H::BeforeValEpoch) || before_epoch, Stage::kBeforeValEpoch);
+  add(Overridden(&H::AfterValEpoch) || after_epoch, Stage::kAfterValEpoch);
+  add(Overridden(&H::BeforeValIter) || before_iter, Stage::kBeforeValIter);
+  add(Overridden(&H::AfterValIter) || after_iter, Stage::kAfterValIter);
+  add(Overridden(&H::BeforeTest), Stage::kBeforeTest);
+  add(Overridden(&H::AfterTest), Stage::kAfterTest);
+  add(Overridden(&H::BeforeTestEpoch) || before_epoch, Stage::kBeforeTestEpoch);
+  add(Overridden(&H::AfterTestEpoch) || after_epoch, Stage::kAfterTestEpoch);
+  add(Overridden(&H::BeforeTestIter) || before_iter, Stage::kBeforeTestIter);
+  add(Overridden(&H::AfterTestIter) || after_iter, Stage::kAfterTestIter);
+  add(Overridden(&H::OnError), Stage::kOnError);
+  return mask;
+}
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_RUNNER_HOOK_H_

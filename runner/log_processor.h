@@ -1,0 +1,73 @@
+// From histories to lines and records, in MMEngine's formats (parity.md 5.11 to
+// 5.13).
+
+#ifndef GRAPNEL_RUNNER_LOG_PROCESSOR_H_
+#define GRAPNEL_RUNNER_LOG_PROCESSOR_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "grapnel/loggers/log_backend.h"
+#include "grapnel/models/metric.h"
+#include "grapnel/runner/log_processor.pb.h"
+#include "grapnel/runner/message_hub.h"
+#include "grapnel/runner/mode.h"
+
+namespace grapnel {
+
+// Where the run is, for a line. Counts of completed units, except batch_idx.
+struct LogPosition {
+  int64_t epoch = 0;
+  int64_t iter = 0;
+  int64_t batch_idx = 0;    // 0-based, of the batch that has just been done.
+  int64_t num_batches = 0;  // Of this loop's data.
+  int64_t max_epochs = 0;
+  int64_t max_iters = 0;
+  bool has_train_loop = true;  // False in a standalone validation or test.
+  // The record of a validation has `epoch` as its step, else `iter`.
+  bool step_by_epoch = true;
+};
+
+// Reads scalars "<mode>/...", and of the hub's facts "eta", seconds left of the
+// loop that is running, and "memory", the most MB that were in use on the
+// device; either may be missing. A training line's windows reach back over the
+// beginning of the epoch, an evaluation's, but for those of custom_cfg, do not:
+// whoever runs the loop calls MessageHub::BeginEpoch. Thread-compatible.
+class LogProcessor {
+ public:
+  // `by_epoch`: what an unset by_epoch means. Errors name the field.
+  static absl::StatusOr<std::unique_ptr<LogProcessor>> Create(
+      const runner::v1::LogProcessorConfig& config, bool by_epoch);
+
+  virtual ~LogProcessor() = default;
+
+  // Asks the hub to keep what the windows need. Call once, before anything is
+  // added.
+  virtual void Setup(MessageHub& hub) = 0;
+
+  // The line and the record of an iteration. `*line` and `*record` are
+  // replaced; `record` may be null, and is left empty for val and test, which
+  // have none.
+  virtual absl::Status FormatIter(Mode mode, const LogPosition& position,
+                                  const MessageHub& hub, std::string* line,
+                                  Record* record) = 0;
+
+  // The line and the record of a whole validation or test. Metrics come as they
+  // were measured: validation is never smoothed (parity.md 8.3, c17). Texts
+  // among them are in the line only. `time` and `data_time` are means over this
+  // epoch's iterations. kInvalidArgument for training.
+  virtual absl::Status FormatEpoch(Mode mode, const LogPosition& position,
+                                   const Metrics& metrics,
+                                   const MessageHub& hub, std::string* line,
+                                   Record* record) = 0;
+};
+
+// "0:01:05", "1 day, 0:00:00": whole seconds, cut. Less than 0, and NaN, are 0.
+std::string FormatEta(double seconds);
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_RUNNER_LOG_PROCESSOR_H_

@@ -1,0 +1,211 @@
+// What a run knows about itself: histories of numbers, and facts.
+
+#ifndef GRAPNEL_RUNNER_MESSAGE_HUB_H_
+#define GRAPNEL_RUNNER_MESSAGE_HUB_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "ATen/core/Tensor.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/node_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "grapnel/runner/message_hub.pb.h"
+#include "grapnel/runner/mode.h"
+
+namespace grapnel {
+
+class MessageHub;
+
+// The last values of one scalar in a ring, and sum, count, minimum and maximum
+// of all that ever came and of this epoch's. Each entry is a value and a count,
+// 1 unless said otherwise; mean = sum of values / sum of counts, so that a
+// value that stands for `count` samples is their sum (parity.md 5.10). A NaN
+// makes each mean, minimum and maximum that it is part of NaN.
+//
+// A number on the CPU is read when it is added. A tensor on a device is kept as
+// it is and becomes a number, with others in one copy, when somebody asks or
+// the ring is full of such: adding one waits for no device. If that fails, or a
+// tensor isn't one real number, it counts as NaN and all statistics are that
+// error.
+//
+// Allocates nothing for an entry once made. Thread-compatible. Owned by a
+// MessageHub, never moves.
+class HistoryBuffer {
+ public:
+  static constexpr int64_t kDefaultWindow = 10;
+  static constexpr int64_t kMaxWindow = 1000000;
+
+  HistoryBuffer(const HistoryBuffer&) = delete;
+  HistoryBuffer& operator=(const HistoryBuffer&) = delete;
+
+  const std::string& name() const { return name_; }
+
+  // NaN and infinities are values like others. `count` >= 1.
+  void Add(double value, int64_t count = 1);
+
+  // `value`: one element, any real dtype, any device; detached by the callee.
+  // The caller doesn't write it afterwards.
+  void Add(const at::Tensor& value, int64_t count = 1);
+
+  // Makes the ring at least `window` long; 1..kMaxWindow, nearer one else. Call
+  // before the first Add, or earlier values of a longer window are missing.
+  void KeepAtLeast(int64_t window);
+
+  // Entries that ever came, and those since MessageHub::BeginEpoch.
+  int64_t num_entries() const { return num_entries_; }
+  int64_t num_epoch_entries() const { return num_entries_ - epoch_begin_; }
+
+  // Over the last `window` entries, >= 1, or all that there are. kOutOfRange if
+  // some of them are lost, because the ring is shorter; kFailedPrecondition if
+  // there are no entries.
+  absl::StatusOr<double> Mean(int64_t window) const;
+  absl::StatusOr<double> Max(int64_t window) const;
+  absl::StatusOr<double> Min(int64_t window) const;
+
+  // The same over all entries of this epoch, however many.
+  absl::StatusOr<double> EpochMean() const;
+  absl::StatusOr<double> EpochMax() const;
+  absl::StatusOr<double> EpochMin() const;
+
+  // The same over all entries that ever came.
+  absl::StatusOr<double> GlobalMean() const;
+  absl::StatusOr<double> GlobalMax() const;
+  absl::StatusOr<double> GlobalMin() const;
+
+  // The last value. kFailedPrecondition if there is none.
+  absl::StatusOr<double> Current() const;
+
+ private:
+  friend class MessageHub;
+
+  using State = runner::v1::MessageHubState;
+
+  struct Slot {
+    double value = 0;
+    int64_t count = 0;
+    at::Tensor tensor;  // Defined until it has become `value`.
+  };
+
+  struct Totals {
+    double sum = 0;
+    int64_t sum_counts = 0;
+    double min = 0;  // Of no meaning without entries, as is max.
+    double max = 0;
+
+    void Add(double value, int64_t count, bool first);
+    void Save(State::Totals* state) const;
+    void Load(const State::Totals& state);
+  };
+
+  HistoryBuffer(std::string name, int64_t capacity, MessageHub* hub);
+
+  int64_t capacity() const { return static_cast<int64_t>(slots_.size()); }
+
+  // The slot of the entry that came `age` before the last one.
+  Slot& SlotOfAge(int64_t age) const;
+
+  // The slot for a new entry.
+  Slot& NextSlot();
+
+  // An entry, the oldest that is in no total yet, has become a number.
+  void AddToTotals(const Slot& slot, int64_t entry) const;
+
+  // Makes numbers of all tensors.
+  void Convert() const;
+  void ConvertRun(int64_t oldest_age, int64_t size) const;
+  void Fail(const absl::Status& status) const;
+
+  // Converts, and says how many entries the window has.
+  absl::StatusOr<int64_t> ConvertedWindow(int64_t window) const;
+  absl::Status ConvertedEpoch() const;
+  absl::Status ConvertedAll() const;
+
+  void BeginEpoch() { epoch_begin_ = num_entries_; }
+  void Clear();
+  void Save(State::History* state) const;
+  void Load(const State::History& state);
+
+  const std::string name_;
+  MessageHub* const hub_;
+  int64_t num_entries_ = 0;
+  int64_t epoch_begin_ = 0;  // Number of the epoch's first entry.
+  int64_t num_kept_ = 0;     // Entries in the ring,
+  int64_t next_ = 0;         // and the slot of the one to come.
+
+  // Tensors become numbers under readers. The last `num_pending_` entries, a
+  // tensor and what came after it, are in no total yet.
+  mutable std::vector<Slot> slots_;
+  mutable int64_t num_pending_ = 0;
+  mutable Totals total_;
+  mutable Totals epoch_total_;
+  mutable absl::Status status_;  // The first failure.
+};
+
+// Thread-compatible. Scalars are named "<mode>/<name>", "train/loss".
+class MessageHub {
+ public:
+  using Info =
+      std::variant<int64_t, double, bool, std::string, std::vector<int64_t>>;
+
+  MessageHub();
+  ~MessageHub();
+  MessageHub(const MessageHub&) = delete;
+  MessageHub& operator=(const MessageHub&) = delete;
+
+  // The history of that name, made if there is none. Look it up once, in Setup,
+  // and keep it: it is valid as long as the hub. It isn't listed by scalars()
+  // until something is added.
+  HistoryBuffer& Scalar(absl::string_view name);
+
+  // The history of that name if something was ever added to it, else null.
+  const HistoryBuffer* FindScalar(absl::string_view name) const;
+
+  // Histories with entries, in the order of their first entry.
+  const std::vector<HistoryBuffer*>& scalars() const { return scalars_; }
+
+  // KeepAtLeast of every history, also of those that will be made.
+  void KeepAtLeast(int64_t window);
+
+  // An epoch of that mode begins: the epoch's entries of "<mode>/..." are those
+  // from now on. Waits for no device.
+  void BeginEpoch(Mode mode);
+
+  // Facts by name: "epoch", "seed", "loop_stage". Saved in checkpoints unless
+  // `resumable` is false, which the last call decides.
+  void SetInfo(absl::string_view name, Info value, bool resumable = true);
+  // Null if there is none. Valid until the fact is removed or a state is
+  // loaded.
+  const Info* FindInfo(absl::string_view name) const;
+  void RemoveInfo(absl::string_view name);
+
+  // Rings, totals and facts. LoadState replaces what there is, except facts
+  // that aren't saved; histories that were looked up stay valid, and rings as
+  // long as was asked. kDataLoss, naming the scalar, if the state contradicts
+  // itself; nothing has changed then.
+  void SaveState(runner::v1::MessageHubState* state) const;
+  absl::Status LoadState(const runner::v1::MessageHubState& state);
+
+ private:
+  friend class HistoryBuffer;
+
+  struct Fact {
+    Info value;
+    bool resumable = true;
+  };
+
+  absl::flat_hash_map<std::string, std::unique_ptr<HistoryBuffer>> histories_;
+  std::vector<HistoryBuffer*> scalars_;
+  int64_t window_ = HistoryBuffer::kDefaultWindow;
+  absl::node_hash_map<std::string, Fact> infos_;
+};
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_RUNNER_MESSAGE_HUB_H_

@@ -1,0 +1,599 @@
+#include "grapnel/runner/message_hub.h"
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "ATen/ops/full.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "google/protobuf/io/coded_stream.h"
+#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "grapnel/base/status_matchers.h"
+#include "grapnel/runner/message_hub.pb.h"
+#include "grapnel/runner/mode.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+
+namespace grapnel {
+namespace {
+
+using ::nlohmann::json;
+using ::testing::_;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::IsNull;
+using ::testing::NotNull;
+using ::testing::Pointee;
+using ::testing::TestWithParam;
+using ::testing::ValuesIn;
+using State = runner::v1::MessageHubState;
+
+constexpr double kInf = std::numeric_limits<double>::infinity();
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+at::Tensor Number(double value, at::ScalarType dtype) {
+  return at::full({}, value, at::TensorOptions().dtype(dtype));
+}
+
+// A dtype that C++ lacks goes the way that a tensor on a device goes: it is
+// kept and becomes a number with others.
+at::Tensor Kept(double value) { return Number(value, at::kFloat8_e5m2); }
+
+double FromJson(const json& value) {
+  return value.is_string() ? kNaN : value.get<double>();
+}
+
+json GoldenHistory(const std::string& name) {
+  std::ifstream file("tests/golden/log_history.json");
+  const json golden = json::parse(file);
+  for (const json& test_case : golden["cases"]) {
+    if (test_case["name"] == name) return test_case;
+  }
+  ADD_FAILURE() << "no case " << name;
+  return json();
+}
+
+void ExpectGolden(const absl::StatusOr<double>& value, const json& golden) {
+  ASSERT_THAT(value, IsOk());
+  const double expected = FromJson(golden);
+  if (std::isnan(expected)) {
+    EXPECT_TRUE(std::isnan(*value)) << *value;
+  } else {
+    EXPECT_NEAR(*value, expected, 1e-12 * std::fabs(expected));
+  }
+}
+
+// Adds what MMEngine's history got, and compares what both say after each.
+// zero_window_is_global is not here: a window of 0 is an error of ours (c26).
+class GoldenHistoryTest : public TestWithParam<std::string> {};
+
+TEST_P(GoldenHistoryTest, StatisticsAreMmengines) {
+  const json golden = GoldenHistory(GetParam());
+  // MMEngine's max_length bounds all statistics. Our ring bounds windows alone,
+  // so that what reaches over it differs there.
+  const bool bounded = golden["args"].contains("max_length");
+  MessageHub hub;
+  HistoryBuffer& history = hub.Scalar("train/x");
+  for (size_t i = 0; i < golden["pairs"].size(); ++i) {
+    SCOPED_TRACE(absl::StrCat("after ", i + 1));
+    const json& pair = golden["pairs"][i];
+    history.Add(FromJson(pair[0]), pair[1].get<int64_t>());
+    for (const auto& [key, value] : golden["rows"][i].items()) {
+      SCOPED_TRACE(key);
+      const size_t digits = key.find_first_of("0123456789");
+      int64_t window;
+      if (key == "current") {
+        ExpectGolden(history.Current(), value);
+      } else if (key == "global_mean") {
+        if (!bounded) ExpectGolden(history.GlobalMean(), value);
+      } else if (digits != std::string::npos &&
+                 absl::SimpleAtoi(key.substr(digits), &window)) {
+        if (bounded && window > 4) continue;
+        ExpectGolden(key.rfind("mean", 0) == 0  ? history.Mean(window)
+                     : key.rfind("max", 0) == 0 ? history.Max(window)
+                                                : history.Min(window),
+                     value);
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, GoldenHistoryTest,
+                         ValuesIn<std::string>({"unit_counts", "counts",
+                                                "max_length_4", "nan_poison"}),
+                         [](const auto& info) { return info.param; });
+
+TEST(HistoryBufferTest, WithoutEntriesThereIsNothingToSay) {
+  MessageHub hub;
+  const HistoryBuffer& history = hub.Scalar("train/x");
+  for (const auto& value :
+       {history.Current(), history.Mean(1), history.Max(1), history.Min(1),
+        history.GlobalMean(), history.GlobalMax(), history.GlobalMin(),
+        history.EpochMean(), history.EpochMax(), history.EpochMin()}) {
+    EXPECT_THAT(value, StatusIs(absl::StatusCode::kFailedPrecondition,
+                                HasSubstr("train/x: has no entries")));
+  }
+}
+
+TEST(HistoryBufferTest, AWindowIsAtLeastOne) {
+  MessageHub hub;
+  HistoryBuffer& history = hub.Scalar("train/x");
+  history.Add(1);
+  for (const int64_t window : {int64_t{0}, int64_t{-1}}) {
+    for (const auto& value :
+         {history.Mean(window), history.Max(window), history.Min(window)}) {
+      EXPECT_THAT(value, StatusIs(absl::StatusCode::kInvalidArgument,
+                                  absl::StrCat("train/x: window: must be >= 1,"
+                                               " is ",
+                                               window)));
+    }
+  }
+}
+
+TEST(HistoryBufferTest, AWindowThatReachesOverLostEntriesIsAnError) {
+  MessageHub hub;
+  HistoryBuffer& history = hub.Scalar("train/x");
+  for (int i = 1; i <= 10; ++i) history.Add(i);
+  EXPECT_EQ(history.Mean(1000).value(), 5.5);  // All there are.
+  history.Add(11);
+  EXPECT_EQ(history.Mean(10).value(), 6.5);
+  EXPECT_THAT(history.Mean(11), StatusIs(absl::StatusCode::kOutOfRange,
+                                         HasSubstr("only the last 10")));
+  EXPECT_EQ(history.GlobalMean().value(), 6);
+  EXPECT_EQ(history.GlobalMin().value(), 1);
+}
+
+TEST(HistoryBufferTest, ARingThatGrowsKeepsItsEntries) {
+  MessageHub hub;
+  HistoryBuffer& history = hub.Scalar("train/x");
+  for (int i = 1; i <= 13; ++i) history.Add(i);
+  history.KeepAtLeast(12);
+  history.KeepAtLeast(3);  // Never shrinks.
+  EXPECT_EQ(history.Mean(10).value(), 8.5);
+  EXPECT_THAT(history.Mean(11), StatusIs(absl::StatusCode::kOutOfRange, _));
+  for (int i = 14; i <= 30; ++i) history.Add(i);
+  EXPECT_EQ(history.Mean(12).value(), 24.5);
+  EXPECT_EQ(history.Min(12).value(), 19);
+}
+
+TEST(HistoryBufferTest, HubsWindowIsForAllHistories) {
+  MessageHub hub;
+  HistoryBuffer& early = hub.Scalar("train/early");
+  hub.KeepAtLeast(20);
+  HistoryBuffer& late = hub.Scalar("train/late");
+  for (int i = 1; i <= 25; ++i) {
+    early.Add(i);
+    late.Add(i);
+  }
+  EXPECT_EQ(early.Mean(20).value(), 15.5);
+  EXPECT_EQ(late.Mean(20).value(), 15.5);
+}
+
+TEST(HistoryBufferTest, LongWindowsAreSummedExactly) {
+  MessageHub hub;
+  HistoryBuffer& history = hub.Scalar("train/x");
+  history.KeepAtLeast(100000);
+  for (int i = 0; i < 100000; ++i) history.Add(0.1);
+  // One after the other: 0.10000000000018848.
+  EXPECT_NEAR(history.Mean(100000).value(), 0.1, 1e-15);
+}
+
+TEST(HistoryBufferTest, InfinitiesAreValues) {
+  MessageHub hub;
+  HistoryBuffer& history = hub.Scalar("train/x");
+  history.Add(kInf);
+  history.Add(1);
+  EXPECT_EQ(history.Mean(2).value(), kInf);
+  EXPECT_EQ(history.Min(2).value(), 1);
+  history.Add(-kInf);
+  EXPECT_TRUE(std::isnan(history.GlobalMean().value()));
+  EXPECT_EQ(history.GlobalMin().value(), -kInf);
+  EXPECT_EQ(history.GlobalMax().value(), kInf);
+}
+
+TEST(HistoryBufferTest, NaNStaysInMinimumAndMaximum) {
+  MessageHub hub;
+  HistoryBuffer& history = hub.Scalar("train/x");
+  for (const double value : {1.0, kNaN, 2.0}) history.Add(value);
+  EXPECT_TRUE(std::isnan(history.GlobalMin().value()));
+  EXPECT_TRUE(std::isnan(history.GlobalMax().value()));
+  EXPECT_TRUE(std::isnan(history.Max(3).value()));
+  EXPECT_EQ(history.Max(1).value(), 2);
+}
+
+TEST(HistoryBufferTest, AnEpochsStatisticsBeginAnew) {
+  MessageHub hub;
+  HistoryBuffer& loss = hub.Scalar("train/loss");
+  HistoryBuffer& val = hub.Scalar("val/loss");
+  for (int i = 1; i <= 20; ++i) loss.Add(i);
+  val.Add(7);
+  EXPECT_EQ(loss.EpochMean().value(), 10.5);  // Longer than the ring.
+  hub.BeginEpoch(Mode::kTrain);
+  EXPECT_EQ(loss.num_epoch_entries(), 0);
+  EXPECT_THAT(loss.EpochMean(),
+              StatusIs(absl::StatusCode::kFailedPrecondition, _));
+  EXPECT_EQ(loss.Mean(2).value(), 19.5);
+  EXPECT_EQ(val.EpochMean().value(), 7);
+  loss.Add(5);
+  loss.Add(4);
+  EXPECT_EQ(loss.num_epoch_entries(), 2);
+  EXPECT_EQ(loss.EpochMean().value(), 4.5);
+  EXPECT_EQ(loss.EpochMax().value(), 5);
+  EXPECT_EQ(loss.EpochMin().value(), 4);
+  EXPECT_EQ(loss.GlobalMax().value(), 20);
+}
+
+// "value/x" is none of validation's (MMEngine's prefix test takes it).
+TEST(MessageHubTest, AModeIsItsNameAndASlash) {
+  MessageHub hub;
+  HistoryBuffer& history = hub.Scalar("value/x");
+  history.Add(1);
+  hub.BeginEpoch(Mode::kVal);
+  EXPECT_EQ(history.num_epoch_entries(), 1);
+}
+
+struct DtypeCase {
+  std::string name;
+  at::ScalarType dtype;
+  double value;
+};
+
+class HistoryBufferDtypeTest : public TestWithParam<DtypeCase> {};
+
+TEST_P(HistoryBufferDtypeTest, ATensorIsItsNumber) {
+  const auto& [name, dtype, value] = GetParam();
+  MessageHub hub;
+  HistoryBuffer& history = hub.Scalar("train/x");
+  history.Add(Number(value, dtype));
+  history.Add(Number(value, dtype).reshape({1, 1}), 2);
+  EXPECT_EQ(history.Current().value(), value);
+  EXPECT_EQ(history.Mean(2).value(), 2 * value / 3);
+}
+
+INSTANTIATE_TEST_SUITE_P(Dtypes, HistoryBufferDtypeTest,
+                         ValuesIn<DtypeCase>({{"Double", at::kDouble, 0.1},
+                                              {"Float", at::kFloat, 0.1f},
+                                              {"Half", at::kHalf, -0.125},
+                                              {"BFloat16", at::kBFloat16, 1024},
+                                              {"Float8", at::kFloat8_e5m2,
+                                               -0.5},
+                                              {"Long", at::kLong, 1ll << 40},
+                                              {"Int", at::kInt, -70000},
+                                              {"Short", at::kShort, -300},
+                                              {"Char", at::kChar, -7},
+                                              {"Byte", at::kByte, 200},
+                                              {"Bool", at::kBool, 1}}),
+                         [](const auto& info) { return info.param.name; });
+
+TEST(HistoryBufferTest, ATensorOnTheCpuIsReadWhenItComes) {
+  MessageHub hub;
+  HistoryBuffer& history = hub.Scalar("train/x");
+  at::Tensor loss = Number(1, at::kFloat);
+  history.Add(loss);
+  loss.fill_(2);
+  EXPECT_EQ(history.Current().value(), 1);
+  EXPECT_EQ(loss.use_count(), 1);
+}
+
+TEST(HistoryBufferTest, NoGraphIsKept) {
+  MessageHub hub;
+  HistoryBuffer& history = hub.Scalar("train/x");
+  at::Tensor weight = Number(3, at::kFloat).requires_grad_();
+  at::Tensor loss = weight.mul(2).to(at::kFloat8_e5m2);
+  ASSERT_TRUE(loss.requires_grad());
+  history.Add(loss);
+  EXPECT_EQ(loss.use_count(), 1);
+  EXPECT_EQ(history.Current().value(), 6);
+}
+
+// More tensors than the ring has places, numbers between them, and readers now
+// and then: it is always as if everything had been a number.
+TEST(HistoryBufferTest, KeptTensorsCountAsIfTheyHadBeenNumbers) {
+  for (const int read_every : {1, 3, 10, 11, 1000}) {
+    SCOPED_TRACE(read_every);
+    MessageHub hub;
+    HistoryBuffer& tensors = hub.Scalar("train/tensors");
+    HistoryBuffer& numbers = hub.Scalar("train/numbers");
+    for (int i = 1; i <= 57; ++i) {
+      if (i == 20 || i == 41) hub.BeginEpoch(Mode::kTrain);
+      const double value = i % 13 - 4 == 0 ? 0.25 : (i % 13 - 4) * 0.5;
+      if (i % 7 == 3) {
+        tensors.Add(value, i % 3 + 1);
+      } else {
+        tensors.Add(Kept(value), i % 3 + 1);
+      }
+      numbers.Add(value, i % 3 + 1);
+      if (i % read_every != 0) continue;
+      EXPECT_EQ(tensors.Mean(5).value(), numbers.Mean(5).value());
+      EXPECT_EQ(tensors.Current().value(), value);
+    }
+    EXPECT_EQ(tensors.Mean(10).value(), numbers.Mean(10).value());
+    EXPECT_EQ(tensors.Max(10).value(), numbers.Max(10).value());
+    EXPECT_EQ(tensors.GlobalMean().value(), numbers.GlobalMean().value());
+    EXPECT_EQ(tensors.GlobalMin().value(), numbers.GlobalMin().value());
+    EXPECT_EQ(tensors.EpochMean().value(), numbers.EpochMean().value());
+    EXPECT_EQ(tensors.num_epoch_entries(), 17);
+  }
+}
+
+TEST(HistoryBufferTest, ARingWithKeptTensorsGrows) {
+  MessageHub hub;
+  HistoryBuffer& history = hub.Scalar("train/x");
+  for (int i = 1; i <= 12; ++i) history.Add(Kept(i));
+  history.KeepAtLeast(15);
+  for (int i = 13; i <= 16; ++i) history.Add(Kept(i));
+  EXPECT_EQ(history.Mean(14).value(), 9.5);
+  EXPECT_EQ(history.GlobalMean().value(), 8.5);
+}
+
+struct BadTensorCase {
+  std::string name;
+  at::Tensor tensor;
+  absl::StatusCode code;
+  std::string message;
+};
+
+class HistoryBufferBadTensorTest : public TestWithParam<BadTensorCase> {};
+
+TEST_P(HistoryBufferBadTensorTest, IsAnErrorOfEveryStatistic) {
+  const BadTensorCase& bad = GetParam();
+  MessageHub hub;
+  HistoryBuffer& history = hub.Scalar("train/x");
+  history.Add(1);
+  history.Add(bad.tensor);
+  history.Add(2);
+  for (const auto& value :
+       {history.Current(), history.Mean(1), history.GlobalMax()}) {
+    EXPECT_THAT(value, StatusIs(bad.code, HasSubstr(bad.message)));
+  }
+  EXPECT_EQ(history.num_entries(), 3);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Tensors, HistoryBufferBadTensorTest,
+    ValuesIn<BadTensorCase>({
+        {"Undefined", at::Tensor(), absl::StatusCode::kInvalidArgument,
+         "train/x: must be one real number, is an undefined tensor"},
+        {"TwoElements", at::full({2}, 1.0), absl::StatusCode::kInvalidArgument,
+         "train/x: must be one real number, has 2 of dtype Float"},
+        {"NoElement", at::full({0}, 1.0), absl::StatusCode::kInvalidArgument,
+         "has 0 of dtype Float"},
+        {"Complex", Number(1, at::kComplexFloat),
+         absl::StatusCode::kInvalidArgument, "has 1 of dtype ComplexFloat"},
+        // A device that can't be read.
+        {"Meta", at::full({}, 1.0, at::TensorOptions().device(at::kMeta)),
+         absl::StatusCode::kUnimplemented, "train/x: "},
+    }),
+    [](const auto& info) { return info.param.name; });
+
+TEST(MessageHubTest, ScalarsAreInTheOrderOfTheirFirstEntry) {
+  MessageHub hub;
+  HistoryBuffer& lr = hub.Scalar("train/lr");
+  HistoryBuffer& loss = hub.Scalar("train/loss");
+  EXPECT_THAT(hub.scalars(), IsEmpty());
+  EXPECT_THAT(hub.FindScalar("train/lr"), IsNull());
+  loss.Add(1);
+  lr.Add(1);
+  loss.Add(2);
+  EXPECT_THAT(hub.scalars(), ElementsAre(&loss, &lr));
+  EXPECT_EQ(hub.FindScalar("train/lr"), &lr);
+  EXPECT_EQ(&hub.Scalar("train/lr"), &lr);
+  EXPECT_THAT(hub.FindScalar("train/no"), IsNull());
+}
+
+TEST(MessageHubTest, HistoriesStayWhereTheyAre) {
+  MessageHub hub;
+  HistoryBuffer& first = hub.Scalar("train/first");
+  for (int i = 0; i < 1000; ++i) hub.Scalar(absl::StrCat("train/", i)).Add(i);
+  EXPECT_EQ(&hub.Scalar("train/first"), &first);
+}
+
+TEST(MessageHubTest, FactsAreSetReplacedAndRemoved) {
+  MessageHub hub;
+  EXPECT_THAT(hub.FindInfo("epoch"), IsNull());
+  hub.SetInfo("epoch", int64_t{3});
+  hub.SetInfo("loop_stage", std::string("train"));
+  const MessageHub::Info* const epoch = hub.FindInfo("epoch");
+  for (int i = 0; i < 100; ++i) hub.SetInfo(absl::StrCat(i), true);
+  hub.SetInfo("epoch", int64_t{4});
+  EXPECT_EQ(std::get<int64_t>(*epoch), 4);
+  hub.RemoveInfo("loop_stage");
+  hub.RemoveInfo("loop_stage");
+  EXPECT_THAT(hub.FindInfo("loop_stage"), IsNull());
+}
+
+void AddOne(MessageHub& hub, int i) {
+  if (i % 5 == 0) hub.BeginEpoch(Mode::kTrain);
+  hub.Scalar("train/loss").Add(std::sin(i));
+  if (i > 3) hub.Scalar("train/grad_norm").Add(Kept(i % 4), i % 3 + 1);
+  hub.Scalar("train/bad").Add(i == 2 ? kNaN : i == 7 ? -kInf : -0.0);
+  hub.SetInfo("iter", int64_t{i});
+}
+
+State StateOf(const MessageHub& hub) {
+  State state;
+  hub.SaveState(&state);
+  return state;
+}
+
+// Equal iff all bits are: of a NaN too.
+std::string Bytes(const State& state) {
+  std::string bytes;
+  {
+    google::protobuf::io::StringOutputStream stream(&bytes);
+    google::protobuf::io::CodedOutputStream coded(&stream);
+    coded.SetSerializationDeterministic(true);
+    EXPECT_TRUE(state.SerializeToCodedStream(&coded));
+  }
+  return bytes;
+}
+
+TEST(MessageHubTest, AResumeAtEveryCutEqualsNoCut) {
+  constexpr int kEntries = 27;
+  MessageHub whole;
+  whole.KeepAtLeast(12);
+  for (int i = 0; i < kEntries; ++i) AddOne(whole, i);
+  const State expected = StateOf(whole);
+
+  for (int cut = 0; cut <= kEntries; ++cut) {
+    SCOPED_TRACE(cut);
+    MessageHub before;
+    before.KeepAtLeast(12);
+    for (int i = 0; i < cut; ++i) AddOne(before, i);
+    State state;
+    ASSERT_TRUE(state.ParseFromString(Bytes(StateOf(before))));
+    MessageHub after;
+    HistoryBuffer& loss = after.Scalar("train/loss");
+    loss.KeepAtLeast(12);
+    ASSERT_THAT(after.LoadState(state), IsOk());
+    EXPECT_EQ(Bytes(StateOf(after)), Bytes(state));
+    after.KeepAtLeast(12);
+    for (int i = cut; i < kEntries; ++i) AddOne(after, i);
+    EXPECT_EQ(Bytes(StateOf(after)), Bytes(expected));
+    EXPECT_EQ(loss.Mean(12).value(),
+              whole.FindScalar("train/loss")->Mean(12).value());
+  }
+}
+
+TEST(MessageHubTest, BitsComeBack) {
+  const uint64_t kBits[] = {0x7ff8000000000123, 0x8000000000000000, 1,
+                            0x3fb999999999999a};
+  MessageHub hub;
+  for (const uint64_t bits : kBits) {
+    double value;
+    std::memcpy(&value, &bits, sizeof(value));
+    hub.Scalar("train/x").Add(value);
+  }
+  State state;
+  ASSERT_TRUE(state.ParseFromString(Bytes(StateOf(hub))));
+  MessageHub loaded;
+  ASSERT_THAT(loaded.LoadState(state), IsOk());
+  const State again = StateOf(loaded);
+  for (int i = 0; i < 4; ++i) {
+    uint64_t bits;
+    const double value = again.scalars(0).values(i);
+    std::memcpy(&bits, &value, sizeof(bits));
+    EXPECT_EQ(bits, kBits[i]);
+  }
+}
+
+TEST(MessageHubTest, AStateHoldsTheRingAndNothingLonger) {
+  MessageHub hub;
+  for (int i = 0; i < 10000; ++i) hub.Scalar("train/x").Add(i);
+  EXPECT_LT(StateOf(hub).ByteSizeLong(), 250);
+}
+
+TEST(MessageHubTest, FactsOfAllKindsComeBack) {
+  MessageHub hub;
+  hub.SetInfo("i", int64_t{-3});
+  hub.SetInfo("d", 0.1);
+  hub.SetInfo("b", true);
+  hub.SetInfo("s", std::string("a\nb"));
+  hub.SetInfo("v", std::vector<int64_t>{1, 2});
+  hub.SetInfo("e", std::vector<int64_t>{});
+  hub.SetInfo("secret", std::string("x"), /*resumable=*/false);
+  const State state = StateOf(hub);
+  EXPECT_EQ(state.infos_size(), 6);
+
+  MessageHub loaded;
+  loaded.SetInfo("old", int64_t{1});
+  loaded.SetInfo("mine", int64_t{2}, /*resumable=*/false);
+  ASSERT_THAT(loaded.LoadState(state), IsOk());
+  for (const char* const name : {"i", "d", "b", "s", "v", "e"}) {
+    EXPECT_THAT(loaded.FindInfo(name), Pointee(*hub.FindInfo(name))) << name;
+  }
+  EXPECT_THAT(loaded.FindInfo("old"), IsNull());
+  EXPECT_THAT(loaded.FindInfo("secret"), IsNull());
+  EXPECT_THAT(loaded.FindInfo("mine"), NotNull());
+}
+
+TEST(MessageHubTest, ALoadedStateTakesThePlaceOfWhatThereWas) {
+  MessageHub saved;
+  saved.Scalar("train/b").Add(1);
+  saved.Scalar("train/a").Add(2);
+  MessageHub hub;
+  HistoryBuffer& a = hub.Scalar("train/a");
+  HistoryBuffer& old = hub.Scalar("train/old");
+  a.Add(at::full({2}, 1.0));
+  for (int i = 0; i < 12; ++i) old.Add(Kept(i));
+  ASSERT_THAT(hub.LoadState(StateOf(saved)), IsOk());
+  EXPECT_THAT(hub.scalars(), ElementsAre(&hub.Scalar("train/b"), &a));
+  EXPECT_EQ(a.GlobalMean().value(), 2);
+  EXPECT_EQ(old.num_entries(), 0);
+  old.Add(3);
+  EXPECT_EQ(old.GlobalMax().value(), 3);
+  EXPECT_THAT(hub.scalars(), ElementsAre(_, &a, &old));
+}
+
+struct BadStateCase {
+  std::string name;
+  void (*spoil)(State& state);
+  std::string message;
+};
+
+class MessageHubBadStateTest : public TestWithParam<BadStateCase> {};
+
+TEST_P(MessageHubBadStateTest, IsRefusedAndChangesNothing) {
+  MessageHub hub;
+  for (int i = 0; i < 12; ++i) hub.Scalar("train/x").Add(i);
+  hub.Scalar("train/y").Add(1);
+  hub.SetInfo("iter", int64_t{12});
+  const State before = StateOf(hub);
+  State bad = before;
+  GetParam().spoil(bad);
+  EXPECT_THAT(hub.LoadState(bad), StatusIs(absl::StatusCode::kDataLoss,
+                                           HasSubstr(GetParam().message)));
+  EXPECT_EQ(Bytes(StateOf(hub)), Bytes(before));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    States, MessageHubBadStateTest,
+    ValuesIn<BadStateCase>({
+        {"NoName", [](State& s) { s.mutable_scalars(1)->clear_name(); },
+         "scalars[1] \"\": has no name"},
+        {"SameName",
+         [](State& s) { s.mutable_scalars(1)->set_name("train/x"); },
+         "scalars[1] \"train/x\": comes twice"},
+        {"NoCapacity", [](State& s) { s.mutable_scalars(0)->set_capacity(0); },
+         "capacity: must be in 1..1000000, is 0"},
+        {"HugeCapacity",
+         [](State& s) { s.mutable_scalars(0)->set_capacity(int64_t{1} << 60); },
+         "capacity: must be in 1..1000000"},
+        {"MoreValuesThanPlaces",
+         [](State& s) { s.mutable_scalars(0)->set_capacity(9); },
+         "10 values, 10 counts, capacity 9"},
+        {"MissingCount",
+         [](State& s) { s.mutable_scalars(0)->mutable_counts()->RemoveLast(); },
+         "10 values, 9 counts"},
+        {"NoValues",
+         [](State& s) {
+           s.mutable_scalars(0)->clear_values();
+           s.mutable_scalars(0)->clear_counts();
+         },
+         "0 values"},
+        {"FewerEntriesThanValues",
+         [](State& s) { s.mutable_scalars(0)->set_num_entries(9); },
+         "and 9 entries"},
+        {"EpochLongerThanRun",
+         [](State& s) { s.mutable_scalars(0)->set_num_epoch_entries(13); },
+         "num_epoch_entries: must be in 0..12, is 13"},
+        {"NegativeEpoch",
+         [](State& s) { s.mutable_scalars(0)->set_num_epoch_entries(-1); },
+         "num_epoch_entries"},
+        {"FactWithoutValue", [](State& s) { (*s.mutable_infos())["z"]; },
+         "infos[\"z\"]: has no value"},
+    }),
+    [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace grapnel

@@ -1,0 +1,219 @@
+#include "grapnel/runner/run_checkpoint.h"
+
+#include <utility>
+
+#include "ATen/CPUGeneratorImpl.h"
+#include "ATen/core/Generator.h"
+#include "ATen/ops/empty.h"
+#include "ATen/ops/from_blob.h"
+#include "absl/strings/str_cat.h"
+#include "c10/core/GradMode.h"
+#include "google/protobuf/message.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/base/torch_status.h"
+
+namespace grapnel {
+namespace {
+
+using ::grapnel::runner::v1::HookState;
+using ::grapnel::runner::v1::RunState;
+
+constexpr char kModel[] = "model";
+constexpr char kOptimizer[] = "optimizer";
+constexpr char kGradients[] = "gradients";
+constexpr char kHooks[] = "hooks";
+constexpr char kState[] = "state";
+
+// at::CPUGeneratorImpl's state, as torch.get_rng_state() in Python.
+constexpr size_t kGeneratorStateSize = 5056;
+
+std::string GetGeneratorState() {
+  const at::Tensor state = at::detail::getDefaultCPUGenerator().get_state();
+  return std::string(static_cast<const char*>(state.const_data_ptr()),
+                     state.nbytes());
+}
+
+absl::Status SetGeneratorState(std::string state) {
+  if (state.size() != kGeneratorStateSize) {
+    return absl::DataLossError(absl::StrCat("rng: the generator's state has ",
+                                            state.size(), " bytes and not ",
+                                            kGeneratorStateSize));
+  }
+  return CatchAsStatus([&] {
+    at::Generator generator = at::detail::getDefaultCPUGenerator();
+    generator.set_state(at::from_blob(
+        state.data(), {static_cast<int64_t>(state.size())}, at::kByte));
+    return absl::OkStatus();
+  });
+}
+
+absl::Status CaptureHooks(const HookList& hooks, RunState* state,
+                          TensorMap* tensors) {
+  for (const ScheduledHook& scheduled : hooks.hooks()) {
+    Hook& hook = *scheduled.hook;
+    HookState* hook_state = state->add_hooks();
+    hook_state->set_name(std::string(hook.name()));
+    if (const auto* message = hook.mutable_state()) {
+      hook_state->mutable_state()->PackFrom(*message);
+    }
+    TensorMap own;
+    GRAPNEL_RETURN_IF_ERROR(WithContext(
+        hook.state_tensors(&own), absl::StrCat("hook \"", hook.name(), "\"")));
+    for (const NamedTensor& tensor : own) {
+      GRAPNEL_RETURN_IF_ERROR(tensors->Add(
+          absl::StrCat(hook.name(), "/", tensor.name), tensor.tensor));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RestoreHookTensors(const TensorMap& saved, Hook& hook) {
+  TensorMap own;
+  GRAPNEL_RETURN_IF_ERROR(hook.state_tensors(&own));
+  for (const NamedTensor& tensor : own) {
+    const at::Tensor* source =
+        saved.Find(absl::StrCat(hook.name(), "/", tensor.name));
+    if (source == nullptr) {
+      return absl::DataLossError(absl::StrCat("tensor \"", tensor.name,
+                                              "\" is not in the checkpoint"));
+    }
+    if (source->sizes() != tensor.tensor.sizes()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("tensor \"", tensor.name, "\" has another shape"));
+    }
+    GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+      c10::NoGradGuard no_grad;
+      tensor.tensor.copy_(*source);
+      return absl::OkStatus();
+    }));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RestoreHook(const HookState& saved, const TensorMap& tensors,
+                         Hook& hook) {
+  google::protobuf::Message* state = hook.mutable_state();
+  if (state != nullptr && saved.has_state() && !saved.state().UnpackTo(state)) {
+    return absl::DataLossError(
+        absl::StrCat("its state is a ", saved.state().type_url(), " and not a ",
+                     state->GetTypeName()));
+  }
+  return RestoreHookTensors(tensors, hook);
+}
+
+absl::Status RestoreHooks(const RunState& state, const TensorMap& tensors,
+                          const HookList& hooks,
+                          std::vector<std::string>* warnings) {
+  for (const ScheduledHook& scheduled : hooks.hooks()) {
+    Hook& hook = *scheduled.hook;
+    const HookState* saved = nullptr;
+    for (const HookState& candidate : state.hooks()) {
+      if (candidate.name() == hook.name()) saved = &candidate;
+    }
+    if (saved == nullptr) {
+      warnings->push_back(
+          absl::StrCat("hook \"", hook.name(),
+                       "\" is not in the checkpoint: it starts anew"));
+      continue;
+    }
+    GRAPNEL_RETURN_IF_ERROR(
+        WithContext(RestoreHook(*saved, tensors, hook),
+                    absl::StrCat("hook \"", hook.name(), "\"")));
+  }
+  for (const HookState& saved : state.hooks()) {
+    bool found = false;
+    for (const ScheduledHook& scheduled : hooks.hooks()) {
+      found = found || scheduled.hook->name() == saved.name();
+    }
+    if (!found && saved.has_state()) {
+      warnings->push_back(absl::StrCat(
+          "hook \"", saved.name(),
+          "\" of the checkpoint is not in this run: its state is dropped"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RestoreSchedulers(const RunState& state, const RunParts& parts,
+                               std::vector<std::string>* warnings) {
+  const int saved = state.param_schedulers_size();
+  const int present = static_cast<int>(parts.param_schedulers.size());
+  if (saved != present) {
+    warnings->push_back(absl::StrCat("param_scheduler: the checkpoint has ",
+                                     saved, ", this run has ", present));
+  }
+  for (int i = 0; i < present; ++i) {
+    if (i < saved) {
+      GRAPNEL_RETURN_IF_ERROR(WithContext(
+          parts.param_schedulers[i]->LoadState(state.param_schedulers(i)),
+          absl::StrCat("param_scheduler[", i, "]")));
+    } else {
+      parts.param_schedulers[i]->Apply();
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<io::CheckpointContents> CaptureRun(
+    const RunParts& parts, int64_t seed, const runner::v1::DataPosition& data) {
+  io::CheckpointContents contents;
+  RunState state;
+  state.set_seed(seed);
+  state.mutable_rng()->set_cpu(GetGeneratorState());
+  *state.mutable_data() = data;
+
+  GRAPNEL_ASSIGN_OR_RETURN(TensorMap model, ModelState(*parts.model));
+  TensorMap optimizer, gradients, hooks;
+  GRAPNEL_RETURN_IF_ERROR(parts.optim_wrapper->SaveState(
+      state.mutable_optim_wrapper(), &optimizer, &gradients));
+  for (const auto& scheduler : parts.param_schedulers) {
+    GRAPNEL_RETURN_IF_ERROR(scheduler->SaveState(state.add_param_schedulers()));
+  }
+  parts.message_hub->SaveState(state.mutable_message_hub());
+  GRAPNEL_RETURN_IF_ERROR(CaptureHooks(*parts.hooks, &state, &hooks));
+
+  contents.sections.emplace_back(kModel, std::move(model));
+  contents.sections.emplace_back(kOptimizer, std::move(optimizer));
+  if (!gradients.empty()) {
+    contents.sections.emplace_back(kGradients, std::move(gradients));
+  }
+  if (!hooks.empty()) contents.sections.emplace_back(kHooks, std::move(hooks));
+  contents.blobs.emplace_back(kState, state.SerializeAsString());
+  return contents;
+}
+
+absl::StatusOr<RunState> ReadRunState(const io::CheckpointContents& contents) {
+  const std::string* blob = contents.FindBlob(kState);
+  RunState state;
+  if (blob == nullptr || !state.ParseFromString(*blob)) {
+    return absl::DataLossError("state.pb: is missing or not a RunState");
+  }
+  return state;
+}
+
+absl::Status RestoreRun(const io::CheckpointContents& contents,
+                        const RunState& state, const RunParts& parts,
+                        std::vector<std::string>* warnings) {
+  const TensorMap none;
+  const auto section = [&](absl::string_view name) -> const TensorMap& {
+    const TensorMap* found = contents.FindSection(name);
+    return found == nullptr ? none : *found;
+  };
+  GRAPNEL_RETURN_IF_ERROR(WithContext(
+      LoadModelState(section(kModel), /*strict=*/true, *parts.model, nullptr),
+      "model"));
+  GRAPNEL_RETURN_IF_ERROR(WithContext(
+      parts.optim_wrapper->LoadState(state.optim_wrapper(), section(kOptimizer),
+                                     section(kGradients)),
+      "optim_wrapper"));
+  GRAPNEL_RETURN_IF_ERROR(RestoreSchedulers(state, parts, warnings));
+  GRAPNEL_RETURN_IF_ERROR(WithContext(
+      parts.message_hub->LoadState(state.message_hub()), "message_hub"));
+  GRAPNEL_RETURN_IF_ERROR(
+      RestoreHooks(state, section(kHooks), *parts.hooks, warnings));
+  return SetGeneratorState(state.rng().cpu());
+}
+
+}  // namespace grapnel

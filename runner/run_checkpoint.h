@@ -1,0 +1,58 @@
+// Between a run's parts and a checkpoint's contents.
+//
+//   section "model"      parameters and buffers, named as in the model
+//   section "optimizer"  slots, "<parameter>/<slot>"
+//   section "gradients"  of a half-filled accumulation window, by parameter
+//   section "hooks"      tensors of hooks, "<hook>/<tensor>"
+//   blob "state"         grapnel.runner.v1.RunState
+
+#ifndef GRAPNEL_RUNNER_RUN_CHECKPOINT_H_
+#define GRAPNEL_RUNNER_RUN_CHECKPOINT_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "grapnel/io/checkpoint.h"
+#include "grapnel/models/model.h"
+#include "grapnel/optim/optim_wrapper.h"
+#include "grapnel/optim/param_scheduler.h"
+#include "grapnel/runner/hook_list.h"
+#include "grapnel/runner/message_hub.h"
+#include "grapnel/runner/run_state.pb.h"
+
+namespace grapnel {
+
+// Not owned; none is null.
+struct RunParts {
+  Model* model;
+  OptimWrapper* optim_wrapper;
+  absl::Span<const std::unique_ptr<ParamScheduler>> param_schedulers;
+  MessageHub* message_hub;
+  const HookList* hooks;
+};
+
+// Everything that changes as the run goes on, LibTorch's default generator
+// included. Tensors share storage with the run: write them before it goes on.
+// The manifest is the caller's to fill in.
+absl::StatusOr<io::CheckpointContents> CaptureRun(
+    const RunParts& parts, int64_t seed, const runner::v1::DataPosition& data);
+
+absl::StatusOr<runner::v1::RunState> ReadRunState(
+    const io::CheckpointContents& contents);
+
+// Puts everything back, the generator last. What the checkpoint and the run
+// don't have in common, other than weights, is left and named in `*warnings`;
+// weights must be the same set. Weights are checked before anything is changed.
+absl::Status RestoreRun(const io::CheckpointContents& contents,
+                        const runner::v1::RunState& state,
+                        const RunParts& parts,
+                        std::vector<std::string>* warnings);
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_RUNNER_RUN_CHECKPOINT_H_

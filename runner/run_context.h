@@ -1,0 +1,125 @@
+// What a hook may see of a run, and ask of it.
+
+#ifndef GRAPNEL_RUNNER_RUN_CONTEXT_H_
+#define GRAPNEL_RUNNER_RUN_CONTEXT_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "grapnel/runner/mode.h"
+
+namespace grapnel {
+
+class Clock;
+class DataLoader;
+class LogProcessor;
+class MessageHub;
+class Model;
+class OptimWrapper;
+class ParamScheduler;
+class RunLog;
+struct Record;
+
+namespace io {
+class Env;
+}  // namespace io
+
+// A checkpoint that a hook asks for.
+struct SaveRequest {
+  // Its directory: "epoch_5". See io/checkpoint.h for what a name may be; only
+  // "epoch_...", "iter_..." and "best_..." are looked for by `resume` when
+  // last_checkpoint is lost.
+  std::string name;
+
+  // Write its path to work_dir/last_checkpoint, where `resume` looks.
+  bool update_last_checkpoint = true;
+};
+
+// Counters are of completed units: within an iteration's hooks iter() does not
+// count that iteration. All calls are for the thread on which the hook runs.
+class RunContext {
+ public:
+  virtual ~RunContext() = default;
+
+  // Progress of training. 0 where this runner hasn't trained or resumed.
+  virtual int64_t epoch() const = 0;
+  virtual int64_t iter() const = 0;
+  virtual int64_t updates() const = 0;  // Optimizer steps.
+
+  // The totals that were asked for. Iteration-based: max_epochs() is 1. 0
+  // without a training configuration.
+  virtual int64_t max_epochs() const = 0;
+  virtual int64_t max_iters() const = 0;
+
+  // True if the run is counted in epochs.
+  virtual bool by_epoch() const = 0;
+
+  // What is going on. Outside the loops: what the run was started for.
+  virtual Mode mode() const = 0;
+
+  // True from BeforeTrain to AfterTrain, validation included.
+  virtual bool training() const = 0;
+
+  virtual Model& model() = 0;
+
+  // Null if the run doesn't train.
+  virtual OptimWrapper* optim_wrapper() = 0;
+  virtual absl::Span<const std::unique_ptr<ParamScheduler>>
+  param_schedulers() = 0;
+
+  // Path of the checkpoint that this run continues, "" if none.
+  virtual const std::string& resumed_from() const = 0;
+
+  // The loader of that mode, or null if it isn't part of this run.
+  virtual DataLoader* dataloader(Mode mode) = 0;
+
+  // Which order of samples the training epoch that begins has; see
+  // DataLoader::Seek. Until it is called, that of epoch 0.
+  virtual void SetSamplerEpoch(int64_t epoch) = 0;
+
+  virtual MessageHub& message_hub() = 0;
+  virtual LogProcessor& log_processor() = 0;
+
+  // The run's log, for people; and the record of numbers, for the backends.
+  virtual RunLog& log() = 0;
+  virtual void WriteRecord(const Record& record) = 0;
+
+  // All time in a run is this clock's.
+  virtual const Clock& clock() const = 0;
+  virtual io::Env& env() = 0;
+
+  virtual const std::string& work_dir() const = 0;
+  virtual const std::string& log_dir() const = 0;    // work_dir/<timestamp>
+  virtual const std::string& timestamp() const = 0;  // "20260821_025841"
+  virtual const std::string& experiment_name() const = 0;
+  virtual int64_t seed() const = 0;
+  virtual const std::string& config_text() const = 0;  // Resolved.
+
+  // Saves a checkpoint once all hooks of this mount point have run, so that it
+  // holds what they did. The same name asked for twice at one point is one
+  // save. For AfterTrainIter, AfterTrainEpoch, AfterTrain and, in training,
+  // AfterValEpoch; at other points it is kFailedPrecondition.
+  virtual absl::Status Save(SaveRequest request) = 0;
+
+  // Ends training after the current epoch, or iteration in an iteration-based
+  // loop, and the validation due then. The first reason is kept, and logged.
+  virtual void RequestStop(absl::string_view reason) = 0;
+
+  // The reason, or "" if nobody asked.
+  virtual const std::string& stop_reason() const = 0;
+};
+
+// True iff n > 0, count >= start and (count - start) is a multiple of n: with
+// start > 0 it is true at `start` itself (parity.md 1.3). `count` is 1-based.
+inline bool EveryN(int64_t count, int64_t n, int64_t start = 0) {
+  return n > 0 && count >= start && (count - start) % n == 0;
+}
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_RUNNER_RUN_CONTEXT_H_

@@ -1,0 +1,121 @@
+// A run: training, validation and test from one configuration.
+
+#ifndef GRAPNEL_RUNNER_RUNNER_H_
+#define GRAPNEL_RUNNER_RUNNER_H_
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "grapnel/data/dataset.h"
+#include "grapnel/models/metric.h"
+#include "grapnel/models/model.h"
+#include "grapnel/optim/optimizer.h"
+#include "grapnel/runner/hook_registry.h"
+#include "grapnel/runner/runner_config.pb.h"
+
+namespace grapnel {
+
+class Clock;
+class RunLog;
+
+namespace io {
+class Env;
+}  // namespace io
+
+// What a call that failed stumbled over: what a program's exit code tells.
+enum class ErrorOrigin {
+  kOther,
+  kRequest,     // The call itself: what it needs isn't configured.
+  kData,        // A dataset or a transform.
+  kCheckpoint,  // Loading a checkpoint.
+};
+ErrorOrigin OriginOf(const absl::Status& status);
+
+struct RunnerOptions {
+  // Where relative paths of the config start, and what the run is called: the
+  // config file's folder, and its name without ending. "" and "grapnel" for a
+  // config that was not read from a file.
+  std::string base_dir;
+  std::string config_name = "grapnel";
+
+  // False if Train() won't be called: training data is then not opened, and
+  // `resume` and `load_from` take weights alone.
+  bool for_training = true;
+
+  // Lines of the run's log also go to this file descriptor; -1 for none.
+  int terminal_fd = -1;
+
+  // Polled at every iteration, those of a validation included. Once it is not
+  // 0, the run stops there, saves, and Train() returns kCancelled; a validation
+  // that was cut short is made anew by the run that goes on. Not owned; may be
+  // null. This is what a signal handler sets.
+  const std::atomic<int>* interrupt = nullptr;
+
+  // Null: the system's. Not owned.
+  io::Env* env = nullptr;
+  const Clock* clock = nullptr;
+
+  // Null: a terminal and file log. Not owned.
+  RunLog* log = nullptr;
+
+  // In place of what the config describes, which must then be unset there.
+  std::unique_ptr<Model> model;
+  std::unique_ptr<Optimizer> optimizer;
+  std::unique_ptr<Dataset> train_dataset;
+  std::unique_ptr<Dataset> val_dataset;
+  std::unique_ptr<Dataset> test_dataset;
+  // Added to those of the config.
+  std::vector<std::unique_ptr<Metric>> val_metrics;
+  std::vector<std::unique_ptr<Metric>> test_metrics;
+
+  // Registered after the config's custom hooks.
+  std::vector<ScheduledHook> hooks;
+};
+
+// Drives the loops drawn in stage.h. Thread-compatible; all work, hooks
+// included, is done on the thread that calls.
+//
+// Autograd mode and everything else that LibTorch keeps per thread are as
+// before when a call returns. LibTorch's default generator is the run's: seeded
+// by Create, and restored by a resume.
+class Runner {
+ public:
+  // Checks the configuration, makes the model and the hooks, and makes
+  // work_dir. Errors name the field: "train_dataloader: dataset: idx: images:
+  // ...".
+  static absl::StatusOr<std::unique_ptr<Runner>> Create(
+      const runner::v1::RunnerConfig& config, RunnerOptions options);
+
+  virtual ~Runner() = default;
+
+  // Trains to the end, from where `resume` or `load_from` say. OK also if a
+  // hook stopped it (see stop_reason); kCancelled if it was interrupted.
+  virtual absl::Status Train() = 0;
+
+  // One evaluation. kFailedPrecondition, naming what is missing, if it isn't
+  // configured.
+  virtual absl::StatusOr<Metrics> Val() = 0;
+  virtual absl::StatusOr<Metrics> Test() = 0;
+
+  // Writes the model, with the weights that `resume` or `load_from` name, or as
+  // trained, to a file in its own format; see Model::Export.
+  virtual absl::Status Export(const std::string& path) = 0;
+
+  virtual RunContext& context() = 0;
+  virtual const std::string& stop_reason() const = 0;
+
+  // Names of the hooks, in the order in which they act.
+  virtual std::vector<std::string> HookNames() const = 0;
+
+  // Which hooks act where, a line each, in their order: for people.
+  virtual std::string StageTable() const = 0;
+};
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_RUNNER_RUNNER_H_

@@ -1,0 +1,9 @@
+#include "grapnel/runner/version.h"
+
+#include "torch/headeronly/version.h"
+
+namespace grapnel {
+
+const char kLibTorchVersion[] = TORCH_VERSION;
+
+}  // namespace grapnel

@@ -1,0 +1,247 @@
+// A run of the digits example that is killed and resumed is the run that was
+// never interrupted: weights, buffers, optimizer, generator, history, and every
+// record from there on.
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstring>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "grapnel/base/status_matchers.h"
+#include "grapnel/io/checkpoint.h"
+#include "grapnel/io/env.h"
+#include "grapnel/runner/run_checkpoint.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+
+namespace grapnel {
+namespace {
+
+using ::testing::TestWithParam;
+using ::testing::ValuesIn;
+using Json = nlohmann::ordered_json;
+
+constexpr char kGrapnel[] = "tests/e2e/killable_grapnel";
+constexpr char kConfig[] = "examples/digits/digits.textproto";
+
+struct KillCase {
+  std::string name;
+  std::vector<std::string> options;  // For --cfg-options, of all three runs.
+  std::string kill;                  // Where, as text.
+  std::string resumes_from;          // Expected.
+};
+
+struct Param {
+  KillCase kill_case;
+  int threads;
+};
+
+void PrintTo(const Param& p, std::ostream* os) {
+  *os << p.kill_case.name << " with " << p.threads << " threads";
+}
+
+std::vector<Param> Params() {
+  // 23 iterations make an epoch, 6 batches a validation.
+  const std::vector<std::string> by_iter = {
+      "default_hooks.checkpoint.by_epoch=false",
+      "default_hooks.checkpoint.interval=7"};
+  std::vector<std::string> accumulating = by_iter;
+  accumulating.push_back("optim_wrapper.accumulative_counts=3");
+  std::vector<std::string> by_iteration = by_iter;
+  by_iteration.insert(
+      by_iteration.end(),
+      {"train_cfg={by_epoch: false max_iters: 60 val_interval: 30}",
+       "log_processor.custom_cfg.0.window_size=global",
+       "param_scheduler.0.linear.end=20",
+       "param_scheduler.1={cosine_annealing {by_epoch: false begin: 20}}"});
+  std::vector<std::string> for_ever = by_iteration;
+  for_ever.push_back("train_dataloader.sampler.type=INFINITE");
+  std::vector<std::string> validating = by_iteration;
+  validating.push_back("default_hooks.checkpoint.interval=10");
+  const std::vector<KillCase> cases = {
+      {"AtAnEpochsEdge", {}, "point: AFTER_TRAIN_ITER count: 24", "epoch_1"},
+      {"InsideAnEpoch", by_iter, "point: AFTER_TRAIN_ITER count: 33",
+       "iter_28"},
+      // 28 is one past the window of 25, 26, 27.
+      {"InsideAnAccumulationWindow", accumulating,
+       "point: AFTER_TRAIN_ITER count: 33", "iter_28"},
+      {"DuringValidation", {}, "point: AFTER_VAL_ITER count: 9", "epoch_2"},
+      // Validation after iterations 30 and 60, which is the end.
+      {"IterationBased", by_iteration, "point: AFTER_TRAIN_ITER count: 33",
+       "iter_28"},
+      {"IterationBasedForEver", for_ever, "point: AFTER_TRAIN_ITER count: 33",
+       "iter_28"},
+      {"IterationBasedDuringValidation", validating,
+       "point: AFTER_VAL_ITER count: 3", "iter_30"},
+  };
+  std::vector<Param> params;
+  for (const KillCase& c : cases) {
+    for (const int threads : {1, 2}) params.push_back({c, threads});
+  }
+  return params;
+}
+
+class KilledRunTest : public TestWithParam<Param> {
+ protected:
+  // Runs `grapnel train`; returns what waitpid() says.
+  int Train(const std::string& work_dir, std::vector<std::string> extra) {
+    std::vector<std::string> args = {
+        kGrapnel, "train", kConfig, absl::StrCat("--work-dir=", work_dir),
+        "--threads", absl::StrCat(GetParam().threads), "--cfg-options",
+        "train_cfg={max_epochs: 3}", "train_dataloader.num_workers=2",
+        "default_hooks.logger.interval=4",
+        // A statistic that depends on the whole epoch so far.
+        "log_processor.custom_cfg.0={data_src: \"loss\" log_name: "
+        "\"epoch_loss\" window_size: \"epoch\"}",
+        // Keep every checkpoint, to look at.
+        "default_hooks.checkpoint.max_keep_ckpts=-1"};
+    for (const std::string& option : GetParam().kill_case.options) {
+      args.push_back(option);
+    }
+    for (std::string& argument : extra) args.push_back(std::move(argument));
+    std::vector<char*> argv;
+    for (std::string& argument : args) argv.push_back(argument.data());
+    argv.push_back(nullptr);
+    const pid_t pid = fork();
+    if (pid == 0) {
+      execv(argv[0], argv.data());
+      _exit(127);
+    }
+    int status = 0;
+    waitpid(pid, &status, 0);
+    return status;
+  }
+
+  // Each test has folders of its own.
+  std::string Dir(const std::string& name) {
+    const auto* info = ::testing::UnitTest::GetInstance()->current_test_info();
+    std::string test = info->name();
+    for (char& c : test) c = c == '/' ? '_' : c;
+    return absl::StrCat(::testing::TempDir(), "/", test, "/", name);
+  }
+};
+
+// The records of the newest run in `work_dir`, without what differs from run to
+// run.
+std::vector<std::string> Records(const std::string& work_dir) {
+  io::Env& env = io::Env::Posix();
+  std::string newest;
+  const auto names = env.ListDir(work_dir);
+  EXPECT_THAT(names, IsOk());
+  for (const std::string& name : *names) {
+    if (env.FileExists(absl::StrCat(work_dir, "/", name, "/vis_data"))) {
+      newest = name;
+    }
+  }
+  const auto text = io::ReadFile(
+      env, absl::StrCat(work_dir, "/", newest, "/vis_data/scalars.json"));
+  EXPECT_THAT(text, IsOk());
+  std::vector<std::string> records;
+  for (absl::string_view line :
+       absl::StrSplit(*text, '\n', absl::SkipEmpty())) {
+    Json record = Json::parse(line);
+    for (const char* key : {"time", "data_time", "eta", "memory"}) {
+      record.erase(key);
+    }
+    records.push_back(record.dump());
+  }
+  return records;
+}
+
+// The state of a checkpoint, without what depends on the clock.
+std::string StateText(const io::CheckpointContents& contents) {
+  const auto state = ReadRunState(contents);
+  EXPECT_THAT(state, IsOk());
+  runner::v1::RunState scrubbed = *state;
+  auto* hub = scrubbed.mutable_message_hub();
+  for (auto& history : *hub->mutable_scalars()) {
+    if (!absl::EndsWith(history.name(), "time")) continue;
+    for (double& value : *history.mutable_values()) value = 0;
+    history.clear_total();
+    history.clear_epoch_total();
+  }
+  hub->mutable_infos()->erase("eta");
+  hub->mutable_infos()->erase("experiment_name");
+  return scrubbed.DebugString();
+}
+
+void ExpectSameTensors(const io::CheckpointContents& a,
+                       const io::CheckpointContents& b) {
+  ASSERT_EQ(a.sections.size(), b.sections.size());
+  for (size_t i = 0; i < a.sections.size(); ++i) {
+    ASSERT_EQ(a.sections[i].first, b.sections[i].first);
+    const TensorMap& other = b.sections[i].second;
+    ASSERT_EQ(a.sections[i].second.size(), other.size());
+    for (const NamedTensor& tensor : a.sections[i].second) {
+      const at::Tensor* found = other.Find(tensor.name);
+      ASSERT_NE(found, nullptr) << tensor.name;
+      ASSERT_EQ(tensor.tensor.nbytes(), found->nbytes()) << tensor.name;
+      EXPECT_EQ(memcmp(tensor.tensor.const_data_ptr(), found->const_data_ptr(),
+                       found->nbytes()),
+                0)
+          << a.sections[i].first << ": " << tensor.name;
+    }
+  }
+}
+
+TEST_P(KilledRunTest, ResumesAsIfNothingHadHappened) {
+  const KillCase& c = GetParam().kill_case;
+  io::Env& env = io::Env::Posix();
+  const std::string whole = Dir("whole");
+  const std::string killed = Dir("killed");
+
+  const int whole_status = Train(whole, {});
+  ASSERT_TRUE(WIFEXITED(whole_status) && WEXITSTATUS(whole_status) == 0);
+
+  const int killed_status =
+      Train(killed, {absl::StrCat("custom_hooks.0.config={[type.googleapis.com/"
+                                  "grapnel.testing.KillHookConfig] { ",
+                                  c.kill, " }}")});
+  ASSERT_TRUE(WIFSIGNALED(killed_status)) << killed_status;
+  ASSERT_EQ(WTERMSIG(killed_status), SIGKILL);
+  const auto from = io::FindLatestCheckpoint(env, killed, nullptr);
+  ASSERT_THAT(from, IsOk());
+  ASSERT_EQ(io::Basename(*from), c.resumes_from);
+
+  const int resumed_status = Train(killed, {"--resume"});
+  ASSERT_TRUE(WIFEXITED(resumed_status) && WEXITSTATUS(resumed_status) == 0);
+
+  // Everything at the end.
+  const auto last = io::FindLatestCheckpoint(env, whole, nullptr);
+  ASSERT_THAT(last, IsOk());
+  const auto expected = io::ReadCheckpoint(env, *last);
+  ASSERT_THAT(expected, IsOk());
+  const auto actual =
+      io::ReadCheckpoint(env, io::JoinPath(killed, io::Basename(*last)));
+  ASSERT_THAT(actual, IsOk());
+  ExpectSameTensors(*expected, *actual);
+  EXPECT_EQ(StateText(*expected), StateText(*actual));
+  EXPECT_EQ(expected->manifest.progress().SerializeAsString(),
+            actual->manifest.progress().SerializeAsString());
+
+  // Every record on the way.
+  const std::vector<std::string> all = Records(whole);
+  const std::vector<std::string> resumed = Records(killed);
+  ASSERT_FALSE(resumed.empty());
+  ASSERT_LT(resumed.size(), all.size());
+  EXPECT_EQ(resumed,
+            std::vector<std::string>(all.end() - resumed.size(), all.end()));
+}
+
+INSTANTIATE_TEST_SUITE_P(, KilledRunTest, ValuesIn(Params()),
+                         [](const auto& info) {
+                           return absl::StrCat(info.param.kill_case.name,
+                                               info.param.threads, "Threads");
+                         });
+
+}  // namespace
+}  // namespace grapnel

@@ -1,0 +1,516 @@
+// What a runner does besides its loops: refuses bad configurations, resumes,
+// loads, stops, and fails without losing anything.
+
+#include "grapnel/runner/runner.h"
+
+#include <atomic>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ATen/ops/full.h"
+#include "ATen/ops/ones.h"
+#include "absl/strings/str_cat.h"
+#include "c10/core/GradMode.h"
+#include "gmock/gmock.h"
+#include "google/protobuf/text_format.h"
+#include "grapnel/base/fake_clock.h"
+#include "grapnel/base/status_matchers.h"
+#include "grapnel/data/tensor_dataset.h"
+#include "grapnel/io/checkpoint.h"
+#include "grapnel/io/env.h"
+#include "grapnel/io/fault_injection_env.h"
+#include "grapnel/io/mem_env.h"
+#include "grapnel/loggers/memory_run_log.h"
+#include "grapnel/optim/optim_wrapper.h"
+#include "grapnel/runner/run_context.h"
+#include "gtest/gtest.h"
+
+namespace grapnel {
+namespace {
+
+using ::testing::_;
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::ValuesIn;
+
+// A linear regression on constant data: 12 samples in batches of 4.
+const char kConfig[] = R"pb(
+  work_dir: "/run"
+  randomness { seed: 1 }
+  model {
+    sequential {
+      layers { linear { out_features: 1 } }
+      loss { mse {} }
+    }
+  }
+  train_dataloader { batch_size: 4 }
+  val_dataloader { batch_size: 4 }
+  test_dataloader { batch_size: 4 }
+  train_cfg { max_epochs: 3 }
+  optim_wrapper { optimizer { sgd { lr: 0.1 } } }
+  val_evaluator { mse {} }
+  test_evaluator { mse {} }
+  default_hooks { checkpoint { interval: 1 } }
+)pb";
+
+runner::v1::RunnerConfig Parse(const std::string& text) {
+  runner::v1::RunnerConfig config;
+  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &config))
+      << text;
+  return config;
+}
+
+class RunnerTest : public ::testing::Test {
+ protected:
+  // A runner for `config`, with data where the config says no dataset.
+  absl::StatusOr<std::unique_ptr<Runner>> Create(
+      const runner::v1::RunnerConfig& config, RunnerOptions options = {}) {
+    if (options.env == nullptr) options.env = &env_;
+    options.clock = &clock_;
+    options.log = &log_;
+    const auto data = [](bool wanted, std::unique_ptr<Dataset>* dataset) {
+      if (!wanted) return;
+      auto tensors =
+          TensorDataset::Create(at::full({12, 2}, 0.5), at::ones({12, 1}));
+      EXPECT_THAT(tensors, IsOk());
+      *dataset = *std::move(tensors);
+    };
+    data(config.has_train_dataloader() &&
+             !config.train_dataloader().has_dataset(),
+         &options.train_dataset);
+    data(config.has_val_dataloader(), &options.val_dataset);
+    data(config.has_test_dataloader(), &options.test_dataset);
+    return Runner::Create(config, std::move(options));
+  }
+
+  std::unique_ptr<Runner> New(const runner::v1::RunnerConfig& config,
+                              RunnerOptions options = {}) {
+    auto runner = Create(config, std::move(options));
+    EXPECT_THAT(runner, IsOk());
+    return *std::move(runner);
+  }
+
+  double Lr(Runner& runner) {
+    return *runner.context().optim_wrapper()->logged_lrs()[0].second;
+  }
+
+  io::MemEnv env_;
+  FakeClock clock_;
+  MemoryRunLog log_;
+};
+
+// ---------------------------------------------------------------
+// configurations
+
+struct BadConfig {
+  std::string name;
+  std::string change;  // Applied to kConfig with MergeFrom.
+  std::string error;
+};
+
+void PrintTo(const BadConfig& c, std::ostream* os) { *os << c.change; }
+
+class RunnerBadConfigTest : public RunnerTest,
+                            public ::testing::WithParamInterface<BadConfig> {};
+
+INSTANTIATE_TEST_SUITE_P(
+    , RunnerBadConfigTest,
+    ValuesIn(std::vector<BadConfig>{
+        {"MaxEpochs", "train_cfg { max_epochs: 0 }",
+         "train_cfg: max_epochs: must be >= 1, is 0"},
+        {"Launcher", "launcher: 'slurm'", "launcher: must be \"none\""},
+        {"LogLevel", "log_level: 'LOUD'", "log_level: must be DEBUG"},
+        {"Seed", "randomness { seed: -1 }",
+         "randomness: seed: must be >= 0, is -1"},
+        {"BaseBatchSize", "auto_scale_lr { enable: true }",
+         "auto_scale_lr: base_batch_size: must be >= 1, is 0"},
+        {"LearningRate", "optim_wrapper { optimizer { sgd { lr: -1 } } }",
+         "optim_wrapper: optimizer: sgd: lr: must be finite and >= 0, is -1"},
+        {"SchedulerWindow", "param_scheduler { linear { begin: 5 end: 2 } }",
+         "param_scheduler[0]: end: must be > begin"},
+        {"BatchSize", "val_dataloader { batch_size: 0 }",
+         "val_dataloader: batch_size"},
+        {"InfiniteEpochs", "train_dataloader { sampler { type: INFINITE } }",
+         "must not be INFINITE with train_cfg.by_epoch: true"},
+        {"InfiniteValidation", "val_dataloader { sampler { type: INFINITE } }",
+         "val_dataloader: sampler: type: must not be INFINITE"},
+        {"Metric", "val_evaluator {}", "val_evaluator: [1]: must be set"},
+        {"Layer",
+         "model { sequential { layers { conv2d { out_channels: 2 } } } }",
+         "layers[1] conv2d"},
+        {"HookOff", "default_hooks { off: 'tmer' }",
+         "default_hooks: off: no default hook \"tmer\""},
+        {"HookOffAndOn", "default_hooks { off: 'checkpoint' }",
+         "default_hooks: checkpoint: is both configured and off"},
+        {"HookPriority",
+         "default_hooks { priority { key: 'timer' value: 'FIRST' } }",
+         "default_hooks: timer: priority: must be"},
+        {"HookOption", "default_hooks { logger { interval: 0 } }",
+         "default_hooks: logger: interval: must be >= 1, is 0"},
+        {"CustomHook", "custom_hooks {}",
+         "custom_hooks[0]: config: must be set"},
+        {"LoadFrom", "load_from: '/nothing'", "load_from: /nothing"},
+        {"LogProcessor", "log_processor { window_size: 0 }",
+         "log_processor: window_size"},
+        {"Visualizer", "visualizer { vis_backends {} }",
+         "visualizer: vis_backends[0]"},
+    }),
+    [](const auto& info) { return info.param.name; });
+
+TEST_P(RunnerBadConfigTest, NamesTheField) {
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.MergeFrom(Parse(GetParam().change));
+  EXPECT_THAT(std::string(Create(config).status().message()),
+              HasSubstr(GetParam().error));
+}
+
+TEST_F(RunnerTest, HalfATrainingIsRefused) {
+  for (const char* field : {"train_dataloader", "train_cfg", "optim_wrapper"}) {
+    runner::v1::RunnerConfig config = Parse(kConfig);
+    config.GetReflection()->ClearField(
+        &config, config.GetDescriptor()->FindFieldByName(field));
+    EXPECT_THAT(Create(config),
+                StatusIs(absl::StatusCode::kInvalidArgument,
+                         HasSubstr(absl::StrCat(field, ": must be set along"))))
+        << field;
+  }
+}
+
+TEST_F(RunnerTest, WhatIsNotConfiguredIsRefusedByName) {
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.clear_test_dataloader();
+  config.clear_test_evaluator();
+  EXPECT_THAT(New(config)->Test(),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("test_dataloader")));
+}
+
+TEST_F(RunnerTest, ResolvedConfigIsInTheWorkDir) {
+  New(Parse(kConfig));
+  const auto text = io::ReadFile(env_, "/run/grapnel.textproto");
+  ASSERT_THAT(text, IsOk());
+  EXPECT_THAT(*text, HasSubstr("max_epochs: 3"));
+}
+
+TEST_F(RunnerTest, RatesAreScaledByTheBatchSize) {
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.MergeFrom(Parse("auto_scale_lr { enable: true base_batch_size: 8 }"));
+  const auto runner = New(config);
+  EXPECT_DOUBLE_EQ(Lr(*runner), 0.1 * 4 / 8);
+}
+
+TEST_F(RunnerTest, SchedulesAreNotAppliedBeforeTraining) {
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.MergeFrom(
+      Parse("param_scheduler { linear { start_factor: 0.5 end: 3 } }"));
+  const auto runner = New(config);
+  EXPECT_DOUBLE_EQ(Lr(*runner), 0.1);
+  ASSERT_THAT(runner->Train(), IsOk());
+  EXPECT_DOUBLE_EQ(Lr(*runner), 0.1);  // The warm-up is over.
+}
+
+// ------------------------------------------------------------- load and resume
+
+TEST_F(RunnerTest, SecondTrainDoesNothingMore) {
+  const auto runner = New(Parse(kConfig));
+  ASSERT_THAT(runner->Train(), IsOk());
+  const int64_t iters = runner->context().iter();
+  ASSERT_THAT(runner->Train(), IsOk());
+  EXPECT_EQ(runner->context().iter(), iters);
+}
+
+TEST_F(RunnerTest, LoadFromTakesWeightsAndStartsAtZero) {
+  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
+  const auto saved = io::ReadCheckpoint(env_, "/run/epoch_3");
+  ASSERT_THAT(saved, IsOk());
+
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.set_work_dir("/other");
+  config.set_load_from("/run/epoch_3");
+  const auto runner = New(config);
+  ASSERT_THAT(runner->Val(), IsOk());
+  EXPECT_EQ(runner->context().iter(), 0);
+  for (const NamedTensor& p : runner->context().model().parameters()) {
+    EXPECT_TRUE(p.tensor.equal(*saved->FindSection("model")->Find(p.name)))
+        << p.name;
+  }
+}
+
+TEST_F(RunnerTest, ResumeKeepsTheCheckpointsSeed) {
+  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.mutable_randomness()->set_seed(7);
+  config.set_resume(true);
+  const auto runner = New(config);
+  EXPECT_EQ(runner->context().seed(), 1);
+  EXPECT_THAT(log_.messages(RunLog::Level::kWarning),
+              Contains(HasSubstr("seed: the checkpoint's, 1, is used")));
+}
+
+TEST_F(RunnerTest, ResumeWithNothingThereStartsAnew) {
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.set_resume(true);
+  const auto runner = New(config);
+  ASSERT_THAT(runner->Train(), IsOk());
+  EXPECT_EQ(runner->context().epoch(), 3);
+  EXPECT_THAT(log_.messages(RunLog::Level::kWarning),
+              Contains(HasSubstr("there is no checkpoint in /run")));
+}
+
+TEST_F(RunnerTest, DamagedNewestCheckpointIsPassedOver) {
+  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
+  ASSERT_THAT(
+      io::WriteFileAtomically(env_, "/run/epoch_3/manifest.pb", "damaged"),
+      IsOk());
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.set_resume(true);
+  const auto runner = New(config);
+  ASSERT_THAT(runner->Train(), IsOk());
+  EXPECT_THAT(log_.messages(), Contains("resumed epoch: 2, iter: 6"));
+  EXPECT_THAT(log_.messages(RunLog::Level::kWarning),
+              Contains(HasSubstr("epoch_3")));
+}
+
+TEST_F(RunnerTest, LongerRunGoesOnFromAFinishedOne) {
+  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.mutable_train_cfg()->set_max_epochs(5);
+  config.set_resume(true);
+  const auto runner = New(config);
+  ASSERT_THAT(runner->Train(), IsOk());
+  EXPECT_EQ(runner->context().epoch(), 5);
+  EXPECT_EQ(runner->context().iter(), 15);
+  EXPECT_TRUE(env_.FileExists("/run/epoch_5/manifest.pb"));
+}
+
+TEST_F(RunnerTest, ResumeWithoutTheValidationThatWasDueTrainsOn) {
+  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  // epoch_2 was saved before its validation.
+  config.set_load_from("/run/epoch_2");
+  config.set_resume(true);
+  config.clear_val_dataloader();
+  config.clear_val_evaluator();
+  const auto runner = New(config);
+  ASSERT_THAT(runner->Train(), IsOk());
+  EXPECT_EQ(runner->context().epoch(), 3);
+}
+
+TEST_F(RunnerTest, OtherKindOfLoopIsRefused) {
+  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  *config.mutable_train_cfg() =
+      Parse("train_cfg { by_epoch: false max_iters: 20 }").train_cfg();
+  config.set_resume(true);
+  EXPECT_THAT(
+      New(config)->Train(),
+      StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("by_epoch")));
+}
+
+TEST_F(RunnerTest, SecondTrainAfterAResumeKeepsTheNewestCheckpoint) {
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.mutable_train_cfg()->set_max_epochs(1);
+  ASSERT_THAT(New(config)->Train(), IsOk());
+  config.mutable_train_cfg()->set_max_epochs(3);
+  config.mutable_default_hooks()->mutable_checkpoint()->set_max_keep_ckpts(1);
+  config.set_resume(true);
+  const auto runner = New(config);
+  ASSERT_THAT(runner->Train(), IsOk());
+  ASSERT_THAT(runner->Train(), IsOk());
+  const auto latest = io::FindLatestCheckpoint(env_, "/run", nullptr);
+  ASSERT_THAT(latest, IsOk());
+  EXPECT_EQ(*latest, "/run/epoch_3");
+}
+
+TEST_F(RunnerTest, FailedResumeIsNotForgotten) {
+  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.mutable_model()
+      ->mutable_sequential()
+      ->mutable_layers(0)
+      ->mutable_linear()
+      ->set_out_features(2);
+  config.set_resume(true);
+  const auto runner = New(config);
+  const absl::Status first = runner->Train();
+  EXPECT_THAT(std::string(first.message()), HasSubstr("0.weight"));
+  EXPECT_EQ(OriginOf(first), ErrorOrigin::kCheckpoint);
+  EXPECT_EQ(runner->Train(), first);
+}
+
+TEST_F(RunnerTest, FlippedBitInTheNewestCheckpointGoesBackToTheOneBefore) {
+  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
+  const char kFile[] = "/run/epoch_3/model.safetensors";
+  auto bytes = io::ReadFile(env_, kFile);
+  ASSERT_THAT(bytes, IsOk());
+  bytes->back() ^= 1;
+  ASSERT_THAT(io::WriteFileAtomically(env_, kFile, *bytes), IsOk());
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.set_resume(true);
+  ASSERT_THAT(New(config)->Train(), IsOk());
+  EXPECT_THAT(log_.messages(), Contains("resumed epoch: 2, iter: 6"));
+}
+
+TEST_F(RunnerTest, EvaluationDoesNotTouchWhatATrainerIsWriting) {
+  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
+  ASSERT_THAT(env_.CreateDir("/run/.tmp-epoch_4-0123abcd"), IsOk());
+  const auto config_text = io::ReadFile(env_, "/run/grapnel.textproto");
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.set_resume(true);
+  RunnerOptions options;
+  options.for_training = false;
+  ASSERT_THAT(New(config, std::move(options))->Test(), IsOk());
+  EXPECT_TRUE(env_.FileExists("/run/.tmp-epoch_4-0123abcd"));
+  EXPECT_EQ(*io::ReadFile(env_, "/run/grapnel.textproto"), *config_text);
+}
+
+TEST_F(RunnerTest, EvaluationOfNothingIsRefused) {
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.set_resume(true);
+  RunnerOptions options;
+  options.for_training = false;
+  EXPECT_THAT(Create(config, std::move(options)),
+              StatusIs(absl::StatusCode::kNotFound,
+                       HasSubstr("there is no checkpoint in /run")));
+}
+
+// Asks for a checkpoint where none can be had.
+class SavesTooEarly : public Hook {
+ public:
+  absl::string_view name() const override { return "saves_too_early"; }
+  absl::Status BeforeTrainIter(RunContext& run, const IterInfo&) override {
+    return run.Save({"mine", true});
+  }
+};
+
+TEST_F(RunnerTest, CheckpointAtAPointThatHasNoneIsRefused) {
+  RunnerOptions options;
+  options.hooks.push_back(Schedule(std::make_unique<SavesTooEarly>()));
+  EXPECT_THAT(New(Parse(kConfig), std::move(options))->Train(),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("BeforeTrainIter")));
+}
+
+TEST_F(RunnerTest, OtherBatchSizeInsideAnEpochIsRefused) {
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.mutable_default_hooks()->mutable_checkpoint()->set_by_epoch(false);
+  config.mutable_train_cfg()->set_max_epochs(1);
+  std::atomic<int> interrupt{1};
+  RunnerOptions options;
+  options.interrupt = &interrupt;
+  ASSERT_THAT(New(config, std::move(options))->Train(),
+              StatusIs(absl::StatusCode::kCancelled, _));
+  config.set_resume(true);
+  config.mutable_train_dataloader()->set_batch_size(2);
+  EXPECT_THAT(New(config)->Train(),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("batches of 4")));
+}
+
+// -------------------------------------------------------------- stop and
+// errors
+
+TEST_F(RunnerTest, InterruptSavesWhereItStoppedAndResumeGoesOnThere) {
+  std::atomic<int> interrupt{1};
+  RunnerOptions options;
+  options.interrupt = &interrupt;
+  ASSERT_THAT(New(Parse(kConfig), std::move(options))->Train(),
+              StatusIs(absl::StatusCode::kCancelled, _));
+  EXPECT_TRUE(env_.FileExists("/run/iter_1/manifest.pb"));
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.set_resume(true);
+  const auto runner = New(config);
+  ASSERT_THAT(runner->Train(), IsOk());
+  EXPECT_EQ(runner->context().iter(), 9);
+  EXPECT_THAT(log_.messages(), Contains("resumed epoch: 0, iter: 1"));
+}
+
+// Fails at one point, and hears of it.
+class Failing : public Hook {
+ public:
+  explicit Failing(std::string* heard) : heard_(heard) {}
+  absl::string_view name() const override { return "failing"; }
+  absl::Status AfterTrainIter(RunContext& run, const IterInfo&,
+                              const LogVars&) override {
+    if (run.iter() == 4) return absl::OutOfRangeError("loss is nan");
+    return absl::OkStatus();
+  }
+  void OnError(RunContext&, const absl::Status& error) override {
+    *heard_ = std::string(error.message());
+  }
+
+ private:
+  std::string* const heard_;
+};
+
+TEST_F(RunnerTest, ErrorOfAHookEndsTheRunWithItsName) {
+  std::string heard;
+  RunnerOptions options;
+  options.hooks.push_back(Schedule(std::make_unique<Failing>(&heard)));
+  const auto runner = New(Parse(kConfig), std::move(options));
+  const char kMessage[] = "hook \"failing\": AfterTrainIter: loss is nan";
+  EXPECT_THAT(runner->Train(),
+              StatusIs(absl::StatusCode::kOutOfRange, kMessage));
+  EXPECT_EQ(heard, kMessage);
+  EXPECT_THAT(log_.messages(RunLog::Level::kError), Contains(kMessage));
+  // What was saved before is good.
+  EXPECT_THAT(io::ReadCheckpoint(env_, "/run/epoch_1"), IsOk());
+}
+
+TEST_F(RunnerTest, FullDiskEndsTheRunAndLeavesTheLastCheckpointGood) {
+  io::FaultInjectionEnv full(env_, "/run");
+  RunnerOptions options;
+  options.env = &full;
+  class FillDisk : public Hook {
+   public:
+    explicit FillDisk(io::FaultInjectionEnv* env) : env_(env) {}
+    absl::string_view name() const override { return "fill_disk"; }
+    absl::Status BeforeSaveCheckpoint(RunContext& run,
+                                      io::CheckpointContents&) override {
+      if (run.epoch() == 1) {
+        env_->FailOperation(3, absl::ResourceExhaustedError("no space left"),
+                            io::FaultInjectionEnv::Times::kFromThenOn);
+      }
+      return absl::OkStatus();
+    }
+
+   private:
+    io::FaultInjectionEnv* const env_;
+  };
+  options.hooks.push_back(Schedule(std::make_unique<FillDisk>(&full)));
+  EXPECT_THAT(New(Parse(kConfig), std::move(options))->Train(),
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       AllOf(HasSubstr("epoch_2"), HasSubstr("no space"))));
+  full.StopFailing();
+  const auto latest = io::FindLatestCheckpoint(env_, "/run", nullptr);
+  ASSERT_THAT(latest, IsOk());
+  EXPECT_EQ(*latest, "/run/epoch_1");
+  EXPECT_THAT(io::ReadCheckpoint(env_, *latest), IsOk());
+}
+
+TEST_F(RunnerTest, GradModeOfTheCallerIsAsItWas) {
+  const auto runner = New(Parse(kConfig));
+  const c10::AutoGradMode off(false);
+  ASSERT_THAT(runner->Train(), IsOk());
+  EXPECT_FALSE(c10::GradMode::is_enabled());
+}
+
+TEST_F(RunnerTest, TrainsWithAllDefaultHooksOff) {
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.clear_default_hooks();
+  for (const char* slot : {"runtime_info", "timer", "sampler_seed", "logger",
+                           "param_scheduler", "checkpoint"}) {
+    config.mutable_default_hooks()->add_off(slot);
+  }
+  const auto runner = New(config);
+  EXPECT_THAT(runner->HookNames(), IsEmpty());
+  EXPECT_THAT(runner->Train(), IsOk());
+}
+
+}  // namespace
+}  // namespace grapnel

@@ -1,0 +1,339 @@
+// Mount points in MMEngine's order: golden/calls.json.
+
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "grapnel/base/fake_clock.h"
+#include "grapnel/base/status_matchers.h"
+#include "grapnel/io/mem_env.h"
+#include "grapnel/loggers/memory_run_log.h"
+#include "grapnel/runner/run_context.h"
+#include "grapnel/runner/runner.h"
+#include "grapnel/runner/train_plan.h"
+#include "grapnel/tests/golden/golden_run.h"
+#include "gtest/gtest.h"
+
+namespace grapnel {
+namespace {
+
+// Writes down every one of MMEngine's points as golden/calls.json does:
+// "before_train_iter epoch=0 iter=1 batch_idx=1".
+class Tracer : public Hook {
+ public:
+  explicit Tracer(std::vector<std::string>* trace) : trace_(trace) {}
+
+  absl::string_view name() const override { return "tracer"; }
+
+  absl::Status BeforeRun(RunContext& run) override {
+    return Note(run, Stage::kBeforeRun);
+  }
+  absl::Status AfterRun(RunContext& run) override {
+    return Note(run, Stage::kAfterRun);
+  }
+  absl::Status AfterLoadCheckpoint(RunContext& run,
+                                   io::CheckpointContents&) override {
+    return Note(run, Stage::kAfterLoadCheckpoint);
+  }
+  absl::Status BeforeSaveCheckpoint(RunContext& run,
+                                    io::CheckpointContents&) override {
+    return Note(run, Stage::kBeforeSaveCheckpoint);
+  }
+  absl::Status BeforeTrain(RunContext& run) override {
+    return Note(run, Stage::kBeforeTrain);
+  }
+  absl::Status AfterTrain(RunContext& run) override {
+    return Note(run, Stage::kAfterTrain);
+  }
+  absl::Status BeforeTrainEpoch(RunContext& run) override {
+    return Note(run, Stage::kBeforeTrainEpoch);
+  }
+  absl::Status AfterTrainEpoch(RunContext& run) override {
+    return Note(run, Stage::kAfterTrainEpoch);
+  }
+  absl::Status BeforeTrainIter(RunContext& run, const IterInfo& info) override {
+    return Note(run, Stage::kBeforeTrainIter, info.batch_idx);
+  }
+  absl::Status AfterTrainIter(RunContext& run, const IterInfo& info,
+                              const LogVars&) override {
+    return Note(run, Stage::kAfterTrainIter, info.batch_idx);
+  }
+  absl::Status BeforeVal(RunContext& run) override {
+    return Note(run, Stage::kBeforeVal);
+  }
+  absl::Status AfterVal(RunContext& run) override {
+    return Note(run, Stage::kAfterVal);
+  }
+  absl::Status BeforeValEpoch(RunContext& run) override {
+    return Note(run, Stage::kBeforeValEpoch);
+  }
+  absl::Status AfterValEpoch(RunContext& run, const Metrics&) override {
+    return Note(run, Stage::kAfterValEpoch);
+  }
+  absl::Status BeforeValIter(RunContext& run, const IterInfo& info) override {
+    return Note(run, Stage::kBeforeValIter, info.batch_idx);
+  }
+  absl::Status AfterValIter(RunContext& run, const IterInfo& info,
+                            const Predictions&) override {
+    return Note(run, Stage::kAfterValIter, info.batch_idx);
+  }
+  absl::Status BeforeTest(RunContext& run) override {
+    return Note(run, Stage::kBeforeTest);
+  }
+  absl::Status AfterTest(RunContext& run) override {
+    return Note(run, Stage::kAfterTest);
+  }
+  absl::Status BeforeTestEpoch(RunContext& run) override {
+    return Note(run, Stage::kBeforeTestEpoch);
+  }
+  absl::Status AfterTestEpoch(RunContext& run, const Metrics&) override {
+    return Note(run, Stage::kAfterTestEpoch);
+  }
+  absl::Status BeforeTestIter(RunContext& run, const IterInfo& info) override {
+    return Note(run, Stage::kBeforeTestIter, info.batch_idx);
+  }
+  absl::Status AfterTestIter(RunContext& run, const IterInfo& info,
+                             const Predictions&) override {
+    return Note(run, Stage::kAfterTestIter, info.batch_idx);
+  }
+
+ private:
+  absl::Status Note(RunContext& run, Stage stage, int64_t batch_idx = -1) {
+    std::string line = absl::StrCat(
+        StageSnakeName(stage), " epoch=", run.epoch(), " iter=", run.iter());
+    if (batch_idx >= 0) absl::StrAppend(&line, " batch_idx=", batch_idx);
+    trace_->push_back(std::move(line));
+    return absl::OkStatus();
+  }
+
+  std::vector<std::string>* const trace_;
+};
+
+// Where no training loop was built MMEngine has no counters; ours are 0.
+int64_t Count(const Json& value) {
+  return value.is_null() ? 0 : value.get<int64_t>();
+}
+
+std::vector<std::string> ExpectedTrace(const Json& log) {
+  std::vector<std::string> trace;
+  for (const Json& entry : log) {
+    std::string line =
+        absl::StrCat(entry[1].get<std::string>(), " epoch=", Count(entry[2]),
+                     " iter=", Count(entry[3]));
+    if (!entry[4].is_null()) {
+      absl::StrAppend(&line, " batch_idx=", Count(entry[4]));
+    }
+    trace.push_back(std::move(line));
+  }
+  return trace;
+}
+
+TEST(CallsTest, MountPointsAreInMmenginesOrder) {
+  // Early stopping and best checkpoints are not built yet.
+  const std::set<std::string> later = {"early_stop", "best_and_regular_saves"};
+  const Json golden = ReadGolden("calls");
+  int cases = 0;
+  for (const Json& c : golden["cases"]) {
+    const std::string name = c["name"];
+    if (later.count(name) > 0) continue;
+    ++cases;
+    const auto env = std::make_unique<io::MemEnv>();
+    for (const Json& phase : c["phases"]) {
+      SCOPED_TRACE(absl::StrCat(name, ": ", phase["call"].get<std::string>()));
+      std::vector<std::string> trace;
+      const FakeClock clock;
+      MemoryRunLog log;
+      RunnerOptions options;
+      options.env = env.get();
+      options.clock = &clock;
+      options.log = &log;
+      options.hooks.push_back(Schedule(std::make_unique<Tracer>(&trace)));
+      const auto runner =
+          CreateGoldenRunner(phase["config"], std::move(options));
+      ASSERT_THAT(runner, IsOk());
+      if (phase["call"] == "train") {
+        ASSERT_THAT((*runner)->Train(), IsOk());
+      } else if (phase["call"] == "val") {
+        ASSERT_THAT((*runner)->Val(), IsOk());
+      } else {
+        ASSERT_THAT((*runner)->Test(), IsOk());
+      }
+      EXPECT_EQ(trace, ExpectedTrace(phase["log"]));
+    }
+  }
+  EXPECT_EQ(cases, 10);
+}
+
+TEST(CallsTest, PredicateEveryNFiresWhereMmenginesDoes) {
+  const Json golden = ReadGolden("calls");
+  for (const Json& c : golden["every_n"]) {
+    std::vector<int64_t> fires;
+    for (int64_t count = 1; count <= 12; ++count) {
+      if (EveryN(count, c["n"], c["start"])) fires.push_back(count);
+    }
+    EXPECT_EQ(fires, c["fires_at_count"].get<std::vector<int64_t>>())
+        << "n=" << c["n"] << " start=" << c["start"];
+  }
+}
+
+TEST(CallsTest, ValidationIsTimedAsMmenginesButForMilestones) {
+  // MMEngine lets a milestone rule one count early; ours from itself on
+  // (parity.md 8.3, c16). What that changes, by total and first milestone:
+  const std::vector<std::pair<std::string, std::vector<int64_t>>> different = {
+      {"[[10,3]]", {5, 12}},
+      {"[[3,2],[8,1]]", {4, 6, 8, 9, 10}},
+  };
+  size_t differences = 0;
+  const Json golden = ReadGolden("calls");
+  for (const Json& c : golden["val_timing"]) {
+    SCOPED_TRACE(c.dump());
+    const bool by_epoch = c["loop"] == "epoch";
+    runner::v1::TrainConfig config;
+    config.set_by_epoch(by_epoch);
+    (by_epoch ? config.set_max_epochs(c["total"])
+              : config.set_max_iters(c["total"]));
+    const Json& cfg = c["cfg"];
+    if (cfg.contains("val_begin")) config.set_val_begin(cfg["val_begin"]);
+    if (cfg.contains("val_interval")) {
+      config.set_val_interval(cfg["val_interval"]);
+    }
+    auto expected = c["validated_at"].get<std::vector<int64_t>>();
+    if (cfg.contains("dynamic_intervals")) {
+      for (const Json& dynamic : cfg["dynamic_intervals"]) {
+        auto* interval = config.add_dynamic_intervals();
+        interval->set_milestone(dynamic[0]);
+        interval->set_interval(dynamic[1]);
+      }
+      for (const auto& [intervals, ours] : different) {
+        if (cfg["dynamic_intervals"].dump() != intervals) continue;
+        EXPECT_NE(expected, ours);
+        expected = ours;
+        ++differences;
+      }
+    }
+    const auto plan = TrainPlan::Create(config);
+    ASSERT_THAT(plan, IsOk());
+    std::vector<int64_t> validated;
+    for (int64_t count = 1; count <= plan->total(); ++count) {
+      if (plan->ValidationDue(count)) validated.push_back(count);
+    }
+    EXPECT_EQ(validated, expected);
+  }
+  EXPECT_EQ(differences, different.size());
+}
+
+// Asks for a stop at one iteration, and notes what still happens.
+class Stopper : public Hook {
+ public:
+  Stopper(int64_t at, Json* log) : at_(at), log_(log) {}
+  absl::string_view name() const override { return "stopper"; }
+  absl::Status AfterTrainIter(RunContext& run, const IterInfo& info,
+                              const LogVars&) override {
+    log_->push_back({"iter", run.iter()});
+    if (run.iter() == at_) run.RequestStop("test");
+    return absl::OkStatus();
+  }
+  absl::Status AfterTrainEpoch(RunContext& run) override {
+    log_->push_back({"after_train_epoch", run.epoch(), run.iter()});
+    return absl::OkStatus();
+  }
+  absl::Status BeforeVal(RunContext& run) override {
+    log_->push_back({"val", run.epoch(), run.iter()});
+    return absl::OkStatus();
+  }
+  absl::Status AfterTrain(RunContext& run) override {
+    log_->push_back({"after_train", run.epoch(), run.iter()});
+    return absl::OkStatus();
+  }
+
+ private:
+  const int64_t at_;
+  Json* const log_;
+};
+
+TEST(CallsTest, StopTakesEffectWhereMmenginesFlagDoes) {
+  const Json golden = ReadGolden("calls");
+  for (const Json& c : golden["stop_flag"]) {
+    SCOPED_TRACE(c["loop"].get<std::string>());
+    const bool by_epoch = c["loop"] == "epoch";
+    Json config = {
+        {"train_cfg", by_epoch ? Json{{"by_epoch", true}, {"max_epochs", 3}}
+                               : Json{{"by_epoch", false},
+                                      {"max_iters", 9},
+                                      {"val_interval", 2}}},
+        {"n_train", 4},
+        {"n_val", 1},
+        {"metrics", Json::array({{{"acc", 0.5}}})}};
+    const auto env = std::make_unique<io::MemEnv>();
+    const FakeClock clock;
+    MemoryRunLog log;
+    Json trace = Json::array();
+    RunnerOptions options;
+    options.env = env.get();
+    options.clock = &clock;
+    options.log = &log;
+    options.hooks.push_back(Schedule(std::make_unique<Stopper>(
+        c["stop_flag_set_at_iter"].get<int64_t>(), &trace)));
+    const auto runner = CreateGoldenRunner(config, std::move(options));
+    ASSERT_THAT(runner, IsOk());
+    ASSERT_THAT((*runner)->Train(), IsOk());
+    EXPECT_EQ(trace, c["log"]);
+    EXPECT_EQ((*runner)->stop_reason(), "test");
+  }
+}
+
+TEST(CallsTest, DefaultAndCustomHooksStandInMmenginesOrder) {
+  const Json golden = ReadGolden("calls");
+  const auto env = std::make_unique<io::MemEnv>();
+  const FakeClock clock;
+  MemoryRunLog log;
+  std::vector<std::string> trace;
+  RunnerOptions options;
+  options.env = env.get();
+  options.clock = &clock;
+  options.log = &log;
+  class Named : public Tracer {
+   public:
+    Named(std::string name, std::vector<std::string>* trace)
+        : Tracer(trace), name_(std::move(name)) {}
+    absl::string_view name() const override { return name_; }
+
+   private:
+    const std::string name_;
+  };
+  for (const Json& registered : golden["priority"]["registered"]) {
+    const std::string name = registered;
+    ScheduledHook hook = Schedule(std::make_unique<Named>(name, &trace));
+    // "p70" has the priority 70, "n1" is NORMAL.
+    if (name[0] == 'p') hook.priority = std::stoi(name.substr(1));
+    options.hooks.push_back(std::move(hook));
+  }
+  const auto runner = CreateGoldenRunner(
+      {{"train_cfg", {{"by_epoch", true}, {"max_epochs", 1}}}, {"n_train", 1}},
+      std::move(options));
+  ASSERT_THAT(runner, IsOk());
+
+  const std::vector<std::pair<std::string, std::string>> names = {
+      {"RuntimeInfoHook", "runtime_info"},
+      {"IterTimerHook", "iter_timer"},
+      {"DistSamplerSeedHook", "dist_sampler_seed"},
+      {"LoggerHook", "logger"},
+      {"ParamSchedulerHook", "param_scheduler"},
+      {"CheckpointHook", "checkpoint"}};
+  std::vector<std::string> expected;
+  for (const Json& entry : golden["priority"]["full_order"]) {
+    std::string name = entry;
+    for (const auto& [theirs, ours] : names) {
+      if (name == theirs) name = ours;
+    }
+    if (name.rfind("Trace", 0) == 0) name = name.substr(5);
+    expected.push_back(name);
+  }
+  EXPECT_EQ((*runner)->HookNames(), expected);
+}
+
+}  // namespace
+}  // namespace grapnel

@@ -1,0 +1,410 @@
+#include "grapnel/tools/command_line.h"
+
+#include <cmath>
+#include <cstring>
+#include <utility>
+#include <variant>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/base/suggestion.h"
+#include "grapnel/io/checkpoint.h"
+#include "grapnel/io/env.h"
+#include "grapnel/loggers/number_format.h"
+#include "grapnel/runner/config_file.h"
+#include "grapnel/runner/runner.h"
+
+namespace grapnel {
+
+const char kHelp[] =
+    R"(grapnel trains LibTorch models from a configuration.
+
+  grapnel train CONFIG     train, and validate as configured
+  grapnel test CONFIG      evaluate a checkpoint: one line of JSON on stdout
+  grapnel export CONFIG    write a checkpoint's model (TorchScript) to --output
+  grapnel config CONFIG    print the configuration as it would be used
+
+  --work-dir DIR           where checkpoints and logs go
+  --resume[=PATH]          go on from PATH, or from the newest in the work dir
+  --load-from PATH         start from (test, export) a checkpoint's weights
+  --cfg-options A.B=V ...  set fields of the configuration
+  --seed N                 of weights, order, augmentation and dropout
+  --threads N              of LibTorch's operators
+  --help, --version
+
+CONFIG is a grapnel.runner.v1.RunnerConfig in a .textproto, .json or .pb file.
+The first SIGINT or SIGTERM saves and stops, a second one stops at once.
+
+Exit codes: 0 done, 1 the run failed, 2 bad command line, configuration, data
+files or work dir, 3 unreadable sample, 4 bad checkpoint, 128 + N signal N.
+)";
+
+namespace {
+
+using runner::v1::RunnerConfig;
+using Verb = CommandLine::Verb;
+
+constexpr int kMaxThreads = 4096;
+
+struct VerbName {
+  const char* name;
+  Verb verb;
+};
+
+constexpr VerbName kVerbs[] = {{"train", Verb::kTrain},
+                               {"test", Verb::kTest},
+                               {"export", Verb::kExport},
+                               {"config", Verb::kConfig}};
+
+absl::Status SetPath(absl::string_view value,
+                     std::optional<std::string>* path) {
+  if (value.empty()) return absl::InvalidArgumentError("is empty");
+  *path = std::string(value);
+  return absl::OkStatus();
+}
+
+absl::Status SetWorkDir(absl::string_view value, CommandLine* command) {
+  return SetPath(value, &command->work_dir);
+}
+
+absl::Status SetLoadFrom(absl::string_view value, CommandLine* command) {
+  if (command->load_from.has_value()) {
+    return absl::InvalidArgumentError(
+        "--load-from and --resume=PATH name two checkpoints");
+  }
+  return SetPath(value, &command->load_from);
+}
+
+absl::Status SetResume(absl::string_view value, CommandLine* command) {
+  command->resume = value != "false";
+  if (value == "true" || value == "false" || value == "auto") {
+    return absl::OkStatus();
+  }
+  return SetLoadFrom(value, command);
+}
+
+absl::Status SetOutput(absl::string_view value, CommandLine* command) {
+  return SetPath(value, &command->output);
+}
+
+absl::Status AddCfgOption(absl::string_view value, CommandLine* command) {
+  command->cfg_options.emplace_back(value);
+  return absl::OkStatus();
+}
+
+absl::Status SetSeed(absl::string_view value, CommandLine* command) {
+  int64_t seed;
+  if (!absl::SimpleAtoi(value, &seed) || seed < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("must be an integer >= 0, is \"", value, "\""));
+  }
+  command->seed = seed;
+  return absl::OkStatus();
+}
+
+absl::Status SetThreads(absl::string_view value, CommandLine* command) {
+  int threads;
+  if (!absl::SimpleAtoi(value, &threads) || threads < 1 ||
+      threads > kMaxThreads) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "must be an integer in 1..", kMaxThreads, ", is \"", value, "\""));
+  }
+  command->threads = threads;
+  return absl::OkStatus();
+}
+
+absl::Status SetHelp(absl::string_view, CommandLine* command) {
+  command->verb = Verb::kHelp;
+  return absl::OkStatus();
+}
+
+absl::Status SetVersion(absl::string_view, CommandLine* command) {
+  command->verb = Verb::kVersion;
+  return absl::OkStatus();
+}
+
+enum class Value {
+  kNone,      // --help
+  kOptional,  // --resume, --resume=PATH
+  kOne,       // --seed 1, --seed=1
+  kMany,      // --cfg-options a=1 b=2
+};
+
+struct Flag {
+  const char* name;
+  Value value;
+  absl::Status (*set)(absl::string_view value, CommandLine* command);
+  const char* value_if_none = "";
+};
+
+constexpr Flag kFlags[] = {
+    {"cfg-options", Value::kMany, AddCfgOption},
+    {"help", Value::kNone, SetHelp},
+    {"load-from", Value::kOne, SetLoadFrom},
+    {"output", Value::kOne, SetOutput},
+    {"resume", Value::kOptional, SetResume, "auto"},
+    {"seed", Value::kOne, SetSeed},
+    {"threads", Value::kOne, SetThreads},
+    {"version", Value::kNone, SetVersion},
+    {"work-dir", Value::kOne, SetWorkDir},
+};
+
+absl::StatusOr<const Flag*> FindFlag(absl::string_view typed) {
+  const std::string name = absl::StrReplaceAll(typed, {{"_", "-"}});
+  std::vector<std::string> names;
+  for (const Flag& flag : kFlags) {
+    if (name == flag.name) return &flag;
+    names.push_back(flag.name);
+  }
+  const std::string closest = ClosestName(name, names);
+  return absl::InvalidArgumentError(absl::StrCat(
+      "unknown flag --", typed,
+      closest.empty() ? "" : absl::StrCat("; did you mean --", closest, "?")));
+}
+
+absl::StatusOr<Verb> FindVerb(const std::string& typed) {
+  std::vector<std::string> names;
+  for (const VerbName& verb : kVerbs) {
+    if (typed == verb.name) return verb.verb;
+    names.push_back(verb.name);
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "unknown command \"", typed, "\"", DidYouMean(typed, names)));
+}
+
+bool IsFlag(absl::string_view arg) {
+  return absl::StartsWith(arg, "--") || arg == "-h";
+}
+
+// Reads the arguments one after another.
+class Reader {
+ public:
+  explicit Reader(const std::vector<std::string>& args) : args_(args) {}
+
+  absl::StatusOr<CommandLine> Read() {
+    while (next_ < args_.size()) {
+      const std::string& arg = args_[next_++];
+      if (IsFlag(arg)) {
+        GRAPNEL_RETURN_IF_ERROR(ReadFlag(arg));
+        // Whatever else there is: the one who asks for help needs it.
+        if (command_.verb == Verb::kVersion || help_) return command_;
+      } else if (arg.size() > 1 && arg[0] == '-') {
+        return absl::InvalidArgumentError(
+            absl::StrCat("unknown flag ", arg, "; flags start with --"));
+      } else {
+        positional_.push_back(arg);
+      }
+    }
+    return Finish();
+  }
+
+ private:
+  absl::Status ReadFlag(absl::string_view arg) {
+    if (arg == "-h") arg = "--help";
+    absl::string_view name = absl::StripPrefix(arg, "--");
+    std::optional<absl::string_view> value;
+    const size_t equals = name.find('=');
+    if (equals != absl::string_view::npos) {
+      value = name.substr(equals + 1);
+      name = name.substr(0, equals);
+    }
+    GRAPNEL_ASSIGN_OR_RETURN(const Flag* const flag, FindFlag(name));
+    const std::string shown = absl::StrCat("--", flag->name);
+    if (flag->value == Value::kMany) return ReadMany(*flag, value);
+    for (const Flag* seen : seen_) {
+      if (seen == flag) {
+        return absl::InvalidArgumentError(absl::StrCat(shown, ": given twice"));
+      }
+    }
+    seen_.push_back(flag);
+    if (flag->value == Value::kNone && value.has_value()) {
+      return absl::InvalidArgumentError(absl::StrCat(shown, " takes no value"));
+    }
+    if (flag->value == Value::kNone) {
+      help_ = true;
+    } else if (flag->value == Value::kOptional && !value.has_value()) {
+      // MMEngine's "--resume auto"; anything else behind it stands for itself.
+      if (next_ < args_.size() && args_[next_] == flag->value_if_none) ++next_;
+      value = flag->value_if_none;
+    } else if (!value.has_value()) {
+      if (next_ == args_.size() || IsFlag(args_[next_])) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(shown, " needs a value"));
+      }
+      value = args_[next_++];
+    }
+    return WithContext(flag->set(value.value_or(""), &command_), shown);
+  }
+
+  // Takes what has the form of a value: CONFIG may follow.
+  absl::Status ReadMany(const Flag& flag,
+                        std::optional<absl::string_view> value) {
+    int count = 0;
+    if (value.has_value()) {
+      GRAPNEL_RETURN_IF_ERROR(flag.set(*value, &command_));
+      ++count;
+    }
+    while (next_ < args_.size() && !IsFlag(args_[next_]) &&
+           absl::StrContains(args_[next_], "=")) {
+      GRAPNEL_RETURN_IF_ERROR(flag.set(args_[next_++], &command_));
+      ++count;
+    }
+    if (count > 0) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--", flag.name, " needs at least one path.to.field=value"));
+  }
+
+  absl::StatusOr<CommandLine> Finish() {
+    if (positional_.empty()) {
+      return absl::InvalidArgumentError(
+          "no command: train, test, export or config; see grapnel --help");
+    }
+    GRAPNEL_ASSIGN_OR_RETURN(command_.verb, FindVerb(positional_[0]));
+    if (positional_.size() < 2) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "no configuration: grapnel ", positional_[0], " CONFIG"));
+    }
+    if (positional_.size() > 2) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "unexpected argument \"", positional_[2], "\"",
+          command_.resume.has_value() && !command_.load_from.has_value()
+              ? "; a checkpoint to go on from is --resume=PATH"
+              : ""));
+    }
+    command_.config = positional_[1];
+    if ((command_.verb == Verb::kExport) != command_.output.has_value()) {
+      return absl::InvalidArgumentError(command_.output.has_value()
+                                            ? "--output is for export alone"
+                                            : "export needs --output FILE");
+    }
+    return command_;
+  }
+
+  const std::vector<std::string>& args_;
+  size_t next_ = 0;
+  std::vector<std::string> positional_;
+  std::vector<const Flag*> seen_;
+  bool help_ = false;
+  CommandLine command_;
+};
+
+// Which checkpoint is evaluated or exported.
+absl::Status ChooseCheckpoint(const CommandLine& command, io::Env& env,
+                              RunnerConfig* config) {
+  if (command.load_from.has_value()) return absl::OkStatus();
+  const std::string work_dir =
+      io::JoinPath(io::Dirname(command.config), config->work_dir());
+  absl::Status status = absl::NotFoundError("");
+  if (env.IsDirectory(work_dir)) {
+    status = io::FindLatestCheckpoint(env, work_dir, nullptr).status();
+  }
+  if (status.ok()) {
+    config->clear_load_from();
+    config->set_resume(true);
+    return absl::OkStatus();
+  }
+  if (!absl::IsNotFound(status)) return WithContext(status, "work_dir");
+  if (!config->load_from().empty() && !command.resume.value_or(false)) {
+    return absl::OkStatus();
+  }
+  return absl::NotFoundError(
+      absl::StrCat("there is no checkpoint in ", work_dir,
+                   ": train first, or name one with --load-from"));
+}
+
+// A JSON string.
+std::string Quoted(absl::string_view text) {
+  std::string quoted = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') {
+      quoted += {'\\', c};
+    } else if (static_cast<unsigned char>(c) < 0x20) {
+      absl::StrAppendFormat(&quoted, "\\u%04x", c);
+    } else {
+      quoted.push_back(c);
+    }
+  }
+  return quoted + "\"";
+}
+
+}  // namespace
+
+absl::StatusOr<CommandLine> ParseCommandLine(
+    const std::vector<std::string>& args) {
+  return Reader(args).Read();
+}
+
+absl::StatusOr<RunnerConfig> ResolveConfig(const CommandLine& command,
+                                           io::Env& env,
+                                           absl::string_view current_dir) {
+  GRAPNEL_ASSIGN_OR_RETURN(RunnerConfig config,
+                           LoadRunnerConfig(env, command.config));
+  for (const std::string& assignment : command.cfg_options) {
+    GRAPNEL_RETURN_IF_ERROR(WithContext(
+        ApplyOverride(assignment, current_dir, &config), "--cfg-options"));
+  }
+  if (command.seed.has_value()) {
+    config.mutable_randomness()->set_seed(*command.seed);
+  }
+  if (command.load_from.has_value()) {
+    config.set_load_from(io::JoinPath(current_dir, *command.load_from));
+  }
+  if (command.resume.has_value()) config.set_resume(*command.resume);
+  if (command.work_dir.has_value()) {
+    config.set_work_dir(io::JoinPath(current_dir, *command.work_dir));
+  } else if (config.work_dir().empty()) {
+    config.set_work_dir(io::JoinPath(io::JoinPath(current_dir, "work_dirs"),
+                                     ConfigName(command.config)));
+  }
+  if (command.verb == Verb::kTest || command.verb == Verb::kExport) {
+    GRAPNEL_RETURN_IF_ERROR(ChooseCheckpoint(command, env, &config));
+  }
+  return config;
+}
+
+ExitCode ExitCodeAtStart(const absl::Status& status) {
+  if (status.ok()) return kDone;
+  if (absl::IsInternal(status)) return kRunFailed;
+  const bool of_checkpoint =
+      absl::StartsWith(status.message(), "load_from: ") ||
+      absl::StartsWith(status.message(), "resume: ");
+  if (of_checkpoint && !absl::IsNotFound(status)) return kBadCheckpoint;
+  return kBadInput;
+}
+
+ExitCode ExitCodeOfRun(const absl::Status& status) {
+  if (status.ok()) return kDone;
+  switch (OriginOf(status)) {
+    case ErrorOrigin::kRequest:
+      return kBadInput;
+    case ErrorOrigin::kData:
+      return kBadData;
+    case ErrorOrigin::kCheckpoint:
+      return kBadCheckpoint;
+    case ErrorOrigin::kOther:
+      break;
+  }
+  return kRunFailed;
+}
+
+std::string MetricsToJson(const Metrics& metrics) {
+  std::string json = "{";
+  for (const auto& [name, value] : metrics) {
+    absl::StrAppend(&json, json.size() > 1 ? ", " : "", Quoted(name), ": ");
+    if (const auto* integer = std::get_if<int64_t>(&value)) {
+      absl::StrAppend(&json, *integer);
+    } else if (const auto* number = std::get_if<double>(&value)) {
+      json += std::isfinite(*number) ? PythonRepr(*number) : "null";
+    } else {
+      json += Quoted(std::get<std::string>(value));
+    }
+  }
+  return json + "}";
+}
+
+}  // namespace grapnel

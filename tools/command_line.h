@@ -1,0 +1,77 @@
+// What the grapnel command was asked to do.
+
+#ifndef GRAPNEL_TOOLS_COMMAND_LINE_H_
+#define GRAPNEL_TOOLS_COMMAND_LINE_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "grapnel/models/metric.h"
+#include "grapnel/runner/runner_config.pb.h"
+
+namespace grapnel {
+
+namespace io {
+class Env;
+}  // namespace io
+
+// Fits a terminal of 24 lines by 80 columns.
+extern const char kHelp[];
+
+// What a process that ran a command returns. A signal's is 128 and its number.
+enum ExitCode : int {
+  kDone = 0,  // Also: stopped by a hook, as configured.
+  kRunFailed = 1,
+  kBadInput = 2,  // Command line, configuration, data files or work dir.
+  kBadData = 3,   // A sample could not be read while the run was going on.
+  kBadCheckpoint = 4,
+};
+
+struct CommandLine {
+  enum class Verb { kTrain, kTest, kExport, kConfig, kHelp, kVersion };
+
+  Verb verb = Verb::kHelp;
+  std::string config;  // Path. Set for train, test, export and config.
+  std::optional<std::string> work_dir;
+  std::optional<bool> resume;
+  std::optional<std::string> load_from;  // Of --load-from, or of --resume=PATH.
+  std::vector<std::string> cfg_options;  // In their order.
+  std::optional<std::string> output;     // Set for export, and only there.
+  std::optional<int64_t> seed;
+  std::optional<int> threads;
+};
+
+// Reads the arguments that follow the program's name. Flags may stand anywhere,
+// with dashes or underscores, and with "=" or a space before their value.
+// kInvalidArgument names the argument.
+absl::StatusOr<CommandLine> ParseCommandLine(
+    const std::vector<std::string>& args);
+
+// The configuration that `command` means: its file, then --cfg-options, then
+// the other flags. Paths on the command line, and the default work_dir, start
+// at `current_dir` and come out absolute if that is; those in the file are left
+// relative to it. For test and export, says which checkpoint is meant: the one
+// that was named, else the newest in work_dir, else the file's load_from; it's
+// kNotFound if there is none.
+absl::StatusOr<runner::v1::RunnerConfig> ResolveConfig(
+    const CommandLine& command, io::Env& env, absl::string_view current_dir);
+
+// For an error of ParseCommandLine, ResolveConfig or Runner::Create, when
+// nothing was trained yet.
+ExitCode ExitCodeAtStart(const absl::Status& status);
+
+// For an error of a Runner's Train, Test or Export.
+ExitCode ExitCodeOfRun(const absl::Status& status);
+
+// One JSON object in one line; numbers with full precision, NaN and infinities
+// as null.
+std::string MetricsToJson(const Metrics& metrics);
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_TOOLS_COMMAND_LINE_H_

@@ -1,0 +1,339 @@
+#include "grapnel/tools/command_line.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
+#include "google/protobuf/text_format.h"
+#include "google/protobuf/util/message_differencer.h"
+#include "grapnel/base/status_matchers.h"
+#include "grapnel/io/checkpoint.h"
+#include "grapnel/io/env.h"
+#include "grapnel/io/mem_env.h"
+#include "grapnel/models/metric.h"
+#include "grapnel/runner/config_file.h"
+#include "grapnel/runner/runner_config.pb.h"
+#include "gtest/gtest.h"
+
+namespace grapnel {
+namespace {
+
+using ::google::protobuf::TextFormat;
+using ::google::protobuf::util::MessageDifferencer;
+using runner::v1::RunnerConfig;
+using Verb = CommandLine::Verb;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::Eq;
+using ::testing::HasSubstr;
+using ::testing::Optional;
+
+CommandLine Parse(std::vector<std::string> args) {
+  absl::StatusOr<CommandLine> command = ParseCommandLine(args);
+  EXPECT_THAT(command, IsOk()) << absl::StrJoin(args, " ");
+  return command.value_or(CommandLine());
+}
+
+TEST(HelpTest, FitsAScreen) {
+  const std::vector<std::string> lines = absl::StrSplit(kHelp, '\n');
+  EXPECT_LE(lines.size(), 24u);
+  for (const std::string& line : lines) EXPECT_LE(line.size(), 79u) << line;
+}
+
+TEST(ParseCommandLineTest, ReadsEveryFlag) {
+  const CommandLine command = Parse(
+      {"train", "c.textproto", "--work-dir", "w", "--resume", "--load-from=l",
+       "--cfg-options", "a.b=1", "c=[2,3]", "--seed", "7", "--threads=2"});
+  EXPECT_EQ(command.verb, Verb::kTrain);
+  EXPECT_EQ(command.config, "c.textproto");
+  EXPECT_THAT(command.work_dir, Optional(Eq("w")));
+  EXPECT_THAT(command.resume, Optional(true));
+  EXPECT_THAT(command.load_from, Optional(Eq("l")));
+  EXPECT_THAT(command.cfg_options, ElementsAre("a.b=1", "c=[2,3]"));
+  EXPECT_THAT(command.seed, Optional(7));
+  EXPECT_THAT(command.threads, Optional(2));
+}
+
+TEST(ParseCommandLineTest, UnsetFlagsStayUnset) {
+  const CommandLine command = Parse({"config", "c.json"});
+  EXPECT_EQ(command.verb, Verb::kConfig);
+  EXPECT_FALSE(command.work_dir || command.resume || command.load_from ||
+               command.seed || command.threads);
+  EXPECT_TRUE(command.cfg_options.empty());
+}
+
+TEST(ParseCommandLineTest, FlagsStandAnywhereWithDashesOrUnderscores) {
+  const CommandLine command =
+      Parse({"--work_dir=w", "test", "--load_from", "l", "c.pb"});
+  EXPECT_EQ(command.verb, Verb::kTest);
+  EXPECT_EQ(command.config, "c.pb");
+  EXPECT_THAT(command.work_dir, Optional(Eq("w")));
+  EXPECT_THAT(command.load_from, Optional(Eq("l")));
+}
+
+TEST(ParseCommandLineTest, CfgOptionsGatherAndLeaveTheConfigAlone) {
+  const CommandLine command =
+      Parse({"train", "--cfg-options", "a=1", "b=x y", "c.textproto",
+             "--cfg-options=c=--d", "--seed=1"});
+  EXPECT_EQ(command.config, "c.textproto");
+  EXPECT_THAT(command.cfg_options, ElementsAre("a=1", "b=x y", "c=--d"));
+}
+
+struct ResumeCase {
+  const char* name;
+  std::vector<std::string> args;
+  bool resume;
+  const char* load_from;  // Null: unset.
+};
+
+class ResumeTest : public testing::TestWithParam<ResumeCase> {};
+
+TEST_P(ResumeTest, Reads) {
+  std::vector<std::string> args = {"train"};
+  args.insert(args.end(), GetParam().args.begin(), GetParam().args.end());
+  args.push_back("c.textproto");
+  const CommandLine command = Parse(args);
+  EXPECT_EQ(command.config, "c.textproto");
+  EXPECT_THAT(command.resume, Optional(GetParam().resume));
+  EXPECT_EQ(command.load_from.has_value(), GetParam().load_from != nullptr);
+  EXPECT_EQ(command.load_from.value_or(""),
+            GetParam().load_from == nullptr ? "" : GetParam().load_from);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, ResumeTest,
+    testing::ValuesIn(std::vector<ResumeCase>{
+        {"Bare", {"--resume"}, true, nullptr},
+        {"Auto", {"--resume", "auto"}, true, nullptr},
+        {"EqualsAuto", {"--resume=auto"}, true, nullptr},
+        {"True", {"--resume=true"}, true, nullptr},
+        {"False", {"--resume=false"}, false, nullptr},
+        {"Path", {"--resume=w/epoch_2"}, true, "w/epoch_2"},
+        {"LoadFrom", {"--load-from", "p", "--resume"}, true, "p"},
+    }),
+    [](const auto& info) { return info.param.name; });
+
+TEST(ParseCommandLineTest, HelpAndVersionNeedNothingElse) {
+  EXPECT_EQ(Parse({"--help"}).verb, Verb::kHelp);
+  EXPECT_EQ(Parse({"-h"}).verb, Verb::kHelp);
+  EXPECT_EQ(Parse({"train", "--help"}).verb, Verb::kHelp);
+  EXPECT_EQ(Parse({"--version"}).verb, Verb::kVersion);
+}
+
+struct BadArgs {
+  const char* name;
+  std::vector<std::string> args;
+  const char* message;  // All of it.
+};
+
+class BadArgsTest : public testing::TestWithParam<BadArgs> {};
+
+TEST_P(BadArgsTest, AreRefused) {
+  EXPECT_THAT(
+      ParseCommandLine(GetParam().args),
+      StatusIs(absl::StatusCode::kInvalidArgument, Eq(GetParam().message)));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, BadArgsTest,
+    testing::ValuesIn(std::vector<BadArgs>{
+        {"Nothing",
+         {},
+         "no command: train, test, export or config; see grapnel --help"},
+        {"NoConfig", {"train"}, "no configuration: grapnel train CONFIG"},
+        {"UnknownVerb",
+         {"trian", "c"},
+         "unknown command \"trian\"; did you mean \"train\"?"},
+        {"ConfigForVerb", {"c.textproto"}, "unknown command \"c.textproto\""},
+        {"UnknownFlag",
+         {"train", "c", "--workdir", "w"},
+         "unknown flag --workdir; did you mean --work-dir?"},
+        {"UnknownFlagWithValue",
+         {"train", "c", "--sed=1"},
+         "unknown flag --sed; did you mean --seed?"},
+        {"UnlikelyFlag", {"train", "c", "--xyzzy"}, "unknown flag --xyzzy"},
+        {"ShortFlag",
+         {"train", "c", "-w"},
+         "unknown flag -w; flags start with --"},
+        {"MissingValue", {"train", "c", "--seed"}, "--seed needs a value"},
+        {"FlagForValue",
+         {"train", "c", "--work-dir", "--resume"},
+         "--work-dir needs a value"},
+        {"EmptyValue", {"train", "c", "--work-dir="}, "--work-dir: is empty"},
+        {"EmptyResume", {"train", "c", "--resume="}, "--resume: is empty"},
+        {"ValueForHelp", {"--help=1"}, "--help takes no value"},
+        {"NegativeSeed",
+         {"train", "c", "--seed", "-1"},
+         "--seed: must be an integer >= 0, is \"-1\""},
+        {"WordForSeed",
+         {"train", "c", "--seed=one"},
+         "--seed: must be an integer >= 0, is \"one\""},
+        {"NoThreads",
+         {"train", "c", "--threads=0"},
+         "--threads: must be an integer in 1..4096, is \"0\""},
+        {"TooManyThreads",
+         {"train", "c", "--threads=99999999999"},
+         "--threads: must be an integer in 1..4096, is \"99999999999\""},
+        {"Twice",
+         {"train", "c", "--seed=1", "--seed=2"},
+         "--seed: given twice"},
+        {"NoCfgOption",
+         {"train", "--cfg-options", "c"},
+         "--cfg-options needs at least one path.to.field=value"},
+        {"ExtraArgument", {"train", "c", "d"}, "unexpected argument \"d\""},
+        {"ResumeWithASpace",
+         {"train", "--resume", "w/epoch_2", "c"},
+         "unexpected argument \"c\"; a checkpoint to go on from is "
+         "--resume=PATH"},
+        {"TwoCheckpoints",
+         {"train", "c", "--load-from=a", "--resume=b"},
+         "--resume: --load-from and --resume=PATH name two checkpoints"},
+    }),
+    [](const auto& info) { return info.param.name; });
+
+// -------------------------------------------------------------- ResolveConfig
+
+class ResolveConfigTest : public testing::Test {
+ protected:
+  // Resolves for a user in /home whose file is /home/p/net.textproto.
+  absl::StatusOr<RunnerConfig> Resolve(std::vector<std::string> args,
+                                       const std::string& file) {
+    EXPECT_THAT(env_.CreateDir("/home/p"), IsOk());
+    EXPECT_THAT(io::WriteFileAtomically(env_, "/home/p/net.textproto", file),
+                IsOk());
+    args.insert(args.begin() + 1, "/home/p/net.textproto");
+    return ResolveConfig(Parse(args), env_, "/home");
+  }
+
+  void ExpectResolves(std::vector<std::string> args, const std::string& file,
+                      const std::string& expected_text) {
+    RunnerConfig expected;
+    ASSERT_TRUE(TextFormat::ParseFromString(expected_text, &expected));
+    absl::StatusOr<RunnerConfig> config = Resolve(args, file);
+    ASSERT_THAT(config, IsOk());
+    EXPECT_TRUE(MessageDifferencer::Equals(*config, expected))
+        << config->ShortDebugString() << "\nis not\n"
+        << expected.ShortDebugString();
+  }
+
+  void WriteCheckpointTo(const std::string& dir) {
+    io::CheckpointContents contents;
+    contents.blobs.emplace_back("state", "x");
+    const std::string parent = io::Dirname(dir);
+    const std::string name = io::Basename(dir);
+    ASSERT_THAT(env_.CreateDir(parent), IsOk());
+    ASSERT_THAT(io::WriteCheckpoint(env_, parent, name, contents), IsOk());
+    ASSERT_THAT(io::WriteLastCheckpoint(env_, parent, dir), IsOk());
+  }
+
+  io::MemEnv env_;
+};
+
+TEST_F(ResolveConfigTest, DefaultWorkDirIsInTheUsersFolder) {
+  ExpectResolves({"train"}, "log_level: 'INFO'",
+                 "log_level: 'INFO' work_dir: '/home/work_dirs/net'");
+}
+
+TEST_F(ResolveConfigTest, PathsOfTheFileStayRelativeToIt) {
+  ExpectResolves({"train"}, "work_dir: 'w' load_from: 'l'",
+                 "work_dir: 'w' load_from: 'l'");
+}
+
+TEST_F(ResolveConfigTest, PathsOfTheCommandLineStartInTheUsersFolder) {
+  ExpectResolves({"train", "--work-dir=x", "--load-from=y"},
+                 "work_dir: 'w' load_from: 'l'",
+                 "work_dir: '/home/x' load_from: '/home/y'");
+  ExpectResolves({"train", "--cfg-options", "work_dir=x"}, "work_dir: 'w'",
+                 "work_dir: '/home/x'");
+  ExpectResolves({"train", "--resume=/abs/epoch_1"}, "work_dir: 'w'",
+                 "work_dir: 'w' resume: true load_from: '/abs/epoch_1'");
+}
+
+TEST_F(ResolveConfigTest, FlagsWinOverCfgOptionsOverTheFile) {
+  ExpectResolves({"train", "--cfg-options", "randomness.seed=2", "--seed=3"},
+                 "work_dir: 'w' randomness { seed: 1 deterministic: true }",
+                 "work_dir: 'w' randomness { seed: 3 deterministic: true }");
+  ExpectResolves(
+      {"train", "--cfg-options", "randomness.seed=2", "randomness.seed=4"},
+      "work_dir: 'w' randomness { seed: 1 }",
+      "work_dir: 'w' randomness { seed: 4 }");
+  ExpectResolves({"train", "--resume=false"}, "work_dir: 'w' resume: true",
+                 "work_dir: 'w' resume: false");
+}
+
+TEST_F(ResolveConfigTest, NamesTheFlagOfABadOverride) {
+  EXPECT_THAT(
+      Resolve({"train", "--cfg-options", "train_cfg.max_epoch=3"},
+              "work_dir: 'w'"),
+      StatusIs(absl::StatusCode::kInvalidArgument,
+               "--cfg-options: train_cfg.max_epoch: no field \"max_epoch\" in "
+               "TrainConfig; did you mean \"max_epochs\"?"));
+}
+
+TEST_F(ResolveConfigTest, TestTakesTheNewestCheckpointOfTheWorkDir) {
+  WriteCheckpointTo("/home/p/w/epoch_3");
+  ExpectResolves({"test"}, "work_dir: 'w' load_from: 'pretrained'",
+                 "work_dir: 'w' resume: true");
+}
+
+TEST_F(ResolveConfigTest, TestTakesTheNamedCheckpoint) {
+  WriteCheckpointTo("/home/p/w/epoch_3");
+  ExpectResolves({"test", "--load-from", "other"}, "work_dir: 'w'",
+                 "work_dir: 'w' load_from: '/home/other'");
+}
+
+TEST_F(ResolveConfigTest, TestFallsBackToTheCheckpointOfTheFile) {
+  ExpectResolves({"test"}, "work_dir: 'w' load_from: 'pretrained'",
+                 "work_dir: 'w' load_from: 'pretrained'");
+}
+
+TEST_F(ResolveConfigTest, TestWithoutACheckpointIsRefused) {
+  EXPECT_THAT(
+      Resolve({"test"}, "work_dir: 'w'"),
+      StatusIs(absl::StatusCode::kNotFound,
+               AllOf(HasSubstr("/home/p/w"), HasSubstr("--load-from"))));
+  EXPECT_THAT(
+      Resolve({"test", "--resume"}, "work_dir: 'w' load_from: 'pretrained'"),
+      StatusIs(absl::StatusCode::kNotFound, HasSubstr("/home/p/w")));
+}
+
+// ----------------------------------------------------------------------
+// results
+
+TEST(ExitCodeTest, DependsOnWhatIsWrong) {
+  EXPECT_EQ(ExitCodeAtStart(absl::OkStatus()), kDone);
+  EXPECT_EQ(ExitCodeAtStart(absl::InvalidArgumentError("lr: ...")), kBadInput);
+  EXPECT_EQ(ExitCodeAtStart(absl::NotFoundError("x.textproto")), kBadInput);
+  EXPECT_EQ(ExitCodeAtStart(absl::PermissionDeniedError("work_dir: ...")),
+            kBadInput);
+  EXPECT_EQ(ExitCodeAtStart(absl::DataLossError("train_dataloader: ...")),
+            kBadInput);
+  EXPECT_EQ(ExitCodeAtStart(absl::NotFoundError("load_from: ...")), kBadInput);
+  EXPECT_EQ(ExitCodeAtStart(absl::DataLossError("load_from: ...")),
+            kBadCheckpoint);
+  EXPECT_EQ(ExitCodeAtStart(absl::UnimplementedError("resume: ...")),
+            kBadCheckpoint);
+  EXPECT_EQ(ExitCodeAtStart(absl::InternalError("...")), kRunFailed);
+}
+
+TEST(MetricsToJsonTest, IsOneLineOfStrictJson) {
+  EXPECT_EQ(MetricsToJson({}), "{}");
+  EXPECT_EQ(MetricsToJson({{"accuracy/top1", 96.25},
+                           {"count", int64_t{360}},
+                           {"loss", 1.0},
+                           {"nan", std::nan("")},
+                           {"inf", -std::numeric_limits<double>::infinity()},
+                           {"t\"\\\n", std::string("caf\xc3\xa9")}}),
+            "{\"accuracy/top1\": 96.25, \"count\": 360, \"loss\": 1.0, "
+            "\"nan\": null, \"inf\": null, "
+            "\"t\\\"\\\\\\u000a\": \"caf\xc3\xa9\"}");
+}
+
+}  // namespace
+}  // namespace grapnel

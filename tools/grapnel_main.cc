@@ -1,0 +1,164 @@
+// The grapnel command.
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ATen/Parallel.h"
+#include "ATen/Version.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "google/protobuf/message.h"
+#include "grapnel/base/log.h"
+#include "grapnel/io/env.h"
+#include "grapnel/runner/config_file.h"
+#include "grapnel/runner/runner.h"
+#include "grapnel/runner/version.h"
+#include "grapnel/tools/command_line.h"
+
+namespace grapnel {
+namespace {
+
+using Verb = CommandLine::Verb;
+
+// The signal that asked the run to stop; 0 if none did.
+std::atomic<int> interrupt{0};
+static_assert(std::atomic<int>::is_always_lock_free, "for a signal handler");
+
+void OnSignal(int signal) {
+  if (interrupt.exchange(signal) != 0) _exit(128 + signal);
+}
+
+// A signal that whoever started us has us ignore, as nohup does, stays ignored.
+void HandleSignal(int signal) {
+  struct sigaction action;
+  if (sigaction(signal, nullptr, &action) == 0 &&
+      action.sa_handler == SIG_IGN) {
+    return;
+  }
+  memset(&action, 0, sizeof(action));
+  action.sa_handler = OnSignal;
+  action.sa_flags = SA_RESTART;
+  sigemptyset(&action.sa_mask);
+  sigaction(signal, &action, nullptr);
+}
+
+int Report(const absl::Status& status, int exit_code) {
+  std::cerr << "grapnel: " << status.message() << std::endl;
+  return exit_code;
+}
+
+absl::StatusOr<std::string> CurrentDir() {
+  std::unique_ptr<char, decltype(&free)> dir(getcwd(nullptr, 0), &free);
+  if (dir == nullptr) {
+    return absl::ErrnoToStatus(errno, "the current directory");
+  }
+  return std::string(dir.get());
+}
+
+std::string Version() {
+  // 3021012 is 3.21.12.
+  constexpr int kProtobuf = GOOGLE_PROTOBUF_VERSION;
+  return absl::StrCat("grapnel ", kGrapnelVersion, " (LibTorch ",
+                      kLibTorchVersion, ", protobuf ", kProtobuf / 1000000, ".",
+                      kProtobuf / 1000 % 1000, ".", kProtobuf % 1000, ", ",
+                      at::get_cpu_capability(), ")");
+}
+
+int Train(Runner& runner) {
+  const absl::Status status = runner.Train();
+  if (status.ok()) return kDone;
+  const int signal = interrupt.load();
+  if (absl::IsCancelled(status) && signal != 0) {
+    std::cerr << "grapnel: stopped by signal " << signal << " ("
+              << strsignal(signal) << "); --resume goes on" << std::endl;
+    return 128 + signal;
+  }
+  // The run's log has said why.
+  return ExitCodeOfRun(status);
+}
+
+int Test(Runner& runner) {
+  const absl::StatusOr<Metrics> metrics = runner.Test();
+  if (metrics.ok()) {
+    std::cout << MetricsToJson(*metrics) << std::endl;
+    return std::cout.good() ? kDone : kRunFailed;
+  }
+  return ExitCodeOfRun(metrics.status());
+}
+
+int Main(const std::vector<std::string>& args) {
+  // Under `bazel run` the paths that a user types start where the user is.
+  const char* const user_dir = getenv("BUILD_WORKING_DIRECTORY");
+  if (user_dir != nullptr && chdir(user_dir) != 0) {
+    return Report(absl::ErrnoToStatus(errno, user_dir), kBadInput);
+  }
+  const absl::StatusOr<CommandLine> command = ParseCommandLine(args);
+  if (!command.ok()) return Report(command.status(), kBadInput);
+  if (command->verb == Verb::kHelp) {
+    std::cout << kHelp << std::flush;
+    return std::cout.good() ? kDone : kRunFailed;
+  }
+  if (command->verb == Verb::kVersion) {
+    std::cout << Version() << std::endl;
+    return std::cout.good() ? kDone : kRunFailed;
+  }
+  io::Env& env = io::Env::Posix();
+  const absl::StatusOr<std::string> current_dir = CurrentDir();
+  if (!current_dir.ok()) return Report(current_dir.status(), kBadInput);
+  const absl::StatusOr<runner::v1::RunnerConfig> config =
+      ResolveConfig(*command, env, *current_dir);
+  if (!config.ok()) {
+    return Report(config.status(), ExitCodeAtStart(config.status()));
+  }
+  if (command->verb == Verb::kConfig) {
+    std::cout << PrintRunnerConfig(*config) << std::flush;
+    return std::cout.good() ? kDone : kRunFailed;
+  }
+
+  if (command->threads.has_value()) at::set_num_threads(*command->threads);
+  RunnerOptions options;
+  options.base_dir = io::Dirname(command->config);
+  options.config_name = ConfigName(command->config);
+  options.for_training = command->verb == Verb::kTrain;
+  options.terminal_fd = STDERR_FILENO;
+  options.env = &env;
+  options.interrupt = &interrupt;
+  // A test has nothing to save: a signal ends it as it ends any process.
+  if (options.for_training) {
+    HandleSignal(SIGINT);
+    HandleSignal(SIGTERM);
+  }
+  const absl::StatusOr<std::unique_ptr<Runner>> runner =
+      Runner::Create(*config, std::move(options));
+  if (!runner.ok()) {
+    return Report(runner.status(), ExitCodeAtStart(runner.status()));
+  }
+  switch (command->verb) {
+    case Verb::kTrain:
+      return Train(**runner);
+    case Verb::kExport:
+      return ExitCodeOfRun(
+          (*runner)->Export(io::JoinPath(*current_dir, *command->output)));
+    default:
+      return Test(**runner);
+  }
+}
+
+}  // namespace
+}  // namespace grapnel
+
+int main(int argc, char** argv) {
+  grapnel::InitLogging(argv[0]);
+  return grapnel::Main(std::vector<std::string>(argv + 1, argv + argc));
+}

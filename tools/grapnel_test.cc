@@ -1,0 +1,372 @@
+// The grapnel command as a process.
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "google/protobuf/util/message_differencer.h"
+#include "grapnel/base/status_matchers.h"
+#include "grapnel/io/env.h"
+#include "grapnel/runner/config_file.h"
+#include "gtest/gtest.h"
+
+namespace grapnel {
+namespace {
+
+using ::google::protobuf::util::MessageDifferencer;
+using ::testing::AllOf;
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+constexpr int kTimeoutSeconds = 60;
+
+std::string ReadOrEmpty(const std::string& path) {
+  return io::ReadFile(io::Env::Posix(), path).value_or("");
+}
+
+void Write(const std::string& path, absl::string_view content) {
+  ASSERT_THAT(io::WriteFileAtomically(io::Env::Posix(), path, content), IsOk());
+}
+
+// A running `grapnel`. Its output goes to files: a pipe nobody reads would stop
+// it.
+class Process {
+ public:
+  // Starts in `dir`.
+  Process(const std::string& dir, const std::vector<std::string>& args)
+      : out_(dir + "/.stdout"), err_(dir + "/.stderr") {
+    std::vector<std::string> all = {absl::StrCat(getenv("TEST_SRCDIR"), "/",
+                                                 getenv("TEST_WORKSPACE"),
+                                                 "/tools/grapnel")};
+    all.insert(all.end(), args.begin(), args.end());
+    std::vector<char*> argv;
+    for (std::string& arg : all) argv.push_back(arg.data());
+    argv.push_back(nullptr);
+    pid_ = fork();
+    if (pid_ != 0) return;
+    unsetenv("BUILD_WORKING_DIRECTORY");
+    if (chdir(dir.c_str()) != 0) _exit(97);
+    Redirect("/dev/null", O_RDONLY, STDIN_FILENO);
+    Redirect(out_, O_WRONLY | O_CREAT | O_TRUNC, STDOUT_FILENO);
+    Redirect(err_, O_WRONLY | O_CREAT | O_TRUNC, STDERR_FILENO);
+    execv(argv[0], argv.data());
+    _exit(98);
+  }
+
+  ~Process() {
+    if (pid_ > 0) {
+      kill(pid_, SIGKILL);
+      waitpid(pid_, nullptr, 0);
+    }
+  }
+
+  void Signal(int signal) { kill(pid_, signal); }
+
+  // Waits until `text` was written to stderr.
+  bool WaitForStderr(absl::string_view text) {
+    for (int i = 0; i < kTimeoutSeconds * 100; ++i) {
+      if (absl::StrContains(err(), text)) return true;
+      absl::SleepFor(absl::Milliseconds(10));
+    }
+    return false;
+  }
+
+  // Its exit code; 1000 and the signal that killed it; -1 if it doesn't end.
+  int Wait() {
+    for (int i = 0; i < kTimeoutSeconds * 100; ++i) {
+      int status = 0;
+      if (waitpid(pid_, &status, WNOHANG) == pid_) {
+        pid_ = -1;
+        return WIFEXITED(status) ? WEXITSTATUS(status)
+                                 : 1000 + WTERMSIG(status);
+      }
+      absl::SleepFor(absl::Milliseconds(10));
+    }
+    return -1;
+  }
+
+  std::string out() const { return ReadOrEmpty(out_); }
+  std::string err() const { return ReadOrEmpty(err_); }
+
+ private:
+  static void Redirect(const std::string& path, int flags, int fd) {
+    const int file = open(path.c_str(), flags, 0644);
+    if (file < 0 || dup2(file, fd) < 0) _exit(99);
+    close(file);
+  }
+
+  const std::string out_;
+  const std::string err_;
+  pid_t pid_ = -1;
+};
+
+// 16 images of 2x2 pixels in two classes that a linear layer separates.
+std::string Images() {
+  std::string bytes("\0\0\x8\x3\0\0\0\x10\0\0\0\x2\0\0\0\x2", 16);
+  for (int i = 0; i < 16; ++i) {
+    bytes += i % 2 == 0 ? std::string("\xff\xf0\0\x4", 4)
+                        : std::string("\0\x3\xff\xf8", 4);
+  }
+  return bytes;
+}
+
+std::string Labels() {
+  std::string bytes("\0\0\x8\x1\0\0\0\x10", 8);
+  for (int i = 0; i < 16; ++i) bytes.push_back(static_cast<char>(i % 2));
+  return bytes;
+}
+
+constexpr char kConfig[] = R"(
+model { sequential {
+  layers { flatten {} }
+  layers { linear { out_features: 2 } }
+  loss { cross_entropy {} }
+} }
+train_dataloader {
+  batch_size: 4
+  sampler { shuffle: true }
+  dataset { idx { images: "images" labels: "labels" num_classes: 2 } }
+}
+val_dataloader {
+  batch_size: 8
+  dataset { idx { images: "images" labels: "labels" } }
+}
+test_dataloader {
+  batch_size: 8
+  dataset { idx { images: "images" labels: "labels" } }
+}
+train_cfg { max_epochs: 3 }
+optim_wrapper { optimizer { sgd { lr: 0.5 } } }
+val_evaluator { accuracy {} }
+test_evaluator { accuracy {} }
+default_hooks { checkpoint { interval: 1 } logger { interval: 2 } }
+randomness { seed: 0 }
+)";
+
+class GrapnelTest : public testing::Test {
+ protected:
+  GrapnelTest()
+      : dir_(absl::StrCat(
+            testing::TempDir(), "/",
+            testing::UnitTest::GetInstance()->current_test_info()->name())) {
+    EXPECT_THAT(io::Env::Posix().CreateDir(dir_), IsOk());
+    EXPECT_THAT(io::Env::Posix().CreateDir(dir_ + "/data"), IsOk());
+    Write(dir_ + "/data/net.textproto", kConfig);
+    Write(dir_ + "/data/images", Images());
+    Write(dir_ + "/data/labels", Labels());
+  }
+
+  struct Result {
+    int exit_code;
+    std::string out;
+    std::string err;
+  };
+
+  Result Run(const std::vector<std::string>& args) {
+    Process process(dir_, args);
+    const int exit_code = process.Wait();
+    return {exit_code, process.out(), process.err()};
+  }
+
+  // Expects one line on stderr, nothing on stdout, and the exit code.
+  void ExpectRefused(const std::vector<std::string>& args, int exit_code,
+                     testing::Matcher<std::string> message) {
+    const Result result = Run(args);
+    EXPECT_EQ(result.exit_code, exit_code);
+    EXPECT_EQ(result.out, "");
+    EXPECT_THAT(result.err,
+                AllOf(StartsWith("grapnel: "), EndsWith("\n"), message));
+    EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1)
+        << result.err;
+  }
+
+  bool Exists(const std::string& path) {
+    return io::Env::Posix().FileExists(io::JoinPath(dir_, path));
+  }
+
+  const std::string dir_;
+};
+
+TEST_F(GrapnelTest, HelpGoesToStdout) {
+  const Result result = Run({"--help"});
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_THAT(result.out, HasSubstr("grapnel train CONFIG"));
+  EXPECT_EQ(result.err, "");
+}
+
+TEST_F(GrapnelTest, VersionNamesWhatItIsMadeOf) {
+  const Result result = Run({"--version"});
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_THAT(result.out,
+              testing::MatchesRegex("grapnel [0-9.]+ \\(LibTorch 2\\.[0-9.]+, "
+                                    "protobuf 3\\.[0-9.]+, [^)]+\\)\n"));
+  EXPECT_EQ(result.err, "");
+}
+
+TEST_F(GrapnelTest, TyposAreRefusedWithASuggestion) {
+  ExpectRefused({"train", "data/net.textproto", "--wrok-dir=x"}, 2,
+                HasSubstr("did you mean --work-dir?"));
+  ExpectRefused({"trian", "data/net.textproto"}, 2,
+                HasSubstr("did you mean \"train\"?"));
+  Write(dir_ + "/data/typo.textproto", "work_dir: 'w'\nmodle {}\n");
+  ExpectRefused({"train", "data/typo.textproto"}, 2,
+                HasSubstr("data/typo.textproto:2:1: no field \"modle\" in "
+                          "RunnerConfig; did you mean \"model\"?"));
+  ExpectRefused({"train", "data/net.textproto", "--cfg-options",
+                 "optim_wrapper.optimizer.sgd.lrr=1"},
+                2, HasSubstr("did you mean \"lr\"?"));
+  EXPECT_FALSE(Exists("work_dirs"));
+}
+
+TEST_F(GrapnelTest, BadInputIsRefusedAtTheStart) {
+  ExpectRefused({"train", "data/none.textproto"}, 2,
+                HasSubstr("data/none.textproto"));
+  ExpectRefused({"train", "data"}, 2, HasSubstr("data"));
+  ExpectRefused({"train", "data/net.textproto", "--cfg-options",
+                 "train_dataloader.dataset.idx.images=none"},
+                2, AllOf(HasSubstr("train_dataloader"), HasSubstr("none")));
+  ExpectRefused({"train", "data/net.textproto", "--cfg-options",
+                 "optim_wrapper.optimizer.sgd.lr=nan"},
+                2, HasSubstr("lr: must be finite"));
+  ExpectRefused({"test", "data/net.textproto"}, 2,
+                HasSubstr("there is no checkpoint in"));
+  ExpectRefused({"train", "data/net.textproto", "--load-from=none"}, 2,
+                HasSubstr("load_from"));
+
+  Write(dir_ + "/data/cut", Images().substr(0, 40));
+  ExpectRefused({"train", "data/net.textproto", "--cfg-options",
+                 "train_dataloader.dataset.idx.images=data/cut"},
+                2, HasSubstr("data/cut"));
+  EXPECT_FALSE(Exists("work_dirs"));
+}
+
+TEST_F(GrapnelTest, BadWorkDirIsRefusedAtTheStart) {
+  Write(dir_ + "/file", "");
+  ExpectRefused({"train", "data/net.textproto", "--work-dir=file"}, 2,
+                HasSubstr("work_dir"));
+  ExpectRefused({"train", "data/net.textproto", "--work-dir=file/below"}, 2,
+                HasSubstr("work_dir"));
+  ExpectRefused({"train", "data/net.textproto",
+                 absl::StrCat("--work-dir=", std::string(300, 'x'))},
+                2, HasSubstr("work_dir"));
+  ExpectRefused({"train", "data/net.textproto", "--work-dir=/proc/none"}, 2,
+                HasSubstr("work_dir"));
+}
+
+TEST_F(GrapnelTest, BadCheckpointHasAnExitCodeOfItsOwn) {
+  ASSERT_THAT(io::Env::Posix().CreateDir(dir_ + "/epoch_1"), IsOk());
+  Write(dir_ + "/epoch_1/manifest.pb", "not a manifest");
+  ExpectRefused({"train", "data/net.textproto", "--load-from=epoch_1"}, 4,
+                HasSubstr("epoch_1"));
+}
+
+TEST_F(GrapnelTest, ConfigPrintsWhatParsesBack) {
+  const Result result =
+      Run({"config", "data/net.textproto", "--seed=5", "--cfg-options",
+           "train_cfg.max_epochs=7", "--work-dir", "w"});
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_EQ(result.err, "");
+  absl::StatusOr<runner::v1::RunnerConfig> printed =
+      ParseRunnerConfig(result.out, ConfigFormat::kText, "stdout");
+  ASSERT_THAT(printed, IsOk());
+  absl::StatusOr<runner::v1::RunnerConfig> expected =
+      ParseRunnerConfig(kConfig, ConfigFormat::kText, "config");
+  ASSERT_THAT(expected, IsOk());
+  expected->mutable_randomness()->set_seed(5);
+  expected->mutable_train_cfg()->set_max_epochs(7);
+  expected->set_work_dir(printed->work_dir());
+  EXPECT_THAT(printed->work_dir(), AllOf(StartsWith("/"), EndsWith("/w")));
+  EXPECT_TRUE(MessageDifferencer::Equals(*printed, *expected));
+  EXPECT_FALSE(Exists("w"));
+}
+
+TEST_F(GrapnelTest, TrainsThenTestsTheNewestCheckpoint) {
+  const Result trained = Run({"train", "data/net.textproto", "--threads=1"});
+  ASSERT_EQ(trained.exit_code, 0) << trained.err;
+  EXPECT_EQ(trained.out, "");
+  EXPECT_THAT(trained.err,
+              AllOf(HasSubstr("Epoch(train)"), HasSubstr("Epoch(val)")));
+  EXPECT_TRUE(Exists("work_dirs/net/epoch_3/manifest.pb"));
+
+  const Result tested = Run({"test", "data/net.textproto"});
+  EXPECT_EQ(tested.exit_code, 0) << tested.err;
+  EXPECT_THAT(tested.out,
+              AllOf(StartsWith("{\"accuracy/top1\": 100.0"), EndsWith("}\n")));
+  EXPECT_EQ(std::count(tested.out.begin(), tested.out.end(), '\n'), 1);
+}
+
+TEST_F(GrapnelTest, ExportOfAModelWithoutAFormatSaysSo) {
+  ASSERT_EQ(Run({"train", "data/net.textproto"}).exit_code, 0);
+  EXPECT_EQ(Run({"export", "data/net.textproto"}).exit_code, 2);
+  const Result result =
+      Run({"export", "data/net.textproto", "--output", "net.pt"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, HasSubstr("model.safetensors"));
+  EXPECT_FALSE(Exists("net.pt"));
+}
+
+TEST_F(GrapnelTest, TestThatIsNotConfiguredIsRefused) {
+  ASSERT_EQ(Run({"train", "data/net.textproto"}).exit_code, 0);
+  const std::string config = absl::StrCat(
+      std::string(kConfig).substr(0, std::string(kConfig).find("test_data")),
+      "train_cfg { max_epochs: 3 }\n"
+      "optim_wrapper { optimizer { sgd { lr: 0.5 } } }\n"
+      "val_evaluator { accuracy {} }\n");
+  Write(dir_ + "/data/net.textproto", config);
+  const Result result = Run({"test", "data/net.textproto"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_EQ(result.out, "");
+  EXPECT_THAT(result.err, HasSubstr("test_dataloader"));
+}
+
+class SignalTest : public GrapnelTest,
+                   public testing::WithParamInterface<int> {};
+
+TEST_P(SignalTest, SavesStopsAndCanGoOn) {
+  const std::vector<std::string> args = {
+      "train",
+      "data/net.textproto",
+      "--work-dir=w",
+      "--cfg-options",
+      "train_cfg.max_epochs=1000000",
+      "default_hooks.checkpoint.interval=-1"};
+  {
+    Process process(dir_, args);
+    ASSERT_TRUE(process.WaitForStderr("Epoch(train)")) << process.err();
+    process.Signal(GetParam());
+    EXPECT_EQ(process.Wait(), 128 + GetParam());
+    EXPECT_THAT(process.err(), HasSubstr("--resume goes on\n"));
+  }
+  ASSERT_TRUE(Exists("w/last_checkpoint"));
+
+  std::vector<std::string> again = args;
+  again.push_back("--resume");
+  Process process(dir_, again);
+  ASSERT_TRUE(process.WaitForStderr("resumed epoch: ")) << process.err();
+  ASSERT_TRUE(process.WaitForStderr("Epoch(train)")) << process.err();
+  process.Signal(GetParam());
+  EXPECT_EQ(process.Wait(), 128 + GetParam());
+}
+
+INSTANTIATE_TEST_SUITE_P(All, SignalTest, testing::Values(SIGINT, SIGTERM),
+                         [](const auto& info) {
+                           return info.param == SIGINT ? "Int" : "Term";
+                         });
+
+}  // namespace
+}  // namespace grapnel

@@ -54,7 +54,7 @@ class LoggerHook final : public Hook {
 
   const Config config_;  // With defaults filled in, but log_metric_by_epoch.
 
-  // Kept, so that a line allocates nothing.
+  // Kept from line to line for their memory.
   std::string line_;
   Record record_;
 };

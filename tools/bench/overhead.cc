@@ -7,7 +7,6 @@
 // the A/A ratio, of the bare loop to itself, tells how far to trust them.
 
 #include <fcntl.h>
-#include <malloc.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -24,7 +23,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/text_format.h"
-#include "grapnel/base/status_macros.h"
 #include "grapnel/data/data_loader.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/io/env.h"

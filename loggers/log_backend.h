@@ -31,7 +31,8 @@ struct Record {
   int64_t step = 0;  // x of a plot. Of no meaning in a test.
 };
 
-// Thread-compatible.
+// Thread-compatible: calls come one after the other, from the run's log thread
+// (loggers/log_thread.h) and, for the first and the last, from the run's own.
 class LogBackend {
  public:
   virtual ~LogBackend() = default;
@@ -41,8 +42,9 @@ class LogBackend {
     return absl::OkStatus();
   }
 
-  // Takes a record. An error is reported once, disables this backend, and
-  // training goes on.
+  // Takes a record. With the system when it returns, as far as the backend
+  // writes files. An error is reported once, disables this backend, and training
+  // goes on.
   virtual absl::Status WriteRecord(const Record& record) = 0;
 
   // No call may follow.

@@ -4,6 +4,7 @@
 #ifndef GRAPNEL_RUNNER_FAKE_RUN_CONTEXT_H_
 #define GRAPNEL_RUNNER_FAKE_RUN_CONTEXT_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -46,6 +47,7 @@ struct FakeRunContext : public RunContext {
   LogProcessor& log_processor() override { return *processor; }
   RunLog& log() override { return run_log; }
   void WriteRecord(const Record& record) override { records.push_back(record); }
+  void LogLater(std::function<void()> work) override { work(); }
   const Clock& clock() const override { return fake_clock; }
   io::Env& env() override { return *mem_env; }
   const std::string& work_dir() const override { return work; }

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <utility>
 #include <variant>
-#include <vector>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/container/node_hash_map.h"
@@ -40,11 +39,18 @@ struct Statistic {
   int64_t entries = 0;
 };
 
-// A number of a line and a record.
-struct Tag {
-  absl::string_view name;  // Without mode.
-  double value;
-};
+// A number of a line and a record: its name, without mode, and its value.
+using Tag = std::pair<absl::string_view, double>;
+using Tags = std::vector<Tag>;
+
+// The tag of that name, or null. `tags`: Tags, const or not.
+template <typename T>
+auto FindTag(absl::string_view name, T& tags) -> decltype(tags.data()) {
+  for (auto& tag : tags) {
+    if (tag.first == name) return &tag;
+  }
+  return nullptr;
+}
 
 absl::Status CheckWindow(absl::string_view field, int64_t window) {
   if (window >= 1 && window <= HistoryBuffer::kMaxWindow) {
@@ -156,21 +162,19 @@ class LogProcessorImpl : public LogProcessor {
         mean_pattern_(std::move(mean_pattern)) {}
 
   void Setup(MessageHub& hub) override;
-  absl::Status FormatIter(Mode mode, const LogPosition& position,
-                          const MessageHub& hub, std::string* line,
-                          Record* record) override;
+  absl::Status ReadIter(Mode mode, const LogPosition& position,
+                        const MessageHub& hub, IterNumbers* numbers) override;
+  void FormatIter(const IterNumbers& numbers, std::string* line,
+                  Record* record) const override;
   absl::Status FormatEpoch(Mode mode, const LogPosition& position,
                            const Metrics& metrics, const MessageHub& hub,
                            std::string* line, Record* record) override;
 
  private:
-  // Fills tags_ with what is to say about an iteration.
-  absl::Status Collect(Mode mode, const MessageHub& hub);
+  absl::Status ReadTags(Mode mode, const MessageHub& hub, Tags* tags);
 
   // True if the mean pattern matches; asked once of each name.
   bool IsSmoothed(absl::string_view name);
-
-  Tag* FindTag(absl::string_view name);
 
   // "Epoch(train) [1][ 2/11]  ".
   void AppendPlace(Mode mode, const LogPosition& position,
@@ -189,7 +193,6 @@ class LogProcessorImpl : public LogProcessor {
   const std::unique_ptr<RE2> mean_pattern_;
 
   absl::node_hash_map<std::string, bool> smoothed_;  // By name.
-  std::vector<Tag> tags_;  // Of this call; kept for its memory.
 };
 
 void LogProcessorImpl::Setup(MessageHub& hub) {
@@ -210,15 +213,8 @@ bool LogProcessorImpl::IsSmoothed(absl::string_view name) {
   return smoothed;
 }
 
-Tag* LogProcessorImpl::FindTag(absl::string_view name) {
-  for (Tag& tag : tags_) {
-    if (tag.name == name) return &tag;
-  }
-  return nullptr;
-}
-
-absl::Status LogProcessorImpl::Collect(Mode mode, const MessageHub& hub) {
-  tags_.clear();
+absl::Status LogProcessorImpl::ReadTags(Mode mode, const MessageHub& hub,
+                                        Tags* tags) {
   const absl::string_view mode_name = ModeName(mode);
   for (const HistoryBuffer* history : hub.scalars()) {
     absl::string_view name = history->name();
@@ -236,7 +232,7 @@ absl::Status LogProcessorImpl::Collect(Mode mode, const MessageHub& hub) {
     GRAPNEL_ASSIGN_OR_RETURN(const double value, IsSmoothed(name)
                                                      ? history->Mean(window)
                                                      : history->Current());
-    tags_.push_back({name, value});
+    tags->emplace_back(name, value);
   }
   for (const Statistic& statistic : statistics_) {
     const HistoryBuffer* history =
@@ -248,10 +244,10 @@ absl::Status LogProcessorImpl::Collect(Mode mode, const MessageHub& hub) {
       continue;
     }
     GRAPNEL_ASSIGN_OR_RETURN(const double value, Evaluate(statistic, *history));
-    if (Tag* tag = FindTag(statistic.log_name)) {
-      tag->value = value;
+    if (Tag* tag = FindTag(statistic.log_name, *tags)) {
+      tag->second = value;
     } else {
-      tags_.push_back({statistic.log_name, value});
+      tags->emplace_back(statistic.log_name, value);
     }
   }
   return absl::OkStatus();
@@ -302,75 +298,90 @@ void LogProcessorImpl::AddScalar(Mode mode, absl::string_view name,
                                value);
 }
 
-absl::Status LogProcessorImpl::FormatIter(Mode mode,
-                                          const LogPosition& position,
-                                          const MessageHub& hub,
-                                          std::string* line, Record* record) {
-  GRAPNEL_RETURN_IF_ERROR(Collect(mode, hub));
-  const MessageHub::Info* const memory = hub.FindInfo("memory");
-  const int64_t* const memory_mb =
-      memory != nullptr ? std::get_if<int64_t>(memory) : nullptr;
+absl::Status LogProcessorImpl::ReadIter(Mode mode, const LogPosition& position,
+                                        const MessageHub& hub,
+                                        IterNumbers* numbers) {
+  *numbers = IterNumbers();
+  numbers->mode = mode;
+  numbers->position = position;
+  numbers->tags.reserve(hub.scalars().size() + statistics_.size());
+  if (const MessageHub::Info* memory = hub.FindInfo("memory")) {
+    if (const int64_t* mb = std::get_if<int64_t>(memory)) {
+      numbers->memory_mb = *mb;
+    }
+  }
+  if (const MessageHub::Info* eta = hub.FindInfo("eta")) {
+    if (const double* seconds = std::get_if<double>(eta)) {
+      numbers->eta_seconds = *seconds;
+    }
+  }
+  return ReadTags(mode, hub, &numbers->tags);
+}
 
+void LogProcessorImpl::FormatIter(const IterNumbers& numbers, std::string* line,
+                                  Record* record) const {
+  const Mode mode = numbers.mode;
+  const LogPosition& position = numbers.position;
+  const Tags& tags = numbers.tags;
   line->clear();
   AppendPlace(mode, position, line);
   const auto is_rate = [mode](const Tag& tag) {
-    return mode == Mode::kTrain && absl::EndsWith(tag.name, "lr");
+    return mode == Mode::kTrain && absl::EndsWith(tag.first, "lr");
   };
   bool first = true;
-  for (const Tag& tag : tags_) {
+  for (const Tag& tag : tags) {
     if (!is_rate(tag)) continue;
     if (!first) line->push_back(' ');
     first = false;
-    absl::StrAppend(line, tag.name, ": ");
-    if (std::isnan(tag.value)) {
+    absl::StrAppend(line, tag.first, ": ");
+    if (std::isnan(tag.second)) {
       line->append("nan");
     } else {
-      absl::StrAppendFormat(line, "%.*e", num_digits_, tag.value);
+      absl::StrAppendFormat(line, "%.*e", num_digits_, tag.second);
     }
   }
   line->append("  ");
 
-  const MessageHub::Info* const info = hub.FindInfo("eta");
-  const double* const eta =
-      info != nullptr ? std::get_if<double>(info) : nullptr;
-  const Tag* const time = FindTag(kTime);
-  const Tag* const data_time = FindTag(kDataTime);
-  const bool timed = eta != nullptr && time != nullptr && data_time != nullptr;
+  const Tag* const time = FindTag(kTime, tags);
+  const Tag* const data_time = FindTag(kDataTime, tags);
+  const bool timed = numbers.eta_seconds.has_value() && time != nullptr &&
+                     data_time != nullptr;
   if (timed) {
-    absl::StrAppend(line, "eta: ", FormatEta(*eta), "  ");
-    AppendItem(kTime, time->value, line);
+    absl::StrAppend(line, "eta: ", FormatEta(*numbers.eta_seconds), "  ");
+    AppendItem(kTime, time->second, line);
     line->append("  ");
-    AppendItem(kDataTime, data_time->value, line);
+    AppendItem(kDataTime, data_time->second, line);
     line->append("  ");
   }
-  if (memory_mb != nullptr) {
-    absl::StrAppend(line, "memory: ", *memory_mb, "  ");
+  if (numbers.memory_mb.has_value()) {
+    absl::StrAppend(line, "memory: ", *numbers.memory_mb, "  ");
   }
 
   first = true;
-  for (const Tag& tag : tags_) {
+  for (const Tag& tag : tags) {
     if (is_rate(tag) || (timed && (&tag == time || &tag == data_time))) {
       continue;
     }
     if (mode != Mode::kTrain &&
-        !(mode == Mode::kVal && absl::StartsWith(tag.name, "loss"))) {
+        !(mode == Mode::kVal && absl::StartsWith(tag.first, "loss"))) {
       continue;
     }
     if (!first) line->append("  ");
     first = false;
-    AppendItem(tag.name, tag.value, line);
+    AppendItem(tag.first, tag.second, line);
   }
 
-  if (record == nullptr) return absl::OkStatus();
+  if (record == nullptr) return;
   record->kind = KindOf(mode);
   record->scalars.clear();
   record->step = position.iter + (mode == Mode::kTrain ? 1 : 0);
-  if (mode != Mode::kTrain) return absl::OkStatus();
-  for (const Tag& tag : tags_) AddScalar(mode, tag.name, tag.value, record);
+  if (mode != Mode::kTrain) return;
+  for (const Tag& tag : tags) AddScalar(mode, tag.first, tag.second, record);
   if (by_epoch_) record->scalars.emplace_back("epoch", position.epoch + 1);
   record->scalars.emplace_back("iter", position.iter + 1);
-  if (memory_mb != nullptr) record->scalars.emplace_back("memory", *memory_mb);
-  return absl::OkStatus();
+  if (numbers.memory_mb.has_value()) {
+    record->scalars.emplace_back("memory", *numbers.memory_mb);
+  }
 }
 
 absl::Status LogProcessorImpl::FormatEpoch(Mode mode,

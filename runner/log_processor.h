@@ -6,10 +6,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "grapnel/loggers/log_backend.h"
 #include "grapnel/models/metric.h"
 #include "grapnel/runner/log_processor.pb.h"
@@ -31,6 +35,16 @@ struct LogPosition {
   bool step_by_epoch = true;
 };
 
+// What there is to say about an iteration: numbers, no text yet.
+struct IterNumbers {
+  Mode mode = Mode::kTrain;
+  LogPosition position;
+  // Names without mode; valid as long as hub and processor.
+  std::vector<std::pair<absl::string_view, double>> tags;
+  std::optional<double> eta_seconds;
+  std::optional<int64_t> memory_mb;
+};
+
 // Reads scalars "<mode>/...", and of the hub's facts "eta", seconds left of the
 // loop that is running, and "memory", the most MB that were in use on the
 // device; either may be missing. A training line's windows reach back over the
@@ -48,12 +62,17 @@ class LogProcessor {
   // added.
   virtual void Setup(MessageHub& hub) = 0;
 
+  // Replaces `*numbers` by those of an iteration. Where formatting them is left
+  // to another thread, this is what the training thread does.
+  virtual absl::Status ReadIter(Mode mode, const LogPosition& position,
+                                const MessageHub& hub,
+                                IterNumbers* numbers) = 0;
+
   // The line and the record of an iteration. `*line` and `*record` are
   // replaced; `record` may be null, and is left empty for val and test, which
-  // have none.
-  virtual absl::Status FormatIter(Mode mode, const LogPosition& position,
-                                  const MessageHub& hub, std::string* line,
-                                  Record* record) = 0;
+  // have none. Safe to call from another thread than the other functions.
+  virtual void FormatIter(const IterNumbers& numbers, std::string* line,
+                          Record* record) const = 0;
 
   // The line and the record of a whole validation or test. Metrics come as they
   // were measured: validation is never smoothed (parity.md 8.3, c17). Texts

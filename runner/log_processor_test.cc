@@ -16,6 +16,7 @@
 #include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
 #include "google/protobuf/util/json_util.h"
+#include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/loggers/log_backend.h"
 #include "grapnel/models/metric.h"
@@ -37,6 +38,16 @@ using ::testing::Pair;
 using ::testing::TestWithParam;
 using ::testing::ValuesIn;
 using Config = runner::v1::LogProcessorConfig;
+
+// Reads and formats in one go.
+absl::Status FormatIter(LogProcessor& processor, Mode mode,
+                        const LogPosition& position, const MessageHub& hub,
+                        std::string* line, Record* record) {
+  IterNumbers numbers;
+  GRAPNEL_RETURN_IF_ERROR(processor.ReadIter(mode, position, hub, &numbers));
+  processor.FormatIter(numbers, line, record);
+  return absl::OkStatus();
+}
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
@@ -120,7 +131,7 @@ class Simulation {
       hub_.Scalar(prefix + "time").Add(0.5);
       hub_.SetInfo("eta", 0.5 * static_cast<double>(n_val_ - batch - 1));
       if ((batch + 1) % interval_ != 0) continue;
-      EXPECT_THAT(processor_->FormatIter(mode, position, hub_, &line, nullptr),
+      EXPECT_THAT(FormatIter(*processor_, mode, position, hub_, &line, nullptr),
                   IsOk());
       lines_.push_back(line);
     }
@@ -175,7 +186,7 @@ class Simulation {
     std::string line;
     Record record;
     EXPECT_THAT(
-        processor_->FormatIter(Mode::kTrain, position_, hub_, &line, &record),
+        FormatIter(*processor_, Mode::kTrain, position_, hub_, &line, &record),
         IsOk());
     lines_.push_back(line);
     records_.push_back(record);
@@ -333,7 +344,7 @@ class LogProcessorTest : public testing::Test {
 
   std::string Line(LogProcessor& processor, Mode mode = Mode::kTrain) {
     std::string line = "old";
-    EXPECT_THAT(processor.FormatIter(mode, position_, hub_, &line, &record_),
+    EXPECT_THAT(FormatIter(processor, mode, position_, hub_, &line, &record_),
                 IsOk());
     return line;
   }
@@ -595,7 +606,7 @@ TEST_F(LogProcessorTest, WithoutSetupALongWindowIsAnError) {
   for (int i = 0; i < 12; ++i) hub_.Scalar("train/loss").Add(i);
   std::string line;
   EXPECT_THAT(
-      processor->FormatIter(Mode::kTrain, position_, hub_, &line, &record_),
+      FormatIter(*processor, Mode::kTrain, position_, hub_, &line, &record_),
       StatusIs(absl::StatusCode::kOutOfRange, HasSubstr("train/loss")));
 }
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <optional>
 
 #include "ATen/ops/stack.h"
 #include "absl/container/flat_hash_set.h"
@@ -452,20 +451,24 @@ void MessageHub::BeginEpoch(Mode mode) {
 }
 
 void MessageHub::SetInfo(absl::string_view name, Info value, bool resumable) {
-  auto it = infos_.find(name);
-  if (it == infos_.end()) it = infos_.try_emplace(std::string(name)).first;
-  it->second.value = std::move(value);
-  it->second.resumable = resumable;
+  Fact& fact = infos_[name];
+  fact.value = std::move(value);
+  fact.resumable = resumable;
+}
+
+std::optional<MessageHub::Info>& MessageHub::InfoSlot(absl::string_view name) {
+  return infos_[name].value;
 }
 
 const MessageHub::Info* MessageHub::FindInfo(absl::string_view name) const {
   const auto it = infos_.find(name);
-  return it == infos_.end() ? nullptr : &it->second.value;
+  if (it == infos_.end() || !it->second.value.has_value()) return nullptr;
+  return &*it->second.value;
 }
 
 void MessageHub::RemoveInfo(absl::string_view name) {
   const auto it = infos_.find(name);
-  if (it != infos_.end()) infos_.erase(it);
+  if (it != infos_.end()) it->second.value.reset();
 }
 
 void MessageHub::SaveState(State* state) const {
@@ -474,7 +477,8 @@ void MessageHub::SaveState(State* state) const {
     history->Save(state->add_scalars());
   }
   for (const auto& [name, fact] : infos_) {
-    if (fact.resumable) SaveInfo(fact.value, &(*state->mutable_infos())[name]);
+    if (!fact.resumable || !fact.value.has_value()) continue;
+    SaveInfo(*fact.value, &(*state->mutable_infos())[name]);
   }
 }
 
@@ -507,8 +511,9 @@ absl::Status MessageHub::LoadState(const State& state) {
     history.Load(saved);
     scalars_.push_back(&history);
   }
-  absl::erase_if(infos_,
-                 [](const auto& item) { return item.second.resumable; });
+  for (auto& [name, fact] : infos_) {
+    if (fact.resumable) fact.value.reset();
+  }
   for (auto& [name, value] : infos) SetInfo(name, std::move(value));
   return absl::OkStatus();
 }

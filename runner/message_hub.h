@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -180,8 +181,11 @@ class MessageHub {
   // Facts by name: "epoch", "seed", "loop_stage". Saved in checkpoints unless
   // `resumable` is false, which the last call decides.
   void SetInfo(absl::string_view name, Info value, bool resumable = true);
-  // Null if there is none. Valid until the fact is removed or a state is
-  // loaded.
+  // Where a fact is, for who sets it at every iteration and saves the look-up:
+  // valid as long as the hub; empty while there is no such fact.
+  std::optional<Info>& InfoSlot(absl::string_view name);
+  // Null if there is none. Valid until the fact is set anew or removed, or a
+  // state is loaded.
   const Info* FindInfo(absl::string_view name) const;
   void RemoveInfo(absl::string_view name);
 
@@ -196,7 +200,7 @@ class MessageHub {
   friend class HistoryBuffer;
 
   struct Fact {
-    Info value;
+    std::optional<Info> value;  // Empty once removed: slots stay.
     bool resumable = true;
   };
 

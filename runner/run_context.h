@@ -4,6 +4,7 @@
 #define GRAPNEL_RUNNER_RUN_CONTEXT_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -85,9 +86,15 @@ class RunContext {
   virtual MessageHub& message_hub() = 0;
   virtual LogProcessor& log_processor() = 0;
 
-  // The run's log, for people; and the record of numbers, for the backends.
+  // The run's log, for people; and the record of numbers, for the backends. Both
+  // are written by another thread soon after, in the order of the calls;
+  // log().Flush() waits for it.
   virtual RunLog& log() = 0;
   virtual void WriteRecord(const Record& record) = 0;
+
+  // Does `work` on that thread, between what was logged before and after. It may
+  // call log(), WriteRecord() and what says that it is safe there.
+  virtual void LogLater(std::function<void()> work) = 0;
 
   // All time in a run is this clock's.
   virtual const Clock& clock() const = 0;

@@ -1,5 +1,6 @@
 #include "grapnel/runner/runner.h"
 
+#include <functional>
 #include <limits>
 #include <map>
 #include <optional>
@@ -20,6 +21,7 @@
 #include "grapnel/data/data_loader.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
+#include "grapnel/loggers/log_thread.h"
 #include "grapnel/loggers/record_writer.h"
 #include "grapnel/loggers/text_run_log.h"
 #include "grapnel/models/log_vars.h"
@@ -264,7 +266,16 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   MessageHub& message_hub() override { return hub_; }
   LogProcessor& log_processor() override { return *log_processor_; }
   RunLog& log() override { return *log_; }
-  void WriteRecord(const Record& record) override { records_->Write(record); }
+  void WriteRecord(const Record& record) override {
+    LogLater([this, record] { records_->Write(record); });
+  }
+  void LogLater(std::function<void()> work) override {
+    if (options_.log_in_background) {
+      log_thread_.Post(std::move(work));
+    } else {
+      work();
+    }
+  }
   const Clock& clock() const override { return *clock_; }
   io::Env& env() override { return *env_; }
   const std::string& work_dir() const override { return work_dir_; }
@@ -358,6 +369,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   const Clock* clock_ = nullptr;
   RunLog* log_ = nullptr;
   std::unique_ptr<RunLog> own_log_;
+  std::unique_ptr<ThreadedRunLog> threaded_log_;
   std::unique_ptr<RecordWriter> records_;
 
   std::string work_dir_, log_dir_, timestamp_, experiment_name_, config_text_;
@@ -399,6 +411,9 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   Batch batch_;
   LogVars log_vars_;
   Predictions predictions_;
+
+  // Last, to end first: what it is given uses all of the above.
+  LogThread log_thread_;
 };
 
 // ------------------------------------------------------------------- set-up
@@ -466,6 +481,7 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
     log_->Info(absl::StrCat("default hook \"", slot,
                             "\" isn't linked in and is left out"));
   }
+  log_->Flush().IgnoreError();  // It has reported what went wrong by itself.
   return absl::OkStatus();
 }
 
@@ -510,6 +526,10 @@ absl::Status RunnerImpl::InitLogs() {
                                       config_text_, *log_);
   if (!records.ok()) return WithContext(records.status(), "visualizer");
   records_ = *std::move(records);
+  if (options_.log_in_background) {
+    threaded_log_ = std::make_unique<ThreadedRunLog>(*log_, log_thread_);
+    log_ = threaded_log_.get();
+  }
   return absl::OkStatus();
 }
 
@@ -1217,6 +1237,7 @@ absl::Status RunnerImpl::WriteCheckpoint(const SaveRequest& request,
   GRAPNEL_RETURN_IF_ERROR(hooks_.Call(Stage::kBeforeSaveCheckpoint,
                                       &Hook::BeforeSaveCheckpoint, run,
                                       contents));
+  log_->Flush().IgnoreError();  // It has reported what went wrong by itself.
   GRAPNEL_RETURN_IF_ERROR(
       io::WriteCheckpoint(*env_, work_dir_, request.name, contents));
   SavedCheckpoint saved;

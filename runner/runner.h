@@ -63,6 +63,12 @@ struct RunnerOptions {
   // Null: a terminal and file log. Not owned.
   RunLog* log = nullptr;
 
+  // Lines and records are formatted and written by a thread of the runner's
+  // own, so that training doesn't wait for terminals and disks. They are there
+  // before a checkpoint of their iteration is, and when a call returns. If
+  // false, by the thread that logs, at once.
+  bool log_in_background = true;
+
   // In place of what the config describes, which must then be unset there.
   std::unique_ptr<Model> model;
   std::unique_ptr<Optimizer> optimizer;

@@ -4,7 +4,6 @@
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/clock.h"
 #include "grapnel/runner/hook_registry.h"
-#include "grapnel/runner/message_hub.h"
 
 namespace grapnel {
 namespace {
@@ -19,6 +18,7 @@ absl::StatusOr<std::unique_ptr<IterTimerHook>> IterTimerHook::Create(
 }
 
 absl::Status IterTimerHook::Setup(RunContext& run) {
+  eta_ = &run.message_hub().InfoSlot("eta");
   for (const Mode mode : {Mode::kTrain, Mode::kVal, Mode::kTest}) {
     Histories& histories = histories_[static_cast<int>(mode)];
     MessageHub& hub = run.message_hub();
@@ -70,9 +70,8 @@ absl::Status IterTimerHook::AfterIter(RunContext& run, Mode mode,
     done = info.batch_idx + 1;
     left = info.num_batches - info.batch_idx - 1;
   }
-  run.message_hub().SetInfo(
-      "eta", static_cast<double>(total) * kSecondsPerNano /
-                 static_cast<double>(done) * static_cast<double>(left));
+  *eta_ = static_cast<double>(total) * kSecondsPerNano /
+          static_cast<double>(done) * static_cast<double>(left);
   return absl::OkStatus();
 }
 

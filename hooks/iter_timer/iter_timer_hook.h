@@ -3,16 +3,16 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "grapnel/hooks/iter_timer/iter_timer_hook.pb.h"
 #include "grapnel/runner/hook.h"
+#include "grapnel/runner/message_hub.h"
 
 namespace grapnel {
-
-class HistoryBuffer;
 
 // Measures, in seconds of the run's clock, and writes to the message hub:
 //
@@ -49,6 +49,7 @@ class IterTimerHook final : public Hook {
     HistoryBuffer* data_time = nullptr;
   };
   Histories histories_[3];  // By Mode.
+  std::optional<MessageHub::Info>* eta_ = nullptr;
 
   int64_t last_nanos_ = 0;        // End of the iteration before.
   int64_t start_iter_ = 0;        // Where this process began to train.

@@ -1,5 +1,7 @@
 #include "grapnel/hooks/logger/logger_hook.h"
 
+#include <utility>
+
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_macros.h"
@@ -61,11 +63,7 @@ absl::Status LoggerHook::AfterTrainIter(RunContext& run, const IterInfo& info,
        (!config_.ignore_last() || info.num_batches <= config_.interval())) ||
       (!run.by_epoch() && count == run.max_iters());
   if (!due) return absl::OkStatus();
-  GRAPNEL_RETURN_IF_ERROR(run.log_processor().FormatIter(
-      Mode::kTrain, Position(run, info), run.message_hub(), &line_, &record_));
-  run.log().Info(line_);
-  run.WriteRecord(record_);
-  return absl::OkStatus();
+  return LogIter(run, Mode::kTrain, info);
 }
 
 absl::Status LoggerHook::AfterValIter(RunContext& run, const IterInfo& info,
@@ -97,9 +95,22 @@ absl::Status LoggerHook::AfterTestEpoch(RunContext& run,
 absl::Status LoggerHook::LogEvaluationIter(RunContext& run, Mode mode,
                                            const IterInfo& info) {
   if (!EveryN(info.batch_idx + 1, config_.interval())) return absl::OkStatus();
-  GRAPNEL_RETURN_IF_ERROR(run.log_processor().FormatIter(
-      mode, Position(run, info), run.message_hub(), &line_, nullptr));
-  run.log().Info(line_);
+  return LogIter(run, mode, info);
+}
+
+absl::Status LoggerHook::LogIter(RunContext& run, Mode mode,
+                                 const IterInfo& info) {
+  IterNumbers numbers;
+  GRAPNEL_RETURN_IF_ERROR(run.log_processor().ReadIter(
+      mode, Position(run, info), run.message_hub(), &numbers));
+  // Turning numbers into text takes longer than reading them.
+  run.LogLater([&run, numbers = std::move(numbers)] {
+    std::string line;
+    Record record;
+    run.log_processor().FormatIter(numbers, &line, &record);
+    run.log().Info(line);
+    if (numbers.mode == Mode::kTrain) run.WriteRecord(record);
+  });
   return absl::OkStatus();
 }
 

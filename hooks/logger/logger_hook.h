@@ -48,6 +48,8 @@ class LoggerHook final : public Hook {
   LogPosition Position(RunContext& run, const IterInfo& info) const;
   absl::Status LogEvaluationIter(RunContext& run, Mode mode,
                                  const IterInfo& info);
+  // The line of an iteration and, of training, the record.
+  absl::Status LogIter(RunContext& run, Mode mode, const IterInfo& info);
   // The line; leaves the record in record_.
   absl::Status LogEvaluation(RunContext& run, Mode mode,
                              const Metrics& metrics);

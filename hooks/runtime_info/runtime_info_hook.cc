@@ -8,7 +8,6 @@
 #include "grapnel/models/model.h"
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/runner/hook_registry.h"
-#include "grapnel/runner/message_hub.h"
 #include "grapnel/runner/version.h"
 
 namespace grapnel {
@@ -47,6 +46,7 @@ absl::StatusOr<std::unique_ptr<RuntimeInfoHook>> RuntimeInfoHook::Create(
 }
 
 absl::Status RuntimeInfoHook::Setup(RunContext& run) {
+  iter_ = &run.message_hub().InfoSlot("iter");
   if (run.optim_wrapper() == nullptr) return absl::OkStatus();
   for (const auto& [name, rate] : run.optim_wrapper()->logged_lrs()) {
     rates_.emplace_back(
@@ -82,7 +82,7 @@ absl::Status RuntimeInfoHook::BeforeTrainEpoch(RunContext& run) {
 
 absl::Status RuntimeInfoHook::BeforeTrainIter(RunContext& run,
                                               const IterInfo&) {
-  run.message_hub().SetInfo("iter", run.iter());
+  *iter_ = run.iter();
   for (const auto& [rate, history] : rates_) history->Add(*rate);
   return absl::OkStatus();
 }

@@ -2,6 +2,7 @@
 #define GRAPNEL_HOOKS_RUNTIME_INFO_RUNTIME_INFO_HOOK_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,10 +12,9 @@
 #include "absl/strings/string_view.h"
 #include "grapnel/hooks/runtime_info/runtime_info_hook.pb.h"
 #include "grapnel/runner/hook.h"
+#include "grapnel/runner/message_hub.h"
 
 namespace grapnel {
-
-class HistoryBuffer;
 
 // Keeps the message hub up to date for everybody else (parity.md 2.6).
 //
@@ -53,6 +53,8 @@ class RuntimeInfoHook final : public Hook {
 
  private:
   RuntimeInfoHook() = default;
+
+  std::optional<MessageHub::Info>* iter_ = nullptr;
 
   // Histories of the rates, and of the log variables by their position: models
   // give the same names in the same order every time.

@@ -1,0 +1,130 @@
+#include "grapnel/loggers/log_thread.h"
+
+#include <signal.h>
+
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "grapnel/base/status_matchers.h"
+#include "grapnel/loggers/memory_run_log.h"
+#include "gtest/gtest.h"
+
+namespace grapnel {
+namespace {
+
+using ::testing::ElementsAre;
+
+TEST(LogThreadTest, DoesAllInOrderOnOneOtherThread) {
+  LogThread thread;
+  std::vector<int> done;
+  std::vector<std::thread::id> ids;
+  for (int i = 0; i < 500; ++i) {
+    thread.Post([&, i] {
+      done.push_back(i);
+      ids.push_back(std::this_thread::get_id());
+    });
+  }
+  thread.Drain();
+  ASSERT_EQ(done.size(), 500u);
+  for (int i = 0; i < 500; ++i) {
+    EXPECT_EQ(done[i], i);
+    EXPECT_EQ(ids[i], ids[0]);
+  }
+  EXPECT_NE(ids[0], std::this_thread::get_id());
+}
+
+TEST(LogThreadTest, WritesWithoutBeingAsked) {
+  LogThread thread;
+  thread.Post([] {});
+  thread.Drain();
+  // The first finds it asleep, the second on its pause.
+  for (int i = 0; i < 2; ++i) {
+    absl::Notification done;
+    thread.Post([&] { done.Notify(); });
+    EXPECT_TRUE(done.WaitForNotificationWithTimeout(absl::Seconds(10)));
+  }
+}
+
+TEST(LogThreadTest, EndsWithAllDone) {
+  int done = 0;
+  {
+    LogThread thread;
+    for (int i = 0; i < 100; ++i) thread.Post([&] { ++done; });
+  }
+  EXPECT_EQ(done, 100);
+}
+
+TEST(LogThreadTest, WhatItPostsItselfIsDoneAtOnce) {
+  LogThread thread;
+  std::vector<std::string> order;
+  thread.Post([&] {
+    thread.Post([&] { order.push_back("inner"); });
+    thread.Drain();  // Doesn't wait for itself.
+    order.push_back("outer");
+  });
+  thread.Drain();
+  EXPECT_THAT(order, ElementsAre("inner", "outer"));
+}
+
+TEST(LogThreadTest, WhatIsThrownStopsNothing) {
+  LogThread thread;
+  bool done = false;
+  thread.Post([] { throw std::runtime_error("no"); });
+  thread.Post([&] { done = true; });
+  thread.Drain();
+  EXPECT_TRUE(done);
+}
+
+TEST(LogThreadTest, HoldsNoMoreThanSoMuch) {
+  LogThread thread;
+  absl::Notification stuck;
+  thread.Post([&] { stuck.WaitForNotification(); });
+  int done = 0;
+  absl::Notification posted;
+  std::thread poster([&] {
+    for (int i = 0; i < 5000; ++i) thread.Post([&] { ++done; });
+    posted.Notify();
+  });
+  EXPECT_FALSE(posted.WaitForNotificationWithTimeout(absl::Milliseconds(100)));
+  stuck.Notify();
+  poster.join();
+  thread.Drain();
+  EXPECT_EQ(done, 5000);
+}
+
+TEST(LogThreadTest, TakesNoSignals) {
+  LogThread thread;
+  bool blocked = false;
+  thread.Post([&] {
+    sigset_t mask;
+    pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+    blocked = sigismember(&mask, SIGINT) == 1 && sigismember(&mask, SIGTERM);
+  });
+  thread.Drain();
+  EXPECT_TRUE(blocked);
+  sigset_t mask;
+  pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+  EXPECT_EQ(sigismember(&mask, SIGINT), 0);
+}
+
+TEST(ThreadedRunLogTest, KeepsTheOrderOfAllThatIsLogged) {
+  MemoryRunLog log;
+  LogThread thread;
+  ThreadedRunLog threaded(log, thread);
+  threaded.Info("a");
+  thread.Post([&] { threaded.Info("b"); });
+  threaded.Warning("c");
+  threaded.Warning("c");
+  EXPECT_THAT(threaded.Flush(), IsOk());
+  EXPECT_THAT(log.messages(), ElementsAre("a", "b", "c"));
+}
+
+}  // namespace
+}  // namespace grapnel

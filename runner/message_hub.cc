@@ -169,19 +169,24 @@ void HistoryBuffer::Totals::Load(const State::Totals& state) {
 
 HistoryBuffer::HistoryBuffer(std::string name, int64_t capacity,
                              MessageHub* hub)
-    : name_(std::move(name)), hub_(hub), slots_(capacity) {}
+    : name_(std::move(name)),
+      hub_(hub),
+      capacity_(capacity),
+      slots_(capacity) {}
 
 HistoryBuffer::Slot& HistoryBuffer::SlotOfAge(int64_t age) const {
   const int64_t i = next_ - 1 - age;
-  return slots_[i < 0 ? i + capacity() : i];
+  return slots_[i < 0 ? i + capacity_ : i];
 }
 
 HistoryBuffer::Slot& HistoryBuffer::NextSlot() {
-  if (num_pending_ == capacity()) Convert();
+  if (num_pending_ == capacity_) Convert();
   if (num_entries_ == 0) hub_->scalars_.push_back(this);
   Slot& slot = slots_[next_];
-  next_ = next_ + 1 == capacity() ? 0 : next_ + 1;
-  num_kept_ = std::min(num_kept_ + 1, capacity());
+  next_ = next_ + 1 == capacity_ ? 0 : next_ + 1;
+  num_kept_ = std::min(num_kept_ + 1, capacity_);
+  ++num_pending_;
+  ++num_entries_;
   return slot;
 }
 
@@ -194,12 +199,6 @@ void HistoryBuffer::Add(double value, int64_t count) {
   Slot& slot = NextSlot();
   slot.value = value;
   slot.count = count;
-  if (num_pending_ > 0) {
-    ++num_pending_;  // Totals are made in the order of entries.
-  } else {
-    AddToTotals(slot, num_entries_);
-  }
-  ++num_entries_;
 }
 
 void HistoryBuffer::Add(const at::Tensor& value, int64_t count) {
@@ -226,18 +225,17 @@ void HistoryBuffer::Add(const at::Tensor& value, int64_t count) {
   Slot& slot = NextSlot();
   slot.tensor = value.requires_grad() ? value.detach() : value;
   slot.count = count;
-  ++num_pending_;
-  ++num_entries_;
 }
 
 void HistoryBuffer::KeepAtLeast(int64_t window) {
   window = std::min(window, kMaxWindow);
-  if (window <= capacity()) return;
+  if (window <= capacity_) return;
   std::vector<Slot> slots(window);
   for (int64_t i = 0; i < num_kept_; ++i) {
     slots[i] = std::move(SlotOfAge(num_kept_ - 1 - i));
   }
   slots_ = std::move(slots);
+  capacity_ = window;
   next_ = num_kept_;
 }
 
@@ -396,7 +394,7 @@ void HistoryBuffer::Save(State::History* state) const {
     state->add_values(SlotOfAge(age).value);
     state->add_counts(SlotOfAge(age).count);
   }
-  state->set_capacity(capacity());
+  state->set_capacity(capacity_);
   state->set_num_entries(num_entries_);
   total_.Save(state->mutable_total());
   state->set_num_epoch_entries(num_epoch_entries());
@@ -413,7 +411,7 @@ void HistoryBuffer::Load(const State::History& state) {
     slots_[i].count = state.counts(i);
   }
   num_kept_ = state.values_size();
-  next_ = num_kept_ % capacity();
+  next_ = num_kept_ % capacity_;
   num_entries_ = state.num_entries();
   epoch_begin_ = num_entries_ - state.num_epoch_entries();
   total_.Load(state.total());

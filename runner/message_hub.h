@@ -107,18 +107,16 @@ class HistoryBuffer {
 
   HistoryBuffer(std::string name, int64_t capacity, MessageHub* hub);
 
-  int64_t capacity() const { return static_cast<int64_t>(slots_.size()); }
-
   // The slot of the entry that came `age` before the last one.
   Slot& SlotOfAge(int64_t age) const;
 
-  // The slot for a new entry.
+  // Makes a new entry: its slot, to be filled.
   Slot& NextSlot();
 
   // An entry, the oldest that is in no total yet, has become a number.
   void AddToTotals(const Slot& slot, int64_t entry) const;
 
-  // Makes numbers of all tensors.
+  // Makes numbers of all tensors, and puts what is pending into the totals.
   void Convert() const;
   void ConvertRun(int64_t oldest_age, int64_t size) const;
   void Fail(const absl::Status& status) const;
@@ -135,13 +133,14 @@ class HistoryBuffer {
 
   const std::string name_;
   MessageHub* const hub_;
+  int64_t capacity_;  // Size of slots_.
   int64_t num_entries_ = 0;
   int64_t epoch_begin_ = 0;  // Number of the epoch's first entry.
   int64_t num_kept_ = 0;     // Entries in the ring,
   int64_t next_ = 0;         // and the slot of the one to come.
 
-  // Tensors become numbers under readers. The last `num_pending_` entries, a
-  // tensor and what came after it, are in no total yet.
+  // Under readers, or when the ring is full of them, the last `num_pending_`
+  // entries go into the totals, and tensors become numbers.
   mutable std::vector<Slot> slots_;
   mutable int64_t num_pending_ = 0;
   mutable Totals total_;

@@ -26,6 +26,7 @@
 #include "grapnel/data/data_loader.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/io/env.h"
+#include "grapnel/loggers/run_log.h"
 #include "grapnel/models/loss.h"
 #include "grapnel/models/model.h"
 #include "grapnel/models/nn_model.h"
@@ -337,6 +338,7 @@ Cost RunEmpty(const std::string& dir, int iterations, int logger_interval,
     absl::Status AfterTrainIter(RunContext& run, const IterInfo&,
                                 const LogVars&) override {
       if (run.iter() == 1000) {
+        Check(run.log().Flush());  // Its thread allocates too.
         start = Now();
         start_allocations = allocations.load();
       } else if (run.iter() == last_) {

@@ -7,6 +7,7 @@ Abseil or protobuf can stand in for the system's.
 
 load("@bazel_tools//tools/build_defs/repo:utils.bzl", "maybe")
 load("//third_party:bazel_rules.bzl", "native_rules_cc_repository", "no_coverage_tools_repository", "system_rules_java_repository")
+load("//third_party:cuda.bzl", "cuda_toolkit_repository")
 load("//third_party:libtorch.bzl", "libtorch_repository")
 load("//third_party:system.bzl", "system_absl_repository", "system_glog_repository", "system_googletest_repository", "system_libraries_repository", "system_protobuf_repository")
 
@@ -23,6 +24,9 @@ def grapnel_deps():
     maybe(system_protobuf_repository, name = "com_google_protobuf")
     maybe(system_glog_repository, name = "com_github_google_glog")
     maybe(system_googletest_repository, name = "com_google_googletest")
+
+    # Looked at by --config=cuda alone.
+    maybe(cuda_toolkit_repository, name = "grapnel_cuda")
 
     # Libraries with no upstream Bazel name: libpng, libjpeg, re2, xxhash,
     # nlohmann_json.

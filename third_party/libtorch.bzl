@@ -5,7 +5,8 @@
   @libtorch//:libtorch  all of it: also torch::autograd, torch::nn, torch::jit
 
 Both link the same two shared libraries; they differ in how many headers a
-compilation may see (and Bazel has to check).
+compilation may see (and Bazel has to check). With --config=cuda they link
+LibTorch's CUDA libraries too.
 """
 
 # What of LibTorch's include folder is LibTorch. The wheel also ships protobuf
@@ -20,7 +21,15 @@ _LINKOPTS = [
     "-Wl,-rpath,{lib}",
     "-ltorch_cpu",
     "-lc10",
-]
+] + select({{
+    ":cuda": {cuda_linkopts},
+    "//conditions:default": [],
+}})
+
+config_setting(
+    name = "cuda",
+    define_values = {{"grapnel_cuda": "on"}},
+)
 
 cc_library(
     name = "tensor",
@@ -39,6 +48,41 @@ cc_library(
 )
 """
 
+def _neighbours(ctx, library):
+    """What the dynamic linker finds for each library that this one needs: name to path, or ""."""
+    listed = ctx.execute(["ldd", library])
+    found = {}
+    for line in listed.stdout.split("\n"):
+        name, arrow, where = line.strip().partition(" => ")
+        if arrow:
+            found[name] = "" if where.startswith("not found") else where.rpartition(" (")[0]
+    return found
+
+# c10_cuda (streams, the current device, the allocator) and CUDA's runtime make do
+# with the two small libraries of the CPU wheels: what calls kernels of its own
+# links with them, loads, and finds no device.
+#
+# Tensors on a device are libtorch_cuda.so's, which needs cuBLAS, cuDNN, NCCL and
+# more: 3 GB that those wheels leave out. Linked with it, no program would start.
+# So it is linked where the LibTorch at hand has what it needs. Nothing refers to
+# its symbols: it registers itself when it is loaded.
+def _cuda_linkopts(ctx, lib):
+    c10_cuda = lib + "/libc10_cuda.so"
+    torch_cuda = lib + "/libtorch_cuda.so"
+    if not ctx.path(c10_cuda).exists:
+        return []  # bazelw says so; else the linker misses c10_cuda's symbols.
+    linkopts = ["-lc10_cuda"]
+    for name, path in _neighbours(ctx, c10_cuda).items():
+        if name.startswith("libcudart") and path:
+            # The one that LibTorch has: two runtimes in a process don't share
+            # their state.
+            linkopts += [path, "-Wl,-rpath," + path.rpartition("/")[0]]
+    if ctx.path(torch_cuda).exists:
+        neighbours = _neighbours(ctx, torch_cuda)
+        if neighbours and "" not in neighbours.values():
+            linkopts += ["-Wl,--push-state,--no-as-needed", "-ltorch_cuda", "-Wl,--pop-state"]
+    return linkopts
+
 def _libtorch_impl(ctx):
     env = ctx.os.environ
     root = env.get("LIBTORCH")
@@ -50,7 +94,8 @@ def _libtorch_impl(ctx):
               "folder that holds its include/ and lib/") % root)
     for name in _INCLUDES:
         ctx.symlink(root + "/include/" + name, "include/" + name)
-    ctx.file("BUILD", _BUILD.format(lib = root + "/lib"))
+    lib = root + "/lib"
+    ctx.file("BUILD", _BUILD.format(lib = lib, cuda_linkopts = _cuda_linkopts(ctx, lib)))
 
 libtorch_repository = repository_rule(
     implementation = _libtorch_impl,

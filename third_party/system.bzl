@@ -156,6 +156,7 @@ _LIBRARIES = {
     "nlohmann_json": ("nlohmann/json.hpp", "nlohmann-json3-dev", []),
     "re2": ("re2/re2.h", "libre2-dev", ["-lre2"]),
     "xxhash": ("xxhash.h", "libxxhash-dev", ["-lxxhash"]),
+    "zlib": ("zlib.h", "zlib1g-dev", ["-lz"]),
 }
 
 def _system_libraries_impl(ctx):

@@ -41,11 +41,13 @@ _THIRD_PARTY = [
     ("c10/", _TENSOR),
     ("re2/", ["@grapnel_system//:re2"]),
     ("xxhash.h", ["@grapnel_system//:xxhash"]),
+    ("zlib.h", ["@grapnel_system//:zlib"]),
     ("png.h", ["@grapnel_system//:libpng"]),
     ("jpeglib.h", ["@grapnel_system//:libjpeg"]),
     ("jerror.h", ["@grapnel_system//:libjpeg"]),
     ("nlohmann/", ["@grapnel_system//:nlohmann_json"]),
     ("benchmark/", ["@grapnel_system//:benchmark"]),
+    ("cuda_", ["@grapnel_cuda//:headers"]),
 ]
 
 # What a public header may include of LibTorch: ATen/core/Tensor.h costs 1.6 s,

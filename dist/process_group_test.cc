@@ -1,0 +1,140 @@
+// What holds for every process group.
+
+#include "grapnel/dist/process_group.h"
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "ATen/ops/equal.h"
+#include "ATen/ops/full.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/base/status_matchers.h"
+#include "grapnel/dist/fake_process_group.h"
+#include "grapnel/dist/single_process_group.h"
+#include "gtest/gtest.h"
+
+namespace grapnel {
+namespace {
+
+using ::testing::Each;
+using ::testing::HasSubstr;
+
+using Body = std::function<absl::Status(ProcessGroup&)>;
+
+struct Group {
+  std::string name;
+  int world_size;
+  std::function<std::vector<absl::Status>(const Body&)> run;
+};
+
+std::vector<Group> Groups() {
+  std::vector<Group> groups = {{"Single", 1, [](const Body& body) {
+                                  SingleProcessGroup group;
+                                  return std::vector<absl::Status>{body(group)};
+                                }}};
+  for (const int n : {1, 2, 5}) {
+    groups.push_back({"Fake" + std::to_string(n), n,
+                      [n](const Body& body) { return RunRanks(n, body); }});
+  }
+  return groups;
+}
+
+class ProcessGroupTest : public ::testing::TestWithParam<Group> {
+ protected:
+  void RunOnAll(const Body& body) {
+    const auto statuses = GetParam().run(body);
+    EXPECT_EQ(statuses.size(), static_cast<size_t>(n()));
+    EXPECT_THAT(statuses, Each(IsOk()));
+  }
+  int n() const { return GetParam().world_size; }
+};
+
+INSTANTIATE_TEST_SUITE_P(, ProcessGroupTest, ::testing::ValuesIn(Groups()),
+                         [](const auto& info) { return info.param.name; });
+
+TEST_P(ProcessGroupTest, AllReduceIsOverAllRanks) {
+  RunOnAll([this](ProcessGroup& group) -> absl::Status {
+    EXPECT_EQ(group.world_size(), n());
+    const auto reduce = [&group](ReduceOp op) -> absl::StatusOr<int64_t> {
+      const at::Tensor tensor = at::full({2}, group.rank() + 1, at::kLong);
+      GRAPNEL_RETURN_IF_ERROR(group.AllReduce(tensor, op));
+      EXPECT_EQ(tensor[0].item<int64_t>(), tensor[1].item<int64_t>());
+      return tensor[0].item<int64_t>();
+    };
+    GRAPNEL_ASSIGN_OR_RETURN(const int64_t sum, reduce(ReduceOp::kSum));
+    GRAPNEL_ASSIGN_OR_RETURN(const int64_t min, reduce(ReduceOp::kMin));
+    GRAPNEL_ASSIGN_OR_RETURN(const int64_t max, reduce(ReduceOp::kMax));
+    EXPECT_EQ(sum, n() * (n() + 1) / 2);
+    EXPECT_EQ(min, 1);
+    EXPECT_EQ(max, n());
+    return absl::OkStatus();
+  });
+}
+
+TEST_P(ProcessGroupTest, AllReduceOfFloatsHasTheSameBitsEverywhere) {
+  std::vector<at::Tensor> results(n());
+  RunOnAll([&results](ProcessGroup& group) {
+    results[group.rank()] = at::full({1}, 0.1 + group.rank() / 3.0, at::kFloat);
+    return group.AllReduce(results[group.rank()], ReduceOp::kSum);
+  });
+  for (const at::Tensor& result : results) {
+    EXPECT_TRUE(at::equal(result, results[0]));
+  }
+}
+
+TEST_P(ProcessGroupTest, BroadcastIsFromAnyRank) {
+  for (int root = 0; root < n(); ++root) {
+    RunOnAll([root](ProcessGroup& group) -> absl::Status {
+      const at::Tensor tensor = at::full({3}, group.rank(), at::kInt);
+      GRAPNEL_RETURN_IF_ERROR(group.Broadcast(tensor, root));
+      EXPECT_TRUE(at::equal(tensor, at::full({3}, root, at::kInt)));
+      return group.Barrier();
+    });
+  }
+}
+
+TEST_P(ProcessGroupTest, WrongArgumentsAreRefusedBeforeAnyRankWaits) {
+  RunOnAll([this](ProcessGroup& group) {
+    const at::Tensor tensor = at::full({2, 3}, 1.0);
+    for (const int root : {-1, n()}) {
+      EXPECT_THAT(group.Broadcast(tensor, root),
+                  StatusIs(absl::StatusCode::kInvalidArgument,
+                           HasSubstr("root: must be in 0..")));
+    }
+    EXPECT_THAT(group.AllReduce(at::Tensor(), ReduceOp::kSum),
+                StatusIs(absl::StatusCode::kInvalidArgument,
+                         HasSubstr("tensor: is undefined")));
+    EXPECT_THAT(group.AllReduce(tensor.t(), ReduceOp::kSum),
+                StatusIs(absl::StatusCode::kInvalidArgument,
+                         HasSubstr("tensor: must be contiguous")));
+    return absl::OkStatus();
+  });
+}
+
+TEST(FakeProcessGroupTest, DifferentCallsAreAnErrorOnAllRanks) {
+  const auto statuses = RunRanks(3, [](ProcessGroup& group) {
+    const at::Tensor tensor = at::full({group.rank() == 2 ? 2 : 1}, 1.0);
+    return group.AllReduce(tensor, ReduceOp::kSum);
+  });
+  EXPECT_THAT(statuses, Each(StatusIs(absl::StatusCode::kInvalidArgument,
+                                      HasSubstr("others call"))));
+}
+
+TEST(FakeProcessGroupTest, RankThatNeverComesIsADeadline) {
+  const auto statuses = RunRanks(
+      2,
+      [](ProcessGroup& group) {
+        return group.rank() == 0 ? group.Barrier() : absl::OkStatus();
+      },
+      absl::Milliseconds(50));
+  EXPECT_THAT(statuses[0], StatusIs(absl::StatusCode::kDeadlineExceeded,
+                                    HasSubstr("only 1 of 2 ranks came")));
+}
+
+}  // namespace
+}  // namespace grapnel

@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "grapnel/base/clock.h"
 #include "grapnel/base/registry.h"
 #include "grapnel/io/env.h"
 
@@ -43,8 +44,8 @@ class LogBackend {
   }
 
   // Takes a record. With the system when it returns, as far as the backend
-  // writes files. An error is reported once, disables this backend, and training
-  // goes on.
+  // writes files. An error is reported once, disables this backend, and
+  // training goes on.
   virtual absl::Status WriteRecord(const Record& record) = 0;
 
   // No call may follow.
@@ -55,7 +56,9 @@ struct LogBackendOptions {
   std::string log_dir;    // work_dir/<timestamp>; exists.
   std::string timestamp;  // "20260821_025841"
   std::string experiment_name;
-  io::Env* env = nullptr;  // Outlives the backend. Never null.
+  // Outlive the backend. Never null.
+  io::Env* env = nullptr;
+  const Clock* clock = &Clock::System();
 };
 
 struct LogBackendTraits {

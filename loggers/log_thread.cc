@@ -109,6 +109,10 @@ void ThreadedRunLog::Warning(absl::string_view message) {
   thread_.Post([this, text = std::string(message)] { log_.Warning(text); });
 }
 
+void ThreadedRunLog::SetStatusLine(absl::string_view text) {
+  thread_.Post([this, text = std::string(text)] { log_.SetStatusLine(text); });
+}
+
 absl::Status ThreadedRunLog::Flush() {
   thread_.Drain();
   return log_.Flush();

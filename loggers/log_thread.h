@@ -67,6 +67,9 @@ class ThreadedRunLog : public RunLog {
   // All that was posted to the thread too, records for example.
   absl::Status Flush() override;
 
+  void SetStatusLine(absl::string_view text) override;
+  int StatusColumns() override { return log_.StatusColumns(); }
+
  private:
   RunLog& log_;
   LogThread& thread_;

@@ -6,7 +6,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/string_view.h"
 #include "grapnel/loggers/number_format.h"
 
 namespace grapnel {
@@ -37,7 +36,16 @@ char32_t TakeCodePoint(absl::string_view* text) {
   return valid ? point : kReplacement;
 }
 
-void AppendString(absl::string_view text, std::string* json) {
+void AppendItem(absl::string_view name, const Scalar& scalar,
+                std::string* json) {
+  AppendJsonString(name, json);
+  json->append(": ");
+  AppendJsonNumber(scalar, json);
+}
+
+}  // namespace
+
+void AppendJsonString(absl::string_view text, std::string* json) {
   json->push_back('"');
   while (!text.empty()) {
     const char32_t point = TakeCodePoint(&text);
@@ -78,7 +86,7 @@ void AppendString(absl::string_view text, std::string* json) {
   json->push_back('"');
 }
 
-void AppendNumber(const Scalar& scalar, std::string* json) {
+void AppendJsonNumber(const Scalar& scalar, std::string* json) {
   if (const int64_t* integer = std::get_if<int64_t>(&scalar)) {
     absl::StrAppend(json, *integer);
     return;
@@ -92,15 +100,6 @@ void AppendNumber(const Scalar& scalar, std::string* json) {
     AppendPythonRepr(value, json);
   }
 }
-
-void AppendItem(absl::string_view name, const Scalar& scalar,
-                std::string* json) {
-  AppendString(name, json);
-  json->append(": ");
-  AppendNumber(scalar, json);
-}
-
-}  // namespace
 
 void AppendRecordJson(const Record& record, std::string* json) {
   const size_t begin = json->size();
@@ -122,6 +121,21 @@ std::string RecordToJson(const Record& record) {
   std::string json;
   AppendRecordJson(record, &json);
   return json;
+}
+
+std::string ToUtf8(absl::string_view text) {
+  std::string valid;
+  while (!text.empty()) {
+    const absl::string_view before = text;
+    const char32_t point = TakeCodePoint(&text);
+    const size_t size = before.size() - text.size();
+    if (point == kReplacement && size == 1) {
+      valid.append("\xef\xbf\xbd");
+    } else {
+      valid.append(before.data(), size);
+    }
+  }
+  return valid;
 }
 
 }  // namespace grapnel

@@ -96,5 +96,17 @@ TEST(RecordJsonTest, AppendsToWhatIsThere) {
   EXPECT_EQ(text, R"(x{"a": 1.0, "step": 3})");
 }
 
+TEST(ToUtf8Test, BytesThatAreNoUtf8AreReplaced) {
+  EXPECT_EQ(ToUtf8("a\"\n\xc3\xa4\xf0\x9f\x98\x80\xef\xbf\xbd"),
+            "a\"\n\xc3\xa4\xf0\x9f\x98\x80\xef\xbf\xbd");
+  EXPECT_EQ(ToUtf8("a\xff"
+                   "b\xc3"),
+            "a\xef\xbf\xbd"
+            "b\xef\xbf\xbd");
+  EXPECT_EQ(ToUtf8("\xed\xa0\x80"),  // A surrogate.
+            "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd");
+  EXPECT_EQ(ToUtf8(""), "");
+}
+
 }  // namespace
 }  // namespace grapnel

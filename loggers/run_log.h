@@ -34,6 +34,16 @@ class RunLog {
 
   // Hands what was written to the system.
   virtual absl::Status Flush() = 0;
+
+  // Shows `text` at the foot of the terminal, in place of what was shown
+  // before, below all lines of the log; "" takes it away. ASCII of at most
+  // StatusColumns() columns. Does nothing where those are 0, and may leave out
+  // what a slow terminal has no room for.
+  virtual void SetStatusLine(absl::string_view text) {}
+
+  // Columns that such a line may have now. 0 where there is no terminal that
+  // shows one.
+  virtual int StatusColumns() { return 0; }
 };
 
 }  // namespace grapnel

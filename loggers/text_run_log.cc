@@ -3,12 +3,14 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 #include <system_error>
 #include <utility>
@@ -31,6 +33,18 @@ namespace {
 constexpr size_t kYearSize = 5;
 // How long a terminal that doesn't take more is waited for.
 constexpr int kTerminalTimeoutMs = 1000;
+
+// Where a terminal doesn't say how wide it is.
+constexpr int kDefaultColumns = 80;
+// Goes to the line's beginning and empties it.
+constexpr char kClearLine[] = "\r\x1b[K";
+
+// True if `fd` is a terminal that knows the above.
+bool ShowsStatusLine(int fd) {
+  if (fd < 0 || ::isatty(fd) != 1) return false;
+  const char* const term = std::getenv("TERM");
+  return term != nullptr && *term != '\0' && absl::string_view(term) != "dumb";
+}
 
 const char* LevelName(RunLog::Level level) {
   switch (level) {
@@ -103,10 +117,13 @@ class TextRunLog : public RunLog {
              std::unique_ptr<io::WritableFile> file)
       : clock_(options.clock != nullptr ? *options.clock : Clock::System()),
         level_(options.level),
+        status_fd_(ShowsStatusLine(options.terminal_fd) ? options.terminal_fd
+                                                        : -1),
         file_(std::move(file)),
         terminal_fd_(options.terminal_fd) {}
 
   ~TextRunLog() override {
+    SetStatusLine("");
     if (file_ == nullptr) return;
     const absl::Status status = file_->Close();
     if (!status.ok()) GRAPNEL_LOG(WARNING) << "run log: " << status.message();
@@ -130,7 +147,7 @@ class TextRunLog : public RunLog {
         }
       }
       if (terminal_fd_ >= 0) {
-        terminal_status = WriteToTerminal(terminal_fd_, line.substr(kYearSize));
+        terminal_status = WriteLineToTerminal(line.substr(kYearSize));
         if (!terminal_status.ok()) terminal_fd_ = -1;
       }
     }
@@ -155,7 +172,41 @@ class TextRunLog : public RunLog {
     return file_status_;  // Nothing is held back.
   }
 
+  void SetStatusLine(absl::string_view text) override {
+    if (status_fd_ < 0) return;
+    SigpipeBlocker blocker;
+    absl::MutexLock lock(&mutex_);
+    status_ = std::string(text);
+    if (terminal_fd_ < 0 || (status_.empty() && !status_shown_)) return;
+    // Not worth waiting for. The next line of the log brings it.
+    pollfd ready = {terminal_fd_, POLLOUT, 0};
+    if (::poll(&ready, 1, 0) <= 0) return;
+    // What is wrong with it, the next line of the log finds out.
+    WriteToTerminal(terminal_fd_, absl::StrCat(kClearLine, status_))
+        .IgnoreError();
+    status_shown_ = !status_.empty();
+  }
+
+  int StatusColumns() override {
+    if (status_fd_ < 0) return 0;
+    winsize size = {};
+    const bool known =
+        ::ioctl(status_fd_, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+    // Behind the last column, terminals wrap.
+    return (known ? size.ws_col : kDefaultColumns) - 1;
+  }
+
  private:
+  absl::Status WriteLineToTerminal(absl::string_view line)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!status_shown_ && status_.empty()) {
+      return WriteToTerminal(terminal_fd_, line);
+    }
+    const absl::string_view clear = status_shown_ ? kClearLine : "";
+    status_shown_ = !status_.empty();
+    return WriteToTerminal(terminal_fd_, absl::StrCat(clear, line, status_));
+  }
+
   void FormatLine(Level level, absl::string_view message)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const absl::Time now = clock_.WallTime();
@@ -178,11 +229,14 @@ class TextRunLog : public RunLog {
 
   const Clock& clock_;
   const Level level_;
+  const int status_fd_;  // The terminal, if it shows a status line, or -1.
 
   absl::Mutex mutex_;
   std::unique_ptr<io::WritableFile> file_ ABSL_GUARDED_BY(mutex_);
   absl::Status file_status_ ABSL_GUARDED_BY(mutex_);
   int terminal_fd_ ABSL_GUARDED_BY(mutex_);
+  std::string status_ ABSL_GUARDED_BY(mutex_);
+  bool status_shown_ ABSL_GUARDED_BY(mutex_) = false;
   absl::flat_hash_set<size_t> warned_ ABSL_GUARDED_BY(mutex_);
 
   // The last second that was asked for, as text.

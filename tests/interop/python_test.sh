@@ -5,11 +5,13 @@ set -euo pipefail
 
 export PATH=/usr/local/bin:/usr/bin:/bin
 cache=${XDG_CACHE_HOME:-${HOME:?HOME is not set: run with --test_env=HOME}/.cache}
-wheels=$cache/grapnel/interop-1
-if [ ! -d "$wheels/safetensors" ] || [ ! -d "$wheels/numpy" ]; then
-  echo "no safetensors and numpy in $wheels: run ./bazelw setup --all" >&2
-  exit 1
-fi
+wheels=$cache/grapnel/interop-2
+for package in numpy safetensors tensorboard wandb; do
+  if [ ! -d "$wheels/$package" ]; then
+    echo "no $package in $wheels: run ./bazelw setup --all" >&2
+    exit 1
+  fi
+done
 if ! python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
   echo "python3 is $(python3 --version 2>&1); the wheels are for 3.11" >&2
   exit 1

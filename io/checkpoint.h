@@ -100,7 +100,9 @@ absl::Status WriteLastCheckpoint(Env& env, const std::string& work_dir,
 // before it said so. Where last_checkpoint is missing or names a bad one, the
 // directory under work_dir with the largest iteration, then epoch; "best_..."
 // only if there is no other; of the run of the named one first, if its manifest
-// tells.
+// tells. Those with `partial` in their manifest are passed over, unless
+// last_checkpoint names one. If it names a path in another directory, that one
+// is searched as work_dir is.
 //
 // Good is one whose manifest reads well and whose files are there in full
 // length; digests are for ReadCheckpoint. Each bad one adds a line to

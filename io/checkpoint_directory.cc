@@ -190,11 +190,17 @@ absl::StatusOr<std::string> FindLatestCheckpoint(
   const std::string run = manifest.run_uuid();
 
   const std::string dir = work_dir.empty() ? "." : work_dir;
-  if (env.IsDirectory(dir)) {
+  std::vector<std::string> dirs = {dir};
+  if (!named.empty() && Dirname(named) != StripSlashes(work_dir)) {
+    dirs.push_back(Dirname(named));
+  }
+  for (const std::string& searched : dirs) {
+    if (!env.IsDirectory(searched)) continue;
     GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> names,
-                             env.ListDir(dir));
+                             env.ListDir(searched));
     for (const std::string& name : names) {
-      const std::string path = JoinPath(work_dir, name);
+      const std::string path =
+          JoinPath(searched == dir ? work_dir : searched, name);
       if (name[0] == '.' || path == named || skipped(path) ||
           !env.IsDirectory(path)) {
         continue;
@@ -207,6 +213,7 @@ absl::StatusOr<std::string> FindLatestCheckpoint(
         }
         continue;
       }
+      if (manifest.partial()) continue;
       const Rank rank = RankOf(name, manifest, run);
       if (newest.empty() || rank > newest_rank) {
         newest = path;

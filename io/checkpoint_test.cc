@@ -860,6 +860,31 @@ TEST_F(FindLatestTest, BestOnlyIfThereIsNoOther) {
   EXPECT_EQ(Find(), "/w/epoch_1");
 }
 
+TEST_F(FindLatestTest, ACopyToPassOnOnlyIfItIsNamed) {
+  CheckpointContents contents = Contents(1);
+  contents.manifest.mutable_progress()->set_iter(90);
+  contents.manifest.set_partial(true);
+  ASSERT_THAT(WriteCheckpoint(env_, "/w", "epoch_9-0123abcd", contents),
+              IsOk());
+  EXPECT_EQ(Find(), "NOT_FOUND");
+  EXPECT_THAT(rejected_, IsEmpty());
+  Save("epoch_1", 10, 1);
+  EXPECT_EQ(Find(), "/w/epoch_1");
+  Put(env_, "/w/last_checkpoint", "epoch_9-0123abcd");
+  EXPECT_EQ(Find(), "/w/epoch_9-0123abcd");
+}
+
+TEST_F(FindLatestTest, SearchesWhereLastCheckpointPoints) {
+  ASSERT_THAT(WriteCheckpoint(env_, "/out/w", "epoch_1", Contents(1)), IsOk());
+  ASSERT_THAT(WriteCheckpoint(env_, "/out/w", "epoch_2", Contents(2)), IsOk());
+  ASSERT_THAT(env_.CreateDir("/w"), IsOk());
+  Put(env_, "/w/last_checkpoint", "/out/w/epoch_2");
+  EXPECT_EQ(Find(), "/out/w/epoch_2");
+  ASSERT_THAT(DeleteCheckpoint(env_, "/out/w/epoch_2"), IsOk());
+  EXPECT_EQ(Find(), "/out/w/epoch_1");
+  EXPECT_THAT(rejected_, ElementsAre(HasSubstr("/out/w/epoch_2")));
+}
+
 TEST_F(FindLatestTest, PassesOverBadOnesAndSaysWhy) {
   Save("epoch_1", 10, 1);
   Save("epoch_2", 20, 2);

@@ -10,12 +10,18 @@ namespace {
 TEST(AllHooksTest, EveryHookIsRegistered) {
   EXPECT_THAT(
       RegisteredHookConfigs(),
-      ::testing::ElementsAre("grapnel.hooks.v1.CheckpointHookConfig",
+      ::testing::ElementsAre("grapnel.hooks.v1.CheckInvalidLossHookConfig",
+                             "grapnel.hooks.v1.CheckpointHookConfig",
                              "grapnel.hooks.v1.DistSamplerSeedHookConfig",
+                             "grapnel.hooks.v1.EMAHookConfig",
+                             "grapnel.hooks.v1.EarlyStoppingHookConfig",
+                             "grapnel.hooks.v1.EmptyCacheHookConfig",
                              "grapnel.hooks.v1.IterTimerHookConfig",
                              "grapnel.hooks.v1.LoggerHookConfig",
                              "grapnel.hooks.v1.ParamSchedulerHookConfig",
-                             "grapnel.hooks.v1.RuntimeInfoHookConfig"));
+                             "grapnel.hooks.v1.ProfilerHookConfig",
+                             "grapnel.hooks.v1.RuntimeInfoHookConfig",
+                             "grapnel.hooks.v1.SyncBuffersHookConfig"));
 }
 
 }  // namespace

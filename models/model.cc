@@ -14,6 +14,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/models/shape.h"
+#include "grapnel/optim/autocast.h"
 #include "grapnel/optim/optim_wrapper.h"
 
 namespace grapnel {
@@ -106,7 +107,10 @@ absl::Status Model::TrainStep(const Batch& batch, OptimWrapper& optim,
   log_vars->Clear();
   optim.BeginStep();
   const absl::Status status = CatchAsStatus([&]() -> absl::Status {
-    GRAPNEL_RETURN_IF_ERROR(ComputeLosses(batch, &losses_));
+    {
+      const AutocastScope autocast(optim.autocast());
+      GRAPNEL_RETURN_IF_ERROR(ComputeLosses(batch, &losses_));
+    }
     GRAPNEL_ASSIGN_OR_RETURN(const at::Tensor total, TotalLoss(losses_));
     log_vars->Add(kLoss, Detached(total));
     for (const NamedTensor& loss : losses_) {
@@ -114,7 +118,7 @@ absl::Status Model::TrainStep(const Batch& batch, OptimWrapper& optim,
       log_vars->Add(loss.name, Scalar(Detached(loss.tensor)));
     }
     // Last: what it did can't be taken back.
-    return optim.Update(total);
+    return optim.Update(total, batch.size());
   });
   if (!status.ok()) log_vars->Clear();
   losses_.Clear();  // Or the graph would live on until the next step.

@@ -35,14 +35,16 @@ class Model {
  public:
   virtual ~Model() = default;
 
-  // One training step: forward, losses, optim.Update(total). Sets `*log_vars`
-  // to what is to be logged: "loss", the total, first, then each loss.
+  // One training step: forward and losses under optim.autocast(),
+  // optim.Update(total, batch.size()). Sets `*log_vars` to what is to be
+  // logged: "loss", the total, first, then each loss.
   //
   // The default takes the losses of ComputeLosses, means those that aren't
   // scalars, and sums those whose name contains "loss" for the total; the
   // others are logged only. One that is itself called "loss" goes into the
   // total and isn't listed again. kInvalidArgument if there is nothing to sum.
-  // A model with several optimizers overrides it.
+  // A model with several optimizers overrides it, and updates each of them,
+  // optim.Get(name).
   virtual absl::Status TrainStep(const Batch& batch, OptimWrapper& optim,
                                  LogVars* log_vars);
 

@@ -68,16 +68,22 @@ class FakeModel : public Model {
 // Keeps the loss that it was given, and does the backward.
 class FakeOptim : public OptimWrapper {
  public:
-  absl::Status Update(const at::Tensor& loss) override {
+  absl::Status Update(const at::Tensor& loss, int64_t num_samples) override {
     ++num_updates;
     last_loss = loss.item<double>();
+    last_num_samples = num_samples;
     if (status.ok()) loss.backward();
     return status;
   }
+  const Autocast& autocast() const override { return autocast_; }
+  absl::StatusOr<OptimWrapper*> Get(absl::string_view) override {
+    return absl::NotFoundError("not used");
+  }
   void BeginStep() override {}
+  void SkipStep() override {}
   void InitializeCounts(int64_t, int64_t) override {}
   void set_step_observer(StepObserver*) override {}
-  Optimizer& optimizer() override { throw std::logic_error("not used"); }
+  Optimizer* optimizer() override { return nullptr; }
   ParamGroups& scheduled_groups() override {
     throw std::logic_error("not used");
   }
@@ -99,9 +105,11 @@ class FakeOptim : public OptimWrapper {
 
   int num_updates = 0;
   double last_loss = 0;
+  int64_t last_num_samples = 0;
   absl::Status status;
 
  private:
+  const Autocast autocast_;
   std::vector<std::pair<std::string, const double*>> lrs_;
 };
 
@@ -180,6 +188,17 @@ TEST_P(TrainStepTest, UpdatesWithTheTotalAndLogsAll) {
   }
   EXPECT_EQ(model.parameters()[0].tensor.grad().item<double>(),
             2 * GetParam().total);
+}
+
+TEST(ModelTest, TellsTheOptimizerTheNumberOfSamples) {
+  FakeModel model;
+  model.losses = {{"loss", at::ones({})}};
+  FakeOptim optim;
+  LogVars log_vars;
+  Batch batch;
+  batch.indices = {4, 0, 7};
+  ASSERT_THAT(model.TrainStep(batch, optim, &log_vars), IsOk());
+  EXPECT_EQ(optim.last_num_samples, 3);
 }
 
 struct BadStepCase {

@@ -4,16 +4,9 @@
 #include <cmath>
 #include <optional>
 
-#include "ATen/ops/_foreach_clamp_max.h"
-#include "ATen/ops/_foreach_clamp_min.h"
 #include "ATen/ops/_foreach_mul.h"
-#include "ATen/ops/_foreach_norm.h"
-#include "ATen/ops/clamp.h"
 #include "ATen/ops/empty_like.h"
-#include "ATen/ops/linalg_vector_norm.h"
-#include "ATen/ops/stack.h"
 #include "ATen/ops/zeros.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
 #include "google/protobuf/descriptor.h"
@@ -21,17 +14,18 @@
 #include "grapnel/base/log.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
-#include "re2/re2.h"
+#include "grapnel/optim/grad_clip.h"
+#include "grapnel/optim/loss_scaler.h"
+#include "grapnel/optim/paramwise.h"
 
 namespace grapnel {
 namespace {
 
-using ::grapnel::optim::v1::ClipGradConfig;
+using ::grapnel::optim::v1::AmpConfig;
 using ::grapnel::optim::v1::OptimizerConfig;
 using ::grapnel::optim::v1::OptimizerState;
 using ::grapnel::optim::v1::OptimWrapperConfig;
 using ::grapnel::optim::v1::OptimWrapperState;
-using ::grapnel::optim::v1::ParamwiseConfig;
 
 // "optimizer: adamw": the field that an error is in.
 std::string OptimizerField(const OptimizerConfig& config) {
@@ -53,238 +47,6 @@ absl::StatusOr<std::unique_ptr<Optimizer>> CreateOptimizer(
   return optimizer;
 }
 
-// ---- Which parameter gets which multipliers ----
-
-struct Multipliers {
-  double lr = 1;
-  double decay = 1;
-};
-
-absl::StatusOr<double> ReadMultiplier(bool is_set, double value,
-                                      absl::string_view field) {
-  if (!is_set) return 1.0;
-  GRAPNEL_RETURN_IF_ERROR(CheckField(std::isfinite(value) && value >= 0, field,
-                                     "finite and >= 0", value));
-  return value;
-}
-
-class Paramwise {
- public:
-  static absl::StatusOr<Paramwise> Create(const ParamwiseConfig& config) {
-    Paramwise paramwise;
-    for (int i = 0; i < config.rules_size(); ++i) {
-      absl::StatusOr<Rule> rule = MakeRule(config.rules(i));
-      if (!rule.ok()) {
-        return WithContext(std::move(rule).status(),
-                           absl::StrCat("rules[", i, "]"));
-      }
-      paramwise.rules_.push_back(*std::move(rule));
-    }
-    GRAPNEL_ASSIGN_OR_RETURN(
-        paramwise.bias_.lr,
-        ReadMultiplier(config.has_bias_lr_mult(), config.bias_lr_mult(),
-                       "bias_lr_mult"));
-    GRAPNEL_ASSIGN_OR_RETURN(
-        paramwise.bias_.decay,
-        ReadMultiplier(config.has_bias_decay_mult(), config.bias_decay_mult(),
-                       "bias_decay_mult"));
-    GRAPNEL_ASSIGN_OR_RETURN(
-        paramwise.norm_.decay,
-        ReadMultiplier(config.has_norm_decay_mult(), config.norm_decay_mult(),
-                       "norm_decay_mult"));
-    return paramwise;
-  }
-
-  Multipliers Of(const NamedTensor& param) {
-    const Multipliers* found = nullptr;
-    for (Rule& rule : rules_) {
-      if (!RE2::PartialMatch(param.name, *rule.pattern)) continue;
-      rule.matched = true;
-      if (found == nullptr) found = &rule.multipliers;
-    }
-    if (found != nullptr) return *found;
-    if (absl::EndsWith(param.name, "bias")) return bias_;
-    if (param.tensor.dim() == 1) return norm_;
-    return {};
-  }
-
-  // After Of() has seen all parameters.
-  absl::Status CheckAllMatched() const {
-    for (size_t i = 0; i < rules_.size(); ++i) {
-      if (!rules_[i].matched) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            "rules[", i, "]: pattern: \"", rules_[i].pattern->pattern(),
-            "\" matches no parameter"));
-      }
-    }
-    return absl::OkStatus();
-  }
-
- private:
-  struct Rule {
-    std::unique_ptr<RE2> pattern;
-    Multipliers multipliers;
-    bool matched = false;
-  };
-
-  static absl::StatusOr<Rule> MakeRule(const ParamwiseConfig::Rule& config) {
-    if (config.pattern().empty()) {
-      return absl::InvalidArgumentError("pattern: must be set");
-    }
-    Rule rule;
-    rule.pattern = std::make_unique<RE2>(config.pattern(), RE2::Quiet);
-    if (!rule.pattern->ok()) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "pattern: \"", config.pattern(), "\": ", rule.pattern->error()));
-    }
-    GRAPNEL_ASSIGN_OR_RETURN(
-        rule.multipliers.lr,
-        ReadMultiplier(config.has_lr_mult(), config.lr_mult(), "lr_mult"));
-    GRAPNEL_ASSIGN_OR_RETURN(rule.multipliers.decay,
-                             ReadMultiplier(config.has_decay_mult(),
-                                            config.decay_mult(), "decay_mult"));
-    return rule;
-  }
-
-  std::vector<Rule> rules_;
-  Multipliers bias_;
-  Multipliers norm_;
-};
-
-absl::StatusOr<std::vector<ParamGroup>> MakeGroups(
-    const ParamwiseConfig& config, const std::vector<NamedTensor>& params) {
-  std::vector<ParamGroup> groups;
-  absl::StatusOr<Paramwise> paramwise = Paramwise::Create(config);
-  if (!paramwise.ok()) {
-    return WithContext(std::move(paramwise).status(), "paramwise_cfg");
-  }
-  for (const NamedTensor& param : params) {
-    if (!param.tensor.defined()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("parameter \"", param.name, "\": is undefined"));
-    }
-    // A rule may be about a part that is frozen for now.
-    const Multipliers multipliers = paramwise->Of(param);
-    if (!param.tensor.requires_grad()) continue;
-    auto group = std::find_if(groups.begin(), groups.end(),
-                              [&](const ParamGroup& group) {
-                                return group.lr_mult == multipliers.lr &&
-                                       group.decay_mult == multipliers.decay;
-                              });
-    if (group == groups.end()) {
-      groups.push_back({{}, multipliers.lr, multipliers.decay});
-      group = groups.end() - 1;
-    }
-    group->params.push_back(param);
-  }
-  GRAPNEL_RETURN_IF_ERROR(
-      WithContext(paramwise->CheckAllMatched(), "paramwise_cfg"));
-  if (groups.empty()) {
-    return absl::InvalidArgumentError(
-        "no parameter requires a gradient: there is nothing to optimize");
-  }
-  return groups;
-}
-
-// ---- Clipping ----
-
-struct Clip {
-  enum class Kind { kNone, kNorm, kValue };
-  Kind kind = Kind::kNone;
-  double limit = 0;
-  double norm_type = 2;
-  bool error_if_nonfinite = false;
-};
-
-absl::StatusOr<Clip> MakeClip(const ClipGradConfig& config) {
-  Clip clip;
-  clip.error_if_nonfinite = config.error_if_nonfinite();
-  switch (config.type()) {
-    case ClipGradConfig::TYPE_UNSPECIFIED:
-    case ClipGradConfig::NORM:
-      clip.kind = Clip::Kind::kNorm;
-      if (!config.has_max_norm()) {
-        return absl::InvalidArgumentError("max_norm: must be set");
-      }
-      clip.limit = config.max_norm();
-      if (config.has_norm_type()) clip.norm_type = config.norm_type();
-      GRAPNEL_RETURN_IF_ERROR(
-          CheckField(std::isfinite(clip.limit) && clip.limit > 0, "max_norm",
-                     "finite and > 0", clip.limit));
-      GRAPNEL_RETURN_IF_ERROR(
-          CheckField(clip.norm_type > 0, "norm_type", "> 0", clip.norm_type));
-      if (config.has_clip_value()) {
-        return absl::InvalidArgumentError(
-            "clip_value: is for type VALUE, the type is NORM");
-      }
-      return clip;
-    case ClipGradConfig::VALUE:
-      clip.kind = Clip::Kind::kValue;
-      if (!config.has_clip_value()) {
-        return absl::InvalidArgumentError("clip_value: must be set");
-      }
-      clip.limit = config.clip_value();
-      GRAPNEL_RETURN_IF_ERROR(
-          CheckField(std::isfinite(clip.limit) && clip.limit > 0, "clip_value",
-                     "finite and > 0", clip.limit));
-      if (config.has_max_norm() || config.has_norm_type() ||
-          config.has_error_if_nonfinite()) {
-        return absl::InvalidArgumentError(
-            "max_norm, norm_type and error_if_nonfinite are for type NORM, "
-            "the type is VALUE");
-      }
-      return clip;
-    default:
-      return absl::InvalidArgumentError(absl::StrCat(
-          "type: must be NORM or VALUE, is ", static_cast<int>(config.type())));
-  }
-}
-
-bool OnOneDevice(const std::vector<at::Tensor>& tensors) {
-  return std::all_of(tensors.begin(), tensors.end(), [&](const at::Tensor& t) {
-    return t.device() == tensors.front().device();
-  });
-}
-
-// The norm of all gradients. Doesn't wait for the device.
-at::Tensor GradNorm(const Clip& clip, const std::vector<at::Tensor>& grads) {
-  if (grads.empty()) return at::zeros({});
-  std::vector<at::Tensor> norms;
-  if (OnOneDevice(grads)) {
-    norms = at::_foreach_norm(grads, clip.norm_type);
-  } else {
-    for (const at::Tensor& grad : grads) {
-      norms.push_back(at::linalg_vector_norm(grad, clip.norm_type)
-                          .to(grads.front().device()));
-    }
-  }
-  return at::linalg_vector_norm(at::stack(norms), clip.norm_type);
-}
-
-// Scales `grads`, whose norm is `norm`, down to clip.limit, as
-// torch.nn.utils.clip_grad_norm_ does. Doesn't wait for the device.
-void ScaleToLimit(const Clip& clip, const at::Tensor& norm,
-                  const std::vector<at::Tensor>& grads) {
-  if (grads.empty()) return;
-  const at::Tensor factor =
-      at::clamp(norm.add(1e-6).reciprocal().mul(clip.limit),
-                /*min=*/std::nullopt, /*max=*/1.0);
-  if (OnOneDevice(grads)) {
-    at::_foreach_mul_(grads, factor);
-  } else {
-    for (const at::Tensor& grad : grads) grad.mul_(factor.to(grad.device()));
-  }
-}
-
-absl::Status CheckFinite(const at::Tensor& norm) {
-  const double value = norm.item().toDouble();
-  if (std::isfinite(value)) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat(
-      "clip_grad: error_if_nonfinite: the gradients' norm is ", value));
-}
-
-// ---- The wrapper ----
-
 // The optimizer's groups, then the base group if there is one.
 class ScheduledGroups final : public ParamGroups {
  public:
@@ -294,6 +56,7 @@ class ScheduledGroups final : public ParamGroups {
   int num_groups() const override {
     return groups_.num_groups() + (base_ == nullptr ? 0 : 1);
   }
+  bool has_base_group() const override { return base_ != nullptr; }
   double* option(int group, absl::string_view name) override {
     if (group < groups_.num_groups()) return groups_.option(group, name);
     return base_->option(0, name);
@@ -304,15 +67,77 @@ class ScheduledGroups final : public ParamGroups {
   ParamGroups* const base_;
 };
 
+// What is configured, checked.
+struct Settings {
+  int64_t accumulative_counts = 1;
+  bool by_samples = false;  // Never with windows of one Update.
+  std::optional<GradClip> clip;
+  Autocast autocast;
+  std::optional<LossScaler> scaler;
+};
+
+absl::Status ReadAmp(const AmpConfig& config, const Optimizer& optimizer,
+                     Settings* settings) {
+  std::vector<NamedTensor> params;
+  for (int i = 0; i < optimizer.num_groups(); ++i) {
+    params.insert(params.end(), optimizer.params(i).begin(),
+                  optimizer.params(i).end());
+  }
+  GRAPNEL_ASSIGN_OR_RETURN(settings->autocast, CreateAutocast(config, params));
+  if (config.dtype() != AmpConfig::FLOAT16) return absl::OkStatus();
+  absl::StatusOr<LossScaler> scaler = LossScaler::Create(config.loss_scale());
+  if (!scaler.ok()) {
+    return WithContext(std::move(scaler).status(), "loss_scale");
+  }
+  settings->scaler = *std::move(scaler);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Settings> ReadSettings(const OptimWrapperConfig& config,
+                                      const Optimizer& optimizer) {
+  Settings settings;
+  if (config.has_accumulative_counts()) {
+    settings.accumulative_counts = config.accumulative_counts();
+  }
+  GRAPNEL_RETURN_IF_ERROR(CheckField(settings.accumulative_counts >= 1,
+                                     "accumulative_counts", ">= 1",
+                                     settings.accumulative_counts));
+  switch (config.accumulate_by()) {
+    case OptimWrapperConfig::ACCUMULATE_BY_UNSPECIFIED:
+    case OptimWrapperConfig::ITERATIONS:
+      break;
+    case OptimWrapperConfig::SAMPLES:
+      settings.by_samples = settings.accumulative_counts > 1;
+      break;
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("accumulate_by: must be ITERATIONS or SAMPLES, is ",
+                       static_cast<int>(config.accumulate_by())));
+  }
+  if (config.has_clip_grad()) {
+    absl::StatusOr<GradClip> clip = GradClip::Create(config.clip_grad());
+    if (!clip.ok()) return WithContext(std::move(clip).status(), "clip_grad");
+    settings.clip = *std::move(clip);
+  }
+  if (config.has_amp()) {
+    GRAPNEL_RETURN_IF_ERROR(
+        WithContext(ReadAmp(config.amp(), optimizer, &settings), "amp"));
+  }
+  return settings;
+}
+
 class AccumulatingOptimWrapper final : public OptimWrapper {
  public:
   // `base`: null, or an optimizer of one group without multipliers and a
   // parameter that never steps.
-  AccumulatingOptimWrapper(int64_t accumulative_counts, const Clip& clip,
+  AccumulatingOptimWrapper(Settings settings,
                            std::unique_ptr<Optimizer> optimizer,
                            std::unique_ptr<Optimizer> base)
-      : accumulative_counts_(accumulative_counts),
-        clip_(clip),
+      : accumulative_counts_(settings.accumulative_counts),
+        by_samples_(settings.by_samples),
+        clip_(std::move(settings.clip)),
+        autocast_(settings.autocast),
+        scaler_(std::move(settings.scaler)),
         optimizer_(std::move(optimizer)),
         base_(std::move(base)),
         scheduled_groups_(*optimizer_, base_.get()) {
@@ -324,47 +149,65 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   }
 
   void BeginStep() override {
-    if (stepped_) optimizer_->ZeroGrad();
-    stepped_ = false;
+    if (window_ended_) optimizer_->ZeroGrad();
+    window_ended_ = false;
   }
 
-  absl::Status Update(const at::Tensor& loss) override {
+  absl::Status Update(const at::Tensor& loss, int64_t num_samples) override {
     GRAPNEL_RETURN_IF_ERROR(CheckLoss(loss));
+    if (by_samples_ && num_samples < 1) {
+      return CheckField(false, "num_samples", ">= 1", num_samples);
+    }
     BeginStep();
     started_ = true;
+    const Window before = window_;
     const int64_t size = WindowSize();
-    GRAPNEL_RETURN_IF_ERROR(WithContext(CatchAsStatus([&] {
-                                          if (size == 1) {
-                                            loss.backward();
-                                          } else {
-                                            loss.div(size).backward();
-                                          }
-                                          return absl::OkStatus();
-                                        }),
-                                        "backward"));
+    if (before.samples == 0) window_.first_samples = num_samples;
+    GRAPNEL_RETURN_IF_ERROR(
+        WithContext(CatchAsStatus([&] {
+                      if (size == 1 && !by_samples_ && !scaler_.has_value()) {
+                        loss.backward();
+                      } else {
+                        Weighed(loss, size, num_samples).backward();
+                      }
+                      return absl::OkStatus();
+                    }),
+                    "backward"));
     ++inner_count_;
-    return accumulated() < size ? absl::OkStatus() : FinishWindow();
+    window_.samples += num_samples;
+    return accumulated() < size ? absl::OkStatus() : FinishWindow(before);
   }
+
+  const Autocast& autocast() const override { return autocast_; }
+
+  absl::StatusOr<OptimWrapper*> Get(absl::string_view name) override {
+    return absl::NotFoundError(absl::StrCat(
+        "optimizer \"", name,
+        "\": there is one optimizer, without a name; optim_wrapper.optimizers "
+        "has several"));
+  }
+
+  void SkipStep() override { skip_ = true; }
 
   void InitializeCounts(int64_t iter, int64_t max_iters) override {
     inner_count_ = iter;
     max_count_ = max_iters;
     // Without a state to load, as upstream: a window that was half filled is
     // the smaller for it.
-    window_begin_ = iter - iter % accumulative_counts_;
+    window_ = {iter - iter % accumulative_counts_};
   }
 
   void set_step_observer(StepObserver* observer) override {
     observer_ = observer;
   }
 
-  Optimizer& optimizer() override { return *optimizer_; }
+  Optimizer* optimizer() override { return optimizer_.get(); }
   ParamGroups& scheduled_groups() override { return scheduled_groups_; }
   const std::vector<std::pair<std::string, const double*>>& logged_lrs()
       const override {
     return logged_lrs_;
   }
-  int64_t accumulated() const override { return inner_count_ - window_begin_; }
+  int64_t accumulated() const override { return inner_count_ - window_.begin; }
   int64_t accumulative_counts() const override { return accumulative_counts_; }
 
   absl::Status ScaleLr(double factor) override {
@@ -386,8 +229,15 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
         optimizer_->SaveState(state->mutable_optimizer(), optimizer_tensors));
     state->set_inner_count(inner_count_);
     state->set_accumulative_counts(accumulative_counts_);
-    state->set_window_begin(window_begin_);
+    state->set_window_begin(window_.begin);
     state->set_window_size(WindowSize());
+    state->set_accumulate_by(by_samples_ ? OptimWrapperConfig::SAMPLES
+                                         : OptimWrapperConfig::ITERATIONS);
+    if (by_samples_) {
+      state->set_window_samples(window_.samples);
+      state->set_first_samples(window_.first_samples);
+    }
+    if (scaler_.has_value()) scaler_->SaveState(state->mutable_loss_scale());
     if (base_ != nullptr) {
       GRAPNEL_ASSIGN_OR_RETURN(const OptimizerState base, SaveBase());
       *state->mutable_base_options() = base.groups(0).options();
@@ -407,6 +257,11 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   absl::Status LoadState(const OptimWrapperState& state,
                          const TensorMap& optimizer_tensors,
                          const TensorMap& gradients) override {
+    if (state.optimizers_size() > 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the state is of ", state.optimizers_size(),
+                       " optimizers, this is one"));
+    }
     GRAPNEL_RETURN_IF_ERROR(CheckField(state.inner_count() >= 0, "inner_count",
                                        ">= 0", state.inner_count()));
     GRAPNEL_RETURN_IF_ERROR(CheckField(
@@ -417,6 +272,22 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     GRAPNEL_RETURN_IF_ERROR(CheckField(
         state.window_size() > state.inner_count() - state.window_begin(),
         "window_size", "more than the window holds", state.window_size()));
+    const bool by_samples =
+        state.accumulate_by() == OptimWrapperConfig::SAMPLES;
+    const bool half_filled = state.inner_count() > state.window_begin();
+    if (by_samples && half_filled) {
+      GRAPNEL_RETURN_IF_ERROR(CheckField(state.first_samples() >= 1,
+                                         "first_samples", ">= 1",
+                                         state.first_samples()));
+      GRAPNEL_RETURN_IF_ERROR(CheckField(
+          state.window_samples() >= state.first_samples(), "window_samples",
+          absl::StrCat(">= ", state.first_samples()), state.window_samples()));
+    }
+    std::optional<LossScaler> scaler = scaler_;
+    if (scaler.has_value() && state.has_loss_scale()) {
+      GRAPNEL_RETURN_IF_ERROR(
+          WithContext(scaler->LoadState(state.loss_scale()), "loss_scale"));
+    }
     std::vector<std::pair<at::Tensor, at::Tensor>> grads;  // Parameter, its.
     GRAPNEL_RETURN_IF_ERROR(
         WithContext(ReadGradients(state, gradients, &grads), "gradients"));
@@ -443,29 +314,37 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     }
 
     started_ = true;
+    scaler_ = scaler;
     inner_count_ = state.inner_count();
-    window_begin_ = state.window_begin();
+    window_ = {state.inner_count()};
     optimizer_->ZeroGrad();
-    stepped_ = false;
-    if (accumulated() == 0) return absl::OkStatus();
-    if (state.accumulative_counts() != accumulative_counts_) {
+    window_ended_ = false;
+    if (!half_filled) return absl::OkStatus();
+    if (state.accumulative_counts() != accumulative_counts_ ||
+        by_samples != by_samples_) {
       GRAPNEL_LOG(WARNING) << "the checkpoint was saved inside a window of "
-                           << state.accumulative_counts()
-                           << " iterations, accumulative_counts is "
-                           << accumulative_counts_
+                           << state.accumulative_counts() << " iterations by "
+                           << (by_samples ? "SAMPLES" : "ITERATIONS")
+                           << "; accumulative_counts is "
+                           << accumulative_counts_ << " by "
+                           << (by_samples_ ? "SAMPLES" : "ITERATIONS")
                            << " now: the window's gradients are dropped";
-      window_begin_ = inner_count_;
       return absl::OkStatus();
     }
-    // The window may come to hold another number than was planned for.
-    const int64_t size = WindowSize();
+    window_ = {state.window_begin(), state.window_samples(),
+               state.first_samples()};
+    // The window may come to hold another number than was planned for, and the
+    // loss to be scaled otherwise.
+    double factor =
+        scale() / (state.has_loss_scale() ? state.loss_scale().scale() : 1.0);
+    if (!by_samples) {
+      factor *= static_cast<double>(state.window_size()) /
+                static_cast<double>(WindowSize());
+    }
     return CatchAsStatus([&] {
       const c10::AutoGradMode no_grad(false);
       for (const auto& [param, grad] : grads) {
-        if (size != state.window_size()) {
-          grad.mul_(static_cast<double>(state.window_size()) /
-                    static_cast<double>(size));
-        }
+        if (factor != 1) grad.mul_(factor);
         param.mutable_grad() = grad;
       }
       return absl::OkStatus();
@@ -473,6 +352,13 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   }
 
  private:
+  // The window that is being filled.
+  struct Window {
+    int64_t begin = 0;          // inner_count_ when it was empty.
+    int64_t samples = 0;        // Of its Updates,
+    int64_t first_samples = 0;  // and of the first of them.
+  };
+
   static absl::Status CheckLoss(const at::Tensor& loss) {
     if (!loss.defined())
       return absl::InvalidArgumentError("loss: is undefined");
@@ -493,53 +379,96 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   // configured, or what is left of the run.
   int64_t WindowSize() const {
     if (inner_count_ >= max_count_) return accumulative_counts_;
-    return std::min(accumulative_counts_, max_count_ - window_begin_);
+    return std::min(accumulative_counts_, max_count_ - window_.begin);
   }
 
-  absl::Status FinishWindow() {
-    const int64_t begin = window_begin_;
-    window_begin_ = inner_count_;
+  double scale() const { return scaler_.has_value() ? scaler_->scale() : 1; }
+
+  // What goes backward. By samples the weights are relative to the first
+  // Update's, and FinishWindow divides by their sum: it isn't known before, and
+  // numbers of samples themselves would use up the range of float16.
+  at::Tensor Weighed(const at::Tensor& loss, int64_t size,
+                     int64_t num_samples) const {
+    at::Tensor weighed = scaler_.has_value() ? scaler_->Scale(loss) : loss;
+    if (!by_samples_) return size == 1 ? weighed : weighed.div(size);
+    if (num_samples == window_.first_samples) return weighed;
+    return weighed.mul(static_cast<double>(num_samples) /
+                       static_cast<double>(window_.first_samples));
+  }
+
+  // `before`: the window as it was before the Update that filled it.
+  absl::Status FinishWindow(const Window& before) {
+    bool finite = true;
+    if (by_samples_ || scaler_.has_value()) {
+      absl::StatusOr<bool> completed = CompleteGradients();
+      if (!completed.ok()) return std::move(completed).status();
+      finite = *completed;
+    }
+    window_ = {inner_count_};
     StepResult result;
+    result.scale = scale();
+    skip_ = false;
     if (observer_ != nullptr) {
       GRAPNEL_RETURN_IF_ERROR(observer_->BeforeOptimizerStep());
     }
-    absl::Status clipped = ClipGradients(&result.grad_norm);
-    if (!clipped.ok()) {
-      --inner_count_;
-      window_begin_ = begin;
-      return clipped;
+    if (finite && !skip_) {
+      if (clip_.has_value()) {
+        absl::Status clipped = ClipGradients(&result.grad_norm);
+        if (!clipped.ok()) {
+          --inner_count_;
+          window_ = before;
+          return clipped;
+        }
+      }
+      GRAPNEL_RETURN_IF_ERROR(WithContext(optimizer_->Step(), "optimizer"));
+      result.stepped = true;
     }
-    GRAPNEL_RETURN_IF_ERROR(WithContext(optimizer_->Step(), "optimizer"));
-    result.stepped = true;
-    absl::Status after = absl::OkStatus();
-    if (observer_ != nullptr) after = observer_->AfterOptimizerStep(result);
-    stepped_ = true;
-    return after;
+    // A step that a hook left out says nothing about the scale.
+    if (scaler_.has_value() && !(finite && skip_)) scaler_->Update(finite);
+    window_ended_ = true;
+    return observer_ == nullptr ? absl::OkStatus()
+                                : observer_->AfterOptimizerStep(result);
   }
 
-  absl::Status ClipGradients(at::Tensor* grad_norm) {
-    if (clip_.kind == Clip::Kind::kNone) return absl::OkStatus();
+  void GatherGradients() {
     for (int i = 0; i < optimizer_->num_groups(); ++i) {
       for (const NamedTensor& param : optimizer_->params(i)) {
-        if (param.tensor.grad().defined())
+        if (param.tensor.grad().defined()) {
           grads_.push_back(param.tensor.grad());
+        }
       }
     }
+  }
+
+  // Makes the window's gradients those of its mean, unscaled. False if one of
+  // them overflowed.
+  absl::StatusOr<bool> CompleteGradients() {
+    const double factor = by_samples_
+                              ? static_cast<double>(window_.first_samples) /
+                                    static_cast<double>(window_.samples)
+                              : 1;
     const c10::AutoGradMode no_grad(false);
-    const absl::Status status = CatchAsStatus([&]() -> absl::Status {
-      if (clip_.kind == Clip::Kind::kNorm) {
-        *grad_norm = GradNorm(clip_, grads_);
-        if (clip_.error_if_nonfinite) {
-          GRAPNEL_RETURN_IF_ERROR(CheckFinite(*grad_norm));
-        }
-        ScaleToLimit(clip_, *grad_norm, grads_);
-      } else if (!grads_.empty()) {
-        at::_foreach_clamp_min_(grads_, -clip_.limit);
-        at::_foreach_clamp_max_(grads_, clip_.limit);
+    GatherGradients();
+    bool finite = true;
+    const absl::Status status = CatchAsStatus([&] {
+      if (scaler_.has_value()) {
+        finite = scaler_->Unscale(grads_, factor);
+      } else if (factor != 1 && !grads_.empty()) {
+        at::_foreach_mul_(grads_, factor);
       }
       return absl::OkStatus();
     });
     grads_.clear();  // Keeps its memory.
+    GRAPNEL_RETURN_IF_ERROR(status);
+    return finite;
+  }
+
+  absl::Status ClipGradients(at::Tensor* grad_norm) {
+    const c10::AutoGradMode no_grad(false);
+    GatherGradients();
+    const absl::Status status =
+        CatchAsStatus([&] { return clip_->Clip(grads_, grad_norm); });
+    grads_.clear();
     return status;
   }
 
@@ -583,7 +512,10 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   }
 
   const int64_t accumulative_counts_;
-  const Clip clip_;
+  const bool by_samples_;
+  const std::optional<GradClip> clip_;
+  const Autocast autocast_;
+  std::optional<LossScaler> scaler_;
   const std::unique_ptr<Optimizer> optimizer_;
   const std::unique_ptr<Optimizer> base_;
   ScheduledGroups scheduled_groups_;
@@ -591,37 +523,30 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   StepObserver* observer_ = nullptr;
   int64_t inner_count_ = 0;
   int64_t max_count_ = -1;
-  bool stepped_ = false;      // The gradients are of a step that was made.
-  int64_t window_begin_ = 0;  // inner_count_ when the window was empty.
+  Window window_;
+  bool window_ended_ = false;  // The gradients are those of the last one.
+  bool skip_ = false;          // SkipStep was called for the step that is due.
   bool started_ = false;
-  std::vector<at::Tensor> grads_;  // Of the step being clipped; else empty.
+  std::vector<at::Tensor> grads_;  // While they are being changed; else empty.
 };
 
 absl::StatusOr<std::unique_ptr<OptimWrapper>> MakeWrapper(
     const OptimWrapperConfig& config, std::unique_ptr<Optimizer> optimizer,
     std::unique_ptr<Optimizer> base) {
-  const int64_t counts =
-      config.has_accumulative_counts() ? config.accumulative_counts() : 1;
-  GRAPNEL_RETURN_IF_ERROR(
-      CheckField(counts >= 1, "accumulative_counts", ">= 1", counts));
-  Clip clip;
-  if (config.has_clip_grad()) {
-    absl::StatusOr<Clip> made = MakeClip(config.clip_grad());
-    if (!made.ok()) {
-      return WithContext(std::move(made).status(), "clip_grad");
-    }
-    clip = *made;
-  }
+  GRAPNEL_ASSIGN_OR_RETURN(Settings settings, ReadSettings(config, *optimizer));
   return {std::make_unique<AccumulatingOptimWrapper>(
-      counts, clip, std::move(optimizer), std::move(base))};
+      std::move(settings), std::move(optimizer), std::move(base))};
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<OptimWrapper>> OptimWrapper::Create(
     const OptimWrapperConfig& config, const std::vector<NamedTensor>& params) {
+  if (config.optimizers_size() > 0) {
+    return CreateSet(config, params);
+  }
   GRAPNEL_ASSIGN_OR_RETURN(std::vector<ParamGroup> groups,
-                           MakeGroups(config.paramwise_cfg(), params));
+                           MakeParamGroups(config.paramwise_cfg(), params));
   const bool several = groups.size() > 1;
   GRAPNEL_ASSIGN_OR_RETURN(
       std::unique_ptr<Optimizer> optimizer,
@@ -646,6 +571,10 @@ absl::StatusOr<std::unique_ptr<OptimWrapper>> OptimWrapper::Create(
   if (config.has_optimizer()) {
     return absl::InvalidArgumentError(
         "optimizer: must be unset around an optimizer that is given");
+  }
+  if (config.optimizers_size() > 0) {
+    return absl::InvalidArgumentError(
+        "optimizers: must be unset around an optimizer that is given");
   }
   if (config.has_paramwise_cfg()) {
     return absl::InvalidArgumentError(

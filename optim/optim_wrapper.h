@@ -12,7 +12,9 @@
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/optim/autocast.h"
 #include "grapnel/optim/optim_wrapper.pb.h"
 #include "grapnel/optim/optimizer.h"
 
@@ -20,13 +22,18 @@ namespace grapnel {
 
 // What an optimizer step came to.
 struct StepResult {
-  bool stepped = false;  // False if the step was skipped.
+  // False if the step was left out: by SkipStep, or because the gradients of a
+  // scaled loss were infinite or NaN.
+  bool stepped = false;
 
   // Norm of all gradients before clipping, a scalar tensor that nobody has
-  // waited for; undefined unless clip_grad is set to clip by norm.
+  // waited for; undefined unless clip_grad is set to clip by norm and the step
+  // was made.
   at::Tensor grad_norm;
 
   double scale = 1;  // The loss was multiplied by this.
+
+  int optimizer = 0;  // Which of several, by its place in the config.
 };
 
 // Hears of the optimizer's steps. The runner turns them into hooks' mount
@@ -45,7 +52,13 @@ class StepObserver {
 // the run, which holds what is left (parity.md 5.8). Windows go across epochs.
 // The half-filled window is part of the state, gradients included. A run that
 // is resumed with another length goes on from the last step: with whole
-// windows, up to its own last one.
+// windows, up to its own last one. With accumulate_by: SAMPLES the mean is over
+// the samples of the window instead, however the batches cut them up.
+//
+// With amp, FLOAT16, the loss is scaled on its way back and the gradients are
+// unscaled before anybody looks at them: a BeforeOptimizerStep, clip_grad.
+//
+// Several optimizers are one OptimWrapper, whose Get has that of each.
 //
 // Thread-compatible.
 class OptimWrapper {
@@ -53,11 +66,13 @@ class OptimWrapper {
   // `params` are the model's parameters with their names; those that don't
   // require a gradient are left out. paramwise_cfg makes the groups. Errors
   // name the field: "optimizer: adamw: lr: must be finite and >= 0, is -1".
+  // Schedules in the config are for the caller to make.
   static absl::StatusOr<std::unique_ptr<OptimWrapper>> Create(
       const optim::v1::OptimWrapperConfig& config,
       const std::vector<NamedTensor>& params);
 
-  // Around an optimizer made by the caller; `config.optimizer` must be unset.
+  // Around an optimizer made by the caller; `config.optimizer` and
+  // `config.optimizers` must be unset.
   static absl::StatusOr<std::unique_ptr<OptimWrapper>> Create(
       const optim::v1::OptimWrapperConfig& config,
       std::unique_ptr<Optimizer> optimizer);
@@ -73,8 +88,29 @@ class OptimWrapper {
   // AfterOptimizerStep. `loss`: a floating tensor of one element that
   // autograd knows; kInvalidArgument if it isn't. Other errors: what LibTorch's
   // backward or the observer gives, kFailedPrecondition for error_if_nonfinite:
-  // the gradients are then there unclipped, and the Update doesn't count.
-  virtual absl::Status Update(const at::Tensor& loss) = 0;
+  // the gradients are then there unclipped, and the Update doesn't count;
+  // the same code for several optimizers, which are updated one by one.
+  //
+  // `num_samples`: what `loss` is the mean of, samples or whatever the model
+  // counts by; >= 1 with accumulate_by: SAMPLES, else not looked at.
+  virtual absl::Status Update(const at::Tensor& loss, int64_t num_samples) = 0;
+  absl::Status Update(const at::Tensor& loss) { return Update(loss, 1); }
+
+  // What forward passes are to be computed in:
+  //   AutocastScope scope(optim.autocast());
+  // around them, losses included. Model::TrainStep does it.
+  virtual const Autocast& autocast() const = 0;
+
+  // The one of that name, of several optimizers. Owned by this. kNotFound if
+  // there is none or this is one optimizer, which has no name. A loss that
+  // passes through another one's parameters leaves gradients there too: detach
+  // them, or let them not require a gradient meanwhile.
+  virtual absl::StatusOr<OptimWrapper*> Get(absl::string_view name) = 0;
+
+  // From StepObserver::BeforeOptimizerStep: leaves out the step that is due.
+  // Its window ends all the same, its gradients are dropped, AfterOptimizerStep
+  // hears of it with stepped = false. Elsewhere it does nothing.
+  virtual void SkipStep() = 0;
 
   // Sets where the run is: `iter` Updates are done of `max_iters`, which is -1
   // if it isn't known. Called before training, and before LoadState, which
@@ -85,24 +121,24 @@ class OptimWrapper {
   // Not owned; null for none.
   virtual void set_step_observer(StepObserver* observer) = 0;
 
-  virtual Optimizer& optimizer() = 0;
-  const Optimizer& optimizer() const {
-    return const_cast<OptimWrapper*>(this)->optimizer();
-  }
+  // Null if there are several: Get has each.
+  virtual Optimizer* optimizer() = 0;
 
   // The groups that schedulers move: the optimizer's and, if it has more than
   // one, a last one that has the configured options and no parameters, so that
   // the log can show the rate without any group's multiplier. An optimizer made
   // by the caller has no such last group: what it was configured with isn't
-  // known.
+  // known. Of several optimizers: those of the first, and so on.
   virtual ParamGroups& scheduled_groups() = 0;
 
   // Rates to log, by name: "lr" of the first group, and "base_lr" before it if
-  // there is a base group. Pointers as ParamGroups::option's. Stable.
+  // there is a base group; of several optimizers "<name>.lr" and so on.
+  // Pointers as ParamGroups::option's. Stable.
   virtual const std::vector<std::pair<std::string, const double*>>& logged_lrs()
       const = 0;
 
-  // Updates (calls) since the last step, or since gradients were dropped.
+  // Updates (calls) since the last step, or since gradients were dropped. Both
+  // the largest, of several optimizers.
   virtual int64_t accumulated() const = 0;
   virtual int64_t accumulative_counts() const = 0;
 
@@ -111,17 +147,24 @@ class OptimWrapper {
   // kFailedPrecondition after the first Update or LoadState.
   virtual absl::Status ScaleLr(double factor) = 0;
 
-  // State: the optimizer's, the counters, the base group, and the gradients of
-  // a half-filled window, named by parameter, in `*gradients`. SaveState shares
-  // the storage of what goes on changing. LoadState on a half-filled window of
-  // another accumulative_counts drops its gradients with a warning; on an error
-  // nothing was changed.
+  // State: the optimizer's, the counters, the base group, the loss scale, and
+  // the gradients of a half-filled window, named by parameter, in `*gradients`.
+  // SaveState shares the storage of what goes on changing. LoadState on a
+  // half-filled window of another accumulative_counts or accumulate_by drops
+  // its gradients with a warning; on an error nothing was changed, but for the
+  // optimizers, of several, that come before the one whose state is bad.
   virtual absl::Status SaveState(optim::v1::OptimWrapperState* state,
                                  TensorMap* optimizer_tensors,
                                  TensorMap* gradients) const = 0;
   virtual absl::Status LoadState(const optim::v1::OptimWrapperState& state,
                                  const TensorMap& optimizer_tensors,
                                  const TensorMap& gradients) = 0;
+
+ private:
+  // For config.optimizers; in optim_wrapper_set.cc.
+  static absl::StatusOr<std::unique_ptr<OptimWrapper>> CreateSet(
+      const optim::v1::OptimWrapperConfig& config,
+      const std::vector<NamedTensor>& params);
 };
 
 }  // namespace grapnel

@@ -19,6 +19,7 @@
 #include "grapnel/optim/optimizer.h"
 #include "grapnel/optim/optimizers/torch_optimizer.h"
 #include "grapnel/optim/param_groups.h"
+#include "grapnel/tests/golden/golden_report.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "torch/nn/utils/clip_grad.h"
@@ -96,7 +97,9 @@ TEST(OptimWrapperGoldenTest, WindowsAreUpstreams) {
   size_t run = 0;
   for (const json& test : ReadCases()) {
     if (test.contains("resumed_iter")) continue;  // The next test.
-    SCOPED_TRACE(test["name"].get<std::string>());
+    const std::string name = test["name"];
+    SCOPED_TRACE(name);
+    NoteGoldenCase("grad_accum.json", "cases/" + name);
     ++run;
     GoldenRun golden(test["accum"]);
     golden.wrapper().InitializeCounts(0, test["max_counts"]);
@@ -119,6 +122,9 @@ TEST(OptimWrapperGoldenTest, ResumedInsideAWindow) {
     if (test.contains("resumed_iter")) golden = test;
   }
   ASSERT_EQ(golden["name"], "resume_inside_accumulation");
+  NoteGoldenCase("grad_accum.json", "cases/resume_inside_accumulation",
+                 "c12: the half-filled window is in the checkpoint, so the "
+                 "gradient of iteration 4 isn't lost");
   const int64_t cut = golden["resumed_iter"];
   const int64_t max_iters = golden["max_iters"];
   const int64_t accum = golden["accum"];
@@ -177,6 +183,114 @@ TEST(OptimWrapperTest, GoesOnPastTheEndOfAShortWindow) {
   EXPECT_NEAR(before - run.w()[0].item<double>(), 0.025, 1e-12);
 }
 
+// ---- Accumulation by samples ----
+
+// What a step's gradient is a mean over.
+struct SamplesCase {
+  const char* name;
+  std::vector<int64_t> batches;  // Numbers of samples; a step after all.
+  const char* config;            // Besides sgd.
+  double tolerance = 1e-14;
+};
+
+void PrintTo(const SamplesCase& test, std::ostream* out) { *out << test.name; }
+
+class OptimWrapperSamplesTest : public ::testing::TestWithParam<SamplesCase> {};
+
+TEST_P(OptimWrapperSamplesTest, StepIsThatOfTheBigBatch) {
+  const std::vector<int64_t>& batches = GetParam().batches;
+  int64_t total = 0;
+  for (const int64_t size : batches) total += size;
+  torch::manual_seed(11);
+  const at::Tensor x = torch::randn({total, 3}, at::kDouble);
+  const at::Tensor y = torch::randn({total}, at::kDouble);
+  const auto loss = [](const at::Tensor& w, const at::Tensor& x,
+                       const at::Tensor& y) {
+    return (x.matmul(w).tanh() - y).square().mean();
+  };
+  const std::string optimizer = "optimizer { sgd { lr: 0.5 } } ";
+
+  const at::Tensor big = Leaf({0.5, -1, 2});
+  ASSERT_THAT(Make(optimizer + GetParam().config, {{"w", big}})
+                  ->Update(loss(big, x, y), total),
+              IsOk());
+
+  const at::Tensor small = Leaf({0.5, -1, 2});
+  auto wrapper = Make(optimizer + GetParam().config +
+                          " accumulate_by: SAMPLES "
+                          "accumulative_counts: " +
+                          std::to_string(batches.size()),
+                      {{"w", small}});
+  int64_t begin = 0;
+  for (const int64_t size : batches) {
+    EXPECT_EQ(small[0].item<double>(), 0.5);
+    ASSERT_THAT(wrapper->Update(loss(small, x.narrow(0, begin, size),
+                                     y.narrow(0, begin, size)),
+                                size),
+                IsOk());
+    begin += size;
+  }
+  EXPECT_EQ(wrapper->accumulated(), 0);
+  EXPECT_NE(big[0].item<double>(), 0.5);
+  EXPECT_TRUE(torch::allclose(small, big, GetParam().tolerance, 1e-15))
+      << small - big;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , OptimWrapperSamplesTest,
+    ::testing::Values(
+        SamplesCase{"EqualBatches", {4, 4, 4}, ""},
+        SamplesCase{"ShortLastBatch", {8, 8, 1}, ""},
+        SamplesCase{"ShortFirstBatch", {1, 9}, ""},
+        SamplesCase{"AllDifferent", {5, 2, 11, 3}, ""},
+        SamplesCase{"OneBatch", {6}, ""},
+        SamplesCase{
+            "ClippedAfterTheMean", {7, 2, 3}, "clip_grad { max_norm: 0.01 }"},
+        SamplesCase{"Scaled",  // Gradients are unscaled by a float32.
+                    {7, 2, 3},
+                    "amp { dtype: FLOAT16 }",
+                    1e-7}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+TEST(OptimWrapperTest, ByIterationsAShortBatchWeighsAsMuch) {
+  const at::Tensor w = Leaf({0});
+  auto wrapper =
+      Make("optimizer { sgd { lr: 1 } } accumulative_counts: 2", {{"w", w}});
+  ASSERT_THAT(wrapper->Update((w * 4).sum(), 100), IsOk());
+  ASSERT_THAT(wrapper->Update((w * 2).sum(), 1), IsOk());
+  EXPECT_EQ(w.item<double>(), -3);
+}
+
+// The last window of the run is short, and its mean over its own samples.
+TEST(OptimWrapperTest, BySamplesTheLastWindowHoldsWhatIsLeft) {
+  const at::Tensor w = Leaf({0});
+  auto wrapper = Make(
+      "optimizer { sgd { lr: 1 } } accumulative_counts: 3 "
+      "accumulate_by: SAMPLES",
+      {{"w", w}});
+  wrapper->InitializeCounts(0, 5);
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_THAT(wrapper->Update((w * 6).sum(), 10), IsOk());
+  }
+  EXPECT_DOUBLE_EQ(w.item<double>(), -6);
+  ASSERT_THAT(wrapper->Update((w * 1).sum(), 2), IsOk());
+  ASSERT_THAT(wrapper->Update((w * 5).sum(), 6), IsOk());
+  EXPECT_DOUBLE_EQ(w.item<double>(), -10);  // By (2 * 1 + 6 * 5) / 8.
+}
+
+TEST(OptimWrapperTest, BySamplesThereMustBeSome) {
+  const at::Tensor w = Leaf({1});
+  auto wrapper = Make(
+      "optimizer { sgd { lr: 1 } } accumulative_counts: 2 "
+      "accumulate_by: SAMPLES",
+      {{"w", w}});
+  EXPECT_THAT(wrapper->Update(w.sum(), 0),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "num_samples: must be >= 1, is 0"));
+  EXPECT_EQ(wrapper->accumulated(), 0);
+  EXPECT_FALSE(w.grad().defined());
+}
+
 // ---- State ----
 
 const char kResumeConfig[] = R"pb(
@@ -201,7 +315,8 @@ struct Model {
     // The bias takes no part in every third iteration.
     at::Tensor y = torch::matmul(x, weight.t());
     if (iter % 3 != 0) y = y + bias;
-    ASSERT_THAT(wrapper->Update(y.square().mean()), IsOk());
+    // Of another size in every iteration, to those who look at it.
+    ASSERT_THAT(wrapper->Update(y.square().mean(), 1 + iter % 4), IsOk());
   }
 
   at::Tensor weight;
@@ -217,15 +332,19 @@ TensorMap Copy(const TensorMap& tensors) {
   return copy;
 }
 
-TEST(OptimWrapperStateTest, ResumedAtEveryCutEqualsUninterrupted) {
+class OptimWrapperResumeTest
+    : public ::testing::TestWithParam<std::pair<const char*, const char*>> {};
+
+TEST_P(OptimWrapperResumeTest, AtEveryCutEqualsUninterrupted) {
   constexpr int64_t kIters = 11;  // The last window has two.
-  Model expected;
+  const std::string config = std::string(kResumeConfig) + GetParam().second;
+  Model expected(config);
   expected.wrapper->InitializeCounts(0, kIters);
   for (int64_t i = 0; i < kIters; ++i) expected.Iterate(i);
 
   for (int64_t cut = 0; cut <= kIters; ++cut) {
     SCOPED_TRACE(cut);
-    Model first;
+    Model first(config);
     first.wrapper->InitializeCounts(0, kIters);
     for (int64_t i = 0; i < cut; ++i) first.Iterate(i);
     OptimWrapperState state;
@@ -234,7 +353,7 @@ TEST(OptimWrapperStateTest, ResumedAtEveryCutEqualsUninterrupted) {
     EXPECT_EQ(gradients.empty(), cut % 3 == 0 || cut == kIters);
     EXPECT_EQ(state.gradients_size(), static_cast<int>(gradients.size()));
 
-    Model second;
+    Model second(config);
     {
       torch::NoGradGuard no_grad;
       second.weight.copy_(first.weight);
@@ -250,6 +369,19 @@ TEST(OptimWrapperStateTest, ResumedAtEveryCutEqualsUninterrupted) {
     EXPECT_TRUE(torch::equal(second.bias, expected.bias));
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(
+    , OptimWrapperResumeTest,
+    ::testing::Values(
+        std::make_pair("ByIterations", ""),
+        std::make_pair("BySamples", "accumulate_by: SAMPLES"),
+        // From a scale at which the first windows overflow, and one that grows.
+        std::make_pair("Scaled",
+                       "amp { dtype: FLOAT16 loss_scale { init_scale: 3e38 "
+                       "backoff_factor: 1e-30 growth_interval: 1 } }"),
+        std::make_pair("ScaledBySamples",
+                       "accumulate_by: SAMPLES amp { dtype: FLOAT16 }")),
+    [](const auto& info) { return std::string(info.param.first); });
 
 TEST(OptimWrapperStateTest, RatesComeBackTheBaseGroupsToo) {
   Model first;
@@ -345,8 +477,50 @@ TEST(OptimWrapperStateTest, WindowOfAnotherSizeIsDropped) {
   EXPECT_DOUBLE_EQ(second.w()[0].item<double>(), 0.975);
 }
 
+TEST(OptimWrapperStateTest, WindowByAnotherMeanIsDropped) {
+  const at::Tensor w = Leaf({1});
+  const std::string config =
+      "optimizer { sgd { lr: 1 } } accumulative_counts: 2 accumulate_by: ";
+  auto first = Make(config + "SAMPLES", {{"w", w}});
+  ASSERT_THAT(first->Update((w * 2).sum(), 5), IsOk());
+  OptimWrapperState state;
+  TensorMap tensors, gradients;
+  ASSERT_THAT(first->SaveState(&state, &tensors, &gradients), IsOk());
+  auto second = Make(config + "ITERATIONS", {{"w", w}});
+  ASSERT_THAT(second->LoadState(state, tensors, gradients), IsOk());
+  EXPECT_EQ(second->accumulated(), 0);
+  EXPECT_FALSE(w.grad().defined());
+}
+
+// The gradients in the window are of a loss that was scaled by 8.
+TEST(OptimWrapperStateTest, WindowGoesOnWithTheScaleOfTheConfig) {
+  const std::string config =
+      "optimizer { sgd { lr: 1 } } accumulative_counts: 2 ";
+  const auto fixed = [](const char* scale) {
+    return std::string("amp { dtype: FLOAT16 loss_scale { dynamic: false ") +
+           "init_scale: " + scale + " } }";
+  };
+  for (const std::string& amp : {std::string(), fixed("8"), fixed("64"),
+                                 std::string("amp { dtype: FLOAT16 }"),
+                                 std::string("amp { dtype: BFLOAT16 }")}) {
+    SCOPED_TRACE(amp);
+    const at::Tensor w = Leaf({0});
+    auto first = Make(config + fixed("8"), {{"w", w}});
+    ASSERT_THAT(first->Update((w * 2).sum()), IsOk());
+    EXPECT_EQ(w.grad().item<double>(), 8);
+    OptimWrapperState state;
+    TensorMap tensors, gradients;
+    ASSERT_THAT(first->SaveState(&state, &tensors, &gradients), IsOk());
+    auto second = Make(config + amp, {{"w", w}});
+    ASSERT_THAT(second->LoadState(state, tensors, gradients), IsOk());
+    ASSERT_THAT(second->Update((w * 4).sum()), IsOk());
+    EXPECT_EQ(w.item<double>(), -3);
+  }
+}
+
 TEST(OptimWrapperStateTest, DamagedStatesAreRefusedAndChangeNothing) {
-  Model model;
+  Model model(std::string(kResumeConfig) +
+              "accumulate_by: SAMPLES amp { dtype: FLOAT16 }");
   for (int64_t i = 0; i < 5; ++i) model.Iterate(i);
   OptimWrapperState good;
   TensorMap tensors, gradients;
@@ -364,6 +538,16 @@ TEST(OptimWrapperStateTest, DamagedStatesAreRefusedAndChangeNothing) {
        [](OptimWrapperState* state) { state->set_window_begin(6); }},
       {"window_size: must be more than the window holds, is 2",
        [](OptimWrapperState* state) { state->set_window_size(2); }},
+      {"first_samples: must be >= 1, is 0",
+       [](OptimWrapperState* state) { state->clear_first_samples(); }},
+      {"window_samples: must be >= 4, is 3",
+       [](OptimWrapperState* state) { state->set_window_samples(3); }},
+      {"loss_scale: scale: must be > 0 and a float32, is 0",
+       [](OptimWrapperState* state) {
+         state->mutable_loss_scale()->clear_scale();
+       }},
+      {"the state is of 1 optimizers, this is one",
+       [](OptimWrapperState* state) { state->add_optimizers(); }},
       {"gradients: \"x\" is no parameter",
        [](OptimWrapperState* state) { state->add_gradients("x"); }},
       {"base_options: lr is missing",
@@ -433,7 +617,7 @@ TEST_P(OptimWrapperGroupsTest, AreMadeByMultipliers) {
       NetParams());
   ASSERT_NE(wrapper, nullptr);
   std::vector<std::string> groups;
-  Optimizer& optimizer = wrapper->optimizer();
+  Optimizer& optimizer = *wrapper->optimizer();
   for (int i = 0; i < optimizer.num_groups(); ++i) {
     std::string text;
     for (const NamedTensor& param : optimizer.params(i)) {
@@ -524,6 +708,7 @@ class RecordingObserver : public StepObserver {
   absl::Status AfterOptimizerStep(const StepResult& result) override {
     events.push_back(result.stepped ? "stepped" : "skipped");
     grad_norm = result.grad_norm;
+    scale = result.scale;
     return after_status;
   }
 
@@ -532,6 +717,7 @@ class RecordingObserver : public StepObserver {
   absl::Status before_status;
   absl::Status after_status;
   at::Tensor grad_norm;
+  double scale = 0;
 };
 
 class OptimWrapperClipTest : public ::testing::TestWithParam<ClipCase> {};
@@ -631,7 +817,7 @@ TEST(OptimWrapperTest, NonfiniteNormLeavesGradientsAndCount) {
                        HasSubstr("the gradients' norm is inf")));
   EXPECT_EQ(wrapper->accumulated(), 1);
   EXPECT_EQ(w.grad()[1].item<double>(), 4);  // (1 + 7) / 2, not clipped.
-  wrapper->optimizer().ZeroGrad();
+  wrapper->optimizer()->ZeroGrad();
   ASSERT_THAT(wrapper->Update((w * 0.5).sum()), IsOk());
   EXPECT_EQ(wrapper->accumulated(), 0);
   EXPECT_DOUBLE_EQ(w[0].item<double>(), 0.75);
@@ -678,6 +864,128 @@ TEST(OptimWrapperTest, ObserversErrorsEndTheUpdate) {
   EXPECT_EQ(w.item<double>(), 0);
   wrapper->BeginStep();
   EXPECT_FALSE(w.grad().defined());  // The step was made.
+}
+
+TEST(OptimWrapperTest, SkippedStepEndsItsWindowAndChangesNothing) {
+  const at::Tensor w = Leaf({1});
+  auto wrapper = Make(
+      "optimizer { adamw { lr: 1 } } accumulative_counts: 2 "
+      "clip_grad { max_norm: 1 error_if_nonfinite: true }",
+      {{"w", w}});
+  RecordingObserver observer;
+  wrapper->set_step_observer(&observer);
+  wrapper->SkipStep();  // No step is due: does nothing.
+  observer.on_before = [&] {
+    if (!std::isfinite(w.grad().item<double>())) wrapper->SkipStep();
+  };
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  ASSERT_THAT(wrapper->Update((w * nan).sum()), IsOk());
+  ASSERT_THAT(wrapper->Update(w.sum()), IsOk());
+  EXPECT_THAT(observer.events, ElementsAre("before", "skipped"));
+  EXPECT_FALSE(observer.grad_norm.defined());
+  EXPECT_EQ(w.item<double>(), 1);
+  EXPECT_EQ(wrapper->accumulated(), 0);
+  OptimWrapperState state;
+  TensorMap tensors, gradients;
+  ASSERT_THAT(wrapper->SaveState(&state, &tensors, &gradients), IsOk());
+  EXPECT_TRUE(tensors.empty());
+  EXPECT_TRUE(gradients.empty());
+
+  // The next window starts without what the NaN left.
+  ASSERT_THAT(wrapper->Update(w.sum()), IsOk());
+  ASSERT_THAT(wrapper->Update(w.sum()), IsOk());
+  EXPECT_THAT(observer.events,
+              ElementsAre("before", "skipped", "before", "stepped"));
+  EXPECT_TRUE(std::isfinite(w.item<double>()));
+  EXPECT_LT(w.item<double>(), 1);
+}
+
+TEST(OptimWrapperTest, HasOneOptimizerWithoutAName) {
+  auto wrapper = Make("optimizer { sgd {} }", {{"w", Leaf({1})}});
+  EXPECT_THAT(wrapper->Get("generator"),
+              StatusIs(absl::StatusCode::kNotFound,
+                       HasSubstr("there is one optimizer, without a name")));
+}
+
+// ---- Loss scaling ----
+
+TEST(OptimWrapperScaleTest, OthersSeeGradientsUnscaled) {
+  const at::Tensor w = Leaf({1, 1});
+  auto wrapper = Make(
+      "optimizer { sgd { lr: 1 } } clip_grad { max_norm: 0.5 } "
+      "amp { dtype: FLOAT16 loss_scale { init_scale: 1024 } }",
+      {{"w", w}});
+  RecordingObserver observer;
+  wrapper->set_step_observer(&observer);
+  double grad = 0;
+  observer.on_before = [&] { grad = w.grad()[0].item<double>(); };
+  const at::Tensor x = torch::tensor({3.0, 4.0}, at::kDouble);
+  ASSERT_THAT(wrapper->Update((w * x).sum()), IsOk());
+  EXPECT_EQ(grad, 3);
+  EXPECT_EQ(observer.scale, 1024);
+  EXPECT_EQ(observer.grad_norm.item<double>(), 5);
+  EXPECT_NEAR(w[0].item<double>(), 0.7, 1e-6);
+}
+
+TEST(OptimWrapperScaleTest, OverflowLeavesTheStepOutAndLowersTheScale) {
+  const at::Tensor w = torch::ones({1}).requires_grad_();
+  auto wrapper = Make(
+      "optimizer { sgd { lr: 1 } } "
+      "clip_grad { max_norm: 100 error_if_nonfinite: true } "
+      "amp { dtype: FLOAT16 loss_scale { init_scale: 65536 "
+      "growth_interval: 2 } }",
+      {{"w", w}});
+  RecordingObserver observer;
+  wrapper->set_step_observer(&observer);
+  // A gradient of 1.5 passes through float16, where 65504 is the largest.
+  const auto update = [&] {
+    ASSERT_THAT(wrapper->Update((w.to(at::kHalf) * 1.5).sum()), IsOk());
+  };
+  update();
+  EXPECT_THAT(observer.events, ElementsAre("before", "skipped"));
+  EXPECT_EQ(observer.scale, 65536);
+  EXPECT_FALSE(observer.grad_norm.defined());
+  EXPECT_EQ(w.item<double>(), 1);
+  observer.events.clear();
+  update();
+  EXPECT_THAT(observer.events, ElementsAre("before", "stepped"));
+  EXPECT_EQ(observer.scale, 32768);
+  EXPECT_EQ(w.item<double>(), -0.5);
+  update();
+  EXPECT_EQ(w.item<double>(), -2);
+  update();  // Two good steps: the scale has grown, and overflows again.
+  EXPECT_EQ(observer.scale, 65536);
+  EXPECT_EQ(w.item<double>(), -2);
+}
+
+// 2^-26 is zero in float16, and so is its gradient without the scale.
+TEST(OptimWrapperScaleTest, SmallGradientsSurviveFloat16) {
+  const double tiny = std::ldexp(1, -26);
+  for (const bool scaled : {false, true}) {
+    const at::Tensor w = torch::zeros({1}).requires_grad_();
+    auto wrapper = Make(std::string("optimizer { sgd { lr: 1 } } ") +
+                            (scaled ? "amp { dtype: FLOAT16 }" : ""),
+                        {{"w", w}});
+    ASSERT_THAT(wrapper->Update((w.to(at::kHalf).to(at::kFloat) * tiny).sum()),
+                IsOk());
+    EXPECT_EQ(w.item<double>(), scaled ? -tiny : 0);
+  }
+}
+
+TEST(OptimWrapperScaleTest, AHooksSkipSaysNothingAboutTheScale) {
+  const at::Tensor w = Leaf({1});
+  auto wrapper = Make(
+      "optimizer { sgd { lr: 1 } } amp { dtype: FLOAT16 loss_scale { "
+      "init_scale: 4 growth_interval: 1 } }",
+      {{"w", w}});
+  RecordingObserver observer;
+  wrapper->set_step_observer(&observer);
+  observer.on_before = [&] { wrapper->SkipStep(); };
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_THAT(wrapper->Update(w.sum()), IsOk());
+    EXPECT_EQ(observer.scale, 4);
+  }
+  EXPECT_EQ(w.item<double>(), 1);
 }
 
 TEST(OptimWrapperTest, RefusesLossesThatAutogradCannotUse) {
@@ -741,7 +1049,8 @@ TEST(OptimWrapperTest, WrapsAnOptimizerOfTheCaller) {
 TEST(OptimWrapperTest, RefusesAConfigThatContradictsTheCallersOptimizer) {
   const at::Tensor w = Leaf({1});
   for (const char* config :
-       {"optimizer { sgd {} }", "paramwise_cfg { bias_lr_mult: 2 }"}) {
+       {"optimizer { sgd {} }", "paramwise_cfg { bias_lr_mult: 2 }",
+        "optimizers { name: 'a' }"}) {
     auto optimizer = WrapTorchOptimizer(
         std::make_shared<torch::optim::SGD>(std::vector<at::Tensor>{w},
                                             torch::optim::SGDOptions(0.5)),
@@ -781,6 +1090,11 @@ INSTANTIATE_TEST_SUITE_P(
                   "optimizer: adamw: lr: must be finite and >= 0, is -1"},
         ErrorCase{"Accum", SGD "accumulative_counts: 0",
                   "accumulative_counts: must be >= 1, is 0"},
+        ErrorCase{"Amp", SGD "amp {}",
+                  "amp: dtype: must be set, to BFLOAT16 or FLOAT16"},
+        ErrorCase{"LossScale",
+                  SGD "amp { dtype: FLOAT16 loss_scale { init_scale: -1 } }",
+                  "amp: loss_scale: init_scale: must be > 0"},
         ErrorCase{"NoMaxNorm", SGD "clip_grad {}",
                   "clip_grad: max_norm: must be set"},
         ErrorCase{"MaxNorm", SGD "clip_grad { max_norm: 0 }",

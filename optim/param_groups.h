@@ -15,6 +15,10 @@ class ParamGroups {
 
   virtual int num_groups() const = 0;
 
+  // Whether the last group is an OptimWrapper's base group: it has no
+  // parameters, and the values without any group's multiplier.
+  virtual bool has_base_group() const { return false; }
+
   // Where option `name` of group `group`, 0 <= group < num_groups(), lies, or
   // null if it has none. Stays valid, and keeps its place, as long as this
   // object. Names: "lr", "weight_decay", "momentum", ... "momentum" is beta1 of

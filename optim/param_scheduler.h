@@ -6,10 +6,10 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "grapnel/base/registry.h"
 #include "grapnel/optim/param_groups.h"
 #include "grapnel/optim/param_scheduler.pb.h"
@@ -30,7 +30,8 @@ struct RunLength {
 // Construction writes nothing: it notes the option's values as the base values,
 // so construct all schedulers before applying the first. Apply() writes the
 // value of step 0, Step() those of the steps after it. Usable without a runner,
-// on any ParamGroups. Thread-compatible.
+// on any ParamGroups: optim/schedulers/plain_loop_test.cc is an example.
+// Thread-compatible.
 //
 // To add one: derive from WindowedScheduler, schedulers/linear.cc is the file
 // to imitate.
@@ -40,6 +41,11 @@ class ParamScheduler {
 
   // The option: "lr", ...
   virtual const std::string& param_name() const = 0;
+
+  // Which of several optimizers has the option; "" if there is one. States are
+  // told apart by it.
+  const std::string& optimizer() const { return optimizer_; }
+  void set_optimizer(std::string name) { optimizer_ = std::move(name); }
 
   // True if Step is to be called after every epoch, else after every iteration.
   virtual bool by_epoch() const = 0;
@@ -54,16 +60,35 @@ class ParamScheduler {
   // Steps taken, Apply left out.
   virtual int64_t num_steps() const = 0;
 
+  // The name of the metric that moves the option, or null if steps do. With a
+  // monitor, steps only count.
+  virtual const std::string* monitor() const { return nullptr; }
+
+  // Takes the monitor's value from a validation, after the Step of the epoch
+  // that it follows.
+  virtual void StepMetric(double) {}
+
   // State, not the option's value: that is the optimizer's. LoadState checks
-  // the type and the option's name; kInvalidArgument if they differ.
+  // the type and the option's name, not the settings: those of this object hold
+  // from there on (schedulers/scheduler_replay.h makes up for what differs).
+  // kInvalidArgument if it is of another kind; nothing was changed then.
   virtual absl::Status SaveState(
       optim::v1::ParamSchedulerState* state) const = 0;
   virtual absl::Status LoadState(
       const optim::v1::ParamSchedulerState& state) = 0;
 
-  // True if the state that LoadState took was saved with other settings. This
-  // object's settings hold from there on.
-  virtual bool settings_changed() const { return false; }
+  // For a replay: goes back to before Apply and gives the option the values
+  // `base_values`, one a group, which become the base values. What metrics have
+  // taught it stays. kInvalidArgument if they are not finite, or not as many as
+  // groups; nothing was changed then.
+  virtual absl::Status Rewind(absl::Span<const double> base_values) = 0;
+
+  // For a replay of one with a monitor: moves the option as metrics once made
+  // it, up to the step that it is at.
+  virtual void RedoMetricSteps() {}
+
+ private:
+  std::string optimizer_;
 };
 
 struct ParamSchedulerTraits {

@@ -20,6 +20,7 @@
 #include "grapnel/models/loss.h"
 #include "grapnel/models/metric.h"
 #include "grapnel/models/model.h"
+#include "grapnel/optim/averaging/averaging_strategy.h"
 #include "grapnel/optim/optimizer.h"
 #include "grapnel/optim/param_scheduler.h"
 #include "grapnel/runner/hook_registry.h"
@@ -70,11 +71,11 @@ absl::Status UnknownType(absl::string_view name,
 std::vector<std::string> RegisteredConfigTypes() {
   std::vector<std::string> names;
   for (std::vector<std::string> (*list)() :
-       {&DatasetRegistry::ConfigNames, &HookRegistry::ConfigNames,
-        &LayerRegistry::ConfigNames, &LogBackendRegistry::ConfigNames,
-        &LossRegistry::ConfigNames, &MetricRegistry::ConfigNames,
-        &ModelRegistry::ConfigNames, &OptimizerRegistry::ConfigNames,
-        &ParamSchedulerRegistry::ConfigNames,
+       {&AveragingStrategyRegistry::ConfigNames, &DatasetRegistry::ConfigNames,
+        &HookRegistry::ConfigNames, &LayerRegistry::ConfigNames,
+        &LogBackendRegistry::ConfigNames, &LossRegistry::ConfigNames,
+        &MetricRegistry::ConfigNames, &ModelRegistry::ConfigNames,
+        &OptimizerRegistry::ConfigNames, &ParamSchedulerRegistry::ConfigNames,
         &TransformRegistry::ConfigNames}) {
     const std::vector<std::string> more = list();
     names.insert(names.end(), more.begin(), more.end());

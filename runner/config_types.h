@@ -22,7 +22,7 @@ namespace grapnel {
 
 // Full names of the config messages of everything that is registered and linked
 // in: models, layers, losses, metrics, datasets, transforms, optimizers,
-// schedulers, log backends and hooks. Sorted, distinct.
+// schedulers, averaging strategies, log backends and hooks. Sorted, distinct.
 std::vector<std::string> RegisteredConfigTypes();
 
 // The type that `name` means: the full name of any linked message, or the last

@@ -11,9 +11,12 @@
 #include <vector>
 
 #include "grapnel/base/fake_clock.h"
+#include "grapnel/dist/process_group.h"
+#include "grapnel/dist/single_process_group.h"
 #include "grapnel/io/mem_env.h"
 #include "grapnel/loggers/log_backend.h"
 #include "grapnel/loggers/memory_run_log.h"
+#include "grapnel/models/log_vars.h"
 #include "grapnel/optim/param_scheduler.h"
 #include "grapnel/runner/log_processor.h"
 #include "grapnel/runner/message_hub.h"
@@ -33,6 +36,8 @@ struct FakeRunContext : public RunContext {
   Mode mode() const override { return current_mode; }
   bool training() const override { return in_training; }
   Model& model() override { return *the_model; }
+  const LogVars& log_vars() const override { return step_vars; }
+  ProcessGroup& process_group() override { return *group; }
   OptimWrapper* optim_wrapper() override { return wrapper; }
   absl::Span<const std::unique_ptr<ParamScheduler>> param_schedulers()
       override {
@@ -50,6 +55,7 @@ struct FakeRunContext : public RunContext {
   void LogLater(std::function<void()> work) override { work(); }
   const Clock& clock() const override { return fake_clock; }
   io::Env& env() override { return *mem_env; }
+  const std::string& base_dir() const override { return base; }
   const std::string& work_dir() const override { return work; }
   const std::string& log_dir() const override { return logs; }
   const std::string& timestamp() const override { return time; }
@@ -74,6 +80,9 @@ struct FakeRunContext : public RunContext {
   Mode current_mode = Mode::kTrain;
   bool in_training = true;
   Model* the_model = nullptr;
+  LogVars step_vars;
+  SingleProcessGroup alone;
+  ProcessGroup* group = &alone;
   OptimWrapper* wrapper = nullptr;
   std::vector<std::unique_ptr<ParamScheduler>> schedulers;
   std::string resumed;
@@ -85,6 +94,7 @@ struct FakeRunContext : public RunContext {
   std::vector<Record> records;
   FakeClock fake_clock{absl::Milliseconds(250)};
   std::unique_ptr<io::Env> mem_env = std::make_unique<io::MemEnv>();
+  std::string base = "/base";
   std::string work = "/work_dir";
   std::string logs = "/work_dir/20260102_030405";
   std::string time = "20260102_030405";

@@ -62,7 +62,7 @@ struct IterInfo {
 // A checkpoint that is on the disk.
 struct SavedCheckpoint {
   std::string name;      // "epoch_5"
-  std::string path;      // work_dir/epoch_5
+  std::string path;      // work_dir/epoch_5, or elsewhere: SaveRequest::dir
   bool is_last = false;  // work_dir/last_checkpoint names it now.
 };
 
@@ -173,6 +173,11 @@ class Hook {
     return AfterIter(run, Mode::kTest, info);
   }
 
+  // The model is written to a file of its own format: what it holds then is
+  // what users of the file get.
+  virtual absl::Status BeforeExport(RunContext&) { return absl::OkStatus(); }
+  virtual absl::Status AfterExport(RunContext&) { return absl::OkStatus(); }
+
   // The run failed with `error`, which cannot be changed. Every hook hears of
   // it.
   virtual void OnError(RunContext&, const absl::Status& error) {}
@@ -251,6 +256,8 @@ constexpr StageMask OverriddenStages() {
   add(Overridden(&H::AfterTestEpoch) || after_epoch, Stage::kAfterTestEpoch);
   add(Overridden(&H::BeforeTestIter) || before_iter, Stage::kBeforeTestIter);
   add(Overridden(&H::AfterTestIter) || after_iter, Stage::kAfterTestIter);
+  add(Overridden(&H::BeforeExport), Stage::kBeforeExport);
+  add(Overridden(&H::AfterExport), Stage::kAfterExport);
   add(Overridden(&H::OnError), Stage::kOnError);
   return mask;
 }

@@ -23,6 +23,7 @@
 #include "grapnel/runner/log_processor.pb.h"
 #include "grapnel/runner/message_hub.h"
 #include "grapnel/runner/mode.h"
+#include "grapnel/tests/golden/golden_report.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 
@@ -492,6 +493,27 @@ TEST_F(LogProcessorTest, CustomStatistics) {
             "Epoch(train) [1][  1/100]    x: 50.0000  loss: 3.0000  "
             "mean: 5.0000  max2: 5.0000  min: 1.0000  epoch: 4.0000  "
             "best: 3.0000  long: 30.5000");
+}
+
+// MMEngine falls over the missing key.
+TEST_F(LogProcessorTest, ACustomStatisticHasTheCommonWindow) {
+  auto processor = New(Parse("by_epoch: false window_size: 2 "
+                             "custom_cfg { data_src: 'loss' log_name: 'm' }"),
+                       /*by_epoch=*/false);
+  processor->Setup(hub_);
+  for (const double loss : {9.0, 1.0, 7.0}) hub_.Scalar("train/loss").Add(loss);
+  EXPECT_THAT(Line(*processor), HasSubstr("m: 4.0000"));
+  NoteGoldenCase("edge.json",
+                 "cases/custom_cfg without window_size, by_epoch=False",
+                 "no error: the window is window_size");
+}
+
+TEST_F(LogProcessorTest, AnUnknownStatisticIsRefused) {
+  EXPECT_THAT(
+      LogProcessor::Create(
+          Parse("custom_cfg { data_src: 'x' method_name: 'median' }"), true),
+      StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("median")));
+  NoteGoldenCase("log_history.json", "errors/4");
 }
 
 TEST_F(LogProcessorTest, IterationLinesAlignToTheRunsLength) {

@@ -1,11 +1,13 @@
 #include "grapnel/runner/message_hub.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <fstream>
 #include <limits>
 #include <string>
+#include <type_traits>
 #include <variant>
 #include <vector>
 
@@ -20,6 +22,7 @@
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/runner/message_hub.pb.h"
 #include "grapnel/runner/mode.h"
+#include "grapnel/tests/golden/golden_report.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 
@@ -73,17 +76,32 @@ void ExpectGolden(const absl::StatusOr<double>& value, const json& golden) {
   }
 }
 
+constexpr char kGoldenFile[] = "log_history.json";
+
+// Where ours says something else than MMEngine's.
+std::string DifferenceOf(const std::string& name) {
+  if (name == "zero_window_is_global") {
+    return "c26: a window is >= 1; GlobalMean and the like are what MMEngine's "
+           "window of 0 is";
+  }
+  if (name == "max_length_4") {
+    return "a history of ours has no end: what MMEngine's of 4 entries says, "
+           "ours says of a window of 4";
+  }
+  return "";
+}
+
 // Adds what MMEngine's history got, and compares what both say after each.
-// zero_window_is_global is not here: a window of 0 is an error of ours (c26).
 class GoldenHistoryTest : public TestWithParam<std::string> {};
 
 TEST_P(GoldenHistoryTest, StatisticsAreMmengines) {
   const json golden = GoldenHistory(GetParam());
-  // MMEngine's max_length bounds all statistics. Our ring bounds windows alone,
-  // so that what reaches over it differs there.
+  const int64_t max_length =
+      golden["args"].value("max_length", HistoryBuffer::kMaxWindow);
   const bool bounded = golden["args"].contains("max_length");
   MessageHub hub;
   HistoryBuffer& history = hub.Scalar("train/x");
+  ASSERT_EQ(golden["pairs"].size(), golden["rows"].size());
   for (size_t i = 0; i < golden["pairs"].size(); ++i) {
     SCOPED_TRACE(absl::StrCat("after ", i + 1));
     const json& pair = golden["pairs"][i];
@@ -91,27 +109,137 @@ TEST_P(GoldenHistoryTest, StatisticsAreMmengines) {
     for (const auto& [key, value] : golden["rows"][i].items()) {
       SCOPED_TRACE(key);
       const size_t digits = key.find_first_of("0123456789");
+      const std::string statistic = key.substr(0, digits);
       int64_t window;
       if (key == "current") {
         ExpectGolden(history.Current(), value);
+      } else if (key == "length") {
+        EXPECT_EQ(std::min(history.num_entries(), max_length), value);
       } else if (key == "global_mean") {
-        if (!bounded) ExpectGolden(history.GlobalMean(), value);
-      } else if (digits != std::string::npos &&
-                 absl::SimpleAtoi(key.substr(digits), &window)) {
-        if (bounded && window > 4) continue;
-        ExpectGolden(key.rfind("mean", 0) == 0  ? history.Mean(window)
-                     : key.rfind("max", 0) == 0 ? history.Max(window)
-                                                : history.Min(window),
+        ExpectGolden(bounded ? history.Mean(max_length) : history.GlobalMean(),
+                     value);
+      } else if (!absl::SimpleAtoi(key.substr(digits), &window)) {
+        ADD_FAILURE() << "unknown";
+      } else if (window == 0) {
+        ExpectGolden(statistic == "mean"  ? history.GlobalMean()
+                     : statistic == "max" ? history.GlobalMax()
+                                          : history.GlobalMin(),
+                     value);
+        EXPECT_THAT(history.Mean(0),
+                    StatusIs(absl::StatusCode::kInvalidArgument, _));
+      } else {
+        window = std::min(window, max_length);
+        ExpectGolden(statistic == "mean"  ? history.Mean(window)
+                     : statistic == "max" ? history.Max(window)
+                                          : history.Min(window),
                      value);
       }
     }
   }
+  NoteGoldenCase(kGoldenFile, "cases/" + GetParam(), DifferenceOf(GetParam()));
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, GoldenHistoryTest,
                          ValuesIn<std::string>({"unit_counts", "counts",
+                                                "zero_window_is_global",
                                                 "max_length_4", "nan_poison"}),
                          [](const auto& info) { return info.param; });
+
+TEST(GoldenHubTest, IntegersBecomeDoubles) {
+  const json golden =
+      json::parse(std::ifstream("tests/golden/log_history.json"));
+  MessageHub hub;
+  HistoryBuffer& history = hub.Scalar("train/x");
+  for (const json& value : golden["int_into_empty_buffer"]) {
+    history.Add(value[0].get<double>());
+    EXPECT_EQ(history.Current().value(), value[0].get<double>());
+    EXPECT_EQ(value[1], "float64");
+  }
+  NoteGoldenCase(kGoldenFile, "int_into_empty_buffer/*");
+  EXPECT_EQ(history.Current().value(),
+            golden["int_into_int_buffer"][0].get<double>());
+  NoteGoldenCase(kGoldenFile, "int_into_int_buffer/*",
+                 "no history of ours holds integers: all are doubles");
+}
+
+// What text, a count that is no integer, or a window that is none, would be
+// given to.
+static_assert(!std::is_convertible_v<std::string, double> &&
+              !std::is_convertible_v<std::string, at::Tensor>);
+static_assert(
+    std::is_same_v<decltype(&HistoryBuffer::Mean),
+                   absl::StatusOr<double> (HistoryBuffer::*)(int64_t) const>);
+
+TEST(GoldenHubTest, Errors) {
+  const json golden =
+      json::parse(std::ifstream("tests/golden/log_history.json"));
+  // The fifth, an unknown statistic, is the log processor's.
+  ASSERT_EQ(golden["errors"].size(), 5u);
+  ASSERT_EQ(golden["hub_errors"].size(), 4u);
+  MessageHub hub;
+  EXPECT_THAT(hub.Scalar("train/a").Current(),
+              StatusIs(absl::StatusCode::kFailedPrecondition, _));
+  NoteGoldenCase(kGoldenFile, "errors/0");
+  const std::string compiler = "the compiler's to refuse: it is a type error";
+  NoteGoldenCase(kGoldenFile, "errors/1", compiler);
+  NoteGoldenCase(kGoldenFile, "errors/2", compiler);
+  // Only a stored history can have values and counts of two lengths.
+  State state;
+  State::History* scalar = state.add_scalars();
+  scalar->set_name("train/a");
+  scalar->set_capacity(10);
+  scalar->set_num_entries(2);
+  scalar->mutable_total();
+  scalar->add_values(1);
+  scalar->add_values(2);
+  scalar->add_counts(1);
+  EXPECT_THAT(hub.LoadState(state), StatusIs(absl::StatusCode::kDataLoss,
+                                             HasSubstr("2 values, 1 counts")));
+  NoteGoldenCase(kGoldenFile, "errors/3");
+
+  hub.SetInfo("a", int64_t{1});
+  hub.SetInfo("a", int64_t{2}, /*resumable=*/false);
+  state.Clear();
+  hub.SaveState(&state);
+  EXPECT_EQ(state.infos().count("a"), 0u);
+  NoteGoldenCase(kGoldenFile, "hub_errors/0",
+                 "no error: the last call decides whether it is saved");
+  HistoryBuffer& vector = hub.Scalar("train/vector");
+  vector.Add(at::full({2}, 1.0));
+  EXPECT_THAT(vector.Current(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("has 2")));
+  NoteGoldenCase(kGoldenFile, "hub_errors/1",
+                 "whoever asks for the value gets the error, not who adds it");
+  NoteGoldenCase(kGoldenFile, "hub_errors/2", compiler);
+  EXPECT_THAT(hub.FindScalar("train/zz"), IsNull());
+  NoteGoldenCase(kGoldenFile, "hub_errors/3", "no error: it is null");
+  ASSERT_TRUE(golden["get_missing_info"].is_null());
+  EXPECT_THAT(hub.FindInfo("zz"), IsNull());
+  NoteGoldenCase(kGoldenFile, "get_missing_info");
+}
+
+TEST(GoldenHubTest, WhatIsSaved) {
+  const json golden = json::parse(
+      std::ifstream("tests/golden/log_history.json"))["hub_state_dict"];
+  const json& flags = golden["resumed_keys"];
+  MessageHub hub;
+  hub.Scalar("a").Add(1);
+  hub.Scalar("lr").Add(1);
+  for (const char* const name : {"i", "secret"}) {
+    hub.SetInfo(name, int64_t{1}, flags[name].get<bool>());
+  }
+  State state;
+  hub.SaveState(&state);
+  std::vector<std::string> scalars, infos;
+  for (const auto& scalar : state.scalars()) scalars.push_back(scalar.name());
+  for (const auto& info : state.infos()) infos.push_back(info.first);
+  EXPECT_EQ(infos, golden["runtime_info"].get<std::vector<std::string>>());
+  EXPECT_EQ(golden["log_scalars"], json({"a"}));
+  EXPECT_EQ(flags["lr"], false);
+  EXPECT_THAT(scalars, ElementsAre("a", "lr"));
+  NoteGoldenCase(kGoldenFile, "hub_state_dict",
+                 "scalars have no flag: all are saved, \"lr\" too");
+}
 
 TEST(HistoryBufferTest, WithoutEntriesThereIsNothingToSay) {
   MessageHub hub;

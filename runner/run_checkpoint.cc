@@ -11,6 +11,7 @@
 #include "google/protobuf/message.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
+#include "grapnel/optim/schedulers/scheduler_replay.h"
 
 namespace grapnel {
 namespace {
@@ -134,24 +135,13 @@ absl::Status RestoreHooks(const RunState& state, const TensorMap& tensors,
   return absl::OkStatus();
 }
 
-absl::Status RestoreSchedulers(const RunState& state, const RunParts& parts,
-                               std::vector<std::string>* warnings) {
-  const int saved = state.param_schedulers_size();
-  const int present = static_cast<int>(parts.param_schedulers.size());
-  if (saved != present) {
-    warnings->push_back(absl::StrCat("param_scheduler: the checkpoint has ",
-                                     saved, ", this run has ", present));
-  }
-  for (int i = 0; i < present; ++i) {
-    if (i < saved) {
-      GRAPNEL_RETURN_IF_ERROR(WithContext(
-          parts.param_schedulers[i]->LoadState(state.param_schedulers(i)),
-          absl::StrCat("param_scheduler[", i, "]")));
-    } else {
-      parts.param_schedulers[i]->Apply();
-    }
-  }
-  return absl::OkStatus();
+ResumePoint PointOf(const io::v1::Progress& progress, const RunState& state) {
+  ResumePoint point;
+  point.epochs = progress.epoch();
+  point.iters = progress.iter();
+  if (state.data().by_epoch()) point.epoch_length = state.data().num_batches();
+  point.options_restored = state.has_optim_wrapper();
+  return point;
 }
 
 }  // namespace
@@ -166,8 +156,10 @@ absl::StatusOr<io::CheckpointContents> CaptureRun(
 
   GRAPNEL_ASSIGN_OR_RETURN(TensorMap model, ModelState(*parts.model));
   TensorMap optimizer, gradients, hooks;
-  GRAPNEL_RETURN_IF_ERROR(parts.optim_wrapper->SaveState(
-      state.mutable_optim_wrapper(), &optimizer, &gradients));
+  if (parts.optim_wrapper != nullptr) {
+    GRAPNEL_RETURN_IF_ERROR(parts.optim_wrapper->SaveState(
+        state.mutable_optim_wrapper(), &optimizer, &gradients));
+  }
   for (const auto& scheduler : parts.param_schedulers) {
     GRAPNEL_RETURN_IF_ERROR(scheduler->SaveState(state.add_param_schedulers()));
   }
@@ -175,7 +167,9 @@ absl::StatusOr<io::CheckpointContents> CaptureRun(
   GRAPNEL_RETURN_IF_ERROR(CaptureHooks(*parts.hooks, &state, &hooks));
 
   contents.sections.emplace_back(kModel, std::move(model));
-  contents.sections.emplace_back(kOptimizer, std::move(optimizer));
+  if (parts.optim_wrapper != nullptr) {
+    contents.sections.emplace_back(kOptimizer, std::move(optimizer));
+  }
   if (!gradients.empty()) {
     contents.sections.emplace_back(kGradients, std::move(gradients));
   }
@@ -204,11 +198,18 @@ absl::Status RestoreRun(const io::CheckpointContents& contents,
   GRAPNEL_RETURN_IF_ERROR(WithContext(
       LoadModelState(section(kModel), /*strict=*/true, *parts.model, nullptr),
       "model"));
-  GRAPNEL_RETURN_IF_ERROR(WithContext(
-      parts.optim_wrapper->LoadState(state.optim_wrapper(), section(kOptimizer),
-                                     section(kGradients)),
-      "optim_wrapper"));
-  GRAPNEL_RETURN_IF_ERROR(RestoreSchedulers(state, parts, warnings));
+  if (state.has_optim_wrapper()) {
+    GRAPNEL_RETURN_IF_ERROR(WithContext(
+        parts.optim_wrapper->LoadState(
+            state.optim_wrapper(), section(kOptimizer), section(kGradients)),
+        "optim_wrapper"));
+  } else {
+    warnings->push_back(
+        "the checkpoint was saved without its optimizer, which starts anew");
+  }
+  GRAPNEL_RETURN_IF_ERROR(RestoreSchedulers(
+      parts.param_schedulers, state.param_schedulers(),
+      PointOf(contents.manifest.progress(), state), warnings));
   GRAPNEL_RETURN_IF_ERROR(WithContext(
       parts.message_hub->LoadState(state.message_hub()), "message_hub"));
   GRAPNEL_RETURN_IF_ERROR(

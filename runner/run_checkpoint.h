@@ -1,9 +1,12 @@
 // Between a run's parts and a checkpoint's contents.
 //
 //   section "model"      parameters and buffers, named as in the model
-//   section "optimizer"  slots, "<parameter>/<slot>"
-//   section "gradients"  of a half-filled accumulation window, by parameter
+//   section "optimizer"  slots, "<parameter>/<slot>"; may be left out
+//   section "gradients"  of a half-filled accumulation window, by parameter;
+//                        here and in "optimizer", of several optimizers,
+//                        "<optimizer>/" comes first
 //   section "hooks"      tensors of hooks, "<hook>/<tensor>"
+//   section "ema", ...   averages of the model, as hooks/ema adds them
 //   blob "state"         grapnel.runner.v1.RunState
 
 #ifndef GRAPNEL_RUNNER_RUN_CHECKPOINT_H_
@@ -27,7 +30,8 @@
 
 namespace grapnel {
 
-// Not owned; none is null.
+// Not owned; none is null, but that what CaptureRun is to leave out may be
+// missing: optim_wrapper and param_schedulers.
 struct RunParts {
   Model* model;
   OptimWrapper* optim_wrapper;

@@ -19,10 +19,12 @@ namespace grapnel {
 class Clock;
 class DataLoader;
 class LogProcessor;
+class LogVars;
 class MessageHub;
 class Model;
 class OptimWrapper;
 class ParamScheduler;
+class ProcessGroup;
 class RunLog;
 struct Record;
 
@@ -39,6 +41,14 @@ struct SaveRequest {
 
   // Write its path to work_dir/last_checkpoint, where `resume` looks.
   bool update_last_checkpoint = true;
+
+  // The directory that it goes into, made if needed; "" for work_dir.
+  std::string dir;
+
+  // False leaves their state out; the optimizer's includes gradients that wait
+  // for a step.
+  bool optimizer = true;
+  bool param_schedulers = true;
 };
 
 // Counters are of completed units: within an iteration's hooks iter() does not
@@ -68,6 +78,14 @@ class RunContext {
 
   virtual Model& model() = 0;
 
+  // What the training step that is going on, or the last one, has given to log.
+  // At BeforeOptimizerStep that is what the model gave before its
+  // OptimWrapper::Update: all of it, unless it has a TrainStep of its own.
+  virtual const LogVars& log_vars() const = 0;
+
+  // The processes that train together; one rank if this one trains alone.
+  virtual ProcessGroup& process_group() = 0;
+
   // Null if the run doesn't train.
   virtual OptimWrapper* optim_wrapper() = 0;
   virtual absl::Span<const std::unique_ptr<ParamScheduler>>
@@ -86,19 +104,22 @@ class RunContext {
   virtual MessageHub& message_hub() = 0;
   virtual LogProcessor& log_processor() = 0;
 
-  // The run's log, for people; and the record of numbers, for the backends. Both
-  // are written by another thread soon after, in the order of the calls;
+  // The run's log, for people; and the record of numbers, for the backends.
+  // Both are written by another thread soon after, in the order of the calls;
   // log().Flush() waits for it.
   virtual RunLog& log() = 0;
   virtual void WriteRecord(const Record& record) = 0;
 
-  // Does `work` on that thread, between what was logged before and after. It may
-  // call log(), WriteRecord() and what says that it is safe there.
+  // Does `work` on that thread, between what was logged before and after. It
+  // may call log(), WriteRecord() and what says that it is safe there.
   virtual void LogLater(std::function<void()> work) = 0;
 
   // All time in a run is this clock's.
   virtual const Clock& clock() const = 0;
   virtual io::Env& env() = 0;
+
+  // Where relative paths of the configuration start.
+  virtual const std::string& base_dir() const = 0;
 
   virtual const std::string& work_dir() const = 0;
   virtual const std::string& log_dir() const = 0;    // work_dir/<timestamp>
@@ -108,9 +129,10 @@ class RunContext {
   virtual const std::string& config_text() const = 0;  // Resolved.
 
   // Saves a checkpoint once all hooks of this mount point have run, so that it
-  // holds what they did. The same name asked for twice at one point is one
-  // save. For AfterTrainIter, AfterTrainEpoch, AfterTrain and, in training,
-  // AfterValEpoch; at other points it is kFailedPrecondition.
+  // holds what they did. The same name and directory asked for twice at one
+  // point is one save, of all that either asked for. For AfterTrainIter,
+  // AfterTrainEpoch, AfterTrain and, in training, AfterValEpoch; at other
+  // points it is kFailedPrecondition.
   virtual absl::Status Save(SaveRequest request) = 0;
 
   // Ends training after the current epoch, or iteration in an iteration-based

@@ -11,6 +11,7 @@
 #include "ATen/Parallel.h"
 #include "ATen/Version.h"
 #include "absl/strings/cord.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
@@ -19,14 +20,20 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/data/data_loader.h"
+#include "grapnel/dist/process_group.h"
+#include "grapnel/dist/single_process_group.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
 #include "grapnel/loggers/log_thread.h"
 #include "grapnel/loggers/record_writer.h"
 #include "grapnel/loggers/text_run_log.h"
 #include "grapnel/models/log_vars.h"
+#include "grapnel/optim/autocast.h"
 #include "grapnel/optim/optim_wrapper.h"
+#include "grapnel/optim/optim_wrapper.pb.h"
+#include "grapnel/optim/param_groups.h"
 #include "grapnel/optim/param_scheduler.h"
+#include "grapnel/optim/param_scheduler.pb.h"
 #include "grapnel/runner/config_file.h"
 #include "grapnel/runner/configured_hooks.h"
 #include "grapnel/runner/hook_list.h"
@@ -253,6 +260,11 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   Mode mode() const override { return mode_; }
   bool training() const override { return training_; }
   Model& model() override { return *model_; }
+  const LogVars& log_vars() const override { return log_vars_; }
+  ProcessGroup& process_group() override {
+    return options_.process_group != nullptr ? *options_.process_group
+                                             : single_process_;
+  }
   OptimWrapper* optim_wrapper() override { return optim_wrapper_.get(); }
   absl::Span<const std::unique_ptr<ParamScheduler>> param_schedulers()
       override {
@@ -278,6 +290,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   }
   const Clock& clock() const override { return *clock_; }
   io::Env& env() override { return *env_; }
+  const std::string& base_dir() const override { return options_.base_dir; }
   const std::string& work_dir() const override { return work_dir_; }
   const std::string& log_dir() const override { return log_dir_; }
   const std::string& timestamp() const override { return timestamp_; }
@@ -306,6 +319,11 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
       const DataLoaderConfig& config, std::unique_ptr<Dataset> dataset);
   absl::Status InitModel();
   absl::Status InitOptimizer();
+  // Histories and schedulers of one of the optimizers; `name` is "" if it is
+  // the only one.
+  absl::Status InitOneOptimizer(const std::string& name, ParamGroups& groups);
+  absl::Status AddScheduler(const optim::v1::ParamSchedulerConfig& config,
+                            ParamGroups& groups, absl::string_view field);
 
   // Runs `body` between BeforeRun and AfterRun, after the one-time set-up;
   // tells the hooks if it fails.
@@ -380,10 +398,17 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   std::unique_ptr<DataLoader> loaders_[3];  // By Mode.
   std::unique_ptr<Evaluator> evaluators_[3];
   std::unique_ptr<Model> model_;
+  SingleProcessGroup single_process_;
+  Autocast autocast_;  // Of evaluation; the training step's is the wrapper's.
   std::unique_ptr<OptimWrapper> optim_wrapper_;
   std::vector<std::unique_ptr<ParamScheduler>> schedulers_;
   MessageHub hub_;
-  HistoryBuffer* grad_norm_ = nullptr;
+  // What an optimizer's steps give to log, in the order of the optimizers.
+  struct StepHistories {
+    HistoryBuffer* grad_norm = nullptr;
+    HistoryBuffer* loss_scale = nullptr;  // Null without loss scaling.
+  };
+  std::vector<StepHistories> step_histories_;
   std::unique_ptr<LogProcessor> log_processor_;
   HookList hooks_;
 
@@ -437,7 +462,6 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   }
   log_processor_ = *std::move(log_processor);
   log_processor_->Setup(hub_);
-  grad_norm_ = &hub_.Scalar("train/grad_norm");
   run_uuid_ = NewUuid();
 
   // Nothing is written before everything that can be wrong was looked at, the
@@ -451,6 +475,14 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   config_text_ = PrintRunnerConfig(config_);
   GRAPNEL_RETURN_IF_ERROR(InitLoaders());
   GRAPNEL_RETURN_IF_ERROR(InitModel());
+  if (config_.optim_wrapper().has_amp()) {
+    auto autocast =
+        CreateAutocast(config_.optim_wrapper().amp(), model_->parameters());
+    if (!autocast.ok()) {
+      return WithContext(autocast.status(), "optim_wrapper: amp");
+    }
+    autocast_ = *autocast;
+  }
   if (plan_) GRAPNEL_RETURN_IF_ERROR(InitOptimizer());
   std::vector<std::string> left_out;
   GRAPNEL_ASSIGN_OR_RETURN(std::vector<ScheduledHook> hooks,
@@ -522,6 +554,7 @@ absl::Status RunnerImpl::InitLogs() {
   backend_options.timestamp = timestamp_;
   backend_options.experiment_name = experiment_name_;
   backend_options.env = env_;
+  backend_options.clock = clock_;
   auto records = RecordWriter::Create(config_.visualizer(), backend_options,
                                       config_text_, *log_);
   if (!records.ok()) return WithContext(records.status(), "visualizer");
@@ -708,19 +741,68 @@ absl::Status RunnerImpl::InitOptimizer() {
         static_cast<double>(loader.batch_size()) /
         static_cast<double>(config_.auto_scale_lr().base_batch_size())));
   }
+  if (optim_wrapper_->accumulative_counts() > 1) {
+    for (const NamedTensor& buffer : model_->buffers()) {
+      if (!absl::EndsWith(buffer.name, "running_mean")) continue;
+      start_warnings_.push_back(absl::StrCat(
+          "optim_wrapper: accumulative_counts is ",
+          optim_wrapper_->accumulative_counts(),
+          ", and the model has batch norm, whose statistics are still those of "
+          "each iteration's batch"));
+      break;
+    }
+  }
+  if (config_.optim_wrapper().optimizers().empty()) {
+    return InitOneOptimizer("", optim_wrapper_->scheduled_groups());
+  }
+  for (int i = 0; i < config_.optim_wrapper().optimizers_size(); ++i) {
+    const auto& named = config_.optim_wrapper().optimizers(i);
+    GRAPNEL_ASSIGN_OR_RETURN(OptimWrapper * one,
+                             optim_wrapper_->Get(named.name()));
+    const size_t first = schedulers_.size();
+    GRAPNEL_RETURN_IF_ERROR(
+        InitOneOptimizer(named.name(), one->scheduled_groups()));
+    for (int k = 0; k < named.param_scheduler_size(); ++k) {
+      GRAPNEL_RETURN_IF_ERROR(
+          AddScheduler(named.param_scheduler(k), one->scheduled_groups(),
+                       absl::StrCat("optim_wrapper: optimizers[", i,
+                                    "]: param_scheduler[", k, "]")));
+    }
+    for (size_t k = first; k < schedulers_.size(); ++k) {
+      schedulers_[k]->set_optimizer(named.name());
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::InitOneOptimizer(const std::string& name,
+                                          ParamGroups& groups) {
+  const std::string prefix =
+      name.empty() ? "train/" : absl::StrCat("train/", name, ".");
+  StepHistories histories;
+  histories.grad_norm = &hub_.Scalar(absl::StrCat(prefix, "grad_norm"));
+  if (config_.optim_wrapper().amp().dtype() == optim::v1::AmpConfig::FLOAT16) {
+    histories.loss_scale = &hub_.Scalar(absl::StrCat(prefix, "loss_scale"));
+  }
+  step_histories_.push_back(histories);
+  for (int i = 0; i < config_.param_scheduler_size(); ++i) {
+    GRAPNEL_RETURN_IF_ERROR(
+        AddScheduler(config_.param_scheduler(i), groups,
+                     absl::StrCat("param_scheduler[", i, "]")));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::AddScheduler(
+    const optim::v1::ParamSchedulerConfig& config, ParamGroups& groups,
+    absl::string_view field) {
   RunLength length;
   length.max_epochs = max_epochs();
   length.max_iters = max_iters();
-  length.epoch_length = loader.num_batches();
-  for (int i = 0; i < config_.param_scheduler_size(); ++i) {
-    auto scheduler = ParamSchedulerRegistry::Create(
-        config_.param_scheduler(i), optim_wrapper_->scheduled_groups(), length);
-    if (!scheduler.ok()) {
-      return WithContext(scheduler.status(),
-                         absl::StrCat("param_scheduler[", i, "]"));
-    }
-    schedulers_.push_back(*std::move(scheduler));
-  }
+  length.epoch_length = dataloader(Mode::kTrain)->num_batches();
+  auto scheduler = ParamSchedulerRegistry::Create(config, groups, length);
+  if (!scheduler.ok()) return WithContext(scheduler.status(), field);
+  schedulers_.push_back(*std::move(scheduler));
   return absl::OkStatus();
 }
 
@@ -757,6 +839,7 @@ absl::Status RunnerImpl::Run(Mode mode, F&& body) {
   training_ = false;
   saves_allowed_ = false;
   save_requests_.clear();
+  log_->SetStatusLine("");      // Nothing is going on now.
   log_->Flush().IgnoreError();  // It has reported what went wrong by itself.
   return status;
 }
@@ -833,6 +916,10 @@ absl::Status RunnerImpl::Resume() {
   progress_ = saved;
   progress_.set_max_epochs(max_epochs);
   progress_.set_max_iters(max_iters);
+  // Without its state it would count from 0.
+  if (!state.has_optim_wrapper()) {
+    optim_wrapper_->InitializeCounts(iter(), max_iters);
+  }
   if (dataloader(Mode::kVal) == nullptr) {
     progress_.set_validation_pending(false);
   }
@@ -941,10 +1028,13 @@ absl::StatusOr<Metrics> RunnerImpl::Test() {
 
 absl::Status RunnerImpl::Export(const std::string& path) {
   return Run(Mode::kTest, [&]() -> absl::Status {
+    RunContext& run = *this;
+    GRAPNEL_RETURN_IF_ERROR(
+        hooks_.Call(Stage::kBeforeExport, &Hook::BeforeExport, run));
     GRAPNEL_RETURN_IF_ERROR(
         CatchAsStatus([&] { return model_->Export(path); }));
     log_->Info(absl::StrCat("Model exported to ", path));
-    return absl::OkStatus();
+    return hooks_.Call(Stage::kAfterExport, &Hook::AfterExport, run);
   });
 }
 
@@ -1102,8 +1192,10 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
     GRAPNEL_RETURN_IF_ERROR(
         hooks_.Call(points.before_iter, points.call_before_iter, run, info));
     predictions_.losses.Clear();
-    absl::Status status = CatchAsStatus(
-        [this] { return model_->ValStep(batch_, &predictions_); });
+    absl::Status status = CatchAsStatus([this] {
+      const AutocastScope autocast(autocast_);
+      return model_->ValStep(batch_, &predictions_);
+    });
     if (status.ok()) {
       status = CatchAsStatus(
           [&] { return evaluator.Process(predictions_, batch_); });
@@ -1156,7 +1248,9 @@ absl::Status RunnerImpl::BeforeOptimizerStep() {
 
 absl::Status RunnerImpl::AfterOptimizerStep(const StepResult& result) {
   if (result.stepped) progress_.set_updates(updates() + 1);
-  if (result.grad_norm.defined()) grad_norm_->Add(result.grad_norm);
+  const StepHistories& histories = step_histories_[result.optimizer];
+  if (result.grad_norm.defined()) histories.grad_norm->Add(result.grad_norm);
+  if (histories.loss_scale != nullptr) histories.loss_scale->Add(result.scale);
   RunContext& run = *this;
   return hooks_.Call(Stage::kAfterOptimizerStep, &Hook::AfterOptimizerStep, run,
                      result);
@@ -1177,8 +1271,10 @@ absl::Status RunnerImpl::Save(SaveRequest request) {
         "AfterTrain and, in training, AfterValEpoch");
   }
   for (SaveRequest& waiting : save_requests_) {
-    if (waiting.name != request.name) continue;
+    if (waiting.name != request.name || waiting.dir != request.dir) continue;
     waiting.update_last_checkpoint |= request.update_last_checkpoint;
+    waiting.optimizer |= request.optimizer;
+    waiting.param_schedulers |= request.param_schedulers;
     return absl::OkStatus();
   }
   save_requests_.push_back(std::move(request));
@@ -1215,10 +1311,12 @@ absl::Status RunnerImpl::WriteRequestedCheckpoints(const Progress& next) {
 
 absl::Status RunnerImpl::WriteCheckpoint(const SaveRequest& request,
                                          const Progress& next) {
+  RunParts parts = {model_.get(), optim_wrapper_.get(), schedulers_, &hub_,
+                    &hooks_};
+  if (!request.optimizer) parts.optim_wrapper = nullptr;
+  if (!request.param_schedulers) parts.param_schedulers = {};
   GRAPNEL_ASSIGN_OR_RETURN(io::CheckpointContents contents,
-                           CaptureRun({model_.get(), optim_wrapper_.get(),
-                                       schedulers_, &hub_, &hooks_},
-                                      seed_, CurrentDataPosition()));
+                           CaptureRun(parts, seed_, CurrentDataPosition()));
   io::v1::CheckpointManifest& manifest = contents.manifest;
   *manifest.mutable_progress() = next;
   manifest.set_run_uuid(run_uuid_);
@@ -1238,11 +1336,12 @@ absl::Status RunnerImpl::WriteCheckpoint(const SaveRequest& request,
                                       &Hook::BeforeSaveCheckpoint, run,
                                       contents));
   log_->Flush().IgnoreError();  // It has reported what went wrong by itself.
+  const std::string& dir = request.dir.empty() ? work_dir_ : request.dir;
   GRAPNEL_RETURN_IF_ERROR(
-      io::WriteCheckpoint(*env_, work_dir_, request.name, contents));
+      io::WriteCheckpoint(*env_, dir, request.name, contents));
   SavedCheckpoint saved;
   saved.name = request.name;
-  saved.path = io::JoinPath(work_dir_, request.name);
+  saved.path = io::JoinPath(dir, request.name);
   saved.is_last = request.update_last_checkpoint;
   if (saved.is_last) {
     GRAPNEL_RETURN_IF_ERROR(

@@ -21,6 +21,7 @@
 namespace grapnel {
 
 class Clock;
+class ProcessGroup;
 class RunLog;
 
 namespace io {
@@ -68,6 +69,9 @@ struct RunnerOptions {
   // before a checkpoint of their iteration is, and when a call returns. If
   // false, by the thread that logs, at once.
   bool log_in_background = true;
+
+  // Null: this process trains alone. Not owned.
+  ProcessGroup* process_group = nullptr;
 
   // In place of what the config describes, which must then be unset there.
   std::unique_ptr<Model> model;

@@ -38,6 +38,8 @@ constexpr Names kNames[] = {
     {"BeforeOptimizerStep", "before_optimizer_step"},
     {"AfterOptimizerStep", "after_optimizer_step"},
     {"AfterSaveCheckpoint", "after_save_checkpoint"},
+    {"BeforeExport", "before_export"},
+    {"AfterExport", "after_export"},
     {"OnError", "on_error"},
 };
 static_assert(sizeof(kNames) / sizeof(kNames[0]) ==

@@ -22,6 +22,7 @@
 //   AfterRun
 //
 //   BeforeTest ... AfterTest        as validation
+//   BeforeExport, AfterExport       round the writing of the model's own file
 //
 //   BeforeSaveCheckpoint            when the hooks of the point at which a hook
 //   AfterSaveCheckpoint             asked for it have all run; the latter when
@@ -66,6 +67,8 @@ enum class Stage : int {
   kBeforeOptimizerStep,
   kAfterOptimizerStep,
   kAfterSaveCheckpoint,
+  kBeforeExport,
+  kAfterExport,
   kOnError,
 };
 

@@ -1,13 +1,30 @@
 #include "grapnel/hooks/checkpoint/checkpoint_hook.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstddef>
 #include <filesystem>
+#include <map>
+#include <set>
 #include <system_error>
+#include <variant>
 
 #include "absl/memory/memory.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "google/protobuf/repeated_field.h"
+#include "grapnel/base/check_field.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/suggestion.h"
+#include "grapnel/hooks/checkpoint/best_checkpoints.h"
 #include "grapnel/io/checkpoint.h"
+#include "grapnel/io/checkpoint_files.h"
+#include "grapnel/io/digest.h"
 #include "grapnel/io/env.h"
 #include "grapnel/loggers/run_log.h"
 #include "grapnel/runner/hook_registry.h"
@@ -15,56 +32,378 @@
 namespace grapnel {
 namespace {
 
+namespace fs = std::filesystem;
+
 using Config = CheckpointHook::Config;
+using hooks::v1::BestCheckpoint;
+using RepeatedString = google::protobuf::RepeatedPtrField<std::string>;
+
+constexpr char kAuto[] = "auto";
+constexpr char kBestPrefix[] = "best_";
+constexpr size_t kMaxTemplateSize = 60;
+constexpr size_t kMaxIndicatorSize = 100;
+
+// Parts of a checkpoint's manifest that can be published.
+constexpr char kConfigPart[] = "config";
+constexpr char kMetricsPart[] = "metrics";
 
 Config WithDefaults(Config config) {
   if (!config.has_interval()) config.set_interval(-1);
   if (!config.has_by_epoch()) config.set_by_epoch(true);
   if (!config.has_max_keep_ckpts()) config.set_max_keep_ckpts(-1);
   if (!config.has_save_last()) config.set_save_last(true);
+  if (!config.has_save_optimizer()) config.set_save_optimizer(true);
+  if (!config.has_save_param_scheduler()) {
+    config.set_save_param_scheduler(true);
+  }
+  if (!config.has_filename_tmpl()) {
+    config.set_filename_tmpl(config.by_epoch() ? "epoch_{}" : "iter_{}");
+  }
+  if (!config.has_keep_best()) config.set_keep_best(1);
+  if (!config.has_save_best_optimizer()) config.set_save_best_optimizer(true);
   return config;
 }
 
+absl::Status CheckDistinct(absl::string_view field,
+                           const RepeatedString& values) {
+  std::set<std::string> seen;
+  for (const std::string& value : values) {
+    if (value.empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(field, ": must not be empty"));
+    }
+    if (!seen.insert(value).second) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(field, ": must be distinct, has \"", value, "\" twice"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+bool IsPrintable(absl::string_view text) {
+  return std::all_of(text.begin(), text.end(), [](char c) {
+    return absl::ascii_isprint(static_cast<unsigned char>(c));
+  });
+}
+
+absl::Status CheckTemplate(const std::string& tmpl) {
+  const size_t at = tmpl.find("{}");
+  if (at != std::string::npos && tmpl.find("{}", at + 2) == std::string::npos &&
+      tmpl.size() <= kMaxTemplateSize && IsPrintable(tmpl) &&
+      !absl::StrContains(tmpl, '/') && !absl::StartsWith(tmpl, ".") &&
+      !absl::StartsWith(tmpl, kBestPrefix)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "filename_tmpl: must contain \"{}\" once, have up to ", kMaxTemplateSize,
+      " printable characters without \"/\" and not begin with \".\" or \"",
+      kBestPrefix, "\", is \"", absl::CEscape(tmpl), "\""));
+}
+
+// As part of a checkpoint's name.
+std::string FileName(absl::string_view indicator) {
+  return absl::StrReplaceAll(indicator, {{"/", "_"}});
+}
+
+absl::Status CheckSaveBest(const Config& config) {
+  GRAPNEL_RETURN_IF_ERROR(CheckDistinct("save_best", config.save_best()));
+  std::set<std::string> file_names;
+  for (const std::string& indicator : config.save_best()) {
+    if (indicator == kAuto && config.save_best_size() > 1) {
+      return absl::InvalidArgumentError(
+          "save_best: \"auto\" must be the only one");
+    }
+    if (!IsPrintable(indicator) || indicator.size() > kMaxIndicatorSize) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "save_best: must have up to ", kMaxIndicatorSize,
+          " printable characters, is \"", absl::CEscape(indicator), "\""));
+    }
+    if (!file_names.insert(FileName(indicator)).second) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("save_best: \"", indicator,
+                       "\" would have the file names of another one"));
+    }
+  }
+  if (config.rule_size() > 1 && config.rule_size() != config.save_best_size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("rule: must be one, or one for each of save_best (",
+                     config.save_best_size(), "), has ", config.rule_size()));
+  }
+  if (config.save_best_size() == 0 &&
+      (config.rule_size() > 0 || config.has_keep_best())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(config.rule_size() > 0 ? "rule" : "keep_best",
+                     ": must be unset without save_best"));
+  }
+  GRAPNEL_RETURN_IF_ERROR(
+      CheckField(!config.has_keep_best() || config.keep_best() >= 1,
+                 "keep_best", ">= 1", config.keep_best()));
+  GRAPNEL_RETURN_IF_ERROR(CheckDistinct("greater_keys", config.greater_keys()));
+  return CheckDistinct("less_keys", config.less_keys());
+}
+
+absl::Status CheckPublishedKeys(const RepeatedString& keys) {
+  GRAPNEL_RETURN_IF_ERROR(CheckDistinct("published_keys", keys));
+  bool has_part = keys.empty();
+  for (const std::string& key : keys) {
+    has_part = has_part || (key != kConfigPart && key != kMetricsPart);
+    const bool valid = std::all_of(key.begin(), key.end(), [](char c) {
+      return absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '_';
+    });
+    if (!valid) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("published_keys: must be of a-z, 0-9 and _, is \"",
+                       absl::CEscape(key), "\""));
+    }
+  }
+  if (has_part) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "published_keys: must name a section or blob, as \"model\"");
+}
+
+absl::StatusOr<MetricKeys> KeysOf(const Config& config) {
+  MetricKeys keys;
+  if (config.greater_keys_size() > 0) {
+    keys.greater.assign(config.greater_keys().begin(),
+                        config.greater_keys().end());
+  }
+  if (config.less_keys_size() > 0) {
+    keys.less.assign(config.less_keys().begin(), config.less_keys().end());
+  }
+  for (const std::string& key : keys.less) {
+    if (std::find(keys.greater.begin(), keys.greater.end(), key) !=
+        keys.greater.end()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("less_keys: \"", key, "\" is in greater_keys too"));
+    }
+  }
+  return keys;
+}
+
 // By the text of the paths, made absolute.
-bool SamePath(const std::string& a, const std::string& b) {
-  const auto normal = [](const std::string& path) {
-    std::error_code error;
-    return std::filesystem::absolute(path, error).lexically_normal();
+fs::path Normal(const std::string& path) {
+  std::error_code error;
+  const fs::path normal = fs::absolute(path, error).lexically_normal();
+  return normal.has_filename() ? normal : normal.parent_path();
+}
+
+std::string DirectoryOf(RunContext& run, const std::string& out_dir) {
+  if (out_dir.empty()) return run.work_dir();
+  const std::string out = io::JoinPath(run.base_dir(), out_dir);
+  const fs::path work_dir = Normal(run.work_dir());
+  if (Normal(out) == work_dir) return run.work_dir();
+  // last_checkpoint of an absolute work_dir holds an absolute path.
+  const bool absolute = absl::StartsWith(run.work_dir(), "/");
+  return io::JoinPath(absolute ? Normal(out).string() : out,
+                      work_dir.filename().string());
+}
+
+absl::StatusOr<double> ScoreOf(const Metrics& metrics,
+                               const std::string& indicator) {
+  std::vector<std::string> names;
+  for (const auto& [name, value] : metrics) {
+    names.push_back(name);
+    if (name != indicator) continue;
+    if (const auto* number = std::get_if<double>(&value)) return *number;
+    if (const auto* integer = std::get_if<int64_t>(&value)) {
+      return static_cast<double>(*integer);
+    }
+    return absl::InvalidArgumentError(
+        absl::StrCat("save_best: \"", indicator, "\" is a text and no number"));
+  }
+  return absl::NotFoundError(absl::StrCat(
+      "save_best: there is no metric \"", indicator, "\", there are ",
+      absl::StrJoin(names, ", "), DidYouMean(indicator, names)));
+}
+
+// Leaves only what has a name in `keys`; the names of the rest, and of keys
+// that name nothing.
+void KeepOnly(const RepeatedString& keys, io::CheckpointContents* contents,
+              std::vector<std::string>* dropped,
+              std::vector<std::string>* missing) {
+  std::set<std::string> unused(keys.begin(), keys.end());
+  std::set<std::string> wanted = unused;
+  const auto keep = [&](const std::string& name) {
+    unused.erase(name);
+    if (wanted.count(name) > 0) return true;
+    dropped->push_back(name);
+    return false;
   };
-  return normal(a) == normal(b);
+  const auto filter = [&](auto* parts) {
+    parts->erase(
+        std::remove_if(parts->begin(), parts->end(),
+                       [&](const auto& part) { return !keep(part.first); }),
+        parts->end());
+  };
+  filter(&contents->sections);
+  filter(&contents->blobs);
+  if (!keep(kConfigPart)) contents->manifest.clear_config();
+  if (!keep(kMetricsPart)) contents->manifest.clear_metrics();
+  missing->assign(unused.begin(), unused.end());
+}
+
+// Eight digits that differ if the content does.
+std::string DigestOf(const io::CheckpointContents& contents) {
+  const io::v1::CheckpointManifest& manifest = contents.manifest;
+  std::map<std::string, std::string> digests;
+  for (const io::v1::FileRecord& file : manifest.files()) {
+    digests[file.name()] = file.xxh3_128();
+  }
+  std::string text;
+  const auto append = [&](const auto& parts, absl::string_view suffix) {
+    for (const auto& part : parts) {
+      const std::string file = absl::StrCat(part.first, suffix);
+      absl::StrAppend(&text, file, "\n", digests[file]);
+    }
+  };
+  append(contents.sections, io::kSectionSuffix);
+  append(contents.blobs, io::kBlobSuffix);
+  absl::StrAppend(&text, "\n", manifest.config(), "\n");
+  const std::map<std::string, double> metrics(manifest.metrics().begin(),
+                                              manifest.metrics().end());
+  for (const auto& [name, value] : metrics) {
+    absl::StrAppend(&text, name, absl::StrFormat(" %a\n", value));
+  }
+  return absl::BytesToHexString(io::Xxh3Digest128(text).substr(0, 4));
 }
 
 }  // namespace
 
+// ------------------------------------------------------------------- set-up
+
+absl::StatusOr<CheckpointHook::Indicator> CheckpointHook::MakeIndicator(
+    const Config& config, const std::string& name, absl::string_view rule) {
+  Indicator indicator;
+  indicator.name = name;
+  if (!rule.empty()) {
+    auto parsed = ParseMetricRule(rule);
+    if (!parsed.ok()) return WithContext(parsed.status(), "rule");
+    indicator.rule = *parsed;
+    return indicator;
+  }
+  GRAPNEL_ASSIGN_OR_RETURN(const MetricKeys keys, KeysOf(config));
+  const std::optional<InferredRule> inferred = InferMetricRule(name, keys);
+  if (!inferred) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("rule: must be set, \"greater\" or \"less\": the name \"",
+                     name, "\" doesn't tell which values are better"));
+  }
+  indicator.rule = inferred->rule;
+  const bool listed = config.greater_keys_size() + config.less_keys_size() > 0;
+  if (!listed || !inferred->whole_name) {
+    indicator.warning = absl::StrCat(
+        "save_best: by its name, ", MetricRuleName(inferred->rule),
+        " values of \"", name, "\" are better; set rule to be sure");
+  }
+  return indicator;
+}
+
 absl::StatusOr<std::unique_ptr<CheckpointHook>> CheckpointHook::Create(
     const Config& config) {
-  if (config.save_begin() < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("save_begin: must be >= 0, is ", config.save_begin()));
+  GRAPNEL_RETURN_IF_ERROR(CheckField(config.save_begin() >= 0, "save_begin",
+                                     ">= 0", config.save_begin()));
+  if (config.has_out_dir() && config.out_dir().empty()) {
+    return absl::InvalidArgumentError("out_dir: must not be empty");
   }
-  return absl::WrapUnique(new CheckpointHook(config));
+  if (config.has_filename_tmpl()) {
+    GRAPNEL_RETURN_IF_ERROR(CheckTemplate(config.filename_tmpl()));
+  }
+  GRAPNEL_RETURN_IF_ERROR(CheckSaveBest(config));
+  GRAPNEL_RETURN_IF_ERROR(CheckPublishedKeys(config.published_keys()));
+  GRAPNEL_RETURN_IF_ERROR(KeysOf(config).status());
+  for (const std::string& rule : config.rule()) {
+    GRAPNEL_RETURN_IF_ERROR(
+        WithContext(ParseMetricRule(rule).status(), "rule"));
+  }
+  std::vector<Indicator> indicators;
+  for (int i = 0; i < config.save_best_size(); ++i) {
+    if (config.save_best(i) == kAuto) continue;
+    const int rule = config.rule_size() == 1 ? 0 : i;
+    GRAPNEL_ASSIGN_OR_RETURN(
+        Indicator indicator,
+        MakeIndicator(config, config.save_best(i),
+                      rule < config.rule_size() ? config.rule(rule) : ""));
+    indicators.push_back(std::move(indicator));
+  }
+  return absl::WrapUnique(new CheckpointHook(config, std::move(indicators)));
 }
 
-CheckpointHook::CheckpointHook(const Config& config)
-    : config_(WithDefaults(config)) {}
+CheckpointHook::CheckpointHook(const Config& config,
+                               std::vector<Indicator> indicators)
+    : config_(WithDefaults(config)),
+      auto_(config.save_best_size() > 0 && indicators.empty()),
+      indicators_(std::move(indicators)) {}
+
+absl::Status CheckpointHook::AfterLoadCheckpoint(
+    RunContext& run, io::CheckpointContents& contents) {
+  if (!run.resumed_from().empty()) run_uuid_ = contents.manifest.run_uuid();
+  return absl::OkStatus();
+}
 
 absl::Status CheckpointHook::BeforeTrain(RunContext& run) {
-  run.log().Info(
-      absl::StrCat("Checkpoints will be saved to ", run.work_dir(), "."));
-  GRAPNEL_RETURN_IF_ERROR(io::RemoveLeftovers(run.env(), run.work_dir()));
+  dir_ = DirectoryOf(run, config_.out_dir());
+  run.log().Info(absl::StrCat("Checkpoints will be saved to ", dir_, "."));
+  if (config_.save_best_size() > 0 && run.dataloader(Mode::kVal) == nullptr) {
+    run.log().Warning(
+        "save_best: there is no validation, so there will be no best one");
+  }
+  for (Indicator& indicator : indicators_) {
+    if (!indicator.warning.empty()) run.log().Warning(indicator.warning);
+    indicator.warning.clear();
+  }
+  GRAPNEL_RETURN_IF_ERROR(io::RemoveLeftovers(run.env(), dir_));
   if (!run.resumed_from().empty() && !took_over_) {
     took_over_ = true;
-    const std::string name = io::Basename(run.resumed_from());
-    if (!SamePath(run.resumed_from(), io::JoinPath(run.work_dir(), name))) {
-      // What the other folder's run made is not ours to delete here.
-      state_.clear_kept();
-    } else if (!IsKept(name)) {
-      // Made without this hook, on an interrupt.
-      state_.add_kept(name);
-    }
+    GRAPNEL_RETURN_IF_ERROR(TakeOver(run));
   }
+  GRAPNEL_RETURN_IF_ERROR(DeleteSurplusBest(run));
   return DeleteOld(run);
 }
+
+absl::Status CheckpointHook::TakeOver(RunContext& run) {
+  const fs::path resumed_from = Normal(run.resumed_from());
+  const fs::path parent = resumed_from.parent_path();
+  if (parent != Normal(dir_) && parent != Normal(run.work_dir())) {
+    // What the other folder's run made is not ours to delete here.
+    state_.clear_kept();
+    state_.clear_last();
+    for (BestCheckpoint& best : *state_.mutable_best()) best.clear_name();
+    return absl::OkStatus();
+  }
+  auto newer = ReadBestCheckpoints(run.env(), run.work_dir(), run_uuid_);
+  if (newer.ok()) {
+    *state_.mutable_best() = *std::move(newer);
+  } else if (!absl::IsNotFound(newer.status())) {
+    run.log().Warning(newer.status().message());
+  }
+  CheckBest(run);
+  const std::string name = resumed_from.filename().string();
+  if (name == state_.last()) {
+    last_saved_ = config_.by_epoch() ? run.epoch() : run.iter();
+  } else if (config_.max_keep_ckpts() > 0 && !IsKept(name) &&
+             !absl::StartsWith(name, kBestPrefix)) {
+    state_.add_kept(name);  // Of an interrupt: made without this hook.
+  }
+  return absl::OkStatus();
+}
+
+void CheckpointHook::CheckBest(RunContext& run) {
+  BestCheckpointList checked;
+  for (BestCheckpoint& best : *state_.mutable_best()) {
+    if (!best.name().empty()) {
+      const auto manifest =
+          io::ReadManifest(run.env(), PathOf(run, best.name()));
+      // Never written, if the run was killed then; or deleted by hand.
+      if (!manifest.ok() || manifest->run_uuid() != run_uuid_) continue;
+      const auto score = manifest->metrics().find(best.indicator());
+      if (score != manifest->metrics().end()) best.set_score(score->second);
+    }
+    *checked.Add() = std::move(best);
+  }
+  *state_.mutable_best() = std::move(checked);
+}
+
+// ------------------------------------------------------ periodic checkpoints
 
 absl::Status CheckpointHook::AfterTrainIter(RunContext& run, const IterInfo&,
                                             const LogVars&) {
@@ -88,6 +427,7 @@ absl::Status CheckpointHook::AfterTrainEpoch(RunContext& run) {
 }
 
 absl::Status CheckpointHook::AfterTrain(RunContext& run) {
+  publish_ = config_.published_keys_size() > 0;
   if (run.stop_reason().empty() || !config_.save_last()) {
     return absl::OkStatus();
   }
@@ -98,24 +438,27 @@ absl::Status CheckpointHook::AfterTrain(RunContext& run) {
   return count == last_saved_ ? absl::OkStatus() : Save(run, count);
 }
 
-absl::Status CheckpointHook::AfterSaveCheckpoint(RunContext& run,
-                                                 const SavedCheckpoint& saved) {
-  if (!saved.is_last) return absl::OkStatus();
-  if (!IsKept(saved.name)) state_.add_kept(saved.name);
-  return DeleteOld(run);
+std::string CheckpointHook::NameOf(int64_t count) const {
+  return absl::StrReplaceAll(config_.filename_tmpl(),
+                             {{"{}", absl::StrCat(count)}});
 }
 
 absl::Status CheckpointHook::Save(RunContext& run, int64_t count) {
-  const char* const unit = config_.by_epoch() ? "epoch" : "iter";
   run.log().Info(absl::StrCat("Saving checkpoint at ", count, " ",
                               config_.by_epoch() ? "epochs" : "iterations"));
   SaveRequest request;
-  request.name = absl::StrCat(unit, "_", count);
+  request.name = NameOf(count);
+  request.dir = dir_;
+  request.optimizer = config_.save_optimizer();
+  request.param_schedulers = config_.save_param_scheduler();
   // Before it is written, so that the checkpoint knows of itself; the newest is
   // last.
-  auto& kept = *state_.mutable_kept();
-  kept.erase(std::remove(kept.begin(), kept.end(), request.name), kept.end());
-  *kept.Add() = request.name;
+  if (config_.max_keep_ckpts() > 0) {
+    auto& kept = *state_.mutable_kept();
+    kept.erase(std::remove(kept.begin(), kept.end(), request.name), kept.end());
+    *kept.Add() = request.name;
+  }
+  state_.set_last(request.name);
   last_saved_ = count;
   return run.Save(std::move(request));
 }
@@ -131,11 +474,221 @@ absl::Status CheckpointHook::DeleteOld(RunContext& run) {
   while (kept.size() > config_.max_keep_ckpts()) {
     const std::string name = kept.Get(0);
     kept.erase(kept.begin());
-    if (io::Basename(name) != name) continue;  // Not from this hook.
-    const std::string path = io::JoinPath(run.work_dir(), name);
-    const absl::Status status = io::DeleteCheckpoint(run.env(), path);
-    if (!status.ok() && !absl::IsNotFound(status)) return status;
+    GRAPNEL_RETURN_IF_ERROR(Delete(run, name));
   }
+  return absl::OkStatus();
+}
+
+// One of an interrupt is in work_dir, wherever the others are; and out_dir may
+// be new.
+std::string CheckpointHook::PathOf(RunContext& run,
+                                   const std::string& name) const {
+  const std::string path = io::JoinPath(dir_, name);
+  const std::string other = io::JoinPath(run.work_dir(), name);
+  return !run.env().FileExists(path) && run.env().FileExists(other) ? other
+                                                                    : path;
+}
+
+absl::Status CheckpointHook::Delete(RunContext& run, const std::string& name) {
+  if (io::Basename(name) != name) return absl::OkStatus();  // Not from here.
+  const std::string path = PathOf(run, name);
+  const auto manifest = io::ReadManifest(run.env(), path);
+  if (absl::IsNotFound(manifest.status())) return absl::OkStatus();
+  if (!manifest.ok() || manifest->run_uuid() != run_uuid_) {
+    run.log().Warning(
+        absl::StrCat(path, " isn't deleted: ",
+                     manifest.ok() ? absl::string_view("another run made it")
+                                   : manifest.status().message()));
+    return absl::OkStatus();
+  }
+  return io::DeleteCheckpoint(run.env(), path);
+}
+
+absl::Status CheckpointHook::BeforeSaveCheckpoint(
+    RunContext& run, io::CheckpointContents& contents) {
+  run_uuid_ = contents.manifest.run_uuid();
+  // What it says and isn't written, for a kill may come in between, is found
+  // missing by the run that resumes; what was written and isn't said would be
+  // left for ever.
+  return best_changed_ ? WriteBest(run) : absl::OkStatus();
+}
+
+absl::Status CheckpointHook::AfterSaveCheckpoint(RunContext& run,
+                                                 const SavedCheckpoint& saved) {
+  const auto best = std::find_if(
+      being_saved_.begin(), being_saved_.end(),
+      [&](const auto& waiting) { return waiting.first == saved.name; });
+  if (best != being_saved_.end()) {
+    run.log().Info(best->second);
+    being_saved_.erase(best);
+    GRAPNEL_RETURN_IF_ERROR(DeleteSurplusBest(run));
+    if (best_changed_) GRAPNEL_RETURN_IF_ERROR(WriteBest(run));
+  }
+  if (!saved.is_last) return absl::OkStatus();
+  state_.set_last(saved.name);
+  if (config_.max_keep_ckpts() > 0 && !IsKept(saved.name)) {
+    state_.add_kept(saved.name);
+  }
+  return DeleteOld(run);
+}
+
+// ---------------------------------------------------------- best checkpoints
+
+absl::Status CheckpointHook::AfterValEpoch(RunContext& run,
+                                           const Metrics& metrics) {
+  if (config_.save_best_size() == 0 || !run.training()) return absl::OkStatus();
+  if (metrics.empty()) {
+    run.log().Warning("save_best: the validation gave no metrics");
+    return absl::OkStatus();
+  }
+  if (auto_ && indicators_.empty()) {
+    GRAPNEL_ASSIGN_OR_RETURN(
+        Indicator first,
+        MakeIndicator(config_, metrics.front().first,
+                      config_.rule_size() > 0 ? config_.rule(0) : ""));
+    if (!first.warning.empty()) run.log().Warning(first.warning);
+    indicators_.push_back(std::move(first));
+  }
+  const int64_t count = config_.by_epoch() ? run.epoch() : run.iter();
+  for (const Indicator& indicator : indicators_) {
+    GRAPNEL_ASSIGN_OR_RETURN(const double score,
+                             ScoreOf(metrics, indicator.name));
+    SaveRequest request;
+    request.name =
+        absl::StrCat(kBestPrefix, FileName(indicator.name), "_", NameOf(count));
+    const std::optional<int> place = AddBest(indicator, score, request.name);
+    if (!place) continue;
+    best_changed_ = true;
+    being_saved_.emplace_back(
+        request.name,
+        absl::StrFormat(
+            "The %sbest checkpoint with %0.4f %s at %d %s is saved to %s.",
+            *place == 0 ? "" : absl::StrCat("number ", *place + 1, " "), score,
+            indicator.name, count, config_.by_epoch() ? "epoch" : "iter",
+            request.name));
+    request.update_last_checkpoint = false;
+    request.dir = dir_;
+    request.optimizer = config_.save_best_optimizer();
+    request.param_schedulers = config_.save_best_optimizer();
+    GRAPNEL_RETURN_IF_ERROR(run.Save(std::move(request)));
+  }
+  return absl::OkStatus();
+}
+
+std::optional<int> CheckpointHook::AddBest(const Indicator& indicator,
+                                           double score,
+                                           const std::string& name) {
+  if (!IsBetter(indicator.rule, score, WorstScore(indicator.rule))) {
+    return std::nullopt;
+  }
+  std::vector<BestCheckpoint> others, best;
+  for (const BestCheckpoint& record : state_.best()) {
+    if (record.indicator() != indicator.name) {
+      others.push_back(record);
+    } else if (record.name() != name) {
+      best.push_back(record);
+    } else if (!IsBetter(indicator.rule, score, record.score())) {
+      return std::nullopt;  // It would replace a better one.
+    }
+  }
+  const auto place =
+      std::find_if(best.begin(), best.end(), [&](const BestCheckpoint& record) {
+        return IsBetter(indicator.rule, score, record.score());
+      });
+  const auto index = static_cast<int>(place - best.begin());
+  if (index >= config_.keep_best()) return std::nullopt;
+  BestCheckpoint record;
+  record.set_indicator(indicator.name);
+  record.set_score(score);
+  record.set_name(name);
+  best.insert(place, std::move(record));
+  // The ones this pushes out are deleted when it is written.
+  others.insert(others.end(), best.begin(), best.end());
+  *state_.mutable_best() = BestCheckpointList(others.begin(), others.end());
+  return index;
+}
+
+absl::Status CheckpointHook::DeleteSurplusBest(RunContext& run) {
+  for (const Indicator& indicator : indicators_) {
+    int64_t count = 0;
+    auto& best = *state_.mutable_best();
+    for (auto record = best.begin(); record != best.end();) {
+      if (record->indicator() != indicator.name ||
+          ++count <= config_.keep_best()) {
+        ++record;
+        continue;
+      }
+      const std::string name = record->name();
+      record = best.erase(record);
+      best_changed_ = true;
+      if (name.empty()) continue;  // Another folder's.
+      GRAPNEL_RETURN_IF_ERROR(Delete(run, name));
+      run.log().Info(
+          absl::StrCat("The previous best checkpoint ", name, " is removed"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckpointHook::WriteBest(RunContext& run) {
+  GRAPNEL_RETURN_IF_ERROR(WriteBestCheckpoints(run.env(), run.work_dir(),
+                                               run_uuid_, state_.best()));
+  best_changed_ = false;
+  return absl::OkStatus();
+}
+
+// --------------------------------------------------------------- publishing
+
+// Not in AfterTrain: what is asked for there is written after it.
+absl::Status CheckpointHook::AfterRun(RunContext& run) {
+  if (!publish_) return absl::OkStatus();
+  publish_ = false;
+  if (config_.save_last() && !state_.last().empty()) {
+    GRAPNEL_RETURN_IF_ERROR(Publish(run, state_.last()));
+  }
+  for (const Indicator& indicator : indicators_) {
+    const auto best =
+        std::find_if(state_.best().begin(), state_.best().end(),
+                     [&](const BestCheckpoint& record) {
+                       return record.indicator() == indicator.name;
+                     });
+    if (best == state_.best().end() || best->name().empty()) {
+      run.log().Warning(absl::StrCat("published_keys: there is no best \"",
+                                     indicator.name, "\" to publish"));
+      continue;
+    }
+    GRAPNEL_RETURN_IF_ERROR(Publish(run, best->name()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckpointHook::Publish(RunContext& run, const std::string& name) {
+  auto contents = io::ReadCheckpoint(run.env(), PathOf(run, name));
+  if (absl::IsNotFound(contents.status())) {
+    run.log().Warning(
+        absl::StrCat("published_keys: ", contents.status().message()));
+    return absl::OkStatus();
+  }
+  if (!contents.ok()) return WithContext(contents.status(), "published_keys");
+  std::vector<std::string> dropped, missing;
+  KeepOnly(config_.published_keys(), &*contents, &dropped, &missing);
+  if (!missing.empty()) {
+    run.log().Warning(absl::StrCat("published_keys: ", name, " has no ",
+                                   absl::StrJoin(missing, ", ")));
+  }
+  if (contents->sections.empty() && contents->blobs.empty()) {
+    run.log().Warning(absl::StrCat("published_keys: nothing of ", name,
+                                   " would be left, it isn't published"));
+    return absl::OkStatus();
+  }
+  contents->manifest.set_partial(true);
+  const std::string published = absl::StrCat(name, "-", DigestOf(*contents));
+  GRAPNEL_RETURN_IF_ERROR(
+      WithContext(io::WriteCheckpoint(run.env(), dir_, published, *contents),
+                  "published_keys"));
+  run.log().Info(absl::StrCat("The checkpoint ", name, " is published as ",
+                              published, ", without ",
+                              absl::StrJoin(dropped, ", ")));
   return absl::OkStatus();
 }
 

@@ -1,22 +1,35 @@
 #include "grapnel/hooks/checkpoint/checkpoint_hook.h"
 
+#include <cmath>
+#include <limits>
 #include <memory>
 #include <ostream>
 #include <string>
+#include <variant>
 #include <vector>
 
+#include "ATen/ops/full.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "google/protobuf/message.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_map.h"
+#include "grapnel/hooks/checkpoint/best_checkpoints.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
+#include "grapnel/loggers/run_log.h"
 #include "grapnel/models/log_vars.h"
+#include "grapnel/models/metric_value.h"
 #include "grapnel/runner/fake_run_context.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
 namespace {
 
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::TestWithParam;
 using ::testing::ValuesIn;
 
@@ -28,27 +41,70 @@ std::unique_ptr<CheckpointHook> NewHook(const std::string& text) {
   return *std::move(hook);
 }
 
-// A small checkpoint under /work_dir.
-void Write(FakeRunContext& run, const std::string& name) {
+constexpr char kUuid[] = "0123456789abcdef";
+
+io::CheckpointContents Contents(const FakeRunContext& run,
+                                const std::string& uuid) {
   io::CheckpointContents contents;
-  contents.blobs.emplace_back("state", "x");
-  ASSERT_THAT(io::WriteCheckpoint(*run.mem_env, run.work, name, contents),
+  TensorMap model;
+  EXPECT_THAT(model.Add("w", at::full({2}, static_cast<double>(run.iters))),
               IsOk());
+  contents.sections.emplace_back("model", std::move(model));
+  contents.blobs.emplace_back("state", "x");
+  contents.manifest.set_run_uuid(uuid);
+  contents.manifest.set_config("config");
+  return contents;
+}
+
+// A small checkpoint under /work_dir.
+void Write(FakeRunContext& run, const std::string& name,
+           const std::string& uuid = "") {
+  ASSERT_THAT(
+      io::WriteCheckpoint(*run.mem_env, run.work, name, Contents(run, uuid)),
+      IsOk());
 }
 
 // Does what a runner does with the requests: writes them, and says so.
 void WriteSaves(CheckpointHook& hook, FakeRunContext& run,
-                std::vector<std::string>* written) {
+                std::vector<std::string>* written,
+                const Metrics& metrics = {}) {
   for (const SaveRequest& request : run.saves) {
-    Write(run, request.name);
+    io::CheckpointContents contents = Contents(run, kUuid);
+    for (const auto& [name, value] : metrics) {
+      if (const double* number = std::get_if<double>(&value)) {
+        (*contents.manifest.mutable_metrics())[name] = *number;
+      }
+    }
+    ASSERT_THAT(hook.BeforeSaveCheckpoint(run, contents), IsOk());
+    ASSERT_THAT(
+        io::WriteCheckpoint(*run.mem_env, request.dir, request.name, contents),
+        IsOk());
     written->push_back(request.name);
     SavedCheckpoint saved;
     saved.name = request.name;
-    saved.path = io::JoinPath(run.work, request.name);
+    saved.path = io::JoinPath(request.dir, request.name);
     saved.is_last = request.update_last_checkpoint;
     ASSERT_THAT(hook.AfterSaveCheckpoint(run, saved), IsOk());
   }
   run.saves.clear();
+}
+
+// The checkpoints in `dir`, sorted.
+std::vector<std::string> Checkpoints(const FakeRunContext& run,
+                                     const std::string& dir = "/work_dir") {
+  std::vector<std::string> names;
+  const auto all = run.mem_env->ListDir(dir);
+  EXPECT_THAT(all, IsOk());
+  for (const std::string& name : *all) {
+    if (run.mem_env->FileExists(absl::StrCat(dir, "/", name, "/manifest.pb"))) {
+      names.push_back(name);
+    }
+  }
+  return names;
+}
+
+std::string Logged(const FakeRunContext& run, RunLog::Level level) {
+  return absl::StrJoin(run.run_log.messages(level), "\n");
 }
 
 struct RunCase {
@@ -167,10 +223,7 @@ TEST_P(CheckpointRunTest, WritesAndKeeps) {
   ASSERT_THAT(hook->AfterTrain(run), IsOk());
   WriteSaves(*hook, run, &written);
   EXPECT_EQ(written, c.written);
-  ASSERT_THAT(run.mem_env->DeleteDir(run.logs), IsOk());
-  const auto left = run.mem_env->ListDir(run.work);
-  ASSERT_THAT(left, IsOk());
-  EXPECT_EQ(*left, c.left);
+  EXPECT_EQ(Checkpoints(run), c.left);
 }
 
 TEST(CheckpointHookTest, StopIsSavedThoughTheEndIsFar) {
@@ -236,6 +289,588 @@ TEST(CheckpointHookTest, CheckpointsOfOthersAreLeftAlone) {
   ASSERT_THAT(hook->AfterTrainEpoch(run), IsOk());
   WriteSaves(*hook, run, &written);
   EXPECT_TRUE(run.mem_env->FileExists("/work_dir/epoch_99"));
+}
+
+TEST(CheckpointHookTest, NameTakenOverByAnotherRunIsLeftAlone) {
+  FakeRunContext run;
+  run.total_epochs = 3;
+  const auto hook = NewHook("interval: 1 max_keep_ckpts: 1");
+  std::vector<std::string> written;
+  ASSERT_THAT(hook->BeforeTrain(run), IsOk());
+  ASSERT_THAT(hook->AfterTrainEpoch(run), IsOk());
+  WriteSaves(*hook, run, &written);
+  Write(run, "epoch_1", "another");
+  run.epochs = 1;
+  ASSERT_THAT(hook->AfterTrainEpoch(run), IsOk());
+  WriteSaves(*hook, run, &written);
+  EXPECT_THAT(Checkpoints(run), ElementsAre("epoch_1", "epoch_2"));
+  EXPECT_THAT(Logged(run, RunLog::Level::kWarning),
+              HasSubstr("/work_dir/epoch_1 isn't deleted: another run"));
+}
+
+TEST(CheckpointHookTest, StopRightAfterAResumeIsNotSavedAgain) {
+  FakeRunContext run;
+  Write(run, "epoch_3");
+  const auto hook = NewHook("interval: 4");
+  hooks::v1::CheckpointHookState state;
+  state.set_last("epoch_3");
+  ASSERT_TRUE(
+      hook->mutable_state()->ParseFromString(state.SerializeAsString()));
+  run.resumed = "/work_dir/epoch_3/";
+  run.total_epochs = 10;
+  run.epochs = 3;
+  ASSERT_THAT(hook->BeforeTrain(run), IsOk());
+  run.stopped = "test";
+  ASSERT_THAT(hook->AfterTrain(run), IsOk());
+  EXPECT_TRUE(run.saves.empty());
+}
+
+TEST(CheckpointHookTest, OneOfAnInterruptIsFoundThoughTheOthersAreElsewhere) {
+  FakeRunContext run;
+  Write(run, "iter_7");
+  const auto hook = NewHook("interval: 1 max_keep_ckpts: 1 out_dir: '/out'");
+  run.resumed = "/work_dir/iter_7";
+  run.total_epochs = 5;
+  ASSERT_THAT(hook->BeforeTrain(run), IsOk());
+  EXPECT_THAT(Checkpoints(run), ElementsAre("iter_7"));
+  ASSERT_THAT(hook->AfterTrainEpoch(run), IsOk());
+  ASSERT_EQ(run.saves.size(), 1u);
+  EXPECT_EQ(run.saves[0].dir, "/out/work_dir");
+  io::CheckpointContents contents = Contents(run, "");
+  ASSERT_THAT(hook->BeforeSaveCheckpoint(run, contents), IsOk());
+  SavedCheckpoint saved;
+  saved.name = "epoch_1";
+  saved.path = "/out/work_dir/epoch_1";
+  saved.is_last = true;
+  ASSERT_THAT(hook->AfterSaveCheckpoint(run, saved), IsOk());
+  EXPECT_THAT(Checkpoints(run), IsEmpty());
+}
+
+TEST(CheckpointHookTest, WithoutALimitNothingIsRemembered) {
+  FakeRunContext run;
+  run.total_epochs = 100;
+  const auto hook = NewHook("interval: 1");
+  std::vector<std::string> written;
+  ASSERT_THAT(hook->BeforeTrain(run), IsOk());
+  for (; run.epochs < 50; ++run.epochs) {
+    ASSERT_THAT(hook->AfterTrainEpoch(run), IsOk());
+    WriteSaves(*hook, run, &written);
+  }
+  EXPECT_LT(hook->mutable_state()->ByteSizeLong(), 20u);
+}
+
+TEST(CheckpointHookTest, ChoosesWhatIsInACheckpoint) {
+  const auto hook = NewHook(
+      "interval: 1 save_optimizer: false save_best: 'acc' "
+      "save_best_optimizer: false");
+  FakeRunContext run;
+  run.total_epochs = 2;
+  ASSERT_THAT(hook->BeforeTrain(run), IsOk());
+  ASSERT_THAT(hook->AfterTrainEpoch(run), IsOk());
+  ASSERT_THAT(hook->AfterValEpoch(run, {{"acc", 0.5}}), IsOk());
+  ASSERT_EQ(run.saves.size(), 2u);
+  EXPECT_FALSE(run.saves[0].optimizer);
+  EXPECT_TRUE(run.saves[0].param_schedulers);
+  EXPECT_TRUE(run.saves[0].update_last_checkpoint);
+  EXPECT_FALSE(run.saves[1].optimizer);
+  EXPECT_FALSE(run.saves[1].param_schedulers);
+  EXPECT_FALSE(run.saves[1].update_last_checkpoint);
+}
+
+struct OutDirCase {
+  std::string name;
+  std::string work_dir;
+  std::string out_dir;
+  std::string expected;
+};
+
+void PrintTo(const OutDirCase& c, std::ostream* os) { *os << c.expected; }
+
+class OutDirTest : public TestWithParam<OutDirCase> {};
+
+INSTANTIATE_TEST_SUITE_P(
+    , OutDirTest,
+    ValuesIn(std::vector<OutDirCase>{
+        {"RelativeToTheConfig", "/runs/exp", "out", "/base/out/exp"},
+        {"Absolute", "/runs/exp", "/out", "/out/exp"},
+        {"SlashAtTheEnd", "/runs/exp/", "/out/", "/out/exp"},
+        {"SameAsWorkDir", "/runs/exp", "/runs/../runs/exp/", "/runs/exp"},
+        {"ParentOfWorkDir", "/runs/exp", "/runs", "/runs/exp"},
+    }),
+    [](const auto& info) { return info.param.name; });
+
+TEST_P(OutDirTest, IsJoinedWithTheRunsNameOnce) {
+  const OutDirCase& c = GetParam();
+  const auto hook =
+      NewHook(absl::StrCat("interval: 1 out_dir: '", c.out_dir, "'"));
+  FakeRunContext run;
+  run.work = c.work_dir;
+  run.total_epochs = 5;
+  for (int i = 0; i < 2; ++i) {  // Training goes on with a second call.
+    ASSERT_THAT(hook->BeforeTrain(run), IsOk());
+    ASSERT_THAT(hook->AfterTrainEpoch(run), IsOk());
+    ASSERT_EQ(run.saves.size(), 1u);
+    EXPECT_EQ(run.saves[0].dir, c.expected);
+    run.saves.clear();
+    ++run.epochs;
+  }
+}
+
+// A run of one epoch and one validation after the other.
+class BestCheckpointTest : public testing::Test {
+ protected:
+  void Start(const std::string& config) {
+    hook_ = NewHook(config);
+    written_.clear();
+    run_.total_epochs = 100;
+    ASSERT_THAT(hook_->BeforeTrain(run_), IsOk());
+  }
+
+  // Another process goes on from a checkpoint of which the hook's state is
+  // `state`.
+  void Resume(const std::string& config, const std::string& from,
+              const std::string& state) {
+    hook_ = NewHook(config);
+    written_.clear();
+    run_.resumed = from;
+    io::CheckpointContents contents = Contents(run_, kUuid);
+    ASSERT_THAT(hook_->AfterLoadCheckpoint(run_, contents), IsOk());
+    ASSERT_TRUE(hook_->mutable_state()->ParseFromString(state));
+    ASSERT_THAT(hook_->BeforeTrain(run_), IsOk());
+  }
+
+  void Epoch(const Metrics& metrics) {
+    ASSERT_THAT(hook_->AfterTrainEpoch(run_), IsOk());
+    WriteSaves(*hook_, run_, &written_);
+    ++run_.epochs;
+    ASSERT_THAT(hook_->AfterValEpoch(run_, metrics), IsOk());
+    WriteSaves(*hook_, run_, &written_, metrics);
+  }
+
+  void Epochs(const std::vector<double>& scores) {
+    for (const double score : scores) Epoch({{"acc", score}});
+  }
+
+  void Finish() {
+    run_.total_epochs = run_.epochs;
+    ASSERT_THAT(hook_->AfterTrain(run_), IsOk());
+    WriteSaves(*hook_, run_, &written_);
+    ASSERT_THAT(hook_->AfterRun(run_), IsOk());
+  }
+
+  std::string State() { return hook_->mutable_state()->SerializeAsString(); }
+
+  FakeRunContext run_;
+  std::unique_ptr<CheckpointHook> hook_;
+  std::vector<std::string> written_;
+};
+
+constexpr double kInf = std::numeric_limits<double>::infinity();
+
+struct BestCase {
+  std::string name;
+  std::string config;  // Of the metric acc; no periodic checkpoints.
+  std::vector<double> scores;
+  std::vector<std::string> written;
+  std::vector<std::string> left;
+};
+
+void PrintTo(const BestCase& c, std::ostream* os) { *os << c.config; }
+
+class BestScoresTest : public BestCheckpointTest,
+                       public testing::WithParamInterface<BestCase> {};
+
+INSTANTIATE_TEST_SUITE_P(, BestScoresTest,
+                         ValuesIn(std::vector<BestCase>{
+                             {"OnlyWhatIsBetter",
+                              "save_best: 'acc'",
+                              {0.1, 0.9, 0.3},
+                              {"best_acc_epoch_1", "best_acc_epoch_2"},
+                              {"best_acc_epoch_2"}},
+                             {"ATieKeepsTheOlder",
+                              "save_best: 'acc'",
+                              {0.5, 0.5},
+                              {"best_acc_epoch_1"},
+                              {"best_acc_epoch_1"}},
+                             {"NanIsNeverBest",
+                              "save_best: 'acc' keep_best: 3",
+                              {NAN, 0.2, NAN},
+                              {"best_acc_epoch_2"},
+                              {"best_acc_epoch_2"}},
+                             {"TheWorstThereIsIsNoBest",
+                              "save_best: 'acc' keep_best: 2",
+                              {-kInf, kInf},
+                              {"best_acc_epoch_2"},
+                              {"best_acc_epoch_2"}},
+                             {"RuleWinsOverTheName",
+                              "save_best: 'acc' rule: 'less'",
+                              {0.5, 0.7, 0.3},
+                              {"best_acc_epoch_1", "best_acc_epoch_3"},
+                              {"best_acc_epoch_3"}},
+                             {"TwoBest",
+                              "save_best: 'acc' keep_best: 2",
+                              {0.3, 0.1, 0.2, 0.1, 0.4},
+                              {"best_acc_epoch_1", "best_acc_epoch_2",
+                               "best_acc_epoch_3", "best_acc_epoch_5"},
+                              {"best_acc_epoch_1", "best_acc_epoch_5"}},
+                             {"ATieForTheLastPlaceKeepsTheOlder",
+                              "save_best: 'acc' keep_best: 2",
+                              {0.3, 0.2, 0.2},
+                              {"best_acc_epoch_1", "best_acc_epoch_2"},
+                              {"best_acc_epoch_1", "best_acc_epoch_2"}},
+                             {"PeriodicOnesDontCount",
+                              "save_best: 'acc' interval: 1 max_keep_ckpts: 1",
+                              {0.3, 0.2},
+                              {"epoch_1", "best_acc_epoch_1", "epoch_2"},
+                              {"best_acc_epoch_1", "epoch_2"}},
+                             {"NamedByTheTemplate",
+                              "save_best: 'acc' filename_tmpl: 'after_{}'",
+                              {0.3},
+                              {"best_acc_after_1"},
+                              {"best_acc_after_1"}},
+                         }),
+                         [](const auto& info) { return info.param.name; });
+
+TEST_P(BestScoresTest, AreSavedAndKept) {
+  Start(GetParam().config);
+  Epochs(GetParam().scores);
+  EXPECT_EQ(written_, GetParam().written);
+  EXPECT_EQ(Checkpoints(run_), GetParam().left);
+}
+
+TEST_F(BestCheckpointTest, OldOneIsDeletedOnlyAfterTheNewOneIsWritten) {
+  Start("save_best: 'acc'");
+  Epochs({0.1});
+  ++run_.epochs;
+  ASSERT_THAT(hook_->AfterValEpoch(run_, {{"acc", 0.2}}), IsOk());
+  io::CheckpointContents contents = Contents(run_, kUuid);
+  ASSERT_THAT(hook_->BeforeSaveCheckpoint(run_, contents), IsOk());
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_1"));
+}
+
+TEST_F(BestCheckpointTest, SaysWhatIsBestAndWhatIsRemoved) {
+  Start("save_best: 'acc' keep_best: 2");
+  Epochs({0.1, 0.2, 0.12345});
+  EXPECT_THAT(
+      Logged(run_, RunLog::Level::kInfo),
+      AllOf(HasSubstr("The best checkpoint with 0.2000 acc at 2 epoch is saved "
+                      "to best_acc_epoch_2."),
+            HasSubstr("The number 2 best checkpoint with 0.1235 acc at 3 epoch "
+                      "is saved to best_acc_epoch_3."),
+            HasSubstr("The previous best checkpoint best_acc_epoch_1 is "
+                      "removed")));
+}
+
+TEST_F(BestCheckpointTest, EachMetricHasItsOwn) {
+  Start("save_best: ['accuracy/top1', 'val_loss']");
+  Epoch({{"accuracy/top1", 10.0}, {"val_loss", 2.0}});
+  Epoch({{"accuracy/top1", 20.0}, {"val_loss", 3.0}});
+  Epoch({{"accuracy/top1", 15.0}, {"val_loss", 1.0}});
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_accuracy_top1_epoch_2",
+                                             "best_val_loss_epoch_3"));
+}
+
+TEST_F(BestCheckpointTest, OneRuleIsForAllAndSeveralForEach) {
+  Start("save_best: ['a', 'b'] rule: 'less'");
+  Epoch({{"a", 2.0}, {"b", 2.0}});
+  Epoch({{"a", 1.0}, {"b", 3.0}});
+  EXPECT_THAT(Checkpoints(run_),
+              ElementsAre("best_a_epoch_2", "best_b_epoch_1"));
+  run_.epochs = 10;
+  Start("save_best: ['c', 'd'] rule: ['less', 'greater']");
+  Epoch({{"c", 2.0}, {"d", 2.0}});
+  Epoch({{"c", 1.0}, {"d", 3.0}});
+  EXPECT_THAT(written_, ElementsAre("best_c_epoch_11", "best_d_epoch_11",
+                                    "best_c_epoch_12", "best_d_epoch_12"));
+}
+
+TEST_F(BestCheckpointTest, AutoIsTheFirstMetric) {
+  Start("save_best: 'auto'");
+  Epoch({{"mse", int64_t{2}}, {"acc", 0.1}});
+  Epoch({{"mse", int64_t{1}}, {"acc", 0.1}});
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_mse_epoch_2"));
+  EXPECT_THAT(Logged(run_, RunLog::Level::kWarning),
+              HasSubstr("by its name, less values of \"mse\" are better"));
+}
+
+TEST_F(BestCheckpointTest, WhatIsTakenFromTheNameIsSaid) {
+  Start("save_best: 'accuracy/top1'");
+  EXPECT_THAT(
+      Logged(run_, RunLog::Level::kWarning),
+      HasSubstr("by its name, greater values of \"accuracy/top1\" are better; "
+                "set rule to be sure"));
+}
+
+TEST_F(BestCheckpointTest, WhatTheUserSaysIsNotWarnedOf) {
+  for (const char* config :
+       {"save_best: 'a' rule: 'less'", "save_best: 'a' greater_keys: 'a'"}) {
+    Start(config);
+    EXPECT_THAT(Logged(run_, RunLog::Level::kWarning),
+                Not(HasSubstr("by its name")));
+  }
+}
+
+struct BadMetricsCase {
+  std::string name;
+  std::string config;
+  Metrics metrics;
+  absl::StatusCode code;
+  std::string error;
+};
+
+void PrintTo(const BadMetricsCase& c, std::ostream* os) { *os << c.config; }
+
+class BadMetricsTest : public BestCheckpointTest,
+                       public testing::WithParamInterface<BadMetricsCase> {};
+
+INSTANTIATE_TEST_SUITE_P(
+    , BadMetricsTest,
+    ValuesIn(std::vector<BadMetricsCase>{
+        {"Missing",
+         "save_best: 'acc'",
+         {{"mIoU", 0.1}, {"aAcc", 0.2}},
+         absl::StatusCode::kNotFound,
+         "save_best: there is no metric \"acc\", there are mIoU, aAcc"},
+        {"Misspelled",
+         "save_best: 'accuracy/top1'",
+         {{"accuracy/top_1", 0.1}},
+         absl::StatusCode::kNotFound,
+         "did you mean \"accuracy/top_1\"?"},
+        {"Text",
+         "save_best: 'acc'",
+         {{"acc", "much"}},
+         absl::StatusCode::kInvalidArgument,
+         "save_best: \"acc\" is a text and no number"},
+        {"AutoThatNobodyKnows",
+         "save_best: 'auto'",
+         {{"FID", 0.1}},
+         absl::StatusCode::kInvalidArgument,
+         "rule: must be set, \"greater\" or \"less\": the name \"FID\""},
+    }),
+    [](const auto& info) { return info.param.name; });
+
+TEST_P(BadMetricsTest, EndTheRun) {
+  Start(GetParam().config);
+  EXPECT_THAT(hook_->AfterValEpoch(run_, GetParam().metrics),
+              StatusIs(GetParam().code, HasSubstr(GetParam().error)));
+}
+
+TEST_F(BestCheckpointTest, NoMetricsAreNoError) {
+  Start("save_best: 'acc'");
+  Epoch({});
+  EXPECT_THAT(written_, IsEmpty());
+  EXPECT_THAT(Logged(run_, RunLog::Level::kWarning),
+              HasSubstr("the validation gave no metrics"));
+}
+
+TEST_F(BestCheckpointTest, ValidationOutsideTrainingIsNotLookedAt) {
+  hook_ = NewHook("save_best: 'acc'");
+  run_.in_training = false;
+  ASSERT_THAT(hook_->AfterValEpoch(run_, {{"other", 0.5}}), IsOk());
+  EXPECT_TRUE(run_.saves.empty());
+}
+
+// By epoch in an iteration-based run: all have one name.
+TEST_F(BestCheckpointTest, OfOneNameTheBetterStays) {
+  Start("save_best: 'acc' keep_best: 2");
+  std::vector<std::string> written;
+  for (const double score : {0.2, 0.1, 0.3}) {
+    ASSERT_THAT(hook_->AfterValEpoch(run_, {{"acc", score}}), IsOk());
+    WriteSaves(*hook_, run_, &written, {{"acc", score}});
+  }
+  EXPECT_THAT(written, ElementsAre("best_acc_epoch_0", "best_acc_epoch_0"));
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_0"));
+}
+
+TEST_F(BestCheckpointTest, OlderCheckpointKnowsTheNewestBest) {
+  Start("save_best: 'acc'");
+  Epochs({0.1});
+  const std::string state = State();
+  Epochs({0.5});
+  // Knows of 0.1 alone.
+  Write(run_, "epoch_1", kUuid);
+  Resume("save_best: 'acc'", "/work_dir/epoch_1", state);
+  run_.epochs = 2;
+  Epochs({0.4});
+  EXPECT_THAT(written_, IsEmpty());
+  Epochs({0.6});
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_4", "epoch_1"));
+}
+
+TEST_F(BestCheckpointTest, KilledBeforeTheNewBestIsWrittenKeepsTheOld) {
+  Start("save_best: 'acc'");
+  Epochs({0.1});
+  const std::string state = State();
+  ++run_.epochs;
+  ASSERT_THAT(hook_->AfterValEpoch(run_, {{"acc", 0.5}}), IsOk());
+  io::CheckpointContents contents = Contents(run_, kUuid);
+  ASSERT_THAT(hook_->BeforeSaveCheckpoint(run_, contents), IsOk());
+  run_.saves.clear();
+  Resume("save_best: 'acc'", "/work_dir/best_acc_epoch_1", state);
+  Epochs({0.2});
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_3"));
+}
+
+TEST_F(BestCheckpointTest, KilledBeforeTheOldBestIsDeletedDeletesItLater) {
+  Start("save_best: 'acc'");
+  Epochs({0.1});
+  ++run_.epochs;
+  ASSERT_THAT(hook_->AfterValEpoch(run_, {{"acc", 0.5}}), IsOk());
+  io::CheckpointContents contents = Contents(run_, kUuid);
+  ASSERT_THAT(hook_->BeforeSaveCheckpoint(run_, contents), IsOk());
+  const std::string state = State();
+  run_.saves.clear();
+  Write(run_, "best_acc_epoch_2", kUuid);
+  Resume("save_best: 'acc'", "/work_dir/best_acc_epoch_2", state);
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_2"));
+}
+
+TEST_F(BestCheckpointTest, FewerToKeepOnResumeDeletesTheWorst) {
+  Start("save_best: 'acc' keep_best: 3");
+  Epochs({0.2, 0.1, 0.3});
+  Resume("save_best: 'acc' keep_best: 1", "/work_dir/best_acc_epoch_3",
+         State());
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_3"));
+}
+
+TEST_F(BestCheckpointTest, MetricsThatAreNoLongerNamedAreRemembered) {
+  Start("save_best: ['acc', 'loss']");
+  Epoch({{"acc", 0.9}, {"loss", 1.0}});
+  Resume("save_best: 'loss'", "/work_dir/best_acc_epoch_1", State());
+  Epoch({{"loss", 0.5}});
+  Resume("save_best: ['acc', 'loss']", "/work_dir/best_loss_epoch_2", State());
+  Epoch({{"acc", 0.8}, {"loss", 0.7}});
+  EXPECT_THAT(written_, IsEmpty());
+  EXPECT_THAT(Checkpoints(run_),
+              ElementsAre("best_acc_epoch_1", "best_loss_epoch_2"));
+}
+
+TEST_F(BestCheckpointTest, RunOfAnotherFolderLeavesItsScoreToBeat) {
+  Start("save_best: 'acc' interval: 1 max_keep_ckpts: 1");
+  Epochs({0.5});
+  const std::string state = State();
+  run_.work = "/elsewhere";
+  Resume("save_best: 'acc' interval: 1 max_keep_ckpts: 1", "/work_dir/epoch_1",
+         state);
+  Epochs({0.4, 0.6});
+  EXPECT_THAT(Checkpoints(run_, "/elsewhere"),
+              ElementsAre("best_acc_epoch_3", "epoch_3"));
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_1", "epoch_1"));
+}
+
+TEST_F(BestCheckpointTest, RunResumedFromItsBestKeepsIt) {
+  const std::string config =
+      "save_best: 'acc' interval: 1 max_keep_ckpts: 1 save_last: false";
+  Start(config);
+  Epochs({0.5});
+  Resume(config, "/work_dir/best_acc_epoch_1", State());
+  Epochs({0.1, 0.1});
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_1", "epoch_3"));
+}
+
+TEST_F(BestCheckpointTest, DamagedRecordIsWarnedOf) {
+  Start("save_best: 'acc'");
+  Epochs({0.5});
+  ASSERT_THAT(io::WriteFileAtomically(*run_.mem_env,
+                                      "/work_dir/best_checkpoints", "best {"),
+              IsOk());
+  Resume("save_best: 'acc'", "/work_dir/best_acc_epoch_1", State());
+  EXPECT_THAT(Logged(run_, RunLog::Level::kWarning),
+              HasSubstr("/work_dir/best_checkpoints"));
+  Epochs({0.4});
+  EXPECT_THAT(written_, IsEmpty());
+}
+
+// ------------------------------------------------------------------ publish
+
+// "epoch_2-<8 digits>" without its digits.
+std::vector<std::string> Published(const FakeRunContext& run) {
+  std::vector<std::string> names;
+  for (const std::string& name : Checkpoints(run)) {
+    const size_t dash = name.rfind('-');
+    if (dash == std::string::npos) continue;
+    EXPECT_EQ(name.size(), dash + 9) << name;
+    EXPECT_EQ(name.find_first_not_of("0123456789abcdef", dash + 1),
+              std::string::npos)
+        << name;
+    names.push_back(name.substr(0, dash));
+  }
+  return names;
+}
+
+std::string FirstPublished(const FakeRunContext& run) {
+  for (const std::string& name : Checkpoints(run)) {
+    if (name.rfind('-') != std::string::npos) return name;
+  }
+  return "";
+}
+
+TEST_F(BestCheckpointTest, PublishesTheLastAndTheBestWithWhatIsAskedFor) {
+  Start("save_best: 'acc' published_keys: ['model', 'metrics']");
+  Epochs({0.5, 0.2});
+  run_.stopped = "test";
+  Finish();
+  EXPECT_THAT(Published(run_), ElementsAre("best_acc_epoch_1", "epoch_2"));
+  const auto read = io::ReadCheckpoint(
+      *run_.mem_env, absl::StrCat("/work_dir/", FirstPublished(run_)));
+  ASSERT_THAT(read, IsOk());
+  ASSERT_EQ(read->sections.size(), 1u);
+  EXPECT_EQ(read->sections[0].first, "model");
+  EXPECT_TRUE(read->blobs.empty());
+  EXPECT_EQ(read->manifest.metrics().at("acc"), 0.5);
+  EXPECT_EQ(read->manifest.config(), "");
+  EXPECT_EQ(read->manifest.run_uuid(), kUuid);
+  EXPECT_TRUE(read->manifest.partial());
+}
+
+TEST_F(BestCheckpointTest, PublishedNamesAreOfTheContent) {
+  std::vector<std::string> names;
+  for (const int64_t iters : {1, 1, 2}) {
+    FakeRunContext run;
+    run.iters = iters;
+    run.total_epochs = 1;
+    const auto hook = NewHook("published_keys: 'model'");
+    std::vector<std::string> written;
+    ASSERT_THAT(hook->BeforeTrain(run), IsOk());
+    ASSERT_THAT(hook->AfterTrainEpoch(run), IsOk());
+    WriteSaves(*hook, run, &written);
+    ASSERT_THAT(hook->AfterTrain(run), IsOk());
+    ASSERT_THAT(hook->AfterRun(run), IsOk());
+    names.push_back(FirstPublished(run));
+  }
+  EXPECT_EQ(names[0], names[1]);
+  EXPECT_NE(names[0], names[2]);
+}
+
+TEST_F(BestCheckpointTest, MetricThatNeverImprovedIsNotPublished) {
+  Start("save_best: ['acc', 'loss'] published_keys: 'model' save_last: false");
+  Epoch({{"acc", 0.1}, {"loss", NAN}});
+  Finish();
+  EXPECT_THAT(Published(run_), ElementsAre("best_acc_epoch_1"));
+  EXPECT_THAT(Logged(run_, RunLog::Level::kWarning),
+              HasSubstr("there is no best \"loss\" to publish"));
+}
+
+TEST_F(BestCheckpointTest, KeysThatNameNothingAreWarnedOf) {
+  Start("save_best: 'acc' published_keys: ['ema', 'model'] save_last: false");
+  Epochs({0.5});
+  Finish();
+  EXPECT_THAT(Published(run_), ElementsAre("best_acc_epoch_1"));
+  EXPECT_THAT(Logged(run_, RunLog::Level::kWarning),
+              HasSubstr("published_keys: best_acc_epoch_1 has no ema"));
+  Start("save_best: 'acc' published_keys: 'nothing' save_last: false");
+  Epochs({0.6});
+  Finish();
+  EXPECT_THAT(Published(run_), ElementsAre("best_acc_epoch_1"));
+  EXPECT_THAT(Logged(run_, RunLog::Level::kWarning),
+              HasSubstr("nothing of best_acc_epoch_2 would be left"));
+}
+
+TEST_F(BestCheckpointTest, PublishesOnlyWhenTrainingHasEnded) {
+  Start("save_best: 'acc' published_keys: 'model'");
+  Epochs({0.5});
+  ASSERT_THAT(hook_->AfterRun(run_), IsOk());
+  EXPECT_THAT(Published(run_), IsEmpty());
 }
 
 }  // namespace

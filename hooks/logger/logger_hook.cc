@@ -1,15 +1,20 @@
 #include "grapnel/hooks/logger/logger_hook.h"
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/memory/memory.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/data/data_loader.h"
 #include "grapnel/io/env.h"
 #include "grapnel/loggers/record_json.h"
 #include "grapnel/loggers/run_log.h"
 #include "grapnel/runner/hook_registry.h"
+#include "grapnel/runner/mode.h"
 
 namespace grapnel {
 namespace {
@@ -25,7 +30,34 @@ Config WithDefaults(Config config) {
   if (!config.has_interval_exp_name()) {
     config.set_interval_exp_name(kDefaultIntervalExpName);
   }
+  if (config.out_suffix().empty()) {
+    for (const char* const suffix : {".json", ".log", ".textproto"}) {
+      config.add_out_suffix(suffix);
+    }
+  }
+  if (!config.has_keep_local()) config.set_keep_local(true);
+  if (!config.has_progress_bar()) config.set_progress_bar(true);
   return config;
+}
+
+// What `config` says before defaults are filled in.
+absl::Status ValidateOutDir(const Config& config) {
+  if (config.has_out_dir()) {
+    if (config.out_dir().empty()) {
+      return absl::InvalidArgumentError("out_dir: must not be empty");
+    }
+  } else if (!config.out_suffix().empty()) {
+    return absl::InvalidArgumentError("out_suffix: needs out_dir");
+  } else if (config.has_keep_local()) {
+    return absl::InvalidArgumentError("keep_local: needs out_dir");
+  }
+  for (int i = 0; i < config.out_suffix_size(); ++i) {
+    if (!absl::StrContains(config.out_suffix(i), '/')) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("out_suffix[", i, "]: must not contain \"/\", is \"",
+                     config.out_suffix(i), "\""));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Validate(const Config& config) {
@@ -44,6 +76,7 @@ absl::Status Validate(const Config& config) {
 
 absl::StatusOr<std::unique_ptr<LoggerHook>> LoggerHook::Create(
     const Config& config) {
+  GRAPNEL_RETURN_IF_ERROR(ValidateOutDir(config));
   const Config complete = WithDefaults(config);
   GRAPNEL_RETURN_IF_ERROR(Validate(complete));
   return absl::WrapUnique(new LoggerHook(complete));
@@ -51,8 +84,90 @@ absl::StatusOr<std::unique_ptr<LoggerHook>> LoggerHook::Create(
 
 LoggerHook::LoggerHook(const Config& config) : config_(config) {}
 
+absl::Status LoggerHook::Setup(RunContext& run) {
+  if (config_.progress_bar() && run.log().StatusColumns() > 0) {
+    bar_.emplace(run.log(), run.clock());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LoggerHook::AfterRun(RunContext& run) {
+  if (bar_) bar_->End();
+  if (!config_.has_out_dir()) return absl::OkStatus();
+  // Its own failure has been reported.
+  run.log().Flush().IgnoreError();
+  return WithContext(CopyFiles(run, ""), "out_dir");
+}
+
+absl::Status LoggerHook::CopyFiles(RunContext& run, const std::string& dir) {
+  io::Env& env = run.env();
+  const std::string from_dir = io::JoinPath(run.log_dir(), dir);
+  absl::string_view work_dir = run.work_dir();
+  while (absl::ConsumeSuffix(&work_dir, "/")) {
+  }
+  const std::string to_dir =
+      io::JoinPath(io::JoinPath(io::JoinPath(run.base_dir(), config_.out_dir()),
+                                io::Basename(work_dir)),
+                   dir);
+  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                           env.ListDir(from_dir));
+  for (const std::string& name : names) {
+    const std::string from = io::JoinPath(from_dir, name);
+    if (env.IsDirectory(from)) {
+      GRAPNEL_RETURN_IF_ERROR(CopyFiles(run, io::JoinPath(dir, name)));
+      continue;
+    }
+    const auto& suffixes = config_.out_suffix();
+    if (std::none_of(suffixes.begin(), suffixes.end(),
+                     [&name](const std::string& suffix) {
+                       return absl::EndsWith(name, suffix);
+                     })) {
+      continue;
+    }
+    GRAPNEL_ASSIGN_OR_RETURN(const std::string content,
+                             io::ReadFile(env, from));
+    GRAPNEL_RETURN_IF_ERROR(env.CreateDir(to_dir));
+    GRAPNEL_RETURN_IF_ERROR(
+        io::WriteFileAtomically(env, io::JoinPath(to_dir, name), content));
+    if (!config_.keep_local()) GRAPNEL_RETURN_IF_ERROR(env.DeleteFile(from));
+  }
+  return absl::OkStatus();
+}
+
+void LoggerHook::BeginProgress(RunContext& run, Mode mode) {
+  std::string label =
+      absl::StrCat(run.by_epoch() ? "Epoch(" : "Iter(", ModeName(mode), ")");
+  int64_t done = 0;
+  int64_t total = run.dataloader(mode)->num_batches();
+  if (mode == Mode::kTrain && !run.by_epoch()) {
+    done = run.iter();
+    total = run.max_iters();
+  } else if (run.by_epoch() && run.training()) {
+    const bool train = mode == Mode::kTrain;
+    absl::StrAppend(&label, " [", run.epoch() + (train ? 1 : 0), "/",
+                    run.max_epochs(), "]");
+    // More than 0 after a resume amid the epoch.
+    if (train) done = std::max<int64_t>(run.iter() - run.epoch() * total, 0);
+  }
+  bar_->Begin(std::move(label), done, total);
+}
+
+absl::Status LoggerHook::BeforeEpoch(RunContext& run, Mode mode) {
+  if (bar_) BeginProgress(run, mode);
+  return absl::OkStatus();
+}
+
+absl::Status LoggerHook::AfterVal(RunContext& run) {
+  // Validation was within the one loop of an iteration-based training.
+  if (bar_ && run.training() && !run.by_epoch()) {
+    BeginProgress(run, Mode::kTrain);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status LoggerHook::AfterTrainIter(RunContext& run, const IterInfo& info,
                                         const LogVars&) {
+  if (bar_) bar_->Update(info.batch_idx + 1);
   const int64_t count = run.iter() + 1;
   if (info.end_of_epoch() || EveryN(count, config_.interval_exp_name())) {
     run.log().Info(absl::StrCat("Exp name: ", run.experiment_name()));
@@ -94,6 +209,7 @@ absl::Status LoggerHook::AfterTestEpoch(RunContext& run,
 
 absl::Status LoggerHook::LogEvaluationIter(RunContext& run, Mode mode,
                                            const IterInfo& info) {
+  if (bar_) bar_->Update(info.batch_idx + 1);
   if (!EveryN(info.batch_idx + 1, config_.interval())) return absl::OkStatus();
   return LogIter(run, mode, info);
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -10,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "grapnel/hooks/logger/logger_hook.pb.h"
 #include "grapnel/loggers/log_backend.h"
+#include "grapnel/loggers/progress_bar.h"
 #include "grapnel/runner/hook.h"
 #include "grapnel/runner/log_processor.h"
 
@@ -18,7 +20,8 @@ namespace grapnel {
 // Writes the run's log lines, and records of numbers to the log backends
 // (parity.md 2.2): of training every `interval` iterations, of an evaluation a
 // line every `interval` batches and a record at its end. A test's metrics go to
-// log_dir/<timestamp>.json instead.
+// log_dir/<timestamp>.json instead. Shows a progress bar on a terminal, and
+// copies the log's files to out_dir when the run is over.
 class LoggerHook final : public Hook {
  public:
   using Config = hooks::v1::LoggerHookConfig;
@@ -33,8 +36,12 @@ class LoggerHook final : public Hook {
   // After the hooks that measure.
   Priority priority() const override { return Priority::kBelowNormal; }
 
+  absl::Status Setup(RunContext& run) override;
+  absl::Status AfterRun(RunContext& run) override;
+  absl::Status BeforeEpoch(RunContext& run, Mode mode) override;
   absl::Status AfterTrainIter(RunContext& run, const IterInfo& info,
                               const LogVars& log_vars) override;
+  absl::Status AfterVal(RunContext& run) override;
   absl::Status AfterValIter(RunContext& run, const IterInfo& info,
                             const Predictions& predictions) override;
   absl::Status AfterValEpoch(RunContext& run, const Metrics& metrics) override;
@@ -45,6 +52,10 @@ class LoggerHook final : public Hook {
  private:
   explicit LoggerHook(const Config& config);
 
+  void BeginProgress(RunContext& run, Mode mode);
+  // Copies to out_dir what is under `dir`, a folder of the log folder, "" for
+  // itself.
+  absl::Status CopyFiles(RunContext& run, const std::string& dir);
   LogPosition Position(RunContext& run, const IterInfo& info) const;
   absl::Status LogEvaluationIter(RunContext& run, Mode mode,
                                  const IterInfo& info);
@@ -55,6 +66,8 @@ class LoggerHook final : public Hook {
                              const Metrics& metrics);
 
   const Config config_;  // With defaults filled in, but log_metric_by_epoch.
+
+  std::optional<ProgressBar> bar_;  // Unset if there is no terminal.
 
   // Kept from line to line for their memory.
   std::string line_;

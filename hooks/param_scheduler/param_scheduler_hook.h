@@ -8,13 +8,15 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "grapnel/hooks/param_scheduler/param_scheduler_hook.pb.h"
+#include "grapnel/models/metric_value.h"
 #include "grapnel/runner/hook.h"
 
 namespace grapnel {
 
 // Steps the run's parameter schedulers, in their order: those that count
 // iterations after every iteration, whether the optimizer stepped or not, those
-// that count epochs after every epoch.
+// that count epochs after every epoch. Those with a monitor get their metric
+// from every validation of the training; kNotFound if it isn't there.
 class ParamSchedulerHook final : public Hook {
  public:
   using Config = hooks::v1::ParamSchedulerHookConfig;
@@ -31,12 +33,14 @@ class ParamSchedulerHook final : public Hook {
   absl::Status AfterTrainIter(RunContext& run, const IterInfo& info,
                               const LogVars& log_vars) override;
   absl::Status AfterTrainEpoch(RunContext& run) override;
+  absl::Status AfterValEpoch(RunContext& run, const Metrics& metrics) override;
 
  private:
   ParamSchedulerHook() = default;
 
   std::vector<ParamScheduler*> by_iter_;
   std::vector<ParamScheduler*> by_epoch_;
+  std::vector<ParamScheduler*> by_metric_;
 };
 
 }  // namespace grapnel

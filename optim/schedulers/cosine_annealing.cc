@@ -60,23 +60,34 @@ class CosineAnnealingScheduler final : public WindowedScheduler {
         floor_(floor_is_ratio_ ? config.eta_min_ratio() : config.eta_min()) {}
 
   // The order of operations is the golden tables' (parity.md 4.2).
-  double Next(int64_t t, int group, double value, double base) const override {
-    if (t == 0) return value;
-    const double floor = floor_is_ratio_ ? base * floor_ : floor_;
+  void Prepare(int64_t t) override {
     const double t_max = static_cast<double>(t_max_);
-    // At the bottom the quotient below would be 0 / 0.
-    if ((t - 1) % t_max_ == 0 && (t - 1) / t_max_ % 2 == 1) {
-      return value + (base - floor) * (1 - std::cos(kPi / t_max)) / 2;
+    at_bottom_ = (t - 1) % t_max_ == 0 && (t - 1) / t_max_ % 2 == 1;
+    if (at_bottom_) {
+      rise_ = 1 - std::cos(kPi / t_max);
+      return;
     }
     const double now = 1 + std::cos(kPi * static_cast<double>(t) / t_max);
     const double before =
         1 + std::cos(kPi * static_cast<double>(t - 1) / t_max);
-    return now / before * (value - floor) + floor;
+    ratio_ = now / before;
+  }
+
+  double Next(int64_t t, int group, double value, double base) const override {
+    if (t == 0) return value;
+    const double floor = floor_is_ratio_ ? base * floor_ : floor_;
+    if (at_bottom_) return value + (base - floor) * rise_ / 2;
+    return ratio_ * (value - floor) + floor;
   }
 
   const int64_t t_max_;
   const bool floor_is_ratio_;
   const double floor_;
+
+  // Of the step that was prepared.
+  bool at_bottom_ = false;  // The last one was: no factor leads up from there.
+  double rise_ = 0;
+  double ratio_ = 1;
 };
 
 GRAPNEL_REGISTER(ParamSchedulerRegistry, CosineAnnealingScheduler);

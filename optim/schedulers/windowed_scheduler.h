@@ -1,18 +1,22 @@
-// What all schedulers that count steps in a window have in common: all but the
+// What all schedulers that act in a window of steps have in common: all but the
 // formula.
 
 #ifndef GRAPNEL_OPTIM_SCHEDULERS_WINDOWED_SCHEDULER_H_
 #define GRAPNEL_OPTIM_SCHEDULERS_WINDOWED_SCHEDULER_H_
 
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "google/protobuf/message.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/optim/param_groups.h"
@@ -27,10 +31,22 @@ class SchedulerWindow {
   // The end of a window that never closes.
   static constexpr int64_t kOpen = std::numeric_limits<int64_t>::max();
 
+  // What a config says of the window, defaults filled in.
+  struct Fields {
+    int64_t begin = 0;
+    std::optional<int64_t> end;  // Unset: the run's.
+    bool by_epoch = true;
+    bool convert_to_iter_based = false;
+    std::string param_name = "lr";
+  };
+
+  // kInvalidArgument, naming the field.
+  static absl::StatusOr<SchedulerWindow> Create(Fields fields,
+                                                const RunLength& length);
+
   // Reads the fields begin, end, by_epoch, convert_to_iter_based and param_name
-  // that all schedulers' configs have, and writes what they come to, defaults
-  // filled in and epochs converted, back to `*config`.
-  //   kInvalidArgument: naming the field.
+  // of `*config`, and writes what they come to, defaults filled in and epochs
+  // converted, back to it.
   template <typename Config>
   static absl::StatusOr<SchedulerWindow> Create(Config* config,
                                                 const RunLength& length);
@@ -39,16 +55,19 @@ class SchedulerWindow {
   int64_t end() const { return end_; }
   bool by_epoch() const { return by_epoch_; }
   const std::string& param_name() const { return param_name_; }
+  bool Contains(int64_t step) const { return step >= begin_ && step < end_; }
 
-  // N of parity.md: the last step's number. kInvalidArgument, saying that
-  // `end` is needed, if the window is open.
+  // N of param_scheduler.proto: the last step's number. kInvalidArgument,
+  // saying that `end` is needed, if the window is open.
   absl::StatusOr<int64_t> LastStep() const;
 
-  // `steps` >= 1 of the field `field`, such as t_max, in the scheduler's steps.
-  absl::StatusOr<int64_t> Convert(absl::string_view field, int64_t steps) const;
+  // `steps` of the field `field`, such as t_max, in the scheduler's steps. They
+  // must be >= `least`.
+  absl::StatusOr<int64_t> Convert(absl::string_view field, int64_t steps,
+                                  int64_t least = 1) const;
 
  private:
-  absl::Status Resolve(bool has_end, bool convert, const RunLength& length);
+  SchedulerWindow() = default;
 
   int64_t begin_ = 0;
   int64_t end_ = 0;
@@ -58,8 +77,9 @@ class SchedulerWindow {
   std::string param_name_;
 };
 
-// Counts, writes to the groups, saves and loads. A family of schedulers derives
-// from it, says its formula, and is one file; linear.cc is the one to imitate.
+// Counts, writes to the groups, saves, loads and rewinds. A family of
+// schedulers derives from it, says its formula, and is one file; linear.cc is
+// the one to imitate, reduce_on_plateau.cc for one that follows a metric.
 class WindowedScheduler : public ParamScheduler {
  public:
   const std::string& param_name() const final { return window_.param_name(); }
@@ -69,46 +89,83 @@ class WindowedScheduler : public ParamScheduler {
   int64_t num_steps() const final {
     return global_step_ < 0 ? 0 : global_step_;
   }
+  void StepMetric(double value) final;
   absl::Status SaveState(optim::v1::ParamSchedulerState* state) const final;
   absl::Status LoadState(const optim::v1::ParamSchedulerState& state) final;
-  bool settings_changed() const final { return settings_changed_; }
+  absl::Status Rewind(absl::Span<const double> base_values) final;
+  void RedoMetricSteps() final;
 
  protected:
-  // `settings`: the config with defaults filled in. `groups` outlives this.
+  // `settings`: the config with defaults filled in.
   WindowedScheduler(SchedulerWindow window,
                     const google::protobuf::Message& settings);
 
   // Finds the option in all groups; call it once, before anything else.
+  // `groups` outlives this.
   absl::Status Bind(ParamGroups& groups);
 
+  // Called before the Nexts of step `t`, for what they have in common, such as
+  // a cosine.
+  virtual void Prepare(int64_t t) {}
+
   // The value of `group` at step `t` >= 0 of the window; its value so far is
-  // `value`, the one before any schedule `base`.
+  // `value`, the one before any schedule `base`. With a monitor: its value once
+  // Observe said so, by the settings alone, since a replay has no metrics.
   virtual double Next(int64_t t, int group, double value,
                       double base) const = 0;
 
+  // With a monitor: takes its value. True if the option is to be moved.
+  virtual bool Observe(double metric) { return false; }
+
+  // What the family has besides counters. LoadExtra changes nothing on an
+  // error.
+  virtual void SaveExtra(optim::v1::ParamSchedulerState* state) const {}
+  virtual absl::Status LoadExtra(const optim::v1::ParamSchedulerState& state) {
+    return absl::OkStatus();
+  }
+
  private:
   void Advance();
+  bool Move();  // True if a value changed.
 
   const SchedulerWindow window_;
   const std::string type_;
-  const std::unique_ptr<const google::protobuf::Message> settings_;
+  const std::string settings_;   // As text.
   std::vector<double*> values_;  // One a group.
   std::vector<double> base_values_;
   int64_t global_step_ = -1;
-  int64_t last_step_ = -1;
-  bool settings_changed_ = false;
+  int64_t last_step_ = -1;  // With a monitor: of the metrics in the window.
+
+  // The global steps at which a metric moved the option, and, in a replay, how
+  // many of them are done again.
+  std::vector<int64_t> moved_at_;
+  size_t redone_ = 0;
 };
+
+// The numbers, one a group, of a repeated field that holds one for all groups,
+// or one a group. A base group may be left out: it has the last.
+//   kInvalidArgument: another count, naming the field.
+absl::StatusOr<std::vector<double>> ValuesByGroup(
+    absl::string_view field,
+    const google::protobuf::RepeatedField<double>& values,
+    const ParamGroups& groups);
+
+// kInvalidArgument, naming the field, unless it is set, or one of `choices`.
+absl::Status CheckSet(bool is_set, absl::string_view field);
+absl::Status CheckOneOf(absl::string_view field, absl::string_view value,
+                        std::initializer_list<absl::string_view> choices);
 
 template <typename Config>
 absl::StatusOr<SchedulerWindow> SchedulerWindow::Create(
     Config* config, const RunLength& length) {
-  SchedulerWindow window;
-  window.begin_ = config->begin();
-  window.end_ = config->end();
-  window.by_epoch_ = !config->has_by_epoch() || config->by_epoch();
-  window.param_name_ = config->has_param_name() ? config->param_name() : "lr";
-  GRAPNEL_RETURN_IF_ERROR(window.Resolve(
-      config->has_end(), config->convert_to_iter_based(), length));
+  Fields fields;
+  fields.begin = config->begin();
+  if (config->has_end()) fields.end = config->end();
+  if (config->has_by_epoch()) fields.by_epoch = config->by_epoch();
+  fields.convert_to_iter_based = config->convert_to_iter_based();
+  if (config->has_param_name()) fields.param_name = config->param_name();
+  GRAPNEL_ASSIGN_OR_RETURN(SchedulerWindow window,
+                           Create(std::move(fields), length));
   config->set_begin(window.begin_);
   if (window.end_ != kOpen) config->set_end(window.end_);
   config->set_by_epoch(window.by_epoch_);

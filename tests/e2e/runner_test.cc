@@ -384,7 +384,9 @@ class SavesTooEarly : public Hook {
  public:
   absl::string_view name() const override { return "saves_too_early"; }
   absl::Status BeforeTrainIter(RunContext& run, const IterInfo&) override {
-    return run.Save({"mine", true});
+    SaveRequest request;
+    request.name = "mine";
+    return run.Save(std::move(request));
   }
 };
 

@@ -1,19 +1,24 @@
 // Mount points in MMEngine's order: golden/calls.json.
 
+#include <algorithm>
 #include <memory>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/hooks/early_stopping/early_stopping_hook.h"
+#include "grapnel/hooks/early_stopping/early_stopping_hook.pb.h"
 #include "grapnel/io/mem_env.h"
 #include "grapnel/loggers/memory_run_log.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/train_plan.h"
+#include "grapnel/tests/golden/golden_report.h"
 #include "grapnel/tests/golden/golden_run.h"
 #include "gtest/gtest.h"
 
@@ -132,14 +137,10 @@ std::vector<std::string> ExpectedTrace(const Json& log) {
 }
 
 TEST(CallsTest, MountPointsAreInMmenginesOrder) {
-  // Early stopping and best checkpoints are not built yet.
-  const std::set<std::string> later = {"early_stop", "best_and_regular_saves"};
   const Json golden = ReadGolden("calls");
-  int cases = 0;
   for (const Json& c : golden["cases"]) {
     const std::string name = c["name"];
-    if (later.count(name) > 0) continue;
-    ++cases;
+    std::string difference;
     const auto env = std::make_unique<io::MemEnv>();
     for (const Json& phase : c["phases"]) {
       SCOPED_TRACE(absl::StrCat(name, ": ", phase["call"].get<std::string>()));
@@ -151,6 +152,14 @@ TEST(CallsTest, MountPointsAreInMmenginesOrder) {
       options.clock = &clock;
       options.log = &log;
       options.hooks.push_back(Schedule(std::make_unique<Tracer>(&trace)));
+      if (name == "early_stop") {
+        hooks::v1::EarlyStoppingHookConfig config;
+        config.set_monitor("acc");
+        config.set_patience(2);
+        auto stopping = EarlyStoppingHook::Create(config);
+        ASSERT_THAT(stopping, IsOk());
+        options.hooks.push_back(Schedule(*std::move(stopping)));
+      }
       const auto runner =
           CreateGoldenRunner(phase["config"], std::move(options));
       ASSERT_THAT(runner, IsOk());
@@ -161,10 +170,57 @@ TEST(CallsTest, MountPointsAreInMmenginesOrder) {
       } else {
         ASSERT_THAT((*runner)->Test(), IsOk());
       }
-      EXPECT_EQ(trace, ExpectedTrace(phase["log"]));
+      std::vector<std::string> expected = ExpectedTrace(phase["log"]);
+      if (name == "early_stop") {
+        difference = "c19: a stop is saved";
+        ASSERT_EQ(expected.back(), "after_run epoch=3 iter=3");
+        expected.insert(expected.end() - 1,
+                        "before_save_checkpoint epoch=3 iter=3");
+      } else if (name == "best_and_regular_saves") {
+        // Theirs saves the best, and then the regular one anew.
+        difference = "c4: a new best forces no regular save";
+        const auto again = std::unique(expected.begin(), expected.end());
+        EXPECT_EQ(expected.end() - again, 2);
+        expected.erase(again, expected.end());
+      }
+      EXPECT_EQ(trace, expected);
     }
+    NoteGoldenCase("calls.json", absl::StrCat("cases/", name), difference);
   }
-  EXPECT_EQ(cases, 10);
+}
+
+TEST(CallsTest, StagesAreMmenginesInItsOrder) {
+  const Json golden = ReadGolden("calls");
+  const auto expected = golden["stages"].get<std::vector<std::string>>();
+  ASSERT_EQ(expected.size(), 22u);
+  std::vector<std::string> stages;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    stages.emplace_back(StageSnakeName(static_cast<Stage>(i)));
+  }
+  EXPECT_EQ(stages, expected);
+
+  // And so they are printed. The tracer acts at all of them, and at no other.
+  const auto env = std::make_unique<io::MemEnv>();
+  const FakeClock clock;
+  MemoryRunLog log;
+  std::vector<std::string> trace;
+  RunnerOptions options;
+  options.env = env.get();
+  options.clock = &clock;
+  options.log = &log;
+  options.hooks.push_back(Schedule(std::make_unique<Tracer>(&trace)));
+  const auto runner = CreateGoldenRunner(
+      {{"train_cfg", {{"by_epoch", true}, {"max_epochs", 1}}}, {"n_train", 1}},
+      std::move(options));
+  ASSERT_THAT(runner, IsOk());
+  std::vector<std::string> printed;
+  const std::string table = (*runner)->StageTable();
+  for (const absl::string_view line : absl::StrSplit(table, '\n')) {
+    if (!absl::StrContains(line, "tracer (50)")) continue;
+    printed.emplace_back(line.substr(0, line.find(':')));
+  }
+  EXPECT_EQ(printed, expected);
+  NoteGoldenCase("calls.json", "stages/*");
 }
 
 TEST(CallsTest, PredicateEveryNFiresWhereMmenginesDoes) {
@@ -177,6 +233,7 @@ TEST(CallsTest, PredicateEveryNFiresWhereMmenginesDoes) {
     EXPECT_EQ(fires, c["fires_at_count"].get<std::vector<int64_t>>())
         << "n=" << c["n"] << " start=" << c["start"];
   }
+  NoteGoldenCase("calls.json", "every_n/*");
 }
 
 TEST(CallsTest, ValidationIsTimedAsMmenginesButForMilestones) {
@@ -188,8 +245,10 @@ TEST(CallsTest, ValidationIsTimedAsMmenginesButForMilestones) {
   };
   size_t differences = 0;
   const Json golden = ReadGolden("calls");
-  for (const Json& c : golden["val_timing"]) {
+  for (size_t i = 0; i < golden["val_timing"].size(); ++i) {
+    const Json& c = golden["val_timing"][i];
     SCOPED_TRACE(c.dump());
+    std::string difference;
     const bool by_epoch = c["loop"] == "epoch";
     runner::v1::TrainConfig config;
     config.set_by_epoch(by_epoch);
@@ -212,6 +271,7 @@ TEST(CallsTest, ValidationIsTimedAsMmenginesButForMilestones) {
         EXPECT_NE(expected, ours);
         expected = ours;
         ++differences;
+        difference = "c16: a milestone rules from itself on";
       }
     }
     const auto plan = TrainPlan::Create(config);
@@ -221,6 +281,7 @@ TEST(CallsTest, ValidationIsTimedAsMmenginesButForMilestones) {
       if (plan->ValidationDue(count)) validated.push_back(count);
     }
     EXPECT_EQ(validated, expected);
+    NoteGoldenCase("calls.json", absl::StrCat("val_timing/", i), difference);
   }
   EXPECT_EQ(differences, different.size());
 }
@@ -283,6 +344,7 @@ TEST(CallsTest, StopTakesEffectWhereMmenginesFlagDoes) {
     EXPECT_EQ(trace, c["log"]);
     EXPECT_EQ((*runner)->stop_reason(), "test");
   }
+  NoteGoldenCase("calls.json", "stop_flag/*");
 }
 
 TEST(CallsTest, DefaultAndCustomHooksStandInMmenginesOrder) {
@@ -333,6 +395,7 @@ TEST(CallsTest, DefaultAndCustomHooksStandInMmenginesOrder) {
     expected.push_back(name);
   }
   EXPECT_EQ((*runner)->HookNames(), expected);
+  NoteGoldenCase("calls.json", "priority");
 }
 
 }  // namespace

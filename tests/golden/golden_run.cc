@@ -14,9 +14,10 @@
 #include "google/protobuf/message.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/data/tensor_dataset.h"
+#include "grapnel/hooks/checkpoint/checkpoint_hook.pb.h"
 #include "grapnel/models/metric.h"
 #include "grapnel/models/model.h"
-#include "grapnel/runner/runner_config.pb.h"
+#include "grapnel/tests/golden/golden_scheduler.h"
 
 namespace grapnel {
 namespace {
@@ -130,6 +131,39 @@ void FillLogProcessor(const Json& log, runner::v1::LogProcessorConfig* config) {
   }
 }
 
+// One text or a list of texts.
+std::vector<std::string> Texts(const Json& json) {
+  if (json.is_string()) return {json.get<std::string>()};
+  return json.get<std::vector<std::string>>();
+}
+
+void FillCheckpoint(const Json& ckpt, hooks::v1::CheckpointHookConfig* config) {
+  for (const char* name : {"interval", "max_keep_ckpts", "save_begin"}) {
+    CopyInt(ckpt, name, config, name);
+  }
+  for (const char* name :
+       {"by_epoch", "save_last", "save_optimizer", "save_param_scheduler"}) {
+    CopyBool(ckpt, name, config);
+  }
+  if (ckpt.contains("out_dir")) {
+    config->set_out_dir(absl::StrCat("/", ckpt["out_dir"].get<std::string>()));
+  }
+  if (ckpt.contains("filename_tmpl")) {
+    const std::string tmpl = ckpt["filename_tmpl"];  // "test_{}.pth" there.
+    config->set_filename_tmpl(tmpl.substr(0, tmpl.rfind('.')));
+  }
+  if (ckpt.contains("save_best")) {
+    for (const std::string& name : Texts(ckpt["save_best"])) {
+      config->add_save_best(name);
+    }
+  }
+  if (ckpt.contains("published_keys")) {
+    for (const std::string& key : Texts(ckpt["published_keys"])) {
+      config->add_published_keys(key == "state_dict" ? "model" : "config");
+    }
+  }
+}
+
 }  // namespace
 
 Json ReadGolden(const std::string& name) {
@@ -137,8 +171,17 @@ Json ReadGolden(const std::string& name) {
   return Json::parse(file);
 }
 
+Json ReadGoldenCase(const std::string& file, const std::string& name) {
+  const Json golden = ReadGolden(file);
+  for (const Json& c : golden["cases"]) {
+    if (c["name"] == name) return c;
+  }
+  return Json();
+}
+
 absl::StatusOr<std::unique_ptr<Runner>> CreateGoldenRunner(
-    const Json& config, RunnerOptions options) {
+    const Json& config, RunnerOptions options,
+    const runner::v1::RunnerConfig& more) {
   runner::v1::RunnerConfig run;
   run.set_work_dir("/run");
   run.set_experiment_name("<exp>");
@@ -170,12 +213,14 @@ absl::StatusOr<std::unique_ptr<Runner>> CreateGoldenRunner(
         .push_back(std::make_unique<ScriptedMetric>(metrics));
   }
   auto* wrapper = run.mutable_optim_wrapper();
-  wrapper->mutable_optimizer()->mutable_sgd()->set_lr(0.01);
+  wrapper->mutable_optimizer()->mutable_sgd()->set_lr(config.value("lr", 0.01));
   CopyInt(config, "accum", wrapper, "accumulative_counts");
   if (config.contains("clip")) {
     wrapper->mutable_clip_grad()->set_max_norm(config["clip"]["max_norm"]);
   }
-  options.model = std::make_unique<GoldenModel>();
+  if (options.model == nullptr) {
+    options.model = std::make_unique<GoldenModel>();
+  }
 
   auto* hooks = run.mutable_default_hooks();
   if (config.contains("logger")) {
@@ -190,9 +235,13 @@ absl::StatusOr<std::unique_ptr<Runner>> CreateGoldenRunner(
   if (!config.contains("ckpt")) {
     hooks->mutable_checkpoint()->set_save_last(false);
   } else {
-    CopyInt(config["ckpt"], "interval", hooks->mutable_checkpoint(),
-            "interval");
-    CopyBool(config["ckpt"], "by_epoch", hooks->mutable_checkpoint());
+    FillCheckpoint(config["ckpt"], hooks->mutable_checkpoint());
+  }
+  if (config.contains("sched")) {
+    for (const Json& scheduler : config["sched"]) {
+      GRAPNEL_ASSIGN_OR_RETURN(*run.add_param_scheduler(),
+                               GoldenSchedulerConfig(scheduler));
+    }
   }
   if (config.contains("log")) {
     FillLogProcessor(config["log"], run.mutable_log_processor());
@@ -203,6 +252,7 @@ absl::StatusOr<std::unique_ptr<Runner>> CreateGoldenRunner(
     const std::string name = config["load_from"];
     run.set_load_from(absl::StrCat("/run/", name.substr(0, name.rfind('.'))));
   }
+  run.MergeFrom(more);
   return Runner::Create(run, std::move(options));
 }
 

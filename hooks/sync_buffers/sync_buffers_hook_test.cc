@@ -1,0 +1,250 @@
+#include "grapnel/hooks/sync_buffers/sync_buffers_hook.h"
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ATen/ops/empty.h"
+#include "ATen/ops/equal.h"
+#include "ATen/ops/full.h"
+#include "ATen/ops/ones.h"
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "c10/util/complex.h"
+#include "gmock/gmock.h"
+#include "google/protobuf/text_format.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_map.h"
+#include "grapnel/data/tensor_dataset.h"
+#include "grapnel/dist/fake_process_group.h"
+#include "grapnel/dist/process_group.h"
+#include "grapnel/io/mem_env.h"
+#include "grapnel/loggers/memory_run_log.h"
+#include "grapnel/models/model.h"
+#include "grapnel/runner/fake_run_context.h"
+#include "grapnel/runner/hook_registry.h"
+#include "grapnel/runner/run_context.h"
+#include "grapnel/runner/runner.h"
+#include "grapnel/runner/runner_config.pb.h"
+#include "gtest/gtest.h"
+
+namespace grapnel {
+namespace {
+
+using ::testing::Each;
+
+// A model that has buffers and does nothing.
+class BuffersModel final : public Model {
+ public:
+  explicit BuffersModel(const std::vector<at::Tensor>& buffers) {
+    for (const at::Tensor& buffer : buffers) {
+      buffers_.push_back({std::to_string(buffers_.size()), buffer});
+    }
+  }
+  absl::Status ComputeLosses(const Batch&, LogVars*) override {
+    return absl::OkStatus();
+  }
+  absl::Status ValStep(const Batch&, Predictions*) override {
+    return absl::OkStatus();
+  }
+  const std::vector<NamedTensor>& parameters() const override {
+    return parameters_;
+  }
+  const std::vector<NamedTensor>& buffers() const override { return buffers_; }
+  void SetTraining(bool) override {}
+  bool training() const override { return true; }
+
+ private:
+  std::vector<NamedTensor> parameters_, buffers_;
+};
+
+std::unique_ptr<SyncBuffersHook> NewHook() {
+  auto hook = SyncBuffersHook::Create({});
+  EXPECT_THAT(hook, IsOk());
+  return *std::move(hook);
+}
+
+// One rank: its buffers, and the hook's run.
+struct Rank {
+  Rank(ProcessGroup& process_group, const std::vector<at::Tensor>& buffers)
+      : model(buffers) {
+    run.the_model = &model;
+    run.group = &process_group;
+  }
+  BuffersModel model;
+  FakeRunContext run;
+  std::unique_ptr<SyncBuffersHook> hook = NewHook();
+};
+
+// Runs every rank of a group of `world_size`.
+void RunAll(int world_size,
+            const std::function<absl::Status(ProcessGroup&)>& body) {
+  EXPECT_THAT(RunRanks(world_size, body), Each(IsOk()));
+}
+
+TEST(SyncBuffersHookTest, BuffersBecomeTheirMeans) {
+  RunAll(3, [](ProcessGroup& group) -> absl::Status {
+    const int r = group.rank();
+    const at::Tensor mean = at::full({2, 2}, r, at::kFloat);
+    const at::Tensor wide = at::full({1}, 0.1 + r, at::kDouble);
+    const at::Tensor half = at::full({3}, 30000.0, at::kHalf);
+    // A part of another tensor, with gaps.
+    const at::Tensor strided = at::full({2, 2}, r, at::kFloat).select(1, 0);
+    const at::Tensor empty = at::empty({0}, at::kFloat);
+    Rank rank(group, {mean, wide, half, strided, empty});
+    GRAPNEL_RETURN_IF_ERROR(rank.hook->AfterTrainEpoch(rank.run));
+    EXPECT_TRUE(at::equal(mean, at::full({2, 2}, 1, at::kFloat)));
+    EXPECT_DOUBLE_EQ(wide.item<double>(), 1.1);
+    EXPECT_TRUE(at::equal(half, at::full({3}, 30000.0, at::kHalf)))
+        << "90000 is no half";
+    EXPECT_TRUE(at::equal(strided, at::full({2}, 1, at::kFloat)));
+    return absl::OkStatus();
+  });
+}
+
+TEST(SyncBuffersHookTest, IntegersAreCutAndTruthValuesJoined) {
+  RunAll(2, [](ProcessGroup& group) -> absl::Status {
+    const bool first = group.rank() == 0;
+    const at::Tensor count = at::full({}, first ? 7 : 10, at::kLong);
+    const at::Tensor negative = at::full({}, first ? -7 : -10, at::kInt);
+    const at::Tensor small = at::full({}, 200, at::kByte);
+    const at::Tensor large = at::full({}, (int64_t{1} << 53) + 1, at::kLong);
+    const at::Tensor once = at::full({}, first, at::kBool);
+    const at::Tensor never = at::full({}, false, at::kBool);
+    Rank rank(group, {count, negative, small, large, once, never});
+    GRAPNEL_RETURN_IF_ERROR(rank.hook->AfterTrainEpoch(rank.run));
+    EXPECT_EQ(count.item<int64_t>(), 8);
+    EXPECT_EQ(negative.item<int>(), -8);
+    EXPECT_EQ(small.item<int>(), 200) << "400 is no byte";
+    EXPECT_EQ(large.item<int64_t>(), (int64_t{1} << 53) + 1);
+    EXPECT_TRUE(once.item<bool>());
+    EXPECT_FALSE(never.item<bool>());
+    return absl::OkStatus();
+  });
+}
+
+TEST(SyncBuffersHookTest, ComplexBuffersAreAveragedByParts) {
+  RunAll(2, [](ProcessGroup& group) -> absl::Status {
+    const double r = group.rank();
+    const at::Tensor buffer =
+        at::full({2}, c10::complex<double>(r, 2 * r), at::kComplexFloat);
+    Rank rank(group, {buffer});
+    GRAPNEL_RETURN_IF_ERROR(rank.hook->AfterTrainEpoch(rank.run));
+    EXPECT_TRUE(at::equal(buffer, at::full({2}, c10::complex<double>(0.5, 1),
+                                           at::kComplexFloat)));
+    return absl::OkStatus();
+  });
+}
+
+// Whether a point averages: buffers 0 and 1 become 0.5.
+bool Averages(ProcessGroup& group, Rank& rank,
+              const std::function<absl::Status()>& point) {
+  const at::Tensor& buffer = rank.model.buffers()[0].tensor;
+  buffer.fill_(group.rank());
+  EXPECT_THAT(point(), IsOk());
+  return buffer.item<float>() == 0.5f;
+}
+
+TEST(SyncBuffersHookTest, SyncsOnceBetweenTrainingAndValidation) {
+  RunAll(2, [](ProcessGroup& group) {
+    Rank rank(group, {at::full({}, 0, at::kFloat)});
+    const auto after_epoch = [&] {
+      return rank.hook->AfterTrainEpoch(rank.run);
+    };
+    const auto before_val = [&] { return rank.hook->BeforeValEpoch(rank.run); };
+    // Epochs, the second without a validation.
+    EXPECT_TRUE(Averages(group, rank, after_epoch));
+    EXPECT_FALSE(Averages(group, rank, before_val));
+    EXPECT_TRUE(Averages(group, rank, after_epoch));
+    EXPECT_TRUE(Averages(group, rank, after_epoch));
+    EXPECT_FALSE(Averages(group, rank, before_val));
+    // Validations between iterations.
+    EXPECT_TRUE(Averages(group, rank, before_val));
+    EXPECT_TRUE(Averages(group, rank, before_val));
+    return absl::OkStatus();
+  });
+}
+
+TEST(SyncBuffersHookTest, ResumedRunDoesNotAverageWhatIsAveraged) {
+  RunAll(2, [](ProcessGroup& group) -> absl::Status {
+    Rank before(group, {at::full({}, 0, at::kFloat)});
+    GRAPNEL_RETURN_IF_ERROR(before.hook->AfterTrainEpoch(before.run));
+    Rank after(group, {at::full({}, 0, at::kFloat)});
+    EXPECT_TRUE(after.hook->mutable_state()->ParseFromString(
+        before.hook->mutable_state()->SerializeAsString()));
+    EXPECT_FALSE(Averages(
+        group, after, [&] { return after.hook->BeforeValEpoch(after.run); }));
+    return absl::OkStatus();
+  });
+}
+
+TEST(SyncBuffersHookTest, ErrorOfTheGroupEndsTheRun) {
+  const auto statuses = RunRanks(2, [](ProcessGroup& group) {
+    Rank rank(group, {at::full({group.rank() + 1}, 0, at::kFloat)});
+    return rank.hook->AfterTrainEpoch(rank.run);
+  });
+  EXPECT_THAT(statuses, Each(StatusIs(absl::StatusCode::kInvalidArgument,
+                                      ::testing::HasSubstr("AllReduce"))));
+}
+
+// Two runners, each with other data for its batch norm.
+TEST(SyncBuffersHookTest, RanksOfARunEndWithTheSameBuffers) {
+  runner::v1::RunnerConfig config;
+  ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(
+      R"pb(
+        work_dir: "/run"
+        model {
+          sequential {
+            layers { batch_norm1d {} }
+            layers { linear { out_features: 1 } }
+            loss { mse {} }
+          }
+        }
+        train_dataloader { batch_size: 2 }
+        val_dataloader { batch_size: 2 }
+        val_evaluator { mse {} }
+        train_cfg { max_epochs: 2 }
+        optim_wrapper { optimizer { sgd { lr: 0.1 } } }
+      )pb",
+      &config));
+  std::vector<at::Tensor> means(2);
+  RunAll(2, [&](ProcessGroup& group) -> absl::Status {
+    io::MemEnv env;
+    MemoryRunLog log;
+    RunnerOptions options;
+    options.env = &env;
+    options.log = &log;
+    options.process_group = &group;
+    for (auto* dataset : {&options.train_dataset, &options.val_dataset}) {
+      GRAPNEL_ASSIGN_OR_RETURN(
+          *dataset, TensorDataset::Create(at::full({4, 3}, 8.0 * group.rank()),
+                                          at::ones({4, 1})));
+    }
+    options.hooks.push_back(Schedule(NewHook()));
+    GRAPNEL_ASSIGN_OR_RETURN(const auto runner,
+                             Runner::Create(config, std::move(options)));
+    GRAPNEL_RETURN_IF_ERROR(runner->Train());
+    for (const NamedTensor& buffer : runner->context().model().buffers()) {
+      if (absl::EndsWith(buffer.name, "running_mean")) {
+        means[group.rank()] = buffer.tensor;
+      }
+    }
+    return absl::OkStatus();
+  });
+  ASSERT_TRUE(means[0].defined() && means[1].defined());
+  EXPECT_TRUE(at::equal(means[0], means[1]));
+  EXPECT_GT(means[0][0].item<float>(), 0) << "rank 0 alone has 0";
+}
+
+TEST(SyncBuffersHookTest, ProcessAloneKeepsItsBuffers) {
+  FakeRunContext run;  // Has no model to look at.
+  const auto hook = NewHook();
+  EXPECT_THAT(hook->BeforeValEpoch(run), IsOk());
+  EXPECT_THAT(hook->AfterTrainEpoch(run), IsOk());
+}
+
+}  // namespace
+}  // namespace grapnel

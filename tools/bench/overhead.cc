@@ -32,6 +32,7 @@
 #include "grapnel/models/nn_model.h"
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/optim/optimizer.h"
+#include "grapnel/runner/config_file.h"
 #include "grapnel/runner/hook_registry.h"
 #include "grapnel/runner/runner.h"
 #include "torch/torch.h"
@@ -110,11 +111,18 @@ struct Mlp : torch::nn::Module {
   torch::nn::Linear first{nullptr}, second{nullptr};
 };
 
+// Where tensors lie in memory moves an iteration by more than what is measured
+// here, so the runner and the loops train one network on one copy of the data.
+std::shared_ptr<Mlp> TheMlp() {
+  static const auto& mlp = *new auto(std::make_shared<Mlp>());
+  return mlp;
+}
+
 std::unique_ptr<Dataset> Digits() {
-  torch::manual_seed(1);
-  return Value(TensorDataset::Create(
-      torch::randn({kSamples, kInputs}),
-      torch::randint(kClasses, {kSamples}, torch::kLong)));
+  static const auto& inputs = *new auto(torch::randn({kSamples, kInputs}));
+  static const auto& labels =
+      *new auto(torch::randint(kClasses, {kSamples}, torch::kLong));
+  return Value(TensorDataset::Create(inputs, labels));
 }
 
 const char kLoader[] = "batch_size: 32";
@@ -127,10 +135,10 @@ std::unique_ptr<DataLoader> NewLoader() {
   return Value(DataLoader::Create(config, Digits(), options));
 }
 
-// The loop that a user would write by hand: the same data, the same network.
+// The loop that a user would write by hand.
 class BareLoop {
  public:
-  BareLoop() : model_(std::make_shared<Mlp>()), loader_(NewLoader()) {}
+  BareLoop() : model_(TheMlp()), loader_(NewLoader()) {}
 
   // Sets what steps and drops the gradients.
   std::function<void()> step, zero;
@@ -232,12 +240,12 @@ class Interleave : public Hook {
 
 runner::v1::RunnerConfig Config(const std::string& work_dir,
                                 const std::string& rest) {
-  runner::v1::RunnerConfig config;
-  const std::string text = absl::StrCat(
-      "work_dir: '", work_dir, "' randomness { seed: 0 } train_dataloader { ",
-      kLoader, " } optim_wrapper { optimizer { sgd { lr: 0.01 } } } ", rest);
-  if (!google::protobuf::TextFormat::ParseFromString(text, &config)) exit(1);
-  return config;
+  return Value(ParseRunnerConfig(
+      absl::StrCat("work_dir: '", work_dir,
+                   "' randomness { seed: 0 } train_dataloader { ", kLoader,
+                   " } optim_wrapper { optimizer { sgd { lr: 0.01 } } } ",
+                   rest),
+      ConfigFormat::kText, "config"));
 }
 
 double MedianRatio(const std::vector<double>& a, const std::vector<double>& b) {
@@ -250,7 +258,7 @@ double MedianRatio(const std::vector<double>& a, const std::vector<double>& b) {
 
 void MeasureRealStep(const std::string& dir, int blocks) {
   constexpr int kBlock = 200;
-  auto mlp = std::make_shared<Mlp>();
+  const std::shared_ptr<Mlp> mlp = TheMlp();
   RunnerOptions options;
   options.model = Value(NnModel::Create(
       mlp, NnModel::ForwardFunction([mlp](const at::Tensor& x) {
@@ -320,9 +328,11 @@ struct Cost {
   double allocations = 0;
 };
 
-// Runs `iterations` with an empty model and the default hooks but `off`.
+// Runs `iterations` with an empty model and the default hooks but `off`, and
+// one more, if `hook` isn't "".
 Cost RunEmpty(const std::string& dir, int iterations, int logger_interval,
-              const std::vector<std::string>& off) {
+              const std::vector<std::string>& off,
+              const std::string& hook = "") {
   RunnerOptions options;
   options.model = std::make_unique<EmptyModel>();
   options.train_dataset = Value(TensorDataset::Create(
@@ -369,7 +379,11 @@ Cost RunEmpty(const std::string& dir, int iterations, int logger_interval,
     absl::StrAppend(&rest, "logger { interval: ", logger_interval,
                     " interval_exp_name: 1000000000 } ");
   }
-  runner::v1::RunnerConfig config = Config(dir, rest + "}");
+  absl::StrAppend(&rest, "} ");
+  if (!hook.empty()) {
+    absl::StrAppend(&rest, "custom_hooks { config { ", hook, " } }");
+  }
+  runner::v1::RunnerConfig config = Config(dir, rest);
   config.mutable_train_dataloader()->mutable_sampler()->set_type(
       data::v1::SamplerConfig::INFINITE);
   for (const std::string& slot : off) {
@@ -430,8 +444,18 @@ void MeasureEmptyStep(const std::string& dir, int blocks) {
   const std::vector<std::string> slots = {"runtime_info",    "timer",
                                           "sampler_seed",    "logger",
                                           "param_scheduler", "checkpoint"};
+  // Each on an iteration on which its interval doesn't fire; EMA's always does.
+  const std::vector<std::pair<std::string, std::string>> hooks = {
+      {"ema, 1 parameter", "[hooks/EMAHook] {}"},
+      {"check_invalid_loss", absl::StrCat("[hooks/CheckInvalidLossHook] { "
+                                          "interval: ",
+                                          kNever, " }")},
+      {"early_stopping", "[hooks/EarlyStoppingHook] { monitor: 'loss' }"},
+      {"empty_cache", "[hooks/EmptyCacheHook] { after_iter: true }"},
+      {"sync_buffers", "[hooks/SyncBuffersHook] {}"},
+      {"profiler", "[hooks/ProfilerHook] { by_epoch: false }"}};
   std::vector<double> all, none, by_hand, by_hand_again, logging;
-  std::vector<std::vector<double>> without(slots.size());
+  std::vector<std::vector<double>> without(slots.size()), with(hooks.size());
   double extra_allocations = 0;
   for (int i = 0; i < blocks; ++i) {
     const Cost with_all = RunEmpty(dir, kIterations, kNever, {});
@@ -442,6 +466,10 @@ void MeasureEmptyStep(const std::string& dir, int blocks) {
     none.push_back(RunEmpty(dir, kIterations, kNever, slots).ns);
     for (size_t s = 0; s < slots.size(); ++s) {
       without[s].push_back(RunEmpty(dir, kIterations, kNever, {slots[s]}).ns);
+    }
+    for (size_t h = 0; h < hooks.size(); ++h) {
+      with[h].push_back(
+          RunEmpty(dir, kIterations, kNever, {}, hooks[h].second).ns);
     }
     logging.push_back(RunEmpty(dir, 2000, 1, {}).ns);
     extra_allocations = std::max(
@@ -458,6 +486,11 @@ void MeasureEmptyStep(const std::string& dir, int blocks) {
   for (size_t s = 0; s < slots.size(); ++s) {
     printf("       %-16s                       %.0f ns\n", slots[s].c_str(),
            Median(all) - Median(without[s]));
+  }
+  printf("  hooks that a config adds, each\n");
+  for (size_t h = 0; h < hooks.size(); ++h) {
+    printf("       %-18s                     %.0f ns\n", hooks[h].first.c_str(),
+           Median(with[h]) - Median(all));
   }
   printf("  (d)  an iteration that logs                 %.1f us   (below 50)\n",
          (Median(logging) - Median(by_hand)) / 1000);

@@ -1,0 +1,297 @@
+// What an averaged model costs.
+//
+//   bazel run //tools/bench:averaging [-- BLOCKS [THREADS]]
+//
+// Everything is measured by turns in one process, so that what disturbs the
+// machine disturbs all. Figures are medians; the A/A ratios, of a thing to
+// itself, tell how far to trust them.
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "google/protobuf/text_format.h"
+#include "grapnel/data/tensor_dataset.h"
+#include "grapnel/hooks/ema/ema_hook.h"
+#include "grapnel/io/env.h"
+#include "grapnel/models/loss.h"
+#include "grapnel/models/nn_model.h"
+#include "grapnel/optim/averaging/lerp_kernel.h"
+#include "grapnel/runner/hook_registry.h"
+#include "grapnel/runner/runner.h"
+#include "torch/torch.h"
+
+namespace grapnel {
+namespace {
+
+double Now() {
+  return std::chrono::duration<double>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+double MedianRatio(const std::vector<double>& a, const std::vector<double>& b) {
+  std::vector<double> ratios;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    ratios.push_back(a[i] / b[i]);
+  }
+  return Median(std::move(ratios));
+}
+
+// Prints the error and ends the program.
+template <typename T>
+T Value(absl::StatusOr<T> value) {
+  if (!value.ok()) {
+    fprintf(stderr, "%s\n", value.status().ToString().c_str());
+    exit(1);
+  }
+  return *std::move(value);
+}
+void Check(const absl::Status& status) {
+  if (!status.ok()) Value(absl::StatusOr<int>(status));
+}
+
+constexpr double kMomentum = 0.0002;
+
+// Times each of `functions` by turns, `calls` calls at a time.
+std::vector<std::vector<double>> TakeTurns(
+    int blocks, int calls,
+    const std::vector<std::function<void()>>& functions) {
+  std::vector<std::vector<double>> times(functions.size());
+  for (int block = -1; block < blocks; ++block) {  // The first one warms up.
+    for (size_t f = 0; f < functions.size(); ++f) {
+      const double start = Now();
+      for (int i = 0; i < calls; ++i) functions[f]();
+      if (block >= 0) times[f].push_back((Now() - start) / calls);
+    }
+  }
+  return times;
+}
+
+LerpKernel NewKernel(const std::vector<torch::Tensor>& averages,
+                     const std::vector<torch::Tensor>& sources) {
+  std::vector<AveragedTensor> pairs;
+  for (size_t i = 0; i < averages.size(); ++i) {
+    pairs.push_back({absl::StrCat(i), averages[i], sources[i]});
+  }
+  return Value(LerpKernel::Create(std::move(pairs)));
+}
+
+// 434 tensors of 98 M elements in all, as a vision transformer of that size
+// has them: large matrices, and small vectors between.
+std::vector<int64_t> LargeModel() {
+  std::vector<int64_t> sizes;
+  int64_t total = 0;
+  for (int i = 0; i < 433; ++i) {
+    const int64_t size = i % 3 == 0 ? 768 : i % 3 == 1 ? 300000 : 376000;
+    sizes.push_back(size);
+    total += size;
+  }
+  sizes.push_back(98000000 - total);
+  return sizes;
+}
+
+// The tensors lie in the flat ones: where memory lies makes more of a
+// difference than anything else here, 15 % either way. Those of their own are
+// another figure.
+void MeasureLarge(int blocks) {
+  const torch::NoGradGuard no_grad;
+  const std::vector<int64_t> sizes = LargeModel();
+  const int64_t total = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
+  const torch::Tensor average = torch::randn({total});
+  const torch::Tensor source = torch::randn({total});
+  const std::vector<torch::Tensor> averages = average.split_with_sizes(sizes);
+  const std::vector<torch::Tensor> sources = source.split_with_sizes(sizes);
+  std::vector<torch::Tensor> own_averages, own_sources;
+  for (const int64_t size : sizes) own_sources.push_back(torch::randn({size}));
+  for (const int64_t size : sizes) own_averages.push_back(torch::randn({size}));
+  LerpKernel kernel = NewKernel(averages, sources);
+  LerpKernel own = NewKernel(own_averages, own_sources);
+  const auto flat = [&] { average.lerp_(source, kMomentum); };
+  const auto times = TakeTurns(
+      blocks, 1,
+      {flat, [&] { Check(kernel.Mix({kMomentum})); }, flat,
+       [&] { Check(own.Mix({kMomentum})); },
+       [&] { at::_foreach_lerp_(own_averages, own_sources, kMomentum); }});
+  printf("%.0f M parameters in %zu tensors, %d threads, %d blocks\n",
+         static_cast<double>(total) / 1e6, sizes.size(), at::get_num_threads(),
+         blocks);
+  printf("  flat lerp_               %8.2f ms   %.1f GB/s\n",
+         Median(times[0]) * 1e3,
+         static_cast<double>(total) * 12e-9 / Median(times[0]));
+  printf("  EMA update               %8.2f ms\n", Median(times[1]) * 1e3);
+  printf("  A/A  lerp_ / lerp_                    %.4f\n",
+         MedianRatio(times[2], times[0]));
+  printf("  (a)  EMA update / lerp_               %.4f   (at most 1.05)\n",
+         MedianRatio(times[1], times[0]));
+  printf("  tensors of their own: EMA update %.2f ms, foreach_lerp_ %.2f ms\n",
+         Median(times[3]) * 1e3, Median(times[4]) * 1e3);
+}
+
+void MeasureSmall(int blocks) {
+  const torch::NoGradGuard no_grad;
+  std::vector<torch::Tensor> averages, sources;
+  for (int i = 0; i < 1000; ++i) {
+    averages.push_back(torch::randn({64}));
+    sources.push_back(torch::randn({64}));
+  }
+  LerpKernel kernel = NewKernel(averages, sources);
+  const auto update = [&] { Check(kernel.Mix({kMomentum})); };
+  const auto times = TakeTurns(
+      blocks, 200, {update, update, [&] {
+                      at::_foreach_lerp_(averages, sources, kMomentum);
+                    }});
+  printf("1000 tensors of 64\n");
+  printf("  (b)  EMA update          %8.2f us   (below 8; A/A %.4f)\n",
+         Median(times[0]) * 1e6, MedianRatio(times[1], times[0]));
+  printf("       foreach_lerp_       %8.2f us\n", Median(times[2]) * 1e6);
+}
+
+// -------------------------------------------------------- in an iteration
+
+constexpr int64_t kBatch = 32, kInputs = 784, kHidden = 128, kClasses = 10;
+constexpr int64_t kSamples = kBatch * 64;
+
+struct Mlp : torch::nn::Module {
+  Mlp() {
+    first = register_module("first", torch::nn::Linear(kInputs, kHidden));
+    second = register_module("second", torch::nn::Linear(kHidden, kClasses));
+  }
+  torch::Tensor forward(const torch::Tensor& x) {
+    return second(torch::relu(first(x)));
+  }
+  torch::nn::Linear first{nullptr}, second{nullptr};
+};
+
+// Turns an inner hook on and off, block by block, and times both kinds. Between
+// them it times the update that the inner hook makes, alone.
+class Alternate : public Hook {
+ public:
+  Alternate(std::unique_ptr<EMAHook> inner, int block, int blocks)
+      : inner_(std::move(inner)), block_(block), blocks_(blocks) {}
+
+  absl::string_view name() const override { return "alternate"; }
+  absl::Status Setup(RunContext& run) override { return inner_->Setup(run); }
+  absl::Status BeforeTrain(RunContext& run) override {
+    return inner_->BeforeTrain(run);
+  }
+
+  absl::Status AfterTrainIter(RunContext& run, const IterInfo& info,
+                              const LogVars& log_vars) override {
+    // Off, on, off: the two kinds of off are the control.
+    if (kind_ == 1) {
+      const double start = Now();
+      Check(inner_->AfterTrainIter(run, info, log_vars));
+      update_ += Now() - start;
+    }
+    if (++done_ < block_) return absl::OkStatus();
+    if (warm_) times[kind_].push_back((Now() - start_) / block_);
+    if (warm_ && kind_ == 1) in_place.push_back(update_ / block_);
+    update_ = 0;
+    if (++kind_ == 3) {
+      kind_ = 0;
+      if (warm_) {
+        const double start = Now();
+        for (int i = 0; i < block_; ++i) {
+          Check(inner_->AfterTrainIter(run, info, log_vars));
+        }
+        alone.push_back((Now() - start) / block_);
+      }
+      warm_ = true;
+      if (static_cast<int>(alone.size()) == blocks_) run.RequestStop("done");
+    }
+    done_ = 0;
+    start_ = Now();
+    return absl::OkStatus();
+  }
+
+  std::vector<double> times[3];
+  std::vector<double> in_place;  // The update, where it is called.
+  std::vector<double> alone;     // ... again and again.
+
+ private:
+  const std::unique_ptr<EMAHook> inner_;
+  const int block_, blocks_;
+  int done_ = 0, kind_ = 0;
+  bool warm_ = false;
+  double start_ = 0, update_ = 0;
+};
+
+void MeasureIteration(const std::string& dir, int blocks) {
+  constexpr int kBlock = 200;
+  torch::manual_seed(1);
+  auto mlp = std::make_shared<Mlp>();
+  RunnerOptions options;
+  options.model = Value(NnModel::Create(
+      mlp, NnModel::ForwardFunction([mlp](const at::Tensor& x) {
+        return mlp->forward(x);
+      }),
+      Value(LossRegistry::Create(models::v1::CrossEntropyLossConfig()))));
+  options.train_dataset = Value(TensorDataset::Create(
+      torch::randn({kSamples, kInputs}),
+      torch::randint(kClasses, {kSamples}, torch::kLong)));
+  options.terminal_fd = open("/dev/null", O_WRONLY);
+  auto alternate = std::make_unique<Alternate>(
+      Value(EMAHook::Create(EMAHook::Config())), kBlock, blocks);
+  const Alternate& measured = *alternate;
+  options.hooks.push_back(Schedule(std::move(alternate)));
+  runner::v1::RunnerConfig config;
+  if (!google::protobuf::TextFormat::ParseFromString(
+          absl::StrCat("work_dir: '", dir, "' randomness { seed: 0 } ",
+                       "train_dataloader { batch_size: 32 } ",
+                       "optim_wrapper { optimizer { sgd { lr: 0.01 } } } ",
+                       "train_cfg { by_epoch: false max_iters: 1000000000 }"),
+          &config)) {
+    exit(1);
+  }
+  const auto runner = Value(Runner::Create(config, std::move(options)));
+  Check(runner->Train());
+  std::vector<double> added, control;
+  for (int i = 0; i < blocks; ++i) {
+    added.push_back(measured.times[1][i] -
+                    (measured.times[0][i] + measured.times[2][i]) / 2);
+    control.push_back(measured.times[2][i] - measured.times[0][i]);
+  }
+  printf("MLP %ld-%ld-%ld, batch %ld, %d blocks of %d\n", kInputs, kHidden,
+         kClasses, kBatch, blocks, kBlock);
+  printf("  iteration without EMA    %8.2f us   (A/A %+.2f us)\n",
+         Median(measured.times[0]) * 1e6, Median(control) * 1e6);
+  printf(
+      "  the update alone         %8.2f us   in a loop, %.2f us after the "
+      "step\n",
+      Median(measured.alone) * 1e6, Median(measured.in_place) * 1e6);
+  printf("  (c)  EMA adds            %8.2f us\n", Median(added) * 1e6);
+}
+
+}  // namespace
+}  // namespace grapnel
+
+int main(int argc, char** argv) {
+  const int blocks = argc > 1 ? std::max(1, atoi(argv[1])) : 31;
+  at::set_num_threads(argc > 2 ? std::max(1, atoi(argv[2])) : 1);
+  char dir[] = "/tmp/grapnel_averaging_XXXXXX";
+  if (mkdtemp(dir) == nullptr) return 1;
+  grapnel::MeasureLarge(blocks);
+  grapnel::MeasureSmall(blocks);
+  grapnel::MeasureIteration(dir, blocks);
+  return grapnel::io::DeleteRecursively(grapnel::io::Env::Posix(), dir).ok()
+             ? 0
+             : 1;
+}

@@ -95,14 +95,14 @@ absl::Status WriteLastCheckpoint(Env& env, const std::string& work_dir,
                                  const std::string& checkpoint);
 
 // The newest good checkpoint of `work_dir`: what last_checkpoint names, unless
-// one in work_dir, not called "best_...", is of the same run and of a larger
-// iteration or, at the same one, epoch: a run may be killed after it saved and
-// before it said so. Where last_checkpoint is missing or names a bad one, the
-// directory under work_dir with the largest iteration, then epoch; "best_..."
-// only if there is no other; of the run of the named one first, if its manifest
-// tells. Those with `partial` in their manifest are passed over, unless
-// last_checkpoint names one. If it names a path in another directory, that one
-// is searched as work_dir is.
+// one in work_dir, not called "best_...", is of the same run, not written
+// before it, and of a larger iteration or, at the same one, epoch: a run may be
+// killed after it saved and before it said so. Where last_checkpoint is missing
+// or names a bad one, the directory under work_dir with the largest iteration,
+// then epoch; "best_..." only if there is no other; of the run of the named one
+// first, if its manifest tells. Those with `partial` in their manifest are
+// passed over, unless last_checkpoint names one. If it names a path in another
+// directory, that one is searched as work_dir is.
 //
 // Good is one whose manifest reads well and whose files are there in full
 // length; digests are for ReadCheckpoint. Each bad one adds a line to

@@ -175,6 +175,7 @@ absl::StatusOr<std::string> FindLatestCheckpoint(
   const std::string named = last.ok() ? *last : "";
   std::string newest;
   Rank newest_rank;
+  int64_t named_at = 0;  // When what is named was written, if it is good.
   v1::CheckpointManifest manifest;
   if (!named.empty()) {
     const absl::Status status = CheckStructure(env, named, &manifest);
@@ -182,6 +183,7 @@ absl::StatusOr<std::string> FindLatestCheckpoint(
       reject(status);
     } else if (!skipped(named)) {
       newest = named;
+      named_at = manifest.created_unix_nanos();
       // Only one of its own run comes before it, whatever it is called.
       newest_rank = Rank(true, true, manifest.progress().iter(),
                          manifest.progress().epoch());
@@ -214,6 +216,8 @@ absl::StatusOr<std::string> FindLatestCheckpoint(
         continue;
       }
       if (manifest.partial()) continue;
+      // The run went back, and this is of what it gave up.
+      if (manifest.created_unix_nanos() < named_at) continue;
       const Rank rank = RankOf(name, manifest, run);
       if (newest.empty() || rank > newest_rank) {
         newest = path;

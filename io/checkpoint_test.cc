@@ -860,6 +860,28 @@ TEST_F(FindLatestTest, BestOnlyIfThereIsNoOther) {
   EXPECT_EQ(Find(), "/w/epoch_1");
 }
 
+TEST_F(FindLatestTest, WhatARunGaveUpWhenItWentBackIsPassedOver) {
+  struct {
+    const char* name;
+    int64_t iter;
+    int64_t created;
+  } const saves[] = {{"epoch_3", 30, 300},   // Gone on from,
+                     {"epoch_6", 60, 600},   // and this given up,
+                     {"epoch_4", 40, 700}};  // for this.
+  const auto save = [&](const char* name, int64_t iter, int64_t created) {
+    CheckpointContents contents = Contents(1);
+    contents.manifest.mutable_progress()->set_iter(iter);
+    contents.manifest.set_created_unix_nanos(created);
+    contents.manifest.set_run_uuid("0123456789abcdef");
+    ASSERT_THAT(WriteCheckpoint(env_, "/w", name, contents), IsOk());
+  };
+  for (const auto& s : saves) save(s.name, s.iter, s.created);
+  Put(env_, "/w/last_checkpoint", "epoch_4");
+  EXPECT_EQ(Find(), "/w/epoch_4");
+  save("epoch_5", 50, 800);  // Killed before it was named.
+  EXPECT_EQ(Find(), "/w/epoch_5");
+}
+
 TEST_F(FindLatestTest, ACopyToPassOnOnlyIfItIsNamed) {
   CheckpointContents contents = Contents(1);
   contents.manifest.mutable_progress()->set_iter(90);

@@ -48,6 +48,10 @@ class LogBackend {
   // training goes on.
   virtual absl::Status WriteRecord(const Record& record) = 0;
 
+  // How the run's last call, to train for example, has ended. Others may
+  // follow.
+  virtual void NoteOutcome(const absl::Status& outcome) {}
+
   // No call may follow.
   virtual absl::Status Close() = 0;
 };

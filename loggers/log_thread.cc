@@ -17,6 +17,16 @@ namespace {
 constexpr size_t kMostWaiting = 1000;
 constexpr absl::Duration kPause = absl::Milliseconds(50);
 
+void Do(const std::function<void()>& work) {
+  const absl::Status status = CatchAsStatus([&] {
+    work();
+    return absl::OkStatus();
+  });
+  if (!status.ok()) {
+    GRAPNEL_LOG(WARNING) << "log thread: " << status.message();
+  }
+}
+
 }  // namespace
 
 LogThread::~LogThread() {
@@ -34,14 +44,26 @@ void LogThread::Post(std::function<void()> work) {
   {
     absl::MutexLock lock(&mutex_);
     if (!OnThread()) {
-      if (!thread_.joinable()) Start();
-      while (queue_.size() >= kMostWaiting) {
-        hurry_ = true;
-        work_.Signal();
-        space_.Wait(&mutex_);
+      // Somebody is in the thread's place, as below.
+      while (busy_ && !thread_.joinable()) space_.Wait(&mutex_);
+      if (thread_.joinable() || Start()) {
+        while (queue_.size() >= kMostWaiting) {
+          hurry_ = true;
+          work_.Signal();
+          space_.Wait(&mutex_);
+        }
+        queue_.push_back(std::move(work));
+        if (idle_) work_.Signal();
+        return;
       }
-      queue_.push_back(std::move(work));
-      if (idle_) work_.Signal();
+      busy_ = true;
+      id_ = std::this_thread::get_id();
+      mutex_.Unlock();
+      Do(work);
+      mutex_.Lock();
+      busy_ = false;
+      id_ = std::thread::id();
+      space_.SignalAll();
       return;
     }
   }
@@ -58,15 +80,24 @@ void LogThread::Drain() {
   }
 }
 
-void LogThread::Start() {
+bool LogThread::Start() {
   // A new thread has its maker's mask: signals are for the process's others.
-  sigset_t all, old;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &old);
-  thread_ = std::thread([this] { Loop(); });
+  // Not those of a fault, which whoever reports crashes waits for.
+  sigset_t mask, old;
+  sigfillset(&mask);
+  for (const int fault : {SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP}) {
+    sigdelset(&mask, fault);
+  }
+  pthread_sigmask(SIG_SETMASK, &mask, &old);
+  const absl::Status status = CatchAsStatus([this] {
+    thread_ = std::thread([this] { Loop(); });
+    return absl::OkStatus();
+  });
   pthread_sigmask(SIG_SETMASK, &old, nullptr);
+  if (!status.ok()) return false;
   id_ = thread_.get_id();
   pthread_setname_np(thread_.native_handle(), "grapnel-log");
+  return true;
 }
 
 void LogThread::Loop() {
@@ -83,15 +114,7 @@ void LogThread::Loop() {
     busy_ = true;
     hurry_ = false;
     mutex_.Unlock();
-    for (std::function<void()>& work : batch) {
-      const absl::Status status = CatchAsStatus([&] {
-        work();
-        return absl::OkStatus();
-      });
-      if (!status.ok()) {
-        GRAPNEL_LOG(WARNING) << "log thread: " << status.message();
-      }
-    }
+    for (const std::function<void()>& work : batch) Do(work);
     batch.clear();  // Keeps its memory.
     mutex_.Lock();
     busy_ = false;

@@ -18,7 +18,8 @@ namespace grapnel {
 // Does what it is given, one after the other, in the order in which it came,
 // within a tenth of a second or so: it looks every 50 ms while there is
 // anything, so that giving it something wakes nobody. The thread starts with
-// the first work, and takes no signals. Safe to use from many threads.
+// the first work; where none is to be had, whoever gives work does it. Takes no
+// signals but those of its own faults. Safe to use from many threads.
 class LogThread {
  public:
   LogThread() = default;
@@ -41,15 +42,16 @@ class LogThread {
   bool OnThread() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
     return std::this_thread::get_id() == id_;
   }
-  void Start() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // False if the system has no thread to give.
+  bool Start() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Loop() ABSL_LOCKS_EXCLUDED(mutex_);
 
   absl::Mutex mutex_;
   std::thread thread_ ABSL_GUARDED_BY(mutex_);
   std::thread::id id_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::function<void()>> queue_ ABSL_GUARDED_BY(mutex_);
-  bool busy_ ABSL_GUARDED_BY(mutex_) = false;  // With what it took from queue_.
-  bool idle_ ABSL_GUARDED_BY(mutex_) = false;  // It sleeps until it is woken.
+  bool busy_ ABSL_GUARDED_BY(mutex_) = false;   // With what isn't in queue_.
+  bool idle_ ABSL_GUARDED_BY(mutex_) = false;   // It sleeps until it is woken.
   bool hurry_ ABSL_GUARDED_BY(mutex_) = false;  // Somebody waits for it.
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   absl::CondVar work_;   // For the thread.

@@ -1,7 +1,9 @@
 #include "grapnel/loggers/log_thread.h"
 
+#include <pthread.h>
 #include <signal.h>
 
+#include <cstddef>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -99,19 +101,85 @@ TEST(LogThreadTest, HoldsNoMoreThanSoMuch) {
   EXPECT_EQ(done, 5000);
 }
 
-TEST(LogThreadTest, TakesNoSignals) {
-  LogThread thread;
-  bool blocked = false;
-  thread.Post([&] {
-    sigset_t mask;
-    pthread_sigmask(SIG_SETMASK, nullptr, &mask);
-    blocked = sigismember(&mask, SIGINT) == 1 && sigismember(&mask, SIGTERM);
-  });
-  thread.Drain();
-  EXPECT_TRUE(blocked);
+sigset_t SignalMask() {
   sigset_t mask;
   pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+  return mask;
+}
+
+TEST(LogThreadTest, TakesNoSignalsButThoseOfItsFaults) {
+  LogThread thread;
+  sigset_t mask;
+  thread.Post([&] { mask = SignalMask(); });
+  thread.Drain();
+  EXPECT_EQ(sigismember(&mask, SIGINT), 1);
+  EXPECT_EQ(sigismember(&mask, SIGTERM), 1);
+  EXPECT_EQ(sigismember(&mask, SIGSEGV), 0);
+  mask = SignalMask();
   EXPECT_EQ(sigismember(&mask, SIGINT), 0);
+}
+
+// Threads have stacks that don't fit into memory, so that none starts.
+class NoNewThreads {
+ public:
+  NoNewThreads() {
+    EXPECT_EQ(pthread_getattr_default_np(&old_), 0);
+    pthread_attr_t huge;
+    pthread_attr_init(&huge);
+    pthread_attr_setstacksize(&huge, size_t{1} << 47);
+    EXPECT_EQ(pthread_setattr_default_np(&huge), 0);
+    pthread_attr_destroy(&huge);
+  }
+  NoNewThreads(const NoNewThreads&) = delete;
+  NoNewThreads& operator=(const NoNewThreads&) = delete;
+  ~NoNewThreads() { pthread_setattr_default_np(&old_); }
+
+ private:
+  pthread_attr_t old_;
+};
+
+TEST(LogThreadTest, WithoutAThreadTheCallersDoesTheWork) {
+  LogThread thread;
+  std::vector<std::thread::id> ids;
+  std::vector<std::string> order;
+  {
+    const NoNewThreads none;
+    thread.Post([&] {
+      thread.Post([&] { order.push_back("inner"); });
+      thread.Drain();
+      order.push_back("outer");
+      ids.push_back(std::this_thread::get_id());
+    });
+    EXPECT_THAT(order, ElementsAre("inner", "outer"));
+    thread.Post([] { throw std::runtime_error("no"); });
+    const sigset_t mask = SignalMask();
+    EXPECT_EQ(sigismember(&mask, SIGINT), 0);
+  }
+  thread.Post([&] { ids.push_back(std::this_thread::get_id()); });
+  thread.Drain();
+  ASSERT_EQ(ids.size(), 2u);
+  EXPECT_EQ(ids[0], std::this_thread::get_id());
+  EXPECT_NE(ids[1], std::this_thread::get_id()) << "there is one again";
+}
+
+TEST(LogThreadTest, WithoutAThreadItIsStillOneAfterTheOther) {
+  LogThread thread;
+  int done = 0;  // Not atomic.
+  std::vector<std::thread> posters;
+  absl::Notification begin;
+  for (int p = 0; p < 4; ++p) {
+    posters.emplace_back([&] {
+      begin.WaitForNotification();
+      for (int i = 0; i < 1000; ++i) thread.Post([&] { ++done; });
+    });
+  }
+  {
+    const NoNewThreads none;
+    begin.Notify();
+    for (std::thread& poster : posters) poster.join();
+  }
+  thread.Drain();
+  EXPECT_EQ(done, 4000);
 }
 
 TEST(ThreadedRunLogTest, KeepsTheOrderOfAllThatIsLogged) {

@@ -39,6 +39,13 @@ absl::StatusOr<std::unique_ptr<RecordWriter>> RecordWriter::Create(
   }
   for (int i = 0; i < config.vis_backends_size(); ++i) {
     const std::string name = absl::StrCat("vis_backends[", i, "]");
+    for (int other = 0; other < i; ++other) {
+      if (config.vis_backends(other).SerializeAsString() ==
+          config.vis_backends(i).SerializeAsString()) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            name, ": must be another one than vis_backends[", other, "]"));
+      }
+    }
     absl::StatusOr<std::unique_ptr<LogBackend>> backend;
     const absl::Status status = CatchAsStatus([&] {
       backend = LogBackendRegistry::Create(config.vis_backends(i), options);
@@ -80,6 +87,13 @@ void RecordWriter::ForEach(
 void RecordWriter::Write(const Record& record) {
   ForEach(
       [&record](LogBackend& backend) { return backend.WriteRecord(record); });
+}
+
+void RecordWriter::NoteOutcome(const absl::Status& outcome) {
+  ForEach([&outcome](LogBackend& backend) {
+    backend.NoteOutcome(outcome);
+    return absl::OkStatus();
+  });
 }
 
 void RecordWriter::Close() {

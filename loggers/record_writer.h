@@ -24,7 +24,8 @@ class RecordWriter {
  public:
   // `config_text`: the run's resolved config, which every backend gets first.
   // `log` takes the warnings and outlives the writer. Errors name the backend:
-  // "vis_backends[1]: ...".
+  // "vis_backends[1]: ..."; kInvalidArgument for two that are the same, which
+  // would write everything twice, or into one file.
   static absl::StatusOr<std::unique_ptr<RecordWriter>> Create(
       const loggers::v1::VisualizerConfig& config,
       const LogBackendOptions& options, absl::string_view config_text,
@@ -37,6 +38,9 @@ class RecordWriter {
   ~RecordWriter();
 
   void Write(const Record& record);
+
+  // LogBackend::NoteOutcome of all.
+  void NoteOutcome(const absl::Status& outcome);
 
   // Later calls of any function do nothing.
   void Close();

@@ -52,6 +52,9 @@ class FailingBackend : public LogBackend {
   absl::Status WriteConfig(absl::string_view config) override {
     return Called("config", " " + std::string(config));
   }
+  void NoteOutcome(const absl::Status& outcome) override {
+    Called("outcome", " " + std::string(outcome.message())).IgnoreError();
+  }
   absl::Status WriteRecord(const Record& record) override {
     return Called("record", "");
   }
@@ -152,14 +155,17 @@ TEST_F(RecordWriterTest, JsonLinesAreTheDefault) {
 }
 
 TEST_F(RecordWriterTest, EveryBackendGetsConfigRecordsAndClose) {
-  auto writer = Create({"", ""});
+  auto writer = Create({"", "never"});
   ASSERT_THAT(writer, IsOk());
   (*writer)->Write({});
+  (*writer)->NoteOutcome(absl::InternalError("why"));
   (*writer)->Close();
   (*writer)->Close();
   (*writer)->Write({});
+  (*writer)->NoteOutcome(absl::OkStatus());
   EXPECT_THAT(Calls(), ElementsAre("config seed: 1", "config seed: 1", "record",
-                                   "record", "close", "close"));
+                                   "record", "outcome why", "outcome why",
+                                   "close", "close"));
   EXPECT_THAT(warnings(), IsEmpty());
 }
 
@@ -230,6 +236,10 @@ TEST_F(RecordWriterTest, ErrorsNameTheBackend) {
   EXPECT_THAT(Create({"", "create"}),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        HasSubstr("vis_backends[1]: value: must not be")));
+  EXPECT_THAT(Create({"", "record", ""}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("vis_backends[2]: must be another one than "
+                                 "vis_backends[0]")));
   loggers::v1::VisualizerConfig unset;
   unset.add_vis_backends();
   LogBackendOptions options;

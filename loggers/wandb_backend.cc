@@ -136,6 +136,9 @@ absl::Status WandbBackend::Open(absl::string_view config_text) {
                                                        absl::LocalTimeZone()),
                                       "-", config_.run_id()));
   const std::string files_dir = io::JoinPath(run_dir, "files");
+  GRAPNEL_RETURN_IF_ERROR(env_->CreateDir(dir_));
+  // Another backend may have been given the same id.
+  GRAPNEL_RETURN_IF_ERROR(env_->CreateNewDir(run_dir));
   GRAPNEL_RETURN_IF_ERROR(env_->CreateDir(files_dir));
   GRAPNEL_ASSIGN_OR_RETURN(
       file_, env_->NewWritableFile(io::JoinPath(
@@ -215,6 +218,7 @@ absl::Status WandbBackend::WriteRecord(const Record& record) {
 absl::Status WandbBackend::Close() {
   if (file_ == nullptr) return absl::OkStatus();
   loggers::wandb::Record exit;
+  exit.mutable_exit()->set_exit_code(failed_ ? 1 : 0);
   exit.mutable_exit()->set_runtime(static_cast<int32_t>(
       std::clamp<int64_t>(absl::ToInt64Seconds(clock_->WallTime() - start_), 0,
                           std::numeric_limits<int32_t>::max())));

@@ -28,7 +28,8 @@ class Clock;
 // Each record is a row of W&B's history, the next of them: W&B counts rows, and
 // takes no row before another. The record's own step is the column "step". The
 // last value of each column is W&B's summary, the config's fields its config. A
-// run that was never closed is one that crashed. Thread-compatible.
+// run that ended with an error is one that failed, one that was never closed
+// has crashed. Thread-compatible.
 class WandbBackend : public LogBackend {
  public:
   using Config = loggers::v1::WandbBackendConfig;
@@ -39,6 +40,9 @@ class WandbBackend : public LogBackend {
 
   absl::Status WriteConfig(absl::string_view config) override;
   absl::Status WriteRecord(const Record& record) override;
+  void NoteOutcome(const absl::Status& outcome) override {
+    failed_ = !outcome.ok();
+  }
   absl::Status Close() override;
 
  private:
@@ -56,11 +60,12 @@ class WandbBackend : public LogBackend {
   const std::string dir_;  // vis_data/wandb
   const Config config_;    // Defaults filled in.
 
-  std::unique_ptr<io::WritableFile> file_;  // Null before the first record.
+  std::unique_ptr<io::WritableFile> file_;  // Null before the run's beginning.
   int64_t file_size_ = 0;
   int64_t num_records_ = 0;
   int64_t num_rows_ = 0;
   absl::Time start_;
+  bool failed_ = false;
 
   // Kept from record to record for their memory.
   loggers::wandb::Record row_, summary_;

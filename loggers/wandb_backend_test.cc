@@ -258,6 +258,25 @@ TEST_F(WandbBackendTest, RecordsLieAcrossBlocks) {
   }
 }
 
+TEST_F(WandbBackendTest, ARunThatEndedWithAnErrorHasFailed) {
+  auto backend = New("run_id: 'id7'");
+  ASSERT_THAT(backend->WriteConfig("seed: 1"), IsOk());
+  backend->NoteOutcome(absl::OkStatus());
+  backend->NoteOutcome(absl::OutOfRangeError("loss is nan"));
+  ASSERT_THAT(backend->Close(), IsOk());
+  EXPECT_EQ(Records().back().exit().exit_code(), 1);
+}
+
+TEST_F(WandbBackendTest, ARunThatIsThereIsNotOverwritten) {
+  auto first = New("run_id: 'id7'");
+  ASSERT_THAT(first->WriteConfig("seed: 1"), IsOk());
+  const size_t records = Records().size();
+  auto second = New("run_id: 'id7' name: 'second'");
+  EXPECT_THAT(second->WriteConfig("seed: 2"),
+              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("-id7")));
+  EXPECT_THAT(Records(), SizeIs(records));
+}
+
 TEST_F(WandbBackendTest, WithoutAnythingToSayThereIsNoRun) {
   auto backend = New("");
   EXPECT_THAT(backend->Close(), IsOk());

@@ -160,22 +160,23 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     }
     BeginStep();
     started_ = true;
-    const Window before = window_;
     const int64_t size = WindowSize();
-    if (before.samples == 0) window_.first_samples = num_samples;
-    GRAPNEL_RETURN_IF_ERROR(
-        WithContext(CatchAsStatus([&] {
-                      if (size == 1 && !by_samples_ && !scaler_.has_value()) {
-                        loss.backward();
-                      } else {
-                        Weighed(loss, size, num_samples).backward();
-                      }
-                      return absl::OkStatus();
-                    }),
-                    "backward"));
+    if (window_.samples == 0) window_.first_samples = num_samples;
+    const absl::Status status = CatchAsStatus([&] {
+      if (size == 1 && !by_samples_ && !scaler_.has_value()) {
+        loss.backward();
+      } else {
+        Weighed(loss, size, num_samples).backward();
+      }
+      return absl::OkStatus();
+    });
+    if (!status.ok()) {
+      EndWindow();  // Some of the gradients may be there.
+      return WithContext(status, "backward");
+    }
     ++inner_count_;
     window_.samples += num_samples;
-    return accumulated() < size ? absl::OkStatus() : FinishWindow(before);
+    return accumulated() < size ? absl::OkStatus() : FinishWindow();
   }
 
   const Autocast& autocast() const override { return autocast_; }
@@ -275,7 +276,10 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     const bool by_samples =
         state.accumulate_by() == OptimWrapperConfig::SAMPLES;
     const bool half_filled = state.inner_count() > state.window_begin();
-    if (by_samples && half_filled) {
+    // None if the run had just gone on without the window's gradients.
+    const bool any_samples =
+        state.first_samples() != 0 || state.window_samples() != 0;
+    if (by_samples && half_filled && any_samples) {
       GRAPNEL_RETURN_IF_ERROR(CheckField(state.first_samples() >= 1,
                                          "first_samples", ">= 1",
                                          state.first_samples()));
@@ -396,8 +400,24 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
                        static_cast<double>(window_.first_samples));
   }
 
-  // `before`: the window as it was before the Update that filled it.
-  absl::Status FinishWindow(const Window& before) {
+  // The next one begins without its gradients, which are still there until
+  // then.
+  void EndWindow() {
+    window_ = {inner_count_};
+    window_ended_ = true;
+  }
+
+  absl::Status FinishWindow() {
+    StepResult result;
+    const absl::Status status = MakeStep(&result);
+    if (!status.ok()) --inner_count_;
+    EndWindow();
+    GRAPNEL_RETURN_IF_ERROR(status);
+    return observer_ == nullptr ? absl::OkStatus()
+                                : observer_->AfterOptimizerStep(result);
+  }
+
+  absl::Status MakeStep(StepResult* result) {
     bool finite = true;
     if (by_samples_ || scaler_.has_value()) {
       absl::StatusOr<bool> completed = CompleteGradients();
@@ -405,29 +425,21 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
       finite = *completed;
     }
     window_ = {inner_count_};
-    StepResult result;
-    result.scale = scale();
+    result->scale = scale();
     skip_ = false;
     if (observer_ != nullptr) {
       GRAPNEL_RETURN_IF_ERROR(observer_->BeforeOptimizerStep());
     }
     if (finite && !skip_) {
       if (clip_.has_value()) {
-        absl::Status clipped = ClipGradients(&result.grad_norm);
-        if (!clipped.ok()) {
-          --inner_count_;
-          window_ = before;
-          return clipped;
-        }
+        GRAPNEL_RETURN_IF_ERROR(ClipGradients(&result->grad_norm));
       }
       GRAPNEL_RETURN_IF_ERROR(WithContext(optimizer_->Step(), "optimizer"));
-      result.stepped = true;
+      result->stepped = true;
     }
     // A step that a hook left out says nothing about the scale.
     if (scaler_.has_value() && !(finite && skip_)) scaler_->Update(finite);
-    window_ended_ = true;
-    return observer_ == nullptr ? absl::OkStatus()
-                                : observer_->AfterOptimizerStep(result);
+    return absl::OkStatus();
   }
 
   void GatherGradients() {

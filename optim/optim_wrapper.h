@@ -86,10 +86,12 @@ class OptimWrapper {
 
   // Backward and, if due: the observer's BeforeOptimizerStep, clip, step,
   // AfterOptimizerStep. `loss`: a floating tensor of one element that
-  // autograd knows; kInvalidArgument if it isn't. Other errors: what LibTorch's
-  // backward or the observer gives, kFailedPrecondition for error_if_nonfinite:
-  // the gradients are then there unclipped, and the Update doesn't count;
-  // the same code for several optimizers, which are updated one by one.
+  // autograd knows; kInvalidArgument, and nothing was done, if it isn't.
+  // kFailedPrecondition for error_if_nonfinite, and for several optimizers,
+  // which are updated one by one. Other errors: what LibTorch's backward or the
+  // observer gives. If it comes before the step is made, the Update doesn't
+  // count: the window's gradients are there to be looked at, unclipped, until
+  // the next BeginStep or Update, with which a new window begins.
   //
   // `num_samples`: what `loss` is the mean of, samples or whatever the model
   // counts by; >= 1 with accumulate_by: SAMPLES, else not looked at.

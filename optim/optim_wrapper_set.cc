@@ -60,8 +60,8 @@ struct Member {
 
 class OptimWrapperSet final : public OptimWrapper {
  public:
-  OptimWrapperSet(std::vector<Member> members, const Autocast& autocast)
-      : members_(std::move(members)), autocast_(autocast) {
+  explicit OptimWrapperSet(std::vector<Member> members)
+      : members_(std::move(members)) {
     observers_.reserve(members_.size());  // They are pointed to.
     for (const Member& member : members_) {
       names_.push_back(member.name);
@@ -86,7 +86,9 @@ class OptimWrapperSet final : public OptimWrapper {
         names_.front(), "\")"));
   }
 
-  const Autocast& autocast() const override { return autocast_; }
+  const Autocast& autocast() const override {
+    return members_.front().wrapper->autocast();  // They have the same.
+  }
 
   absl::StatusOr<OptimWrapper*> Get(absl::string_view name) override {
     for (const Member& member : members_) {
@@ -250,7 +252,6 @@ class OptimWrapperSet final : public OptimWrapper {
   }
 
   const std::vector<Member> members_;
-  const Autocast autocast_;
   std::vector<std::string> names_;
   std::vector<MemberObserver> observers_;
   JoinedGroups scheduled_groups_;
@@ -377,13 +378,7 @@ absl::StatusOr<std::unique_ptr<OptimWrapper>> OptimWrapper::CreateSet(
           "optimizers: no pattern matches parameter \"", params[i].name, "\""));
     }
   }
-  Autocast autocast;
-  if (config.has_amp()) {
-    absl::StatusOr<Autocast> made = CreateAutocast(config.amp(), params);
-    if (!made.ok()) return WithContext(std::move(made).status(), "amp");
-    autocast = *made;
-  }
-  return {std::make_unique<OptimWrapperSet>(std::move(members), autocast)};
+  return {std::make_unique<OptimWrapperSet>(std::move(members))};
 }
 
 }  // namespace grapnel

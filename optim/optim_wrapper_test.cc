@@ -278,6 +278,27 @@ TEST(OptimWrapperTest, BySamplesTheLastWindowHoldsWhatIsLeft) {
   EXPECT_DOUBLE_EQ(w.item<double>(), -10);  // By (2 * 1 + 6 * 5) / 8.
 }
 
+// A run that went on from a checkpoint without the optimizer's state, and saves
+// before its first step.
+TEST(OptimWrapperTest, BySamplesAWindowWithoutItsBeginningIsSavedAndLoaded) {
+  constexpr char kBySamples[] =
+      "optimizer { sgd { lr: 1 } } accumulative_counts: 5 "
+      "accumulate_by: SAMPLES";
+  auto first = Make(kBySamples, {{"w", Leaf({0})}});
+  first->InitializeCounts(23, 100);
+  OptimWrapperState state;
+  TensorMap tensors, gradients;
+  ASSERT_THAT(first->SaveState(&state, &tensors, &gradients), IsOk());
+  const at::Tensor w = Leaf({0});
+  auto second = Make(kBySamples, {{"w", w}});
+  second->InitializeCounts(0, 100);
+  ASSERT_THAT(second->LoadState(state, tensors, gradients), IsOk());
+  EXPECT_EQ(second->accumulated(), 3);
+  ASSERT_THAT(second->Update((w * 1).sum(), 2), IsOk());
+  ASSERT_THAT(second->Update((w * 5).sum(), 6), IsOk());
+  EXPECT_DOUBLE_EQ(w.item<double>(), -4);  // By (2 * 1 + 6 * 5) / 8.
+}
+
 TEST(OptimWrapperTest, BySamplesThereMustBeSome) {
   const at::Tensor w = Leaf({1});
   auto wrapper = Make(
@@ -802,8 +823,8 @@ TEST(OptimWrapperTest, NonfiniteNormIsAnErrorOnRequestAndThenNothingSteps) {
   }
 }
 
-// Whoever takes the error for a bad batch drops the gradients and goes on.
-TEST(OptimWrapperTest, NonfiniteNormLeavesGradientsAndCount) {
+// Whoever takes the error for a bad batch goes on with the next one.
+TEST(OptimWrapperTest, NonfiniteNormEndsTheWindowAndDoesNotCount) {
   const at::Tensor w = Leaf({1, 1});
   auto wrapper = Make(
       "optimizer { sgd { lr: 1 } } accumulative_counts: 2 "
@@ -815,12 +836,29 @@ TEST(OptimWrapperTest, NonfiniteNormLeavesGradientsAndCount) {
   EXPECT_THAT(wrapper->Update((w * x).sum()),
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        HasSubstr("the gradients' norm is inf")));
-  EXPECT_EQ(wrapper->accumulated(), 1);
-  EXPECT_EQ(w.grad()[1].item<double>(), 4);  // (1 + 7) / 2, not clipped.
-  wrapper->optimizer()->ZeroGrad();
-  ASSERT_THAT(wrapper->Update((w * 0.5).sum()), IsOk());
   EXPECT_EQ(wrapper->accumulated(), 0);
-  EXPECT_DOUBLE_EQ(w[0].item<double>(), 0.75);
+  EXPECT_EQ(w.grad()[1].item<double>(), 4);  // (1 + 7) / 2, not clipped.
+  ASSERT_THAT(wrapper->Update((w * 0.25).sum()), IsOk());
+  EXPECT_EQ(wrapper->accumulated(), 1);
+  ASSERT_THAT(wrapper->Update((w * 0.75).sum()), IsOk());
+  EXPECT_EQ(wrapper->accumulated(), 0);
+  EXPECT_DOUBLE_EQ(w[0].item<double>(), 0.5);
+}
+
+TEST(OptimWrapperTest, FailedBackwardEndsTheWindow) {
+  const at::Tensor w = Leaf({1});
+  auto wrapper =
+      Make("optimizer { sgd { lr: 1 } } accumulative_counts: 2", {{"w", w}});
+  ASSERT_THAT(wrapper->Update((w * 8).sum()), IsOk());
+  const at::Tensor y = w.exp();
+  const at::Tensor loss = y.sum() + w.sum();
+  y.detach().mul_(2);  // What the backward pass of exp needs.
+  EXPECT_THAT(std::string(wrapper->Update(loss).message()),
+              AllOf(HasSubstr("backward: "), HasSubstr("inplace")));
+  EXPECT_EQ(wrapper->accumulated(), 0);
+  ASSERT_THAT(wrapper->Update((w * 0.25).sum()), IsOk());
+  ASSERT_THAT(wrapper->Update((w * 0.75).sum()), IsOk());
+  EXPECT_DOUBLE_EQ(w.item<double>(), 0.5);
 }
 
 // ---- The step ----
@@ -858,7 +896,6 @@ TEST(OptimWrapperTest, ObserversErrorsEndTheUpdate) {
   EXPECT_EQ(w.item<double>(), 1);
   observer.before_status = absl::OkStatus();
   observer.after_status = absl::CancelledError("after");
-  w.mutable_grad().reset();
   EXPECT_THAT(wrapper->Update(w.sum()),
               StatusIs(absl::StatusCode::kCancelled, "after"));
   EXPECT_EQ(w.item<double>(), 0);

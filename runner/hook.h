@@ -199,19 +199,31 @@ class Hook {
 
 namespace internal_hook {
 
-// The class in which a member function was declared.
+// The class in which a member function was declared, and what it takes and
+// gives.
 template <typename F>
-struct ClassOf;
+struct Member;
 template <typename R, typename C, typename... A>
-struct ClassOf<R (C::*)(A...)> {
-  using type = C;
+struct Member<R (C::*)(A...)> {
+  using Class = C;
+  using Signature = R(A...);
 };
+template <typename R, typename C, typename... A>
+struct Member<R (C::*)(A...) noexcept> : Member<R (C::*)(A...)> {};
+
+template <typename F, typename Base>
+inline constexpr bool kSameSignature =
+    std::is_same_v<typename Member<F>::Signature,
+                   typename Member<Base>::Signature>;
 
 // True if the point was overridden: it is then a member of another class than
 // Hook.
-template <typename F>
-constexpr bool Overridden(F) {
-  return !std::is_same_v<typename ClassOf<F>::type, Hook>;
+template <typename F, typename Base>
+constexpr bool Overridden(F, Base) {
+  static_assert(kSameSignature<F, Base>,
+                "a function with a mount point's name has other parameters: "
+                "nothing would call it");
+  return !std::is_same_v<typename Member<F>::Class, Hook>;
 }
 
 }  // namespace internal_hook
@@ -225,40 +237,56 @@ constexpr StageMask OverriddenStages() {
   const auto add = [&mask](bool overridden, Stage stage) {
     if (overridden) mask.Add(stage);
   };
-  const bool before_epoch = Overridden(&H::BeforeEpoch);
-  const bool after_epoch = Overridden(&H::AfterEpoch);
-  const bool before_iter = Overridden(&H::BeforeIter);
-  const bool after_iter = Overridden(&H::AfterIter);
-  add(Overridden(&H::Setup), Stage::kSetup);
-  add(Overridden(&H::BeforeRun), Stage::kBeforeRun);
-  add(Overridden(&H::AfterRun), Stage::kAfterRun);
-  add(Overridden(&H::AfterLoadCheckpoint), Stage::kAfterLoadCheckpoint);
-  add(Overridden(&H::BeforeSaveCheckpoint), Stage::kBeforeSaveCheckpoint);
-  add(Overridden(&H::AfterSaveCheckpoint), Stage::kAfterSaveCheckpoint);
-  add(Overridden(&H::BeforeTrain), Stage::kBeforeTrain);
-  add(Overridden(&H::AfterTrain), Stage::kAfterTrain);
-  add(Overridden(&H::BeforeTrainEpoch) || before_epoch,
+  const bool before_epoch = Overridden(&H::BeforeEpoch, &Hook::BeforeEpoch);
+  const bool after_epoch = Overridden(&H::AfterEpoch, &Hook::AfterEpoch);
+  const bool before_iter = Overridden(&H::BeforeIter, &Hook::BeforeIter);
+  const bool after_iter = Overridden(&H::AfterIter, &Hook::AfterIter);
+  add(Overridden(&H::Setup, &Hook::Setup), Stage::kSetup);
+  add(Overridden(&H::BeforeRun, &Hook::BeforeRun), Stage::kBeforeRun);
+  add(Overridden(&H::AfterRun, &Hook::AfterRun), Stage::kAfterRun);
+  add(Overridden(&H::AfterLoadCheckpoint, &Hook::AfterLoadCheckpoint),
+      Stage::kAfterLoadCheckpoint);
+  add(Overridden(&H::BeforeSaveCheckpoint, &Hook::BeforeSaveCheckpoint),
+      Stage::kBeforeSaveCheckpoint);
+  add(Overridden(&H::AfterSaveCheckpoint, &Hook::AfterSaveCheckpoint),
+      Stage::kAfterSaveCheckpoint);
+  add(Overridden(&H::BeforeTrain, &Hook::BeforeTrain), Stage::kBeforeTrain);
+  add(Overridden(&H::AfterTrain, &Hook::AfterTrain), Stage::kAfterTrain);
+  add(Overridden(&H::BeforeTrainEpoch, &Hook::BeforeTrainEpoch) || before_epoch,
       Stage::kBeforeTrainEpoch);
-  add(Overridden(&H::AfterTrainEpoch) || after_epoch, Stage::kAfterTrainEpoch);
-  add(Overridden(&H::BeforeTrainIter) || before_iter, Stage::kBeforeTrainIter);
-  add(Overridden(&H::AfterTrainIter) || after_iter, Stage::kAfterTrainIter);
-  add(Overridden(&H::BeforeOptimizerStep), Stage::kBeforeOptimizerStep);
-  add(Overridden(&H::AfterOptimizerStep), Stage::kAfterOptimizerStep);
-  add(Overridden(&H::BeforeVal), Stage::kBeforeVal);
-  add(Overridden(&H::AfterVal), Stage::kAfterVal);
-  add(Overridden(&H::BeforeValEpoch) || before_epoch, Stage::kBeforeValEpoch);
-  add(Overridden(&H::AfterValEpoch) || after_epoch, Stage::kAfterValEpoch);
-  add(Overridden(&H::BeforeValIter) || before_iter, Stage::kBeforeValIter);
-  add(Overridden(&H::AfterValIter) || after_iter, Stage::kAfterValIter);
-  add(Overridden(&H::BeforeTest), Stage::kBeforeTest);
-  add(Overridden(&H::AfterTest), Stage::kAfterTest);
-  add(Overridden(&H::BeforeTestEpoch) || before_epoch, Stage::kBeforeTestEpoch);
-  add(Overridden(&H::AfterTestEpoch) || after_epoch, Stage::kAfterTestEpoch);
-  add(Overridden(&H::BeforeTestIter) || before_iter, Stage::kBeforeTestIter);
-  add(Overridden(&H::AfterTestIter) || after_iter, Stage::kAfterTestIter);
-  add(Overridden(&H::BeforeExport), Stage::kBeforeExport);
-  add(Overridden(&H::AfterExport), Stage::kAfterExport);
-  add(Overridden(&H::OnError), Stage::kOnError);
+  add(Overridden(&H::AfterTrainEpoch, &Hook::AfterTrainEpoch) || after_epoch,
+      Stage::kAfterTrainEpoch);
+  add(Overridden(&H::BeforeTrainIter, &Hook::BeforeTrainIter) || before_iter,
+      Stage::kBeforeTrainIter);
+  add(Overridden(&H::AfterTrainIter, &Hook::AfterTrainIter) || after_iter,
+      Stage::kAfterTrainIter);
+  add(Overridden(&H::BeforeOptimizerStep, &Hook::BeforeOptimizerStep),
+      Stage::kBeforeOptimizerStep);
+  add(Overridden(&H::AfterOptimizerStep, &Hook::AfterOptimizerStep),
+      Stage::kAfterOptimizerStep);
+  add(Overridden(&H::BeforeVal, &Hook::BeforeVal), Stage::kBeforeVal);
+  add(Overridden(&H::AfterVal, &Hook::AfterVal), Stage::kAfterVal);
+  add(Overridden(&H::BeforeValEpoch, &Hook::BeforeValEpoch) || before_epoch,
+      Stage::kBeforeValEpoch);
+  add(Overridden(&H::AfterValEpoch, &Hook::AfterValEpoch) || after_epoch,
+      Stage::kAfterValEpoch);
+  add(Overridden(&H::BeforeValIter, &Hook::BeforeValIter) || before_iter,
+      Stage::kBeforeValIter);
+  add(Overridden(&H::AfterValIter, &Hook::AfterValIter) || after_iter,
+      Stage::kAfterValIter);
+  add(Overridden(&H::BeforeTest, &Hook::BeforeTest), Stage::kBeforeTest);
+  add(Overridden(&H::AfterTest, &Hook::AfterTest), Stage::kAfterTest);
+  add(Overridden(&H::BeforeTestEpoch, &Hook::BeforeTestEpoch) || before_epoch,
+      Stage::kBeforeTestEpoch);
+  add(Overridden(&H::AfterTestEpoch, &Hook::AfterTestEpoch) || after_epoch,
+      Stage::kAfterTestEpoch);
+  add(Overridden(&H::BeforeTestIter, &Hook::BeforeTestIter) || before_iter,
+      Stage::kBeforeTestIter);
+  add(Overridden(&H::AfterTestIter, &Hook::AfterTestIter) || after_iter,
+      Stage::kAfterTestIter);
+  add(Overridden(&H::BeforeExport, &Hook::BeforeExport), Stage::kBeforeExport);
+  add(Overridden(&H::AfterExport, &Hook::AfterExport), Stage::kAfterExport);
+  add(Overridden(&H::OnError, &Hook::OnError), Stage::kOnError);
   return mask;
 }
 

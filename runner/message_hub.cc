@@ -51,9 +51,12 @@ double PairwiseSum(const Get& get, int64_t begin, int64_t n) {
 }
 
 // The value of one element on the CPU, read without LibTorch's dispatcher; none
-// if it is elsewhere or of a dtype that C++ doesn't have.
+// if it is elsewhere, of a dtype that C++ doesn't have, or isn't in memory as
+// it is (the negative of a view).
 std::optional<double> ReadAtOnce(const at::Tensor& tensor) {
-  if (!tensor.is_cpu() || tensor.layout() != at::kStrided) return std::nullopt;
+  if (!tensor.is_cpu() || tensor.layout() != at::kStrided || tensor.is_neg()) {
+    return std::nullopt;
+  }
   const void* const data = tensor.const_data_ptr();
   if (data == nullptr) return std::nullopt;
   switch (tensor.scalar_type()) {

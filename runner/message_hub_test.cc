@@ -11,6 +11,7 @@
 #include <variant>
 #include <vector>
 
+#include "ATen/ops/_neg_view.h"
 #include "ATen/ops/full.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -411,6 +412,14 @@ TEST(HistoryBufferTest, ATensorOnTheCpuIsReadWhenItComes) {
   loss.fill_(2);
   EXPECT_EQ(history.Current().value(), 1);
   EXPECT_EQ(loss.use_count(), 1);
+}
+
+// imag() of a conjugate is one: in memory it has the other sign.
+TEST(HistoryBufferTest, ANegativeViewIsItsNumber) {
+  MessageHub hub;
+  HistoryBuffer& history = hub.Scalar("train/x");
+  history.Add(at::_neg_view(Number(3, at::kFloat)));
+  EXPECT_EQ(history.Current().value(), -3);
 }
 
 TEST(HistoryBufferTest, NoGraphIsKept) {

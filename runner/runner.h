@@ -45,7 +45,7 @@ struct RunnerOptions {
   std::string config_name = "grapnel";
 
   // False if Train() won't be called: training data is then not opened, and
-  // `resume` and `load_from` take weights alone.
+  // `resume` and `load_from` take weights alone, as they do without train_cfg.
   bool for_training = true;
 
   // Lines of the run's log also go to this file descriptor; -1 for none.

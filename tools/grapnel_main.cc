@@ -1,5 +1,6 @@
 // The grapnel command.
 
+#include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -51,6 +52,16 @@ void HandleSignal(int signal) {
   action.sa_flags = SA_RESTART;
   sigemptyset(&action.sa_mask);
   sigaction(signal, &action, nullptr);
+}
+
+// The next file that is opened gets the number of a stream that isn't open, and
+// then what is meant for the stream.
+void OpenStandardStreams() {
+  int fd;
+  do {
+    fd = open("/dev/null", O_RDWR);
+  } while (fd >= 0 && fd <= STDERR_FILENO);
+  close(fd);
 }
 
 int Report(const absl::Status& status, int exit_code) {
@@ -159,6 +170,7 @@ int Main(const std::vector<std::string>& args) {
 }  // namespace grapnel
 
 int main(int argc, char** argv) {
+  grapnel::OpenStandardStreams();
   grapnel::InitLogging(argv[0]);
   return grapnel::Main(std::vector<std::string>(argv + 1, argv + argc));
 }

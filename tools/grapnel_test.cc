@@ -47,8 +47,9 @@ void Write(const std::string& path, absl::string_view content) {
 // it.
 class Process {
  public:
-  // Starts in `dir`.
-  Process(const std::string& dir, const std::vector<std::string>& args)
+  // Starts in `dir`. Without `streams` it has no standard streams at all.
+  Process(const std::string& dir, const std::vector<std::string>& args,
+          bool streams = true)
       : out_(dir + "/.stdout"), err_(dir + "/.stderr") {
     std::vector<std::string> all = {absl::StrCat(getenv("TEST_SRCDIR"), "/",
                                                  getenv("TEST_WORKSPACE"),
@@ -64,6 +65,7 @@ class Process {
     Redirect("/dev/null", O_RDONLY, STDIN_FILENO);
     Redirect(out_, O_WRONLY | O_CREAT | O_TRUNC, STDOUT_FILENO);
     Redirect(err_, O_WRONLY | O_CREAT | O_TRUNC, STDERR_FILENO);
+    for (int fd = 0; !streams && fd <= STDERR_FILENO; ++fd) close(fd);
     execv(argv[0], argv.data());
     _exit(98);
   }
@@ -308,6 +310,25 @@ TEST_F(GrapnelTest, TrainsThenTestsTheNewestCheckpoint) {
   EXPECT_THAT(tested.out,
               AllOf(StartsWith("{\"accuracy/top1\": 100.0"), EndsWith("}\n")));
   EXPECT_EQ(std::count(tested.out.begin(), tested.out.end(), '\n'), 1);
+}
+
+TEST_F(GrapnelTest, WithoutStandardStreamsNothingGoesIntoFilesInstead) {
+  Process process(dir_, {"train", "data/net.textproto"}, /*streams=*/false);
+  EXPECT_EQ(process.Wait(), 0);
+  const std::string work_dir = dir_ + "/work_dirs/net";
+  const auto names = io::Env::Posix().ListDir(work_dir);
+  ASSERT_THAT(names, IsOk());
+  std::string log;
+  for (const std::string& name : *names) {
+    const std::string in_log_dir =
+        absl::StrCat(work_dir, "/", name, "/", name, ".log");
+    if (io::Env::Posix().FileExists(in_log_dir)) log = ReadOrEmpty(in_log_dir);
+  }
+  EXPECT_THAT(log, HasSubstr("Epoch(val)"));
+  for (const absl::string_view line : absl::StrSplit(log, '\n')) {
+    EXPECT_THAT(std::string(line), testing::AnyOf("", StartsWith("20")))
+        << "a terminal's lines have no year";
+  }
 }
 
 TEST_F(GrapnelTest, ExportOfAModelWithoutAFormatSaysSo) {

@@ -351,16 +351,25 @@ absl::Status CheckpointHook::BeforeTrain(RunContext& run) {
     if (!indicator.warning.empty()) run.log().Warning(indicator.warning);
     indicator.warning.clear();
   }
+  if (config_.by_epoch() && !run.by_epoch() &&
+      (config_.interval() > 0 || config_.save_best_size() > 0)) {
+    run.log().Warning(
+        "by_epoch: is true, and a run by iteration is one epoch: there will be "
+        "no checkpoint before its end, and one name for all best ones");
+  }
   GRAPNEL_RETURN_IF_ERROR(io::RemoveLeftovers(run.env(), dir_));
   if (!run.resumed_from().empty() && !took_over_) {
     took_over_ = true;
-    GRAPNEL_RETURN_IF_ERROR(TakeOver(run));
+    TakeOver(run);
   }
+  being_saved_.clear();  // What a run that failed didn't come to write.
+  CheckBest(run);
+  GRAPNEL_RETURN_IF_ERROR(FindAuto(run));
   GRAPNEL_RETURN_IF_ERROR(DeleteSurplusBest(run));
   return DeleteOld(run);
 }
 
-absl::Status CheckpointHook::TakeOver(RunContext& run) {
+void CheckpointHook::TakeOver(RunContext& run) {
   const fs::path resumed_from = Normal(run.resumed_from());
   const fs::path parent = resumed_from.parent_path();
   if (parent != Normal(dir_) && parent != Normal(run.work_dir())) {
@@ -368,7 +377,7 @@ absl::Status CheckpointHook::TakeOver(RunContext& run) {
     state_.clear_kept();
     state_.clear_last();
     for (BestCheckpoint& best : *state_.mutable_best()) best.clear_name();
-    return absl::OkStatus();
+    return;
   }
   auto newer = ReadBestCheckpoints(run.env(), run.work_dir(), run_uuid_);
   if (newer.ok()) {
@@ -376,7 +385,6 @@ absl::Status CheckpointHook::TakeOver(RunContext& run) {
   } else if (!absl::IsNotFound(newer.status())) {
     run.log().Warning(newer.status().message());
   }
-  CheckBest(run);
   const std::string name = resumed_from.filename().string();
   if (name == state_.last()) {
     last_saved_ = config_.by_epoch() ? run.epoch() : run.iter();
@@ -384,7 +392,6 @@ absl::Status CheckpointHook::TakeOver(RunContext& run) {
              !absl::StartsWith(name, kBestPrefix)) {
     state_.add_kept(name);  // Of an interrupt: made without this hook.
   }
-  return absl::OkStatus();
 }
 
 void CheckpointHook::CheckBest(RunContext& run) {
@@ -393,7 +400,11 @@ void CheckpointHook::CheckBest(RunContext& run) {
     if (!best.name().empty()) {
       const auto manifest =
           io::ReadManifest(run.env(), PathOf(run, best.name()));
-      // Never written, if the run was killed then; or deleted by hand.
+      // Missing if the run was killed then, or if it was deleted by hand.
+      if (!manifest.ok() && !absl::IsNotFound(manifest.status())) {
+        run.log().Warning(absl::StrCat("save_best: passed over ",
+                                       manifest.status().message()));
+      }
       if (!manifest.ok() || manifest->run_uuid() != run_uuid_) continue;
       const auto score = manifest->metrics().find(best.indicator());
       if (score != manifest->metrics().end()) best.set_score(score->second);
@@ -401,6 +412,27 @@ void CheckpointHook::CheckBest(RunContext& run) {
     *checked.Add() = std::move(best);
   }
   *state_.mutable_best() = std::move(checked);
+}
+
+absl::Status CheckpointHook::FindAuto(RunContext& run) {
+  if (!auto_ || !indicators_.empty() || state_.best().empty()) {
+    return absl::OkStatus();
+  }
+  const std::string& name = state_.best(0).indicator();
+  for (const BestCheckpoint& best : state_.best()) {
+    if (best.indicator() != name) return absl::OkStatus();  // Not known.
+  }
+  return SetAuto(run, name);
+}
+
+absl::Status CheckpointHook::SetAuto(RunContext& run, const std::string& name) {
+  GRAPNEL_ASSIGN_OR_RETURN(
+      Indicator indicator,
+      MakeIndicator(config_, name,
+                    config_.rule_size() > 0 ? config_.rule(0) : ""));
+  if (!indicator.warning.empty()) run.log().Warning(indicator.warning);
+  indicators_.push_back(std::move(indicator));
+  return absl::OkStatus();
 }
 
 // ------------------------------------------------------ periodic checkpoints
@@ -542,30 +574,31 @@ absl::Status CheckpointHook::AfterValEpoch(RunContext& run,
     return absl::OkStatus();
   }
   if (auto_ && indicators_.empty()) {
-    GRAPNEL_ASSIGN_OR_RETURN(
-        Indicator first,
-        MakeIndicator(config_, metrics.front().first,
-                      config_.rule_size() > 0 ? config_.rule(0) : ""));
-    if (!first.warning.empty()) run.log().Warning(first.warning);
-    indicators_.push_back(std::move(first));
+    GRAPNEL_RETURN_IF_ERROR(SetAuto(run, metrics.front().first));
   }
-  const int64_t count = config_.by_epoch() ? run.epoch() : run.iter();
+  std::vector<double> scores;  // All are there before any is recorded.
   for (const Indicator& indicator : indicators_) {
     GRAPNEL_ASSIGN_OR_RETURN(const double score,
                              ScoreOf(metrics, indicator.name));
+    scores.push_back(score);
+  }
+  const int64_t count = config_.by_epoch() ? run.epoch() : run.iter();
+  for (size_t i = 0; i < indicators_.size(); ++i) {
+    const Indicator& indicator = indicators_[i];
     SaveRequest request;
     request.name =
         absl::StrCat(kBestPrefix, FileName(indicator.name), "_", NameOf(count));
-    const std::optional<int> place = AddBest(indicator, score, request.name);
+    const std::optional<int> place =
+        AddBest(indicator, scores[i], request.name);
     if (!place) continue;
     best_changed_ = true;
     being_saved_.emplace_back(
         request.name,
         absl::StrFormat(
             "The %sbest checkpoint with %0.4f %s at %d %s is saved to %s.",
-            *place == 0 ? "" : absl::StrCat("number ", *place + 1, " "), score,
-            indicator.name, count, config_.by_epoch() ? "epoch" : "iter",
-            request.name));
+            *place == 0 ? "" : absl::StrCat("number ", *place + 1, " "),
+            scores[i], indicator.name, count,
+            config_.by_epoch() ? "epoch" : "iter", request.name));
     request.update_last_checkpoint = false;
     request.dir = dir_;
     request.optimizer = config_.save_best_optimizer();

@@ -78,9 +78,12 @@ class CheckpointHook final : public Hook {
 
   // Makes what the checkpoint that the run resumes from says its own, as far as
   // it is about this folder.
-  absl::Status TakeOver(RunContext& run);
+  void TakeOver(RunContext& run);
   // Corrects the best ones by what is on the disk.
   void CheckBest(RunContext& run);
+  // Which metric "auto" was before this run, if that is known.
+  absl::Status FindAuto(RunContext& run);
+  absl::Status SetAuto(RunContext& run, const std::string& name);
 
   // Asks for the checkpoint of `count` completed epochs or iterations.
   absl::Status Save(RunContext& run, int64_t count);

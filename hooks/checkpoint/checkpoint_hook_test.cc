@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "ATen/ops/full.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "google/protobuf/message.h"
@@ -359,6 +360,18 @@ TEST(CheckpointHookTest, WithoutALimitNothingIsRemembered) {
   EXPECT_LT(hook->mutable_state()->ByteSizeLong(), 20u);
 }
 
+TEST(CheckpointHookTest, EpochsOfARunByIterationAreWarnedOf) {
+  for (const bool by_epoch : {true, false}) {
+    FakeRunContext run;
+    run.counts_epochs = by_epoch;
+    const auto hook = NewHook("interval: 1");
+    ASSERT_THAT(hook->BeforeTrain(run), IsOk());
+    EXPECT_EQ(absl::StrContains(Logged(run, RunLog::Level::kWarning),
+                                "by_epoch: is true"),
+              !by_epoch);
+  }
+}
+
 TEST(CheckpointHookTest, ChoosesWhatIsInACheckpoint) {
   const auto hook = NewHook(
       "interval: 1 save_optimizer: false save_best: 'acc' "
@@ -655,6 +668,14 @@ TEST_P(BadMetricsTest, EndTheRun) {
               StatusIs(GetParam().code, HasSubstr(GetParam().error)));
 }
 
+TEST_F(BestCheckpointTest, MissingMetricLeavesTheOthersUnrecorded) {
+  Start("save_best: ['acc', 'mIoU']");
+  EXPECT_THAT(hook_->AfterValEpoch(run_, {{"acc", 0.5}}),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("mIoU")));
+  EXPECT_TRUE(run_.saves.empty());
+  EXPECT_EQ(State(), "");
+}
+
 TEST_F(BestCheckpointTest, NoMetricsAreNoError) {
   Start("save_best: 'acc'");
   Epoch({});
@@ -723,6 +744,48 @@ TEST_F(BestCheckpointTest, KilledBeforeTheOldBestIsDeletedDeletesItLater) {
   Write(run_, "best_acc_epoch_2", kUuid);
   Resume("save_best: 'acc'", "/work_dir/best_acc_epoch_2", state);
   EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_2"));
+}
+
+TEST_F(BestCheckpointTest, AutoIsTheSameMetricAfterAResume) {
+  const std::string config = "save_best: 'auto'";
+  Start(config);
+  Epochs({0.1});
+  ++run_.epochs;
+  ASSERT_THAT(hook_->AfterValEpoch(run_, {{"acc", 0.5}}), IsOk());
+  io::CheckpointContents contents = Contents(run_, kUuid);
+  ASSERT_THAT(hook_->BeforeSaveCheckpoint(run_, contents), IsOk());
+  const std::string state = State();
+  run_.saves.clear();
+  Write(run_, "best_acc_epoch_2", kUuid);
+  Resume(config, "/work_dir/best_acc_epoch_2", state);
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_2"));
+  Epoch({{"loss", 3.0}, {"acc", 0.6}});
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_3"));
+}
+
+TEST_F(BestCheckpointTest, ThatCouldNotBeWrittenIsForgotten) {
+  Start("save_best: 'acc'");
+  Epochs({0.1});
+  ++run_.epochs;
+  ASSERT_THAT(hook_->AfterValEpoch(run_, {{"acc", 0.5}}), IsOk());
+  run_.saves.clear();  // The disk was full. Train() is called again.
+  ASSERT_THAT(hook_->BeforeTrain(run_), IsOk());
+  Epochs({0.3});
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_3"));
+}
+
+TEST_F(BestCheckpointTest, DamagedOneIsPassedOver) {
+  Start("save_best: 'acc'");
+  Epochs({0.5});
+  ASSERT_THAT(
+      io::WriteFileAtomically(
+          *run_.mem_env, "/work_dir/best_acc_epoch_1/manifest.pb", "damaged"),
+      IsOk());
+  Resume("save_best: 'acc'", "/work_dir/best_acc_epoch_1", State());
+  EXPECT_THAT(Logged(run_, RunLog::Level::kWarning),
+              HasSubstr("save_best: passed over /work_dir/best_acc_epoch_1"));
+  Epochs({0.4});
+  EXPECT_THAT(written_, ElementsAre("best_acc_epoch_2"));
 }
 
 TEST_F(BestCheckpointTest, FewerToKeepOnResumeDeletesTheWorst) {

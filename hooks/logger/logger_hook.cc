@@ -85,6 +85,11 @@ absl::StatusOr<std::unique_ptr<LoggerHook>> LoggerHook::Create(
 LoggerHook::LoggerHook(const Config& config) : config_(config) {}
 
 absl::Status LoggerHook::Setup(RunContext& run) {
+  if (config_.has_out_dir()) {
+    // What can't be written there is better known now than after the training.
+    GRAPNEL_RETURN_IF_ERROR(
+        WithContext(run.env().CreateDir(OutDir(run)), "out_dir"));
+  }
   if (config_.progress_bar() && run.log().StatusColumns() > 0) {
     bar_.emplace(run.log(), run.clock());
   }
@@ -99,16 +104,18 @@ absl::Status LoggerHook::AfterRun(RunContext& run) {
   return WithContext(CopyFiles(run, ""), "out_dir");
 }
 
-absl::Status LoggerHook::CopyFiles(RunContext& run, const std::string& dir) {
-  io::Env& env = run.env();
-  const std::string from_dir = io::JoinPath(run.log_dir(), dir);
+std::string LoggerHook::OutDir(RunContext& run) const {
   absl::string_view work_dir = run.work_dir();
   while (absl::ConsumeSuffix(&work_dir, "/")) {
   }
-  const std::string to_dir =
-      io::JoinPath(io::JoinPath(io::JoinPath(run.base_dir(), config_.out_dir()),
-                                io::Basename(work_dir)),
-                   dir);
+  return io::JoinPath(io::JoinPath(run.base_dir(), config_.out_dir()),
+                      io::Basename(work_dir));
+}
+
+absl::Status LoggerHook::CopyFiles(RunContext& run, const std::string& dir) {
+  io::Env& env = run.env();
+  const std::string from_dir = io::JoinPath(run.log_dir(), dir);
+  const std::string to_dir = io::JoinPath(OutDir(run), dir);
   GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> names,
                            env.ListDir(from_dir));
   for (const std::string& name : names) {

@@ -53,7 +53,9 @@ class LoggerHook final : public Hook {
   explicit LoggerHook(const Config& config);
 
   void BeginProgress(RunContext& run, Mode mode);
-  // Copies to out_dir what is under `dir`, a folder of the log folder, "" for
+  // out_dir/<last component of work_dir>.
+  std::string OutDir(RunContext& run) const;
+  // Copies there what is under `dir`, a folder of the log folder, "" for
   // itself.
   absl::Status CopyFiles(RunContext& run, const std::string& dir);
   LogPosition Position(RunContext& run, const IterInfo& info) const;

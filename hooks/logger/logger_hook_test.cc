@@ -247,6 +247,15 @@ TEST_F(LoggerOutDirTest, ACopyThatFailsIsAnErrorAndDeletesNothing) {
   EXPECT_THAT(Files(run_.logs), SizeIs(6));
 }
 
+TEST_F(LoggerOutDirTest, AFolderThatCannotBeMadeIsKnownBeforeTheRun) {
+  ASSERT_THAT(io::WriteFileAtomically(run_.env(), "/out", ""), IsOk());
+  const absl::Status status = New("out_dir: '/out'")->Setup(run_);
+  EXPECT_FALSE(status.ok());
+  EXPECT_THAT(std::string(status.message()), StartsWith("out_dir: /out"));
+  EXPECT_THAT(New("out_dir: '/new/out'")->Setup(run_), IsOk());
+  EXPECT_TRUE(run_.env().IsDirectory("/new/out/exp"));
+}
+
 struct BadOptionCase {
   std::string golden;
   std::string config;

@@ -399,31 +399,30 @@ absl::Status ProfilerHook::WriteTrace(RunContext& run) {
     return absl::OkStatus();
   }
   GRAPNEL_ASSIGN_OR_RETURN(const std::string trace, TraceText(*result));
-  if (config_.has_tb_trace()) GRAPNEL_RETURN_IF_ERROR(WriteTbTrace(run, trace));
-  if (config_.has_json_trace_path()) {
-    const std::string path = JsonTracePath(run);
-    GRAPNEL_RETURN_IF_ERROR(WithContext(
-        io::WriteFileAtomically(run.env(), path, trace), "json_trace_path"));
+  const auto write = [&](const std::string& path) -> absl::Status {
+    GRAPNEL_RETURN_IF_ERROR(run.env().CreateDir(io::Dirname(path)));
+    GRAPNEL_RETURN_IF_ERROR(io::WriteFileAtomically(run.env(), path, trace));
     run.log().Info(absl::StrCat("Profile written to ", path));
+    return absl::OkStatus();
+  };
+  if (config_.has_tb_trace()) {
+    GRAPNEL_RETURN_IF_ERROR(WithContext(write(TbTracePath(run)), "tb_trace"));
+  }
+  if (config_.has_json_trace_path()) {
+    GRAPNEL_RETURN_IF_ERROR(
+        WithContext(write(JsonTracePath(run)), "json_trace_path"));
   }
   return absl::OkStatus();
 }
 
-absl::Status ProfilerHook::WriteTbTrace(RunContext& run,
-                                        const std::string& trace) {
+std::string ProfilerHook::TbTracePath(RunContext& run) const {
   const Config::TbTrace& tb = config_.tb_trace();
-  const std::string dir = InDir(run.log_dir(), tb.dir_name());
-  const std::string path = io::JoinPath(
-      dir, absl::StrCat(tb.has_worker_name()
-                            ? tb.worker_name()
-                            : absl::StrCat(HostName(), "_", getpid()),
-                        ".", absl::ToUnixNanos(run.clock().WallTime()),
-                        ".pt.trace.json"));
-  absl::Status status = run.env().CreateDir(dir);
-  if (status.ok()) status = io::WriteFileAtomically(run.env(), path, trace);
-  if (!status.ok()) return WithContext(status, "tb_trace");
-  run.log().Info(absl::StrCat("Profile written to ", path));
-  return absl::OkStatus();
+  return io::JoinPath(
+      InDir(run.log_dir(), tb.dir_name()),
+      absl::StrCat(
+          tb.has_worker_name() ? tb.worker_name()
+                               : absl::StrCat(HostName(), "_", getpid()),
+          ".", absl::ToUnixNanos(run.clock().WallTime()), ".pt.trace.json"));
 }
 
 std::string ProfilerHook::JsonTracePath(RunContext& run) const {

@@ -65,7 +65,7 @@ class ProfilerHook final : public Hook {
 
   // Stops recording and writes the trace.
   absl::Status WriteTrace(RunContext& run);
-  absl::Status WriteTbTrace(RunContext& run, const std::string& trace);
+  std::string TbTracePath(RunContext& run) const;
   std::string JsonTracePath(RunContext& run) const;
 
   const Config config_;                 // With defaults filled in.

@@ -266,9 +266,14 @@ TEST(ProfilerHookTest, TensorBoardFindsItsFile) {
 TEST(ProfilerHookTest, AbsolutePathsAreTaken) {
   Loop loop(
       "tb_trace { dir_name: '/else/tb' } json_trace_path: '/else/t.json'");
-  ASSERT_THAT(loop.run.mem_env->CreateDir("/else"), IsOk());
   loop.Epoch(1);
   EXPECT_THAT(*loop.run.mem_env->ListDir("/else"), ElementsAre("t.json", "tb"));
+}
+
+TEST(ProfilerHookTest, FolderOfTheTraceIsMade) {
+  Loop loop("json_trace_path: 'a/b/t.json'");
+  loop.Epoch(1);
+  EXPECT_THAT(Steps(loop.Events("a/b/t.json")), ElementsAre(0));
 }
 
 TEST(ProfilerHookTest, RanksHaveFilesOfTheirOwn) {

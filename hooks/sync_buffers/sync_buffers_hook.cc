@@ -118,6 +118,13 @@ absl::StatusOr<std::unique_ptr<SyncBuffersHook>> SyncBuffersHook::Create(
   return absl::WrapUnique(new SyncBuffersHook());
 }
 
+absl::Status SyncBuffersHook::BeforeTrainEpoch(RunContext&) {
+  // Of an iteration-based run that had ended and goes on, with validations amid
+  // its one epoch, too.
+  state_.set_synced(false);
+  return absl::OkStatus();
+}
+
 absl::Status SyncBuffersHook::AfterTrainEpoch(RunContext& run) {
   GRAPNEL_RETURN_IF_ERROR(AverageBuffers(run));
   state_.set_synced(true);

@@ -28,6 +28,7 @@ class SyncBuffersHook final : public Hook {
   // Averaging twice could round twice: a resumed run must know.
   google::protobuf::Message* mutable_state() override { return &state_; }
 
+  absl::Status BeforeTrainEpoch(RunContext& run) override;
   absl::Status AfterTrainEpoch(RunContext& run) override;
   absl::Status BeforeValEpoch(RunContext& run) override;
 

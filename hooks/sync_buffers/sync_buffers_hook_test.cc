@@ -181,6 +181,18 @@ TEST(SyncBuffersHookTest, ResumedRunDoesNotAverageWhatIsAveraged) {
   });
 }
 
+// An iteration-based run is one epoch, whatever its length.
+TEST(SyncBuffersHookTest, EndedRunThatGoesOnAveragesBeforeItsNextValidation) {
+  RunAll(2, [](ProcessGroup& group) -> absl::Status {
+    Rank rank(group, {at::full({}, 0, at::kFloat)});
+    GRAPNEL_RETURN_IF_ERROR(rank.hook->AfterTrainEpoch(rank.run));
+    GRAPNEL_RETURN_IF_ERROR(rank.hook->BeforeTrainEpoch(rank.run));
+    EXPECT_TRUE(Averages(group, rank,
+                         [&] { return rank.hook->BeforeValEpoch(rank.run); }));
+    return absl::OkStatus();
+  });
+}
+
 TEST(SyncBuffersHookTest, ErrorOfTheGroupEndsTheRun) {
   const auto statuses = RunRanks(2, [](ProcessGroup& group) {
     Rank rank(group, {at::full({group.rank() + 1}, 0, at::kFloat)});

@@ -56,6 +56,13 @@ std::vector<Param> Params() {
       "default_hooks.checkpoint.interval=7"};
   std::vector<std::string> accumulating = by_iter;
   accumulating.push_back("optim_wrapper.accumulative_counts=3");
+  std::vector<std::string> all_of_the_step = by_iter;
+  all_of_the_step.insert(all_of_the_step.end(),
+                         {"optim_wrapper.amp.dtype=BFLOAT16",
+                          "optim_wrapper.accumulative_counts=5",
+                          "optim_wrapper.accumulate_by=SAMPLES",
+                          "optim_wrapper.clip_grad.max_norm=1",
+                          "default_hooks.checkpoint.keep_best=2"});
   std::vector<std::string> by_iteration = by_iter;
   by_iteration.insert(
       by_iteration.end(),
@@ -73,6 +80,9 @@ std::vector<Param> Params() {
        "iter_28"},
       // 28 is one past the window of 25, 26, 27.
       {"InsideAnAccumulationWindow", accumulating,
+       "point: AFTER_TRAIN_ITER count: 33", "iter_28"},
+      // 28 is in the window of 26 to 30, in 16 bits, and after a best one.
+      {"AccumulatingSamplesInFewerBits", all_of_the_step,
        "point: AFTER_TRAIN_ITER count: 33", "iter_28"},
       {"DuringValidation", {}, "point: AFTER_VAL_ITER count: 9", "epoch_2"},
       // Validation after iterations 30 and 60, which is the end.

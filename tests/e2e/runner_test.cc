@@ -13,9 +13,11 @@
 #include "ATen/ops/full.h"
 #include "ATen/ops/ones.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "c10/core/GradMode.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
+#include "google/protobuf/wrappers.pb.h"
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/data/tensor_dataset.h"
@@ -23,6 +25,7 @@
 #include "grapnel/io/env.h"
 #include "grapnel/io/fault_injection_env.h"
 #include "grapnel/io/mem_env.h"
+#include "grapnel/loggers/log_backend.h"
 #include "grapnel/loggers/memory_run_log.h"
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/runner/run_context.h"
@@ -34,6 +37,7 @@ namespace {
 using ::testing::_;
 using ::testing::AllOf;
 using ::testing::Contains;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::ValuesIn;
@@ -241,6 +245,23 @@ TEST_F(RunnerTest, LoadFromTakesWeightsAndStartsAtZero) {
   }
 }
 
+TEST_F(RunnerTest, WithoutTrainingResumeTakesTheNewestWeights) {
+  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
+  const auto saved = io::ReadCheckpoint(env_, "/run/epoch_3");
+  ASSERT_THAT(saved, IsOk());
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.clear_train_dataloader();
+  config.clear_train_cfg();
+  config.clear_optim_wrapper();
+  config.set_resume(true);
+  const auto runner = New(config);
+  ASSERT_THAT(runner->Val(), IsOk());
+  for (const NamedTensor& p : runner->context().model().parameters()) {
+    EXPECT_TRUE(p.tensor.equal(*saved->FindSection("model")->Find(p.name)))
+        << p.name;
+  }
+}
+
 TEST_F(RunnerTest, ResumeKeepsTheCheckpointsSeed) {
   ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
   runner::v1::RunnerConfig config = Parse(kConfig);
@@ -398,6 +419,35 @@ TEST_F(RunnerTest, CheckpointAtAPointThatHasNoneIsRefused) {
                        HasSubstr("BeforeTrainIter")));
 }
 
+// Asks for what the checkpoint hook asks for too.
+class SavesToo : public Hook {
+ public:
+  explicit SavesToo(std::vector<std::string>* saved) : saved_(saved) {}
+  absl::string_view name() const override { return "saves_too"; }
+  absl::Status AfterTrainEpoch(RunContext& run) override {
+    SaveRequest request;
+    request.name = absl::StrCat("epoch_", run.epoch() + 1);
+    return run.Save(std::move(request));
+  }
+  absl::Status AfterSaveCheckpoint(RunContext&,
+                                   const SavedCheckpoint& saved) override {
+    saved_->push_back(saved.path);
+    return absl::OkStatus();
+  }
+
+ private:
+  std::vector<std::string>* const saved_;
+};
+
+TEST_F(RunnerTest, CheckpointThatTwoHooksAskForIsWrittenOnce) {
+  std::vector<std::string> saved;
+  RunnerOptions options;
+  options.hooks.push_back(Schedule(std::make_unique<SavesToo>(&saved)));
+  ASSERT_THAT(New(Parse(kConfig), std::move(options))->Train(), IsOk());
+  EXPECT_THAT(saved,
+              ElementsAre("/run/epoch_1", "/run/epoch_2", "/run/epoch_3"));
+}
+
 TEST_F(RunnerTest, OtherBatchSizeInsideAnEpochIsRefused) {
   runner::v1::RunnerConfig config = Parse(kConfig);
   config.mutable_default_hooks()->mutable_checkpoint()->set_by_epoch(false);
@@ -432,6 +482,79 @@ TEST_F(RunnerTest, InterruptSavesWhereItStoppedAndResumeGoesOnThere) {
   EXPECT_THAT(log_.messages(), Contains("resumed epoch: 0, iter: 1"));
 }
 
+// Interrupts the validation of epoch 2.
+class InterruptsValidation : public Hook {
+ public:
+  explicit InterruptsValidation(std::atomic<int>* interrupt)
+      : interrupt_(interrupt) {}
+  absl::string_view name() const override { return "interrupts_validation"; }
+  absl::Status AfterValIter(RunContext& run, const IterInfo&,
+                            const Predictions&) override {
+    if (run.epoch() == 2) *interrupt_ = 1;
+    return absl::OkStatus();
+  }
+
+ private:
+  std::atomic<int>* const interrupt_;
+};
+
+TEST_F(RunnerTest, InterruptedValidationIsMadeAnew) {
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.mutable_default_hooks()->clear_checkpoint();
+  config.MergeFrom(
+      Parse("default_hooks { checkpoint { save_best: 'mse' rule: 'less' } }"));
+  std::atomic<int> interrupt{0};
+  RunnerOptions options;
+  options.interrupt = &interrupt;
+  options.hooks.push_back(
+      Schedule(std::make_unique<InterruptsValidation>(&interrupt)));
+  ASSERT_THAT(New(config, std::move(options))->Train(),
+              StatusIs(absl::StatusCode::kCancelled, _));
+  EXPECT_TRUE(env_.FileExists("/run/epoch_2/manifest.pb"));
+  EXPECT_TRUE(env_.FileExists("/run/best_mse_epoch_1/manifest.pb"));
+  config.set_resume(true);
+  ASSERT_THAT(New(config)->Train(), IsOk());
+  EXPECT_THAT(log_.messages(),
+              AllOf(Contains("resumed epoch: 2, iter: 6"),
+                    Contains(HasSubstr("mse at 2 epoch is saved")),
+                    Contains(HasSubstr("mse at 3 epoch is saved"))));
+  EXPECT_FALSE(env_.FileExists("/run/best_mse_epoch_2"));
+}
+
+// Fills the disk when a checkpoint is to be written in this epoch.
+class FillDisk : public Hook {
+ public:
+  FillDisk(io::FaultInjectionEnv* env, int64_t epoch)
+      : env_(env), epoch_(epoch) {}
+  absl::string_view name() const override { return "fill_disk"; }
+  absl::Status BeforeSaveCheckpoint(RunContext& run,
+                                    io::CheckpointContents&) override {
+    if (run.epoch() == epoch_) {
+      env_->FailOperation(3, absl::ResourceExhaustedError("no space left"),
+                          io::FaultInjectionEnv::Times::kFromThenOn);
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  io::FaultInjectionEnv* const env_;
+  const int64_t epoch_;
+};
+
+TEST_F(RunnerTest, InterruptThatCannotBeSavedSaysSo) {
+  io::FaultInjectionEnv full(env_, "/run");
+  std::atomic<int> interrupt{1};
+  RunnerOptions options;
+  options.env = &full;
+  options.interrupt = &interrupt;
+  options.hooks.push_back(Schedule(std::make_unique<FillDisk>(&full, 0)));
+  EXPECT_THAT(New(Parse(kConfig), std::move(options))->Train(),
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       AllOf(HasSubstr("iter_1"), HasSubstr("no space"))));
+  EXPECT_THAT(log_.messages(RunLog::Level::kError),
+              Contains(HasSubstr("no space")));
+}
+
 // Fails at one point, and hears of it.
 class Failing : public Hook {
  public:
@@ -464,27 +587,67 @@ TEST_F(RunnerTest, ErrorOfAHookEndsTheRunWithItsName) {
   EXPECT_THAT(io::ReadCheckpoint(env_, "/run/epoch_1"), IsOk());
 }
 
+// Logs when it goes.
+class LastWords : public Hook {
+ public:
+  ~LastWords() override { run_->log().Info("gone"); }
+  absl::string_view name() const override { return "last_words"; }
+  absl::Status Setup(RunContext& run) override {
+    run_ = &run;
+    return absl::OkStatus();
+  }
+
+ private:
+  RunContext* run_ = nullptr;
+};
+
+TEST_F(RunnerTest, HookMayLogWhenItGoes) {
+  RunnerOptions options;
+  options.hooks.push_back(Schedule(std::make_unique<LastWords>()));
+  ASSERT_THAT(New(Parse(kConfig), std::move(options))->Train(), IsOk());
+  EXPECT_EQ(log_.messages().back(), "gone");
+}
+
+// Hears how the run's calls end.
+class OutcomeBackend : public LogBackend {
+ public:
+  using Config = google::protobuf::StringValue;
+  static absl::StatusOr<std::unique_ptr<OutcomeBackend>> Create(
+      const Config&, const LogBackendOptions&) {
+    Outcomes().clear();
+    return std::make_unique<OutcomeBackend>();
+  }
+  static std::vector<std::string>& Outcomes() {
+    static auto& outcomes = *new std::vector<std::string>;
+    return outcomes;
+  }
+  absl::Status WriteRecord(const Record&) override { return absl::OkStatus(); }
+  void NoteOutcome(const absl::Status& outcome) override {
+    Outcomes().emplace_back(outcome.message());
+  }
+  absl::Status Close() override { return absl::OkStatus(); }
+};
+
+GRAPNEL_REGISTER(LogBackendRegistry, OutcomeBackend);
+
+TEST_F(RunnerTest, LogBackendsHearHowEachCallEnds) {
+  auto config = Parse(kConfig);
+  config.mutable_visualizer()->add_vis_backends()->mutable_custom()->PackFrom(
+      OutcomeBackend::Config());
+  std::string heard;
+  RunnerOptions options;
+  options.hooks.push_back(Schedule(std::make_unique<Failing>(&heard)));
+  const auto runner = New(config, std::move(options));
+  EXPECT_THAT(runner->Val(), IsOk());
+  EXPECT_FALSE(runner->Train().ok());
+  EXPECT_THAT(OutcomeBackend::Outcomes(), ElementsAre("", heard));
+}
+
 TEST_F(RunnerTest, FullDiskEndsTheRunAndLeavesTheLastCheckpointGood) {
   io::FaultInjectionEnv full(env_, "/run");
   RunnerOptions options;
   options.env = &full;
-  class FillDisk : public Hook {
-   public:
-    explicit FillDisk(io::FaultInjectionEnv* env) : env_(env) {}
-    absl::string_view name() const override { return "fill_disk"; }
-    absl::Status BeforeSaveCheckpoint(RunContext& run,
-                                      io::CheckpointContents&) override {
-      if (run.epoch() == 1) {
-        env_->FailOperation(3, absl::ResourceExhaustedError("no space left"),
-                            io::FaultInjectionEnv::Times::kFromThenOn);
-      }
-      return absl::OkStatus();
-    }
-
-   private:
-    io::FaultInjectionEnv* const env_;
-  };
-  options.hooks.push_back(Schedule(std::make_unique<FillDisk>(&full)));
+  options.hooks.push_back(Schedule(std::make_unique<FillDisk>(&full, 1)));
   EXPECT_THAT(New(Parse(kConfig), std::move(options))->Train(),
               StatusIs(absl::StatusCode::kResourceExhausted,
                        AllOf(HasSubstr("epoch_2"), HasSubstr("no space"))));
@@ -493,6 +656,122 @@ TEST_F(RunnerTest, FullDiskEndsTheRunAndLeavesTheLastCheckpointGood) {
   ASSERT_THAT(latest, IsOk());
   EXPECT_EQ(*latest, "/run/epoch_1");
   EXPECT_THAT(io::ReadCheckpoint(env_, *latest), IsOk());
+}
+
+// ---------------------------------------------------------------- power cuts
+
+// Notes how far the newest checkpoint is that was said to be on the disk.
+class Acknowledged : public Hook {
+ public:
+  explicit Acknowledged(int64_t* epochs) : epochs_(epochs) {}
+  absl::string_view name() const override { return "acknowledged"; }
+  absl::Status BeforeSaveCheckpoint(RunContext&,
+                                    io::CheckpointContents& contents) override {
+    saving_ = contents.manifest.progress().epoch();
+    return absl::OkStatus();
+  }
+  absl::Status AfterSaveCheckpoint(RunContext&,
+                                   const SavedCheckpoint& saved) override {
+    if (saved.is_last) *epochs_ = saving_;
+    return absl::OkStatus();
+  }
+
+ private:
+  int64_t* const epochs_;
+  int64_t saving_ = 0;
+};
+
+struct PowerCut {
+  std::string name;
+  io::FaultInjectionEnv::Names names;
+  std::string options;  // Of the checkpoint hook.
+};
+
+void PrintTo(const PowerCut& c, std::ostream* os) { *os << c.name; }
+
+class PowerCutTest : public RunnerTest,
+                     public ::testing::WithParamInterface<PowerCut> {
+ protected:
+  // The mean squared error falls in each epoch, so that each has a new best.
+  absl::Status Train(io::Env& env, bool resume, int64_t* acknowledged) {
+    runner::v1::RunnerConfig config = Parse(kConfig);
+    config.MergeFrom(Parse(absl::StrCat(
+        "default_hooks { checkpoint { max_keep_ckpts: 1 save_best: 'mse' "
+        "rule: 'less' published_keys: 'model' ",
+        GetParam().options, " } }")));
+    config.set_resume(resume);
+    RunnerOptions options;
+    options.env = &env;
+    options.log_in_background = false;
+    options.hooks.push_back(
+        Schedule(std::make_unique<Acknowledged>(acknowledged)));
+    const auto runner = Create(config, std::move(options));
+    return runner.ok() ? (*runner)->Train() : runner.status();
+  }
+
+  // Name and weights of each checkpoint; a name alone of what is left over.
+  static std::vector<std::string> WhatIsThere(io::Env& env) {
+    std::vector<std::string> found;
+    for (const char* dir : {"/run", "/out/run"}) {
+      const auto names = env.ListDir(dir);
+      if (absl::IsNotFound(names.status())) continue;
+      EXPECT_THAT(names, IsOk());
+      for (const std::string& name : *names) {
+        const std::string path = io::JoinPath(dir, name);
+        if (name[0] == '.') found.push_back(path);
+        if (!env.FileExists(io::JoinPath(path, "manifest.pb"))) continue;
+        const auto contents = io::ReadCheckpoint(env, path);
+        EXPECT_THAT(contents, IsOk());
+        found.push_back(path);
+        for (const NamedTensor& p : *contents->FindSection("model")) {
+          absl::StrAppend(&found.back(), " ", p.tensor.sum().item<float>());
+        }
+      }
+    }
+    return found;
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(
+    , PowerCutTest,
+    ValuesIn(std::vector<PowerCut>{
+        {"AsSynced", io::FaultInjectionEnv::Names::kAsSynced, ""},
+        {"AsSeen", io::FaultInjectionEnv::Names::kAsSeen, "keep_best: 2"},
+        {"Elsewhere", io::FaultInjectionEnv::Names::kAsSynced,
+         "out_dir: '/out'"},
+    }),
+    [](const auto& info) { return info.param.name; });
+
+TEST_P(PowerCutTest, AtAnyOperationLosesNothingAndLeavesNothing) {
+  int64_t acknowledged = 0;
+  io::FaultInjectionEnv whole(env_, "/");
+  ASSERT_THAT(Train(whole, false, &acknowledged), IsOk());
+  const std::vector<std::string> expected = WhatIsThere(whole);
+  // The newest, the best ones, and copies of the newest and the best.
+  ASSERT_GE(expected.size(), 4u) << absl::StrJoin(expected, ", ");
+  const auto operations = static_cast<int64_t>(whole.operations().size());
+  ASSERT_GT(operations, 100);
+  for (int64_t n = 0; n < operations; ++n) {
+    SCOPED_TRACE(absl::StrCat("before ", whole.operations()[n]));
+    io::MemEnv disk;
+    io::FaultInjectionEnv env(disk, "/");
+    env.FailOperation(n, absl::UnavailableError("power"),
+                      io::FaultInjectionEnv::Times::kFromThenOn);
+    acknowledged = 0;
+    // At the very end only the closing of a log is left to fail.
+    Train(env, false, &acknowledged).IgnoreError();
+    ASSERT_THAT(env.Crash(GetParam().names), IsOk());
+    if (acknowledged > 0) {
+      ASSERT_THAT(io::RemoveLeftovers(env, "/run"), IsOk());
+      const auto latest = io::FindLatestCheckpoint(env, "/run", nullptr);
+      ASSERT_THAT(latest, IsOk());
+      const auto manifest = io::ReadManifest(env, *latest);
+      ASSERT_THAT(manifest, IsOk());
+      EXPECT_GE(manifest->progress().epoch(), acknowledged);
+    }
+    ASSERT_THAT(Train(env, true, &acknowledged), IsOk());
+    EXPECT_EQ(WhatIsThere(env), expected);
+  }
 }
 
 TEST_F(RunnerTest, GradModeOfTheCallerIsAsItWas) {

@@ -128,7 +128,7 @@ struct Difference {
 const std::map<std::string, Difference>& Differences() {
   static const auto& kDifferences = *new std::map<std::string, Difference>{
       {"best_forced_save_enters_rotation",
-       {"nothing forced, so nothing forced takes a place",
+       {"no forced save takes a place in the rotation",
         {{0,
           {"+best_acc_epoch_1 +epoch_2 +best_acc_epoch_2 -best_acc_epoch_1 "
            "+best_acc_epoch_3 -best_acc_epoch_2 +epoch_4 +best_acc_epoch_5 "
@@ -784,7 +784,7 @@ TEST_F(CheckpointEdgeTest, RefusesWhatIsNoStateOfARun) {
   Note("load_from a bare state_dict");
   config["resume"] = true;
   EXPECT_THAT(create(), StatusIs(absl::StatusCode::kDataLoss,
-                                 HasSubstr("state.pb: is missing")));
+                                 HasSubstr("/run/bare: state.pb: is missing")));
   Note("resume without message_hub");
   config["load_from"] = "epoch_2.pth";
   ASSERT_THAT(env_.DeleteFile("/run/epoch_2/manifest.pb"), IsOk());

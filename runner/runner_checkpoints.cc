@@ -1,0 +1,262 @@
+// What a Runner goes on from, and what it writes for a run to go on from.
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ATen/Parallel.h"
+#include "ATen/Version.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/time.h"
+#include "grapnel/base/clock.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/data/data_loader.h"
+#include "grapnel/io/checkpoint.h"
+#include "grapnel/io/env.h"
+#include "grapnel/models/model.h"
+#include "grapnel/optim/optim_wrapper.h"
+#include "grapnel/optim/param_scheduler.h"
+#include "grapnel/runner/run_checkpoint.h"
+#include "grapnel/runner/run_context.h"
+#include "grapnel/runner/run_state.pb.h"
+#include "grapnel/runner/runner_impl.h"
+#include "grapnel/runner/train_plan.h"
+#include "grapnel/runner/version.h"
+
+namespace grapnel {
+namespace {
+
+using ::grapnel::io::v1::Progress;
+
+// Tells whether two points of a run are the same.
+std::string ProgressKey(const Progress& progress) {
+  return absl::StrCat(progress.epoch(), "/", progress.iter_in_epoch(), "/",
+                      progress.iter(), "/", progress.validation_pending());
+}
+
+}  // namespace
+
+// ------------------------------------------------------------------ loading
+
+absl::Status RunnerImpl::Load() {
+  if (plan_) optim_wrapper_->InitializeCounts(0, max_iters());
+  if (checkpoint_path_.empty()) {
+    for (const auto& scheduler : schedulers_) scheduler->Apply();
+    return absl::OkStatus();
+  }
+  RunContext& run = *this;
+  if (resume_) resumed_from_ = checkpoint_path_;
+  GRAPNEL_RETURN_IF_ERROR(hooks_.Call(Stage::kAfterLoadCheckpoint,
+                                      &Hook::AfterLoadCheckpoint, run,
+                                      checkpoint_));
+  GRAPNEL_RETURN_IF_ERROR(
+      WithContext(resume_ ? Resume() : LoadWeights(), checkpoint_path_));
+  checkpoint_ = io::CheckpointContents();  // Its memory.
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::LoadWeights() {
+  const TensorMap* weights = checkpoint_.FindSection("model");
+  if (weights == nullptr) {
+    return absl::InvalidArgumentError("there is no section \"model\"");
+  }
+  std::vector<std::string> report;
+  GRAPNEL_RETURN_IF_ERROR(
+      LoadModelState(*weights, /*strict=*/false, *model_, &report));
+  for (const std::string& line : report) log_->Warning(line);
+  for (const auto& scheduler : schedulers_) scheduler->Apply();
+  log_->Info(absl::StrCat("Load checkpoint from ", checkpoint_path_));
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::Resume() {
+  GRAPNEL_ASSIGN_OR_RETURN(const runner::v1::RunState state,
+                           ReadRunState(checkpoint_));
+  const io::v1::CheckpointManifest& manifest = checkpoint_.manifest;
+  const Progress& saved = manifest.progress();
+  if (saved.epoch() < 0 || saved.iter() < 0 || saved.iter_in_epoch() < 0) {
+    return absl::DataLossError("progress: is negative");
+  }
+  GRAPNEL_RETURN_IF_ERROR(CheckDataPosition(state.data(), saved));
+  if (manifest.num_threads() != at::get_num_threads() ||
+      manifest.cpu_capability() != at::get_cpu_capability() ||
+      manifest.libtorch_version() != kLibTorchVersion) {
+    log_->Warning(absl::StrCat(
+        "resume: the checkpoint was made by LibTorch ",
+        manifest.libtorch_version(), " with ", manifest.num_threads(),
+        " threads and ", manifest.cpu_capability(), ", this run has ",
+        kLibTorchVersion, ", ", at::get_num_threads(), " and ",
+        at::get_cpu_capability(), ": it will not be the same to the bit"));
+  }
+  std::vector<std::string> warnings;
+  GRAPNEL_RETURN_IF_ERROR(RestoreRun(
+      checkpoint_, state,
+      {model_.get(), optim_wrapper_.get(), schedulers_, &hub_, &hooks_},
+      &warnings));
+  for (const std::string& warning : warnings) {
+    log_->Warning(absl::StrCat("resume: ", warning));
+  }
+  if (saved.validation_pending() && dataloader(Mode::kVal) == nullptr) {
+    log_->Warning(
+        "resume: a validation was due, and this run has no val_dataloader");
+  }
+  const int64_t max_epochs = this->max_epochs();
+  const int64_t max_iters = this->max_iters();
+  progress_ = saved;
+  progress_.set_max_epochs(max_epochs);
+  progress_.set_max_iters(max_iters);
+  // Without its state it would count from 0.
+  if (!state.has_optim_wrapper()) {
+    optim_wrapper_->InitializeCounts(iter(), max_iters);
+  }
+  if (dataloader(Mode::kVal) == nullptr) {
+    progress_.set_validation_pending(false);
+  }
+  run_uuid_ = manifest.run_uuid();
+  parent_uuid_ = manifest.checkpoint_uuid();
+  last_saved_ = ProgressKey(progress_);
+  for (const auto& [name, value] : manifest.metrics()) {
+    latest_metrics_[name] = value;
+  }
+  log_->Info(absl::StrCat("resumed epoch: ", epoch(), ", iter: ", iter()));
+  return absl::OkStatus();
+}
+
+runner::v1::DataPosition RunnerImpl::CurrentDataPosition() {
+  const DataLoader& loader = *dataloader(Mode::kTrain);
+  runner::v1::DataPosition position;
+  position.set_dataset_size(loader.dataset().size());
+  position.set_batch_size(loader.batch_size());
+  position.set_world_size(1);
+  position.set_infinite(loader.infinite());
+  position.set_num_batches(loader.num_batches());
+  position.set_shuffle(config_.train_dataloader().sampler().shuffle());
+  position.set_by_epoch(by_epoch());
+  return position;
+}
+
+absl::Status RunnerImpl::CheckDataPosition(
+    const runner::v1::DataPosition& saved, const Progress& progress) {
+  const runner::v1::DataPosition current = CurrentDataPosition();
+  if (saved.by_epoch() != current.by_epoch() && progress.iter() > 0) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "train_cfg: by_epoch: is ", current.by_epoch() ? "true" : "false",
+        ", the checkpoint's was not: its counters would mean "
+        "something else"));
+  }
+  if (saved.SerializeAsString() == current.SerializeAsString()) {
+    return absl::OkStatus();
+  }
+  const auto text = [](const runner::v1::DataPosition& position) {
+    return absl::StrFormat("%d samples in %d batches of %d, %s%s",
+                           position.dataset_size(), position.num_batches(),
+                           position.batch_size(),
+                           position.shuffle() ? "shuffled" : "in order",
+                           position.infinite() ? ", for ever" : "");
+  };
+  const std::string difference =
+      absl::StrCat("train_dataloader: the checkpoint's had ", text(saved),
+                   "; this one has ", text(current));
+  const bool inside =
+      by_epoch() ? progress.iter_in_epoch() > 0 : progress.iter() > 0;
+  if (inside) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        difference, ": the position inside the data would mean another"));
+  }
+  log_->Warning(absl::StrCat("resume: ", difference));
+  return absl::OkStatus();
+}
+
+// ------------------------------------------------------------------- saving
+
+absl::Status RunnerImpl::Save(SaveRequest request) {
+  if (!saves_allowed_) {
+    return absl::FailedPreconditionError(
+        "a checkpoint can be asked for at AfterTrainIter, AfterTrainEpoch, "
+        "AfterTrain and, in training, AfterValEpoch");
+  }
+  if (request.dir.empty()) request.dir = work_dir_;
+  for (SaveRequest& waiting : save_requests_) {
+    if (waiting.name != request.name || waiting.dir != request.dir) continue;
+    waiting.update_last_checkpoint |= request.update_last_checkpoint;
+    waiting.optimizer |= request.optimizer;
+    waiting.param_schedulers |= request.param_schedulers;
+    return absl::OkStatus();
+  }
+  save_requests_.push_back(std::move(request));
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::StopInterrupted() {
+  interrupted_ = true;
+  const absl::Status cancelled = absl::CancelledError("interrupted");
+  hooks_.CallOnError(*this, cancelled);
+  if (training_ && last_saved_ != ProgressKey(progress_)) {
+    SaveRequest request;
+    request.dir = work_dir_;
+    request.name = plan_->by_epoch() && progress_.iter_in_epoch() == 0
+                       ? absl::StrCat("epoch_", epoch())
+                       : absl::StrCat("iter_", iter());
+    log_->Info(absl::StrCat("interrupted: saving ", request.name));
+    save_requests_.push_back(std::move(request));
+    GRAPNEL_RETURN_IF_ERROR(FlushSaves(progress_));
+  }
+  return cancelled;
+}
+
+absl::Status RunnerImpl::WriteRequestedCheckpoints(const Progress& next) {
+  for (const SaveRequest& request : save_requests_) {
+    GRAPNEL_RETURN_IF_ERROR(
+        WithContext(WriteCheckpoint(request, next),
+                    absl::StrCat("checkpoint \"", request.name, "\"")));
+  }
+  save_requests_.clear();
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::WriteCheckpoint(const SaveRequest& request,
+                                         const Progress& next) {
+  RunParts parts = {model_.get(), optim_wrapper_.get(), schedulers_, &hub_,
+                    &hooks_};
+  if (!request.optimizer) parts.optim_wrapper = nullptr;
+  if (!request.param_schedulers) parts.param_schedulers = {};
+  GRAPNEL_ASSIGN_OR_RETURN(io::CheckpointContents contents,
+                           CaptureRun(parts, seed_, CurrentDataPosition()));
+  io::v1::CheckpointManifest& manifest = contents.manifest;
+  *manifest.mutable_progress() = next;
+  manifest.set_run_uuid(run_uuid_);
+  manifest.set_parent_uuid(parent_uuid_);
+  manifest.set_created_unix_nanos(absl::ToUnixNanos(clock_->WallTime()));
+  manifest.set_producer(absl::StrCat("grapnel ", kGrapnelVersion));
+  manifest.set_libtorch_version(kLibTorchVersion);
+  manifest.set_cpu_capability(at::get_cpu_capability());
+  manifest.set_num_threads(at::get_num_threads());
+  manifest.set_world_size(1);
+  manifest.set_config(config_text_);
+  for (const auto& [name, value] : latest_metrics_) {
+    (*manifest.mutable_metrics())[name] = value;
+  }
+  RunContext& run = *this;
+  GRAPNEL_RETURN_IF_ERROR(hooks_.Call(Stage::kBeforeSaveCheckpoint,
+                                      &Hook::BeforeSaveCheckpoint, run,
+                                      contents));
+  log_->Flush().IgnoreError();  // It has reported what went wrong by itself.
+  GRAPNEL_RETURN_IF_ERROR(
+      io::WriteCheckpoint(*env_, request.dir, request.name, contents));
+  SavedCheckpoint saved;
+  saved.name = request.name;
+  saved.path = io::JoinPath(request.dir, request.name);
+  saved.is_last = request.update_last_checkpoint;
+  if (saved.is_last) {
+    GRAPNEL_RETURN_IF_ERROR(
+        io::WriteLastCheckpoint(*env_, work_dir_, saved.path));
+    last_saved_ = ProgressKey(next);
+  }
+  return hooks_.Call(Stage::kAfterSaveCheckpoint, &Hook::AfterSaveCheckpoint,
+                     run, saved);
+}
+
+}  // namespace grapnel

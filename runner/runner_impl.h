@@ -1,0 +1,275 @@
+// The one kind of Runner there is: its state, and the RunContext that hooks
+// see. It is set up in runner_setup.cc, loads and writes checkpoints in
+// runner_checkpoints.cc, and trains and evaluates in runner.cc.
+
+#ifndef GRAPNEL_RUNNER_RUNNER_IMPL_H_
+#define GRAPNEL_RUNNER_RUNNER_IMPL_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "grapnel/base/torch_status.h"
+#include "grapnel/data/data_loader.h"
+#include "grapnel/data/dataset.h"
+#include "grapnel/dist/process_group.h"
+#include "grapnel/dist/single_process_group.h"
+#include "grapnel/io/checkpoint.h"
+#include "grapnel/io/env.h"
+#include "grapnel/loggers/log_thread.h"
+#include "grapnel/loggers/record_writer.h"
+#include "grapnel/models/log_vars.h"
+#include "grapnel/models/metric.h"
+#include "grapnel/models/model.h"
+#include "grapnel/optim/autocast.h"
+#include "grapnel/optim/optim_wrapper.h"
+#include "grapnel/optim/param_groups.h"
+#include "grapnel/optim/param_scheduler.h"
+#include "grapnel/optim/param_scheduler.pb.h"
+#include "grapnel/runner/hook_list.h"
+#include "grapnel/runner/log_processor.h"
+#include "grapnel/runner/message_hub.h"
+#include "grapnel/runner/run_context.h"
+#include "grapnel/runner/run_state.pb.h"
+#include "grapnel/runner/runner.h"
+#include "grapnel/runner/runner_config.pb.h"
+#include "grapnel/runner/train_plan.h"
+
+namespace grapnel {
+
+struct EvalPoints;  // The mount points of an evaluation, in runner.cc.
+
+// Threads as Runner says.
+class RunnerImpl final : public Runner, private RunContext, StepObserver {
+ public:
+  explicit RunnerImpl(RunnerOptions options) : options_(std::move(options)) {}
+
+  // What waits to be logged uses all that is here.
+  ~RunnerImpl() override { log_thread_.Drain(); }
+
+  // Before anything else, and if it fails nothing else.
+  absl::Status Init(const runner::v1::RunnerConfig& config);
+
+  absl::Status Train() override;
+  absl::StatusOr<Metrics> Val() override;
+  absl::StatusOr<Metrics> Test() override;
+  absl::Status Export(const std::string& path) override;
+
+  RunContext& context() override { return *this; }
+  std::vector<std::string> HookNames() const override {
+    std::vector<std::string> names;
+    for (const ScheduledHook& scheduled : hooks_.hooks()) {
+      names.emplace_back(scheduled.hook->name());
+    }
+    return names;
+  }
+  std::string StageTable() const override { return hooks_.Table(); }
+
+  // RunContext.
+  int64_t epoch() const override { return progress_.epoch(); }
+  int64_t iter() const override { return progress_.iter(); }
+  int64_t updates() const override { return progress_.updates(); }
+  int64_t max_epochs() const override { return progress_.max_epochs(); }
+  int64_t max_iters() const override { return progress_.max_iters(); }
+  bool by_epoch() const override {
+    return !config_.train_cfg().has_by_epoch() ||
+           config_.train_cfg().by_epoch();
+  }
+  Mode mode() const override { return mode_; }
+  bool training() const override { return training_; }
+  Model& model() override { return *model_; }
+  const LogVars& log_vars() const override { return log_vars_; }
+  ProcessGroup& process_group() override {
+    return options_.process_group != nullptr ? *options_.process_group
+                                             : single_process_;
+  }
+  OptimWrapper* optim_wrapper() override { return optim_wrapper_.get(); }
+  absl::Span<const std::unique_ptr<ParamScheduler>> param_schedulers()
+      override {
+    return schedulers_;
+  }
+  const std::string& resumed_from() const override { return resumed_from_; }
+  DataLoader* dataloader(Mode mode) override {
+    return loaders_[static_cast<int>(mode)].get();
+  }
+  void SetSamplerEpoch(int64_t epoch) override { sampler_epoch_ = epoch; }
+  MessageHub& message_hub() override { return hub_; }
+  LogProcessor& log_processor() override { return *log_processor_; }
+  RunLog& log() override { return *log_; }
+  void WriteRecord(const Record& record) override {
+    LogLater([this, record] { records_->Write(record); });
+  }
+  void LogLater(std::function<void()> work) override {
+    if (options_.log_in_background) {
+      log_thread_.Post(std::move(work));
+    } else {
+      work();
+    }
+  }
+  const Clock& clock() const override { return *clock_; }
+  io::Env& env() override { return *env_; }
+  const std::string& base_dir() const override { return options_.base_dir; }
+  const std::string& work_dir() const override { return work_dir_; }
+  const std::string& log_dir() const override { return log_dir_; }
+  const std::string& timestamp() const override { return timestamp_; }
+  const std::string& experiment_name() const override {
+    return experiment_name_;
+  }
+  int64_t seed() const override { return seed_; }
+  const std::string& config_text() const override { return config_text_; }
+  absl::Status Save(SaveRequest request) override;
+  void RequestStop(absl::string_view reason) override;
+  const std::string& stop_reason() const override { return stop_reason_; }
+
+  // StepObserver.
+  absl::Status BeforeOptimizerStep() override;
+  absl::Status AfterOptimizerStep(const StepResult& result) override;
+
+ private:
+  absl::Status InitDirectories();
+  absl::Status InitLogs();
+  absl::Status InitSeed();
+  absl::Status FindCheckpoint();
+  // The newest that can be read whole; none is OK, with checkpoint_path_ "".
+  absl::Status ReadLatestCheckpoint();
+  absl::Status InitLoaders();
+  absl::StatusOr<std::unique_ptr<DataLoader>> CreateLoader(
+      const data::v1::DataLoaderConfig& config,
+      std::unique_ptr<Dataset> dataset);
+  absl::Status InitModel();
+  absl::Status InitOptimizer();
+  // Histories and schedulers of one of the optimizers; `name` is "" if it is
+  // the only one.
+  absl::Status InitOneOptimizer(const std::string& name, ParamGroups& groups);
+  absl::Status AddScheduler(const optim::v1::ParamSchedulerConfig& config,
+                            ParamGroups& groups, absl::string_view field);
+
+  // Runs `body` between BeforeRun and AfterRun, after the one-time set-up;
+  // tells the hooks if it fails.
+  template <typename F>
+  absl::Status Run(Mode mode, F&& body);
+  // kFailedPrecondition, also in the log, as what fails in a run is.
+  absl::Status Refuse(absl::string_view why);
+  absl::Status Load();
+  absl::Status Resume();
+  absl::Status LoadWeights();
+  absl::Status CheckDataPosition(const runner::v1::DataPosition& saved,
+                                 const io::v1::Progress& progress);
+
+  absl::Status TrainEpochs();
+  absl::Status TrainIters();
+  absl::Status TrainIter(const IterInfo& info);
+
+  // Counts the iteration that has just been done.
+  void Advance(io::v1::Progress* progress) const;
+
+  absl::Status ValidateIfPending();
+  absl::StatusOr<Metrics> Evaluate(const EvalPoints& points);
+
+  // Calls the hooks of a point at which they may ask for checkpoints.
+  template <typename... A>
+  absl::Status CallAllowingSaves(A&&... args) {
+    saves_allowed_ = true;
+    absl::Status status = hooks_.Call(std::forward<A>(args)...);
+    saves_allowed_ = false;
+    return status;
+  }
+
+  absl::Status SetTraining(bool training) {
+    return CatchAsStatus([&] {
+      model_->SetTraining(training);
+      return absl::OkStatus();
+    });
+  }
+
+  bool interrupt_requested() const {
+    return options_.interrupt != nullptr &&
+           options_.interrupt->load(std::memory_order_relaxed) != 0;
+  }
+  // Tells the hooks and saves, if anything was done since the last checkpoint.
+  absl::Status StopInterrupted();
+
+  // Writes what hooks asked for at the point that has just ended; `next` is
+  // where a resumed run goes on.
+  absl::Status FlushSaves(const io::v1::Progress& next) {
+    if (save_requests_.empty()) return absl::OkStatus();
+    return WriteRequestedCheckpoints(next);
+  }
+  absl::Status WriteRequestedCheckpoints(const io::v1::Progress& next);
+  absl::Status WriteCheckpoint(const SaveRequest& request,
+                               const io::v1::Progress& next);
+  runner::v1::DataPosition CurrentDataPosition();
+
+  RunnerOptions options_;
+  runner::v1::RunnerConfig config_;
+  io::Env* env_ = nullptr;
+  const Clock* clock_ = nullptr;
+  RunLog* log_ = nullptr;
+  std::unique_ptr<RunLog> own_log_;
+  std::unique_ptr<ThreadedRunLog> threaded_log_;
+  std::unique_ptr<RecordWriter> records_;
+  // Ends before what it writes to, and after the hooks: they may log when they
+  // go.
+  LogThread log_thread_;
+
+  std::string work_dir_, log_dir_, timestamp_, experiment_name_, config_text_;
+  int64_t seed_ = 0;
+  std::string run_uuid_, parent_uuid_;
+
+  std::optional<TrainPlan> plan_;           // Unset if the run doesn't train.
+  std::unique_ptr<DataLoader> loaders_[3];  // By Mode.
+  std::unique_ptr<Evaluator> evaluators_[3];
+  std::unique_ptr<Model> model_;
+  SingleProcessGroup single_process_;
+  Autocast autocast_;  // Of evaluation; the training step's is the wrapper's.
+  std::unique_ptr<OptimWrapper> optim_wrapper_;
+  std::vector<std::unique_ptr<ParamScheduler>> schedulers_;
+  MessageHub hub_;
+  // What an optimizer's steps give to log, in the order of the optimizers.
+  struct StepHistories {
+    HistoryBuffer* grad_norm = nullptr;
+    HistoryBuffer* loss_scale = nullptr;  // Null without loss scaling.
+  };
+  std::vector<StepHistories> step_histories_;
+  std::unique_ptr<LogProcessor> log_processor_;
+  HookList hooks_;
+
+  std::string checkpoint_path_;        // To load from; "" for none.
+  io::CheckpointContents checkpoint_;  // What is there, until it is loaded.
+  bool resume_ = false;  // The whole state of it, not weights alone.
+  std::vector<std::string> start_warnings_;  // From before there was a log.
+  bool set_up_ = false;
+  bool loaded_ = false;
+  absl::Status broken_;  // Why set-up or loading failed: nothing can be run.
+  std::string resumed_from_;
+
+  io::v1::Progress progress_;
+  int64_t sampler_epoch_ = 0;
+  Mode mode_ = Mode::kTrain;
+  bool training_ = false;
+  std::string stop_reason_;
+  bool interrupted_ = false;  // This call of Train was.
+  bool saves_allowed_ = false;
+  std::vector<SaveRequest> save_requests_;
+  std::string last_saved_;  // ProgressKey of the newest checkpoint.
+  std::map<std::string, double> latest_metrics_;
+
+  // Kept across iterations, so that none allocates them anew.
+  Batch batch_;
+  LogVars log_vars_;
+  Predictions predictions_;
+};
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_RUNNER_RUNNER_IMPL_H_

@@ -1,0 +1,511 @@
+// Making a Runner: everything that can be wrong in a config is looked at here.
+
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ATen/Context.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "grapnel/base/clock.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/base/torch_status.h"
+#include "grapnel/data/data_loader.h"
+#include "grapnel/io/checkpoint.h"
+#include "grapnel/io/env.h"
+#include "grapnel/loggers/log_thread.h"
+#include "grapnel/loggers/record_writer.h"
+#include "grapnel/loggers/text_run_log.h"
+#include "grapnel/optim/autocast.h"
+#include "grapnel/optim/optim_wrapper.h"
+#include "grapnel/optim/optim_wrapper.pb.h"
+#include "grapnel/optim/param_groups.h"
+#include "grapnel/optim/param_scheduler.h"
+#include "grapnel/optim/param_scheduler.pb.h"
+#include "grapnel/runner/config_file.h"
+#include "grapnel/runner/configured_hooks.h"
+#include "grapnel/runner/log_processor.h"
+#include "grapnel/runner/message_hub.h"
+#include "grapnel/runner/run_checkpoint.h"
+#include "grapnel/runner/run_state.pb.h"
+#include "grapnel/runner/runner_impl.h"
+#include "grapnel/runner/train_plan.h"
+
+namespace grapnel {
+namespace {
+
+using ::grapnel::data::v1::DataLoaderConfig;
+using ::grapnel::runner::v1::RunnerConfig;
+
+absl::Status Required(bool set, absl::string_view field,
+                      absl::string_view why) {
+  if (set) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(field, ": must be set ", why));
+}
+
+absl::StatusOr<RunLog::Level> ParseLogLevel(const std::string& level) {
+  if (level.empty() || level == "INFO") return RunLog::Level::kInfo;
+  if (level == "DEBUG") return RunLog::Level::kDebug;
+  if (level == "WARNING") return RunLog::Level::kWarning;
+  if (level == "ERROR") return RunLog::Level::kError;
+  return absl::InvalidArgumentError(absl::StrCat(
+      "log_level: must be DEBUG, INFO, WARNING or ERROR, is \"", level, "\""));
+}
+
+// Parts that only make sense together, and values of the top level.
+absl::Status CheckConfig(const RunnerConfig& config,
+                         const RunnerOptions& options) {
+  const bool optimizer =
+      config.has_optim_wrapper() || options.optimizer != nullptr;
+  const bool any_train =
+      config.has_train_dataloader() || config.has_train_cfg() || optimizer;
+  if (any_train) {
+    constexpr char kWhy[] =
+        "along with the others of train_dataloader, train_cfg and "
+        "optim_wrapper";
+    GRAPNEL_RETURN_IF_ERROR(
+        Required(config.has_train_dataloader(), "train_dataloader", kWhy));
+    GRAPNEL_RETURN_IF_ERROR(
+        Required(config.has_train_cfg(), "train_cfg", kWhy));
+    GRAPNEL_RETURN_IF_ERROR(Required(optimizer, "optim_wrapper", kWhy));
+  }
+  if (config.param_scheduler_size() > 0) {
+    GRAPNEL_RETURN_IF_ERROR(
+        Required(optimizer, "optim_wrapper", "for param_scheduler"));
+  }
+  const bool val_metrics =
+      config.val_evaluator_size() > 0 || !options.val_metrics.empty();
+  const bool test_metrics =
+      config.test_evaluator_size() > 0 || !options.test_metrics.empty();
+  GRAPNEL_RETURN_IF_ERROR(Required(config.has_val_dataloader() || !val_metrics,
+                                   "val_dataloader", "for val_evaluator"));
+  GRAPNEL_RETURN_IF_ERROR(Required(val_metrics || !config.has_val_dataloader(),
+                                   "val_evaluator", "for val_dataloader"));
+  GRAPNEL_RETURN_IF_ERROR(
+      Required(config.has_test_dataloader() || !test_metrics, "test_dataloader",
+               "for test_evaluator"));
+  GRAPNEL_RETURN_IF_ERROR(
+      Required(test_metrics || !config.has_test_dataloader(), "test_evaluator",
+               "for test_dataloader"));
+  if ((options.train_dataset != nullptr && !config.has_train_dataloader()) ||
+      (options.val_dataset != nullptr && !config.has_val_dataloader()) ||
+      (options.test_dataset != nullptr && !config.has_test_dataloader())) {
+    return absl::InvalidArgumentError(
+        "a dataset given in code needs its train_, val_ or test_dataloader "
+        "set");
+  }
+  if (config.has_launcher() && config.launcher() != "none") {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "launcher: must be \"none\", is \"", config.launcher(), "\""));
+  }
+  GRAPNEL_RETURN_IF_ERROR(ParseLogLevel(config.log_level()).status());
+  if (config.randomness().has_seed() && config.randomness().seed() < 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "randomness: seed: must be >= 0, is ", config.randomness().seed()));
+  }
+  if (config.auto_scale_lr().enable() &&
+      config.auto_scale_lr().base_batch_size() < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("auto_scale_lr: base_batch_size: must be >= 1, is ",
+                     config.auto_scale_lr().base_batch_size()));
+  }
+  if (config.has_model() == (options.model != nullptr)) {
+    return absl::InvalidArgumentError(
+        options.model == nullptr
+            ? "model: must be set"
+            : "model: must be unset: there is one given in code");
+  }
+  return absl::OkStatus();
+}
+
+std::string NewUuid() {
+  std::random_device device;
+  std::string uuid(16, '\0');
+  for (char& byte : uuid) byte = static_cast<char>(device() & 0xFF);
+  return uuid;
+}
+
+int64_t DrawSeed() {
+  std::random_device device;
+  return static_cast<int64_t>(device() & 0x7FFFFFFF);
+}
+
+}  // namespace
+
+absl::Status RunnerImpl::Init(const RunnerConfig& config) {
+  config_ = config;
+  env_ = options_.env != nullptr ? options_.env : &io::Env::Posix();
+  clock_ = options_.clock != nullptr ? options_.clock : &Clock::System();
+  GRAPNEL_RETURN_IF_ERROR(CheckConfig(config_, options_));
+  if (config_.has_train_cfg()) {
+    auto plan = TrainPlan::Create(config_.train_cfg());
+    if (!plan.ok()) return WithContext(plan.status(), "train_cfg");
+    if (options_.for_training) plan_ = *plan;
+  }
+  auto log_processor = LogProcessor::Create(
+      config_.log_processor(), !config_.has_train_cfg() ||
+                                   !config_.train_cfg().has_by_epoch() ||
+                                   config_.train_cfg().by_epoch());
+  if (!log_processor.ok()) {
+    return WithContext(log_processor.status(), "log_processor");
+  }
+  log_processor_ = *std::move(log_processor);
+  log_processor_->Setup(hub_);
+  run_uuid_ = NewUuid();
+
+  // Nothing is written before everything that can be wrong was looked at, the
+  // work_dir aside.
+  work_dir_ = io::JoinPath(
+      options_.base_dir, config_.has_work_dir()
+                             ? config_.work_dir()
+                             : io::JoinPath("work_dirs", options_.config_name));
+  GRAPNEL_RETURN_IF_ERROR(FindCheckpoint());
+  GRAPNEL_RETURN_IF_ERROR(InitSeed());
+  config_text_ = PrintRunnerConfig(config_);
+  GRAPNEL_RETURN_IF_ERROR(InitLoaders());
+  GRAPNEL_RETURN_IF_ERROR(InitModel());
+  if (config_.optim_wrapper().has_amp()) {
+    auto autocast =
+        CreateAutocast(config_.optim_wrapper().amp(), model_->parameters());
+    if (!autocast.ok()) {
+      return WithContext(autocast.status(), "optim_wrapper: amp");
+    }
+    autocast_ = *autocast;
+  }
+  if (plan_) GRAPNEL_RETURN_IF_ERROR(InitOptimizer());
+  std::vector<std::string> left_out;
+  GRAPNEL_ASSIGN_OR_RETURN(std::vector<ScheduledHook> hooks,
+                           CreateConfiguredHooks(config_, &left_out));
+  for (ScheduledHook& hook : hooks) {
+    GRAPNEL_RETURN_IF_ERROR(hooks_.Add(std::move(hook)));
+  }
+  for (ScheduledHook& hook : options_.hooks) {
+    GRAPNEL_RETURN_IF_ERROR(hooks_.Add(std::move(hook)));
+  }
+  options_.hooks.clear();
+
+  GRAPNEL_RETURN_IF_ERROR(InitDirectories());
+  if (absl::Status status = InitLogs(); !status.ok()) {
+    io::DeleteRecursively(*env_, log_dir_).IgnoreError();  // The status counts.
+    return status;
+  }
+  // An evaluation leaves the training's as it is.
+  GRAPNEL_RETURN_IF_ERROR(WithContext(
+      io::WriteFileAtomically(
+          *env_,
+          io::JoinPath(options_.for_training ? work_dir_ : log_dir_,
+                       absl::StrCat(options_.config_name, ".textproto")),
+          config_text_),
+      "work_dir"));
+  for (const std::string& warning : start_warnings_) log_->Warning(warning);
+  for (const std::string& slot : left_out) {
+    log_->Info(absl::StrCat("default hook \"", slot,
+                            "\" isn't linked in and is left out"));
+  }
+  log_->Flush().IgnoreError();  // It has reported what went wrong by itself.
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::InitDirectories() {
+  GRAPNEL_RETURN_IF_ERROR(WithContext(env_->CreateDir(work_dir_), "work_dir"));
+  const std::string start = absl::FormatTime(
+      "%Y%m%d_%H%M%S", clock_->WallTime(), absl::LocalTimeZone());
+  // Two runs may start in one second.
+  for (int n = 0;; ++n) {
+    timestamp_ = n == 0 ? start : absl::StrCat(start, "_", n);
+    log_dir_ = io::JoinPath(work_dir_, timestamp_);
+    const absl::Status status = env_->CreateNewDir(log_dir_);
+    if (status.ok()) break;
+    if (!absl::IsAlreadyExists(status)) return WithContext(status, "work_dir");
+  }
+  experiment_name_ = config_.has_experiment_name()
+                         ? config_.experiment_name()
+                         : absl::StrCat(options_.config_name, "_", timestamp_);
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::InitLogs() {
+  if (options_.log != nullptr) {
+    log_ = options_.log;
+  } else {
+    TextRunLogOptions log_options;
+    GRAPNEL_ASSIGN_OR_RETURN(log_options.level,
+                             ParseLogLevel(config_.log_level()));
+    log_options.env = env_;
+    log_options.path = io::JoinPath(log_dir_, absl::StrCat(timestamp_, ".log"));
+    log_options.terminal_fd = options_.terminal_fd;
+    log_options.clock = clock_;
+    GRAPNEL_ASSIGN_OR_RETURN(own_log_, CreateTextRunLog(log_options));
+    log_ = own_log_.get();
+  }
+  LogBackendOptions backend_options;
+  backend_options.log_dir = log_dir_;
+  backend_options.timestamp = timestamp_;
+  backend_options.experiment_name = experiment_name_;
+  backend_options.env = env_;
+  backend_options.clock = clock_;
+  auto records = RecordWriter::Create(config_.visualizer(), backend_options,
+                                      config_text_, *log_);
+  if (!records.ok()) return WithContext(records.status(), "visualizer");
+  records_ = *std::move(records);
+  if (options_.log_in_background) {
+    threaded_log_ = std::make_unique<ThreadedRunLog>(*log_, log_thread_);
+    log_ = threaded_log_.get();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::FindCheckpoint() {
+  // Without training there is no state to go on from: weights alone.
+  resume_ = config_.resume() && plan_.has_value();
+  if (!config_.load_from().empty()) {
+    checkpoint_path_ = io::JoinPath(options_.base_dir, config_.load_from());
+    auto contents = io::ReadCheckpoint(*env_, checkpoint_path_);
+    if (!contents.ok()) return WithContext(contents.status(), "load_from");
+    checkpoint_ = *std::move(contents);
+    return absl::OkStatus();
+  }
+  if (!config_.resume()) return absl::OkStatus();
+  if (env_->IsDirectory(work_dir_)) {
+    // A killed writer may have left the only good one under another name. Who
+    // only looks leaves the folder to its writer.
+    if (plan_.has_value()) {
+      GRAPNEL_RETURN_IF_ERROR(
+          WithContext(io::RemoveLeftovers(*env_, work_dir_), "resume"));
+    }
+    GRAPNEL_RETURN_IF_ERROR(WithContext(ReadLatestCheckpoint(), "resume"));
+  }
+  if (!checkpoint_path_.empty()) return absl::OkStatus();
+  const std::string nothing =
+      absl::StrCat("resume: there is no checkpoint in ", work_dir_);
+  if (!plan_.has_value()) return absl::NotFoundError(nothing);
+  start_warnings_.push_back(absl::StrCat(nothing, ": starting anew"));
+  resume_ = false;
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::ReadLatestCheckpoint() {
+  std::vector<std::string> bad, rejected;
+  while (true) {
+    rejected.clear();  // Each look lists all but `bad`.
+    const auto latest =
+        io::FindLatestCheckpoint(*env_, work_dir_, &rejected, bad);
+    if (!latest.ok()) {
+      if (!absl::IsNotFound(latest.status())) return latest.status();
+      break;
+    }
+    auto contents = io::ReadCheckpoint(*env_, *latest);
+    if (contents.ok()) {
+      checkpoint_path_ = *latest;
+      checkpoint_ = *std::move(contents);
+      break;
+    }
+    if (!absl::IsDataLoss(contents.status())) return contents.status();
+    start_warnings_.push_back(
+        absl::StrCat("resume: passed over ", contents.status().message()));
+    bad.push_back(*latest);
+  }
+  for (const std::string& line : rejected) {
+    start_warnings_.push_back(absl::StrCat("resume: passed over ", line));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::InitSeed() {
+  const bool configured = config_.randomness().has_seed();
+  seed_ = configured ? config_.randomness().seed() : DrawSeed();
+  if (resume_) {
+    // Before anything is built with the wrong one.
+    const auto state = ReadRunState(checkpoint_);
+    if (!state.ok()) {
+      const bool partial = checkpoint_.manifest.partial();
+      return WithContext(state.status(),
+                         absl::StrCat(checkpoint_path_,
+                                      partial ? ", published in parts" : ""));
+    }
+    if (configured && state->seed() != seed_) {
+      start_warnings_.push_back(
+          absl::StrCat("randomness: seed: the checkpoint's, ", state->seed(),
+                       ", is used and not the configured ", seed_));
+    }
+    seed_ = state->seed();
+  }
+  config_.mutable_randomness()->set_seed(seed_);
+  return CatchAsStatus([this] {
+    at::manual_seed(static_cast<uint64_t>(seed_));
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<std::unique_ptr<DataLoader>> RunnerImpl::CreateLoader(
+    const DataLoaderConfig& config, std::unique_ptr<Dataset> dataset) {
+  DataLoader::Options options;
+  options.base_dir = options_.base_dir;
+  options.env = env_;
+  options.seed = seed_;
+  if (dataset == nullptr) return DataLoader::Create(config, options);
+  return DataLoader::Create(config, std::move(dataset), options);
+}
+
+absl::Status RunnerImpl::InitLoaders() {
+  struct Part {
+    Mode mode;
+    const char* name;
+    bool present;
+    const DataLoaderConfig& config;
+    std::unique_ptr<Dataset>& dataset;
+  };
+  Part parts[] = {
+      {Mode::kTrain, "train_dataloader", plan_.has_value(),
+       config_.train_dataloader(), options_.train_dataset},
+      {Mode::kVal, "val_dataloader", config_.has_val_dataloader(),
+       config_.val_dataloader(), options_.val_dataset},
+      {Mode::kTest, "test_dataloader", config_.has_test_dataloader(),
+       config_.test_dataloader(), options_.test_dataset}};
+  for (Part& part : parts) {
+    if (!part.present) continue;
+    auto loader = CreateLoader(part.config, std::move(part.dataset));
+    if (!loader.ok()) return WithContext(loader.status(), part.name);
+    if (part.mode != Mode::kTrain && (*loader)->infinite()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          part.name, ": sampler: type: must not be INFINITE in an evaluation"));
+    }
+    loaders_[static_cast<int>(part.mode)] = *std::move(loader);
+  }
+
+  if (dataloader(Mode::kVal) != nullptr) {
+    auto val = Evaluator::Create(config_.val_evaluator(),
+                                 std::move(options_.val_metrics));
+    if (!val.ok()) return WithContext(val.status(), "val_evaluator");
+    evaluators_[static_cast<int>(Mode::kVal)] = *std::move(val);
+  }
+  if (dataloader(Mode::kTest) != nullptr) {
+    auto test = Evaluator::Create(config_.test_evaluator(),
+                                  std::move(options_.test_metrics));
+    if (!test.ok()) return WithContext(test.status(), "test_evaluator");
+    evaluators_[static_cast<int>(Mode::kTest)] = *std::move(test);
+  }
+  if (plan_) {
+    const int64_t length = dataloader(Mode::kTrain)->num_batches();
+    if (plan_->total() > std::numeric_limits<int64_t>::max() / length) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "train_cfg: max_epochs: is too large, ", plan_->total()));
+    }
+    progress_.set_max_epochs(plan_->by_epoch() ? plan_->total() : 1);
+    progress_.set_max_iters(plan_->by_epoch() ? plan_->total() * length
+                                              : plan_->total());
+    if (plan_->by_epoch() && dataloader(Mode::kTrain)->infinite()) {
+      return absl::InvalidArgumentError(
+          "train_dataloader: sampler: type: must not be INFINITE with "
+          "train_cfg.by_epoch: true");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::InitModel() {
+  if (options_.model != nullptr) {
+    model_ = std::move(options_.model);
+    return absl::OkStatus();
+  }
+  ModelOptions options;
+  options.base_dir = options_.base_dir;
+  for (const auto& loader : loaders_) {
+    if (loader == nullptr || !options.input_shape.empty()) continue;
+    GRAPNEL_ASSIGN_OR_RETURN(options.input_shape, loader->InputShape());
+  }
+  auto model = ModelRegistry::Create(config_.model(), options);
+  if (!model.ok()) return WithContext(model.status(), "model");
+  model_ = *std::move(model);
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::InitOptimizer() {
+  auto wrapper =
+      options_.optimizer != nullptr
+          ? OptimWrapper::Create(config_.optim_wrapper(),
+                                 std::move(options_.optimizer))
+          : OptimWrapper::Create(config_.optim_wrapper(), model_->parameters());
+  if (!wrapper.ok()) return WithContext(wrapper.status(), "optim_wrapper");
+  optim_wrapper_ = *std::move(wrapper);
+  optim_wrapper_->set_step_observer(this);
+
+  const DataLoader& loader = *dataloader(Mode::kTrain);
+  if (config_.auto_scale_lr().enable()) {
+    GRAPNEL_RETURN_IF_ERROR(optim_wrapper_->ScaleLr(
+        static_cast<double>(loader.batch_size()) /
+        static_cast<double>(config_.auto_scale_lr().base_batch_size())));
+  }
+  if (optim_wrapper_->accumulative_counts() > 1) {
+    for (const NamedTensor& buffer : model_->buffers()) {
+      if (!absl::EndsWith(buffer.name, "running_mean")) continue;
+      start_warnings_.push_back(absl::StrCat(
+          "optim_wrapper: accumulative_counts is ",
+          optim_wrapper_->accumulative_counts(),
+          ", and the model has batch norm, whose statistics are still those of "
+          "each iteration's batch"));
+      break;
+    }
+  }
+  if (config_.optim_wrapper().optimizers().empty()) {
+    return InitOneOptimizer("", optim_wrapper_->scheduled_groups());
+  }
+  for (int i = 0; i < config_.optim_wrapper().optimizers_size(); ++i) {
+    const auto& named = config_.optim_wrapper().optimizers(i);
+    GRAPNEL_ASSIGN_OR_RETURN(OptimWrapper * one,
+                             optim_wrapper_->Get(named.name()));
+    const size_t first = schedulers_.size();
+    GRAPNEL_RETURN_IF_ERROR(
+        InitOneOptimizer(named.name(), one->scheduled_groups()));
+    for (int k = 0; k < named.param_scheduler_size(); ++k) {
+      GRAPNEL_RETURN_IF_ERROR(
+          AddScheduler(named.param_scheduler(k), one->scheduled_groups(),
+                       absl::StrCat("optim_wrapper: optimizers[", i,
+                                    "]: param_scheduler[", k, "]")));
+    }
+    for (size_t k = first; k < schedulers_.size(); ++k) {
+      schedulers_[k]->set_optimizer(named.name());
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::InitOneOptimizer(const std::string& name,
+                                          ParamGroups& groups) {
+  const std::string prefix =
+      name.empty() ? "train/" : absl::StrCat("train/", name, ".");
+  StepHistories histories;
+  histories.grad_norm = &hub_.Scalar(absl::StrCat(prefix, "grad_norm"));
+  if (config_.optim_wrapper().amp().dtype() == optim::v1::AmpConfig::FLOAT16) {
+    histories.loss_scale = &hub_.Scalar(absl::StrCat(prefix, "loss_scale"));
+  }
+  step_histories_.push_back(histories);
+  for (int i = 0; i < config_.param_scheduler_size(); ++i) {
+    GRAPNEL_RETURN_IF_ERROR(
+        AddScheduler(config_.param_scheduler(i), groups,
+                     absl::StrCat("param_scheduler[", i, "]")));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::AddScheduler(
+    const optim::v1::ParamSchedulerConfig& config, ParamGroups& groups,
+    absl::string_view field) {
+  RunLength length;
+  length.max_epochs = max_epochs();
+  length.max_iters = max_iters();
+  length.epoch_length = dataloader(Mode::kTrain)->num_batches();
+  auto scheduler = ParamSchedulerRegistry::Create(config, groups, length);
+  if (!scheduler.ok()) return WithContext(scheduler.status(), field);
+  schedulers_.push_back(*std::move(scheduler));
+  return absl::OkStatus();
+}
+
+}  // namespace grapnel

@@ -3,11 +3,11 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include <chrono>
 #include <cstddef>
 #include <string>
 #include <utility>
 
-#include "absl/time/time.h"
 #include "grapnel/base/log.h"
 #include "grapnel/base/torch_status.h"
 
@@ -15,7 +15,7 @@ namespace grapnel {
 namespace {
 
 constexpr size_t kMostWaiting = 1000;
-constexpr absl::Duration kPause = absl::Milliseconds(50);
+constexpr std::chrono::milliseconds kPause(50);
 
 void Do(const std::function<void()>& work) {
   const absl::Status status = CatchAsStatus([&] {
@@ -32,9 +32,9 @@ void Do(const std::function<void()>& work) {
 LogThread::~LogThread() {
   std::thread thread;
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;
-    work_.Signal();
+    work_.notify_one();
     thread = std::move(thread_);
   }
   if (thread.joinable()) thread.join();
@@ -42,28 +42,28 @@ LogThread::~LogThread() {
 
 void LogThread::Post(std::function<void()> work) {
   {
-    absl::MutexLock lock(&mutex_);
+    std::unique_lock<std::mutex> lock(mutex_);
     if (!OnThread()) {
       // Somebody is in the thread's place, as below.
-      while (busy_ && !thread_.joinable()) space_.Wait(&mutex_);
+      while (busy_ && !thread_.joinable()) space_.wait(lock);
       if (thread_.joinable() || Start()) {
         while (queue_.size() >= kMostWaiting) {
           hurry_ = true;
-          work_.Signal();
-          space_.Wait(&mutex_);
+          work_.notify_one();
+          space_.wait(lock);
         }
         queue_.push_back(std::move(work));
-        if (idle_) work_.Signal();
+        if (idle_) work_.notify_one();
         return;
       }
       busy_ = true;
       id_ = std::this_thread::get_id();
-      mutex_.Unlock();
+      lock.unlock();
       Do(work);
-      mutex_.Lock();
+      lock.lock();
       busy_ = false;
       id_ = std::thread::id();
-      space_.SignalAll();
+      space_.notify_all();
       return;
     }
   }
@@ -71,12 +71,12 @@ void LogThread::Post(std::function<void()> work) {
 }
 
 void LogThread::Drain() {
-  absl::MutexLock lock(&mutex_);
+  std::unique_lock<std::mutex> lock(mutex_);
   if (OnThread()) return;
   while (busy_ || !queue_.empty()) {
     hurry_ = true;
-    work_.Signal();
-    space_.Wait(&mutex_);
+    work_.notify_one();
+    space_.wait(lock);
   }
 }
 
@@ -102,24 +102,24 @@ bool LogThread::Start() {
 
 void LogThread::Loop() {
   std::vector<std::function<void()>> batch;
-  absl::MutexLock lock(&mutex_);
+  std::unique_lock<std::mutex> lock(mutex_);
   while (true) {
     while (queue_.empty() && !stop_) {
       idle_ = true;
-      work_.Wait(&mutex_);
+      work_.wait(lock);
       idle_ = false;
     }
     if (queue_.empty()) return;
     batch.swap(queue_);
     busy_ = true;
     hurry_ = false;
-    mutex_.Unlock();
+    lock.unlock();
     for (const std::function<void()>& work : batch) Do(work);
     batch.clear();  // Keeps its memory.
-    mutex_.Lock();
+    lock.lock();
     busy_ = false;
-    space_.SignalAll();
-    if (!hurry_ && !stop_) work_.WaitWithTimeout(&mutex_, kPause);
+    space_.notify_all();
+    if (!hurry_ && !stop_) work_.wait_for(lock, kPause);
   }
 }
 

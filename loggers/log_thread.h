@@ -3,14 +3,15 @@
 #ifndef GRAPNEL_LOGGERS_LOG_THREAD_H_
 #define GRAPNEL_LOGGERS_LOG_THREAD_H_
 
+#include <condition_variable>
 #include <functional>
+#include <mutex>
 #include <thread>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
 #include "grapnel/loggers/run_log.h"
 
 namespace grapnel {
@@ -32,21 +33,22 @@ class LogThread {
   // Waits only where more than 1000 are waiting already, behind a disk or a
   // terminal that is stuck. From the thread itself: does it at once. What
   // `work` throws is dropped, with a line in GRAPNEL_LOG.
-  void Post(std::function<void()> work) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Post(std::function<void()> work);
 
   // Returns when all that was posted before is done. From the thread itself: at
   // once.
-  void Drain() ABSL_LOCKS_EXCLUDED(mutex_);
+  void Drain();
 
  private:
-  bool OnThread() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-    return std::this_thread::get_id() == id_;
-  }
-  // False if the system has no thread to give.
-  bool Start() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Loop() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Both with the mutex held.
+  bool OnThread() const { return std::this_thread::get_id() == id_; }
+  bool Start();  // False if the system has no thread to give.
 
-  absl::Mutex mutex_;
+  void Loop();
+
+  // std::mutex rather than absl::Mutex, which the thread sanitizer can't see
+  // into where Abseil is the system's.
+  std::mutex mutex_;
   std::thread thread_ ABSL_GUARDED_BY(mutex_);
   std::thread::id id_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::function<void()>> queue_ ABSL_GUARDED_BY(mutex_);
@@ -54,8 +56,8 @@ class LogThread {
   bool idle_ ABSL_GUARDED_BY(mutex_) = false;   // It sleeps until it is woken.
   bool hurry_ ABSL_GUARDED_BY(mutex_) = false;  // Somebody waits for it.
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::CondVar work_;   // For the thread.
-  absl::CondVar space_;  // For those who wait for it.
+  std::condition_variable work_;   // For the thread.
+  std::condition_variable space_;  // For those who wait for it.
 };
 
 // A log whose lines go to `log` by way of `thread`. Both outlive it.

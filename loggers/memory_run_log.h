@@ -3,6 +3,7 @@
 #ifndef GRAPNEL_LOGGERS_MEMORY_RUN_LOG_H_
 #define GRAPNEL_LOGGERS_MEMORY_RUN_LOG_H_
 
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,7 +12,6 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
 #include "grapnel/loggers/run_log.h"
 
 namespace grapnel {
@@ -20,12 +20,12 @@ namespace grapnel {
 class MemoryRunLog : public RunLog {
  public:
   void Write(Level level, absl::string_view message) override {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard<std::mutex> lock(mutex_);
     lines_.emplace_back(level, std::string(message));
   }
 
   void Warning(absl::string_view message) override {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard<std::mutex> lock(mutex_);
     if (!warned_.insert(std::string(message)).second) return;
     lines_.emplace_back(Level::kWarning, std::string(message));
   }
@@ -34,7 +34,7 @@ class MemoryRunLog : public RunLog {
 
   // All messages so far, in order.
   std::vector<std::string> messages() const {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard<std::mutex> lock(mutex_);
     std::vector<std::string> messages;
     for (const auto& line : lines_) messages.push_back(line.second);
     return messages;
@@ -42,7 +42,7 @@ class MemoryRunLog : public RunLog {
 
   // Those of one level.
   std::vector<std::string> messages(Level level) const {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard<std::mutex> lock(mutex_);
     std::vector<std::string> messages;
     for (const auto& line : lines_) {
       if (line.first == level) messages.push_back(line.second);
@@ -51,7 +51,7 @@ class MemoryRunLog : public RunLog {
   }
 
  private:
-  mutable absl::Mutex mutex_;
+  mutable std::mutex mutex_;
   std::vector<std::pair<Level, std::string>> lines_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_set<std::string> warned_ ABSL_GUARDED_BY(mutex_);
 };

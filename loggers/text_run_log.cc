@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <limits>
+#include <mutex>
 #include <system_error>
 #include <utility>
 
@@ -21,7 +22,6 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "grapnel/base/log.h"
 #include "grapnel/base/status_macros.h"
@@ -135,7 +135,7 @@ class TextRunLog : public RunLog {
     SigpipeBlocker blocker;
     absl::Status file_status, terminal_status;
     {
-      absl::MutexLock lock(&mutex_);
+      const std::lock_guard<std::mutex> lock(mutex_);
       FormatLine(level, message);
       const absl::string_view line = line_;
       if (file_ != nullptr) {
@@ -158,7 +158,7 @@ class TextRunLog : public RunLog {
   void Warning(absl::string_view message) override {
     if (Level::kWarning < level_) return;
     {
-      absl::MutexLock lock(&mutex_);
+      const std::lock_guard<std::mutex> lock(mutex_);
       // Hashes, for programs that put a number into each of their warnings.
       if (!warned_.insert(absl::Hash<absl::string_view>()(message)).second) {
         return;
@@ -168,14 +168,14 @@ class TextRunLog : public RunLog {
   }
 
   absl::Status Flush() override {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard<std::mutex> lock(mutex_);
     return file_status_;  // Nothing is held back.
   }
 
   void SetStatusLine(absl::string_view text) override {
     if (status_fd_ < 0) return;
     SigpipeBlocker blocker;
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard<std::mutex> lock(mutex_);
     status_ = std::string(text);
     if (terminal_fd_ < 0 || (status_.empty() && !status_shown_)) return;
     // Not worth waiting for. The next line of the log brings it.
@@ -231,7 +231,9 @@ class TextRunLog : public RunLog {
   const Level level_;
   const int status_fd_;  // The terminal, if it shows a status line, or -1.
 
-  absl::Mutex mutex_;
+  // std::mutex rather than absl::Mutex, which the thread sanitizer can't see
+  // into where Abseil is the system's.
+  std::mutex mutex_;
   std::unique_ptr<io::WritableFile> file_ ABSL_GUARDED_BY(mutex_);
   absl::Status file_status_ ABSL_GUARDED_BY(mutex_);
   int terminal_fd_ ABSL_GUARDED_BY(mutex_);

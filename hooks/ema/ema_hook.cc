@@ -182,6 +182,15 @@ absl::Status EMAHook::BeforeTrain(RunContext& run) {
                     "iterations");
   }
   GRAPNEL_RETURN_IF_ERROR(TakeLoaded(run));
+  if (average_->steps() > 0 && !Started(run)) {
+    run.log().Warning(
+        absl::StrCat("average \"", name_,
+                     "\": begins later than it did when it was saved: "
+                     "its ",
+                     average_->steps(), " updates are dropped"));
+    state_.clear_steps();
+    average_->set_steps(0);
+  }
   is_model_ = average_->steps() == 0;
   return absl::OkStatus();
 }

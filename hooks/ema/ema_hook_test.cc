@@ -316,6 +316,21 @@ TEST(EMAHookTest, AResumeWithoutAverageStartsFromItsWeights) {
                        "the weights that are trained"));
 }
 
+TEST(EMAHookTest, AResumeWithALaterBeginStartsTheAverageAnew) {
+  const auto env = std::make_unique<io::MemEnv>();
+  {
+    TestRun run(env.get(), {{kHalf}, "train_cfg { max_epochs: 1 }"});
+    ASSERT_THAT(run.runner->Train(), IsOk());
+  }
+  TestRun run(env.get(),
+              {{absl::StrCat(kHalf, " begin_epoch: 3")}, "resume: true"});
+  ASSERT_THAT(run.runner->Train(), IsOk());
+  EXPECT_THAT(run.model->evaluated, ElementsAre(2, 2, 4, 4, 5.5, 5.5));
+  EXPECT_THAT(run.log.messages(RunLog::Level::kWarning),
+              Contains("average \"ema\": begins later than it did when it was "
+                       "saved: its 2 updates are dropped"));
+}
+
 // The state says that there were updates, and there is nothing of them.
 TEST(EMAHookTest, ACheckpointThatLostItsSectionStartsTheAverageAnew) {
   const auto env = std::make_unique<io::MemEnv>();

@@ -232,21 +232,29 @@ absl::Status AveragedModel::SwapIn() {
 }
 
 absl::Status AveragedModel::SwapOut() {
-  in_scope_ = false;
-  return CatchAsStatus([this] {
+  const absl::Status status = CatchAsStatus([this] {
     const c10::NoGradGuard no_grad;
     // Backwards, which undoes it also where weights are in common.
     while (num_swapped_ > 0) {
-      Swapped& pair = averages_[--num_swapped_];
+      Swapped& pair = averages_[num_swapped_ - 1];
       if (pair.saved.defined()) {
-        pair.source.copy_(std::exchange(pair.saved, at::Tensor()));
-      } else {
+        pair.source.copy_(pair.saved);
+        pair.saved.reset();
+      } else if (Exchangeable(pair.average, pair.source)) {
         ExchangeBytes(pair.average, pair.source);
         BumpVersion(pair.source);
+      } else {
+        // It has got another type or device since, as Module::to() does.
+        const at::Tensor averaged = pair.source.detach().clone();
+        pair.source.copy_(pair.average);
+        pair.average.copy_(averaged);
       }
+      --num_swapped_;
     }
     return absl::OkStatus();
   });
+  in_scope_ = !status.ok();
+  return status;
 }
 
 absl::StatusOr<AverageScope> AverageScope::Enter(AveragedModel* average) {

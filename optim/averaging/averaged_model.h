@@ -77,7 +77,7 @@ class AveragedModel {
   // an update.
   absl::Status CopySource();
 
-  // Calls of Update.
+  // Calls of Update. Set to >= 0, to go on from a saved average.
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
 
@@ -125,8 +125,9 @@ class AveragedModel {
 
 // While it lives the model has the averaged weights. Values are exchanged in
 // place, so that nothing that refers to the weights notices; where the average
-// is of another device or type, the model's own values are kept in a copy. An
-// optimizer step meanwhile would train the average.
+// is of another device or type, the model's own values are kept in a copy. A
+// model that is moved to another device or type meanwhile gets its values
+// there. An optimizer step meanwhile would train the average.
 class AverageScope {
  public:
   // `average` outlives the scope. kFailedPrecondition if it is in one. After an
@@ -140,7 +141,9 @@ class AverageScope {
   // Leaves; an error is logged.
   ~AverageScope();
 
-  // Gives the model its own weights back. Once left it does nothing.
+  // Gives the model its own weights back. Once left it does nothing. After an
+  // error, as if a weight has got another shape, some weights are still the
+  // averaged ones, and the average refuses what it refuses in a scope.
   absl::Status Leave();
 
  private:

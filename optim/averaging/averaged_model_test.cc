@@ -423,5 +423,44 @@ TEST(AverageScopeTest, TensorsWithGapsAreSwappedByCopies) {
   EXPECT_EQ(whole.sum().item<float>(), 16);
 }
 
+// As torch::nn::Module::to() moves a model.
+TEST(AverageScopeTest, WeightsThatChangeTheirTypeInAScopeComeBack) {
+  const at::Tensor w = at::zeros({5}).set_requires_grad(true);
+  const auto average =
+      NewAverage("strategy { stochastic_weight_average {} }", {{"w", w}});
+  ASSERT_NE(average, nullptr);
+  ASSERT_THAT(average->Update(), IsOk());
+  w.detach().fill_(4);
+  ASSERT_THAT(average->Update(), IsOk());
+  for (const c10::ScalarType type : {at::kHalf, at::kDouble, at::kFloat}) {
+    {
+      const auto scope = AverageScope::Enter(average.get());
+      ASSERT_THAT(scope, IsOk());
+      w.set_data(w.detach().to(type));
+      EXPECT_TRUE(w.equal(at::full({5}, 2, type)));
+    }
+    EXPECT_TRUE(w.equal(at::full({5}, 4, type)));
+    EXPECT_TRUE(average->tensors()[0].tensor.equal(at::full({5}, 2.0F)));
+  }
+}
+
+TEST(AverageScopeTest, WeightsThatCannotComeBackAreNotForgotten) {
+  const at::Tensor w = at::full({5}, 1.0F), v = at::full({2}, 1.0F);
+  const auto average = NewAverage("", {{"w", w}, {"v", v}});
+  ASSERT_NE(average, nullptr);
+  w.fill_(4);
+  v.fill_(4);
+  auto scope = AverageScope::Enter(average.get());
+  ASSERT_THAT(scope, IsOk());
+  w.set_data(at::zeros({9}));
+  EXPECT_THAT(scope->Leave(),
+              StatusIs(absl::StatusCode::kInternal, testing::_));
+  EXPECT_TRUE(v.equal(at::full({2}, 4.0F)));
+  EXPECT_THAT(average->Update(),
+              StatusIs(absl::StatusCode::kFailedPrecondition, testing::_));
+  EXPECT_THAT(AverageScope::Enter(average.get()),
+              StatusIs(absl::StatusCode::kFailedPrecondition, testing::_));
+}
+
 }  // namespace
 }  // namespace grapnel

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -53,11 +55,15 @@ namespace {
 // others have come.
 constexpr int64_t kGrain = 65536;
 
+// The most that a span has, so that threads get about as much each.
+constexpr int64_t kMaxSpan = 16384;
+
 // ------------------------------------------------------------------- loops
 //
 // LibTorch's loops contract a * b + c into one rounding where its CPU
 // capability has the instruction. The loops here say which of the two they do;
-// the file is compiled with -ffp-contract=off.
+// the file is compiled with -ffp-contract=off. Each goes over many spans: of
+// small ones, a call each would cost more than the arithmetic.
 
 struct Separate {
   static float MulAdd(float a, float b, float c) { return a * b + c; }
@@ -71,14 +77,17 @@ using Wide =
                        double, float>;
 
 // Any processor.
-template <typename MulAdd, typename A, typename S, typename W>
-void MixPlain(A* average, const S* source, int64_t n, W coefficient,
-              bool from_source) {
-  for (int64_t i = 0; i < n; ++i) {
-    const W a = static_cast<W>(average[i]);
-    const W s = static_cast<W>(source[i]);
-    average[i] =
-        static_cast<A>(MulAdd::MulAdd(coefficient, s - a, from_source ? s : a));
+template <typename MulAdd, bool kFromSource, typename A, typename S, typename W>
+void MixPlain(const LerpSpan* spans, size_t count, W coefficient) {
+  for (const LerpSpan* span = spans; span != spans + count; ++span) {
+    auto* const average = reinterpret_cast<A*>(span->average);
+    const auto* const source = reinterpret_cast<const S*>(span->source);
+    for (int64_t i = 0; i < span->n; ++i) {
+      const W a = static_cast<W>(average[i]);
+      const W s = static_cast<W>(source[i]);
+      average[i] = static_cast<A>(
+          MulAdd::MulAdd(coefficient, s - a, kFromSource ? s : a));
+    }
   }
 }
 
@@ -142,8 +151,8 @@ GRAPNEL_AVX2_INLINE void Mix8(A* average, const S* source, __m256 coefficient) {
 }
 
 template <bool kFromSource, typename A, typename S>
-GRAPNEL_AVX2 void MixVectors(A* average, const S* source, int64_t n,
-                             float coefficient) {
+GRAPNEL_AVX2_INLINE void MixVectors(A* average, const S* source, int64_t n,
+                                    float coefficient) {
   const __m256 c = _mm256_set1_ps(coefficient);
   int64_t i = 0;
   for (; i + 32 <= n; i += 32) {
@@ -164,8 +173,8 @@ GRAPNEL_AVX2 void MixVectors(A* average, const S* source, int64_t n,
 }
 
 template <bool kFromSource>
-GRAPNEL_AVX2 void MixDoubles(double* average, const double* source, int64_t n,
-                             double coefficient) {
+GRAPNEL_AVX2_INLINE void MixDoubles(double* average, const double* source,
+                                    int64_t n, double coefficient) {
   const __m256d c = _mm256_set1_pd(coefficient);
   int64_t i = 0;
   for (; i + 4 <= n; i += 4) {
@@ -181,21 +190,22 @@ GRAPNEL_AVX2 void MixDoubles(double* average, const double* source, int64_t n,
   }
 }
 
-template <typename A, typename S, typename W>
-GRAPNEL_AVX2 void MixAvx2(A* average, const S* source, int64_t n, W coefficient,
-                          bool from_source) {
-  if constexpr (std::is_same_v<W, float>) {
-    from_source ? MixVectors<true>(average, source, n, coefficient)
-                : MixVectors<false>(average, source, n, coefficient);
-  } else if constexpr (std::is_same_v<A, S>) {
-    from_source ? MixDoubles<true>(average, source, n, coefficient)
-                : MixDoubles<false>(average, source, n, coefficient);
-  } else {
-    for (int64_t i = 0; i < n; ++i) {
-      const double a = static_cast<double>(average[i]);
-      const double s = static_cast<double>(source[i]);
-      average[i] = static_cast<A>(
-          FusedAvx2::MulAdd(coefficient, s - a, from_source ? s : a));
+template <bool kFromSource, typename A, typename S, typename W>
+GRAPNEL_AVX2 void MixAvx2(const LerpSpan* spans, size_t count, W coefficient) {
+  for (const LerpSpan* span = spans; span != spans + count; ++span) {
+    auto* const average = reinterpret_cast<A*>(span->average);
+    const auto* const source = reinterpret_cast<const S*>(span->source);
+    if constexpr (std::is_same_v<W, float>) {
+      MixVectors<kFromSource>(average, source, span->n, coefficient);
+    } else if constexpr (std::is_same_v<A, S>) {
+      MixDoubles<kFromSource>(average, source, span->n, coefficient);
+    } else {
+      for (int64_t i = 0; i < span->n; ++i) {
+        const double a = static_cast<double>(average[i]);
+        const double s = static_cast<double>(source[i]);
+        average[i] = static_cast<A>(
+            FusedAvx2::MulAdd(coefficient, s - a, kFromSource ? s : a));
+      }
     }
   }
 }
@@ -205,25 +215,33 @@ GRAPNEL_AVX2 void MixAvx2(A* average, const S* source, int64_t n, W coefficient,
 constexpr int64_t kMaxAvx512Elements = 4096;
 
 template <bool kFromSource>
-__attribute__((target("avx512f"))) void MixFloats512(float* average,
-                                                     const float* source,
-                                                     int64_t n,
+__attribute__((target("avx512f"))) void MixFloats512(const LerpSpan* spans,
+                                                     size_t count,
                                                      float coefficient) {
   const __m512 c = _mm512_set1_ps(coefficient);
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16) {
-    const __m512 a = _mm512_loadu_ps(average + i);
-    const __m512 s = _mm512_loadu_ps(source + i);
-    _mm512_storeu_ps(average + i, _mm512_fmadd_ps(c, _mm512_sub_ps(s, a),
-                                                  kFromSource ? s : a));
+  for (const LerpSpan* span = spans; span != spans + count; ++span) {
+    auto* const average = reinterpret_cast<float*>(span->average);
+    const auto* const source = reinterpret_cast<const float*>(span->source);
+    const int64_t n = span->n;
+    if (n > kMaxAvx512Elements) {
+      MixAvx2<kFromSource, float, float>(span, 1, coefficient);
+      continue;
+    }
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+      const __m512 a = _mm512_loadu_ps(average + i);
+      const __m512 s = _mm512_loadu_ps(source + i);
+      _mm512_storeu_ps(average + i, _mm512_fmadd_ps(c, _mm512_sub_ps(s, a),
+                                                    kFromSource ? s : a));
+    }
+    if (i == n) continue;
+    const auto mask = static_cast<__mmask16>((1 << (n - i)) - 1);
+    const __m512 a = _mm512_maskz_loadu_ps(mask, average + i);
+    const __m512 s = _mm512_maskz_loadu_ps(mask, source + i);
+    _mm512_mask_storeu_ps(
+        average + i, mask,
+        _mm512_fmadd_ps(c, _mm512_sub_ps(s, a), kFromSource ? s : a));
   }
-  if (i == n) return;
-  const auto mask = static_cast<__mmask16>((1 << (n - i)) - 1);
-  const __m512 a = _mm512_maskz_loadu_ps(mask, average + i);
-  const __m512 s = _mm512_maskz_loadu_ps(mask, source + i);
-  _mm512_mask_storeu_ps(
-      average + i, mask,
-      _mm512_fmadd_ps(c, _mm512_sub_ps(s, a), kFromSource ? s : a));
 }
 
 enum class Instructions { kPlain, kAvx2, kAvx512 };
@@ -239,21 +257,16 @@ Instructions LibTorchInstructions() {
   return instructions;
 }
 
-template <Instructions kInstructions, typename A, typename S, typename W>
-void MixLikeLibTorch(A* average, const S* source, int64_t n, W coefficient,
-                     bool from_source) {
+template <Instructions kInstructions, bool kFromSource, typename A, typename S,
+          typename W>
+void MixLikeLibTorch(const LerpSpan* spans, size_t count, W coefficient) {
   if constexpr (kInstructions == Instructions::kPlain) {
-    MixPlain<Separate>(average, source, n, coefficient, from_source);
+    MixPlain<Separate, kFromSource, A, S>(spans, count, coefficient);
+  } else if constexpr (kInstructions == Instructions::kAvx512 &&
+                       std::is_same_v<A, float> && std::is_same_v<S, float>) {
+    MixFloats512<kFromSource>(spans, count, coefficient);
   } else {
-    if constexpr (kInstructions == Instructions::kAvx512 &&
-                  std::is_same_v<A, float> && std::is_same_v<S, float>) {
-      if (n <= kMaxAvx512Elements) {
-        from_source ? MixFloats512<true>(average, source, n, coefficient)
-                    : MixFloats512<false>(average, source, n, coefficient);
-        return;
-      }
-    }
-    MixAvx2(average, source, n, coefficient, from_source);
+    MixAvx2<kFromSource, A, S>(spans, count, coefficient);
   }
 }
 
@@ -271,45 +284,43 @@ struct Fused {
   }
 };
 
-template <Instructions, typename A, typename S, typename W>
-void MixLikeLibTorch(A* average, const S* source, int64_t n, W coefficient,
-                     bool from_source) {
-  MixPlain<Fused>(average, source, n, coefficient, from_source);
+template <Instructions, bool kFromSource, typename A, typename S, typename W>
+void MixLikeLibTorch(const LerpSpan* spans, size_t count, W coefficient) {
+  MixPlain<Fused, kFromSource, A, S>(spans, count, coefficient);
 }
 
 #endif
 
 template <Instructions kInstructions, typename A, typename S>
-void MixBytes(char* average, const char* source, int64_t n,
-              const LerpCoefficients& c) {
-  auto* const a = reinterpret_cast<A*>(average);
-  const auto* const s = reinterpret_cast<const S*>(source);
+void Mix(const LerpSpan* spans, size_t count, const LerpCoefficients& c) {
   if constexpr (std::is_same_v<Wide<A, S>, float>) {
-    MixLikeLibTorch<kInstructions>(a, s, n, c.single, c.from_source_single);
+    c.from_source_single
+        ? MixLikeLibTorch<kInstructions, true, A, S>(spans, count, c.single)
+        : MixLikeLibTorch<kInstructions, false, A, S>(spans, count, c.single);
   } else {
-    MixLikeLibTorch<kInstructions>(a, s, n, c.wide, c.from_source_wide);
+    c.from_source_wide
+        ? MixLikeLibTorch<kInstructions, true, A, S>(spans, count, c.wide)
+        : MixLikeLibTorch<kInstructions, false, A, S>(spans, count, c.wide);
   }
 }
 
-using MixBytesFunction = void (*)(char*, const char*, int64_t,
-                                  const LerpCoefficients&);
+using MixFunction = void (*)(const LerpSpan*, size_t, const LerpCoefficients&);
 
 template <Instructions kInstructions, typename A>
-constexpr std::array<MixBytesFunction, 4> LoopsOf() {
-  return {&MixBytes<kInstructions, A, float>,
-          &MixBytes<kInstructions, A, double>,
-          &MixBytes<kInstructions, A, c10::Half>,
-          &MixBytes<kInstructions, A, c10::BFloat16>};
+constexpr std::array<MixFunction, 4> LoopsOf() {
+  return {&Mix<kInstructions, A, float>, &Mix<kInstructions, A, double>,
+          &Mix<kInstructions, A, c10::Half>,
+          &Mix<kInstructions, A, c10::BFloat16>};
 }
 
 // By type of the average, then of the source, in the order of kTypes.
 template <Instructions kInstructions>
-constexpr std::array<std::array<MixBytesFunction, 4>, 4> kLoops = {
+constexpr std::array<std::array<MixFunction, 4>, 4> kLoops = {
     LoopsOf<kInstructions, float>(), LoopsOf<kInstructions, double>(),
     LoopsOf<kInstructions, c10::Half>(),
     LoopsOf<kInstructions, c10::BFloat16>()};
 
-MixBytesFunction LoopFor(int average_type, int source_type) {
+MixFunction LoopFor(int average_type, int source_type) {
 #if defined(__x86_64__)
   if (LibTorchInstructions() == Instructions::kAvx512) {
     return kLoops<Instructions::kAvx512>[average_type][source_type];
@@ -331,9 +342,42 @@ int TypeIndex(const at::Tensor& tensor) {
   return found == kTypes.end() ? -1 : static_cast<int>(found - kTypes.begin());
 }
 
+// Whether its bytes are its numbers, in a row.
 bool IsDense(const at::Tensor& tensor) {
   return tensor.device().is_cpu() && tensor.layout() == c10::kStrided &&
-         tensor.has_storage() && tensor.is_non_overlapping_and_dense();
+         tensor.has_storage() && tensor.is_non_overlapping_and_dense() &&
+         !tensor.is_conj() && !tensor.is_neg();
+}
+
+// The types of a pair for our loops, in the order of kTypes.
+std::optional<std::pair<int, int>> LoopTypes(const AveragedTensor& pair) {
+  const std::pair types(TypeIndex(pair.average), TypeIndex(pair.source));
+  if (types.first < 0 || types.second < 0 || !IsDense(pair.average) ||
+      !IsDense(pair.source) ||
+      pair.average.strides() != pair.source.strides()) {
+    return std::nullopt;
+  }
+  return types;
+}
+
+// Where the storage of `tensor` lies. Without the check of data(), which would
+// read one more cache line of each tensor.
+const void* DataOf(const c10::TensorImpl& tensor) {
+  return tensor.unsafe_storage()
+      .unsafeGetStorageImpl()
+      ->_mutable_data_ptr_no_checks()
+      .get();
+}
+
+void AddSpans(const AveragedTensor& pair, std::vector<LerpSpan>* spans) {
+  auto* average = static_cast<char*>(pair.average.mutable_data_ptr());
+  const auto* source = static_cast<const char*>(pair.source.const_data_ptr());
+  for (int64_t left = pair.average.numel(); left > 0; left -= kMaxSpan) {
+    const int64_t n = std::min(left, kMaxSpan);
+    spans->push_back({average, source, n});
+    average += n * static_cast<int64_t>(pair.average.element_size());
+    source += n * static_cast<int64_t>(pair.source.element_size());
+  }
 }
 
 }  // namespace
@@ -394,28 +438,19 @@ absl::StatusOr<LerpKernel> LerpKernel::Create(
   return kernel;
 }
 
-LerpKernel::Loop LerpKernel::FindLoop(const AveragedTensor& pair) {
-  const int average_type = TypeIndex(pair.average);
-  const int source_type = TypeIndex(pair.source);
-  if (average_type < 0 || source_type < 0 || !IsDense(pair.average) ||
-      !IsDense(pair.source) ||
-      pair.average.strides() != pair.source.strides()) {
-    return nullptr;
-  }
-  return LoopFor(average_type, source_type);
-}
-
 absl::Status LerpKernel::Plan() {
   planned_ = false;
-  entries_.clear();
-  entry_pairs_.clear();
-  storages_.clear();
+  spans_.clear();
+  runs_.clear();
+  starts_.clear();
+  num_elements_ = 0;
+  watched_.clear();
   launches_.clear();
   groups_.clear();
   others_.clear();
   std::map<int, std::vector<LerpPair>> on_device;
   std::map<std::tuple<int, c10::ScalarType, c10::ScalarType>, size_t> group_of;
-  int64_t total = 0;
+  std::map<std::pair<int, int>, std::vector<LerpSpan>> of_types;
   for (size_t i = 0; i < pairs_.size(); ++i) {
     const AveragedTensor& pair = pairs_[i];
     if (pair.average.sizes() != pair.source.sizes()) {
@@ -423,18 +458,10 @@ absl::Status LerpKernel::Plan() {
           "tensor \"", pair.name, "\" has another shape than its average"));
     }
     if (pair.average.numel() == 0) continue;
-    if (const Loop loop = FindLoop(pair)) {
-      total += pair.average.numel();
-      Entry entry;
-      entry.average = static_cast<char*>(pair.average.mutable_data_ptr());
-      entry.source = static_cast<const char*>(pair.source.const_data_ptr());
-      entry.loop = loop;
-      entry.end = total;
-      entry.tensor = pair.source.unsafeGetTensorImpl();
-      storages_.push_back(entry.tensor->unsafe_storage());
-      entry.storage = storages_.back().unsafeGetStorageImpl();
-      entries_.push_back(entry);
-      entry_pairs_.push_back(i);
+    if (const auto types = LoopTypes(pair)) {
+      AddSpans(pair, &of_types[*types]);
+      const c10::TensorImpl* const source = pair.source.unsafeGetTensorImpl();
+      watched_.push_back({source, source->unsafe_storage(), DataOf(*source)});
     } else if (MultiTensorLerp::Takes({pair.average, pair.source})) {
       on_device[pair.average.device().index()].push_back(
           {pair.average, pair.source});
@@ -452,6 +479,14 @@ absl::Status LerpKernel::Plan() {
       others_.push_back(i);
     }
   }
+  for (const auto& [types, spans] : of_types) {
+    for (const LerpSpan& span : spans) {
+      spans_.push_back(span);
+      starts_.push_back(num_elements_);
+      num_elements_ += span.n;
+    }
+    runs_.push_back({LoopFor(types.first, types.second), spans_.size()});
+  }
   for (auto& [device, pairs] : on_device) {
     GRAPNEL_ASSIGN_OR_RETURN(std::unique_ptr<MultiTensorLerp> launch,
                              MultiTensorLerp::Create(std::move(pairs)));
@@ -462,46 +497,39 @@ absl::Status LerpKernel::Plan() {
 }
 
 bool LerpKernel::SourcesMoved() const {
-  return std::any_of(entries_.begin(), entries_.end(), [](const Entry& entry) {
-    return entry.tensor->unsafe_storage().unsafeGetStorageImpl() !=
-           entry.storage;
-  });
+  bool moved = false;  // To the end, since it is almost always false.
+  for (const Watched& watched : watched_) {
+    moved |= DataOf(*watched.tensor) != watched.data;
+  }
+  return moved;
 }
 
-void LerpKernel::MixRange(int64_t begin, int64_t end,
+size_t LerpKernel::FirstSpanFrom(int64_t element) const {
+  return std::lower_bound(starts_.begin(), starts_.end(), element) -
+         starts_.begin();
+}
+
+void LerpKernel::MixSpans(size_t begin, size_t end,
                           const LerpCoefficients& coefficients) const {
-  auto entry = std::upper_bound(
-      entries_.begin(), entries_.end(), begin,
-      [](int64_t element, const Entry& e) { return element < e.end; });
-  int64_t start = entry == entries_.begin() ? 0 : std::prev(entry)->end;
-  for (; start < end; start = entry->end, ++entry) {
-    const int64_t from = std::max(begin - start, int64_t{0});
-    const int64_t to = std::min(end, entry->end) - start;
-    char* average = entry->average;
-    const char* source = entry->source;
-    if (from > 0) {
-      const AveragedTensor& pair =
-          pairs_[entry_pairs_[entry - entries_.begin()]];
-      average += from * static_cast<int64_t>(pair.average.element_size());
-      source += from * static_cast<int64_t>(pair.source.element_size());
-    }
-    entry->loop(average, source, to - from, coefficients);
+  for (const Run& run : runs_) {
+    const size_t stop = std::min(run.end, end);
+    if (begin >= stop) continue;
+    run.loop(spans_.data() + begin, stop - begin, coefficients);
+    begin = stop;
   }
 }
 
 absl::Status LerpKernel::Mix(const Mixture& mixture) {
   return CatchAsStatus([&]() -> absl::Status {
     if (!planned_ || SourcesMoved()) GRAPNEL_RETURN_IF_ERROR(Plan());
-    if (!entries_.empty()) {
-      const LerpCoefficients coefficients(mixture);
-      const int64_t total = entries_.back().end;
-      if (total <= kGrain) {
-        MixRange(0, total, coefficients);
-      } else {
-        at::parallel_for(0, total, kGrain, [&](int64_t begin, int64_t end) {
-          MixRange(begin, end, coefficients);
-        });
-      }
+    const LerpCoefficients coefficients(mixture);
+    if (num_elements_ <= kGrain) {
+      MixSpans(0, spans_.size(), coefficients);
+    } else {
+      at::parallel_for(
+          0, num_elements_, kGrain, [&](int64_t begin, int64_t end) {
+            MixSpans(FirstSpanFrom(begin), FirstSpanFrom(end), coefficients);
+          });
     }
     for (const std::unique_ptr<MultiTensorLerp>& launch : launches_) {
       GRAPNEL_RETURN_IF_ERROR(

@@ -3,6 +3,7 @@
 #ifndef GRAPNEL_OPTIM_AVERAGING_LERP_KERNEL_H_
 #define GRAPNEL_OPTIM_AVERAGING_LERP_KERNEL_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -29,6 +30,13 @@ struct AveragedTensor {
   at::Tensor source;
 };
 
+// Elements of a pair that lie in a row.
+struct LerpSpan {
+  char* average;
+  const char* source;
+  int64_t n;
+};
+
 // A list of pairs, made once, and a pass over them that costs what their bytes
 // cost: no allocation, no call of an operator for each tensor, and LibTorch's
 // threads where there is enough to do.
@@ -41,32 +49,36 @@ struct AveragedTensor {
 // with the bits that they have on a CPU. Other pairs go through LibTorch's
 // operators, those of a CUDA device in groups.
 //
-// A source may be given another storage, as torch::nn::Module::to() and
-// set_data() do: it is seen at the next Mix. Thread-compatible.
+// A source may get other memory, as by torch::nn::Module::to() and set_data():
+// that is seen at the next Mix. A change of its strides alone is not.
+// Thread-compatible.
 class LerpKernel {
  public:
   // kInvalidArgument, naming the tensor, if a pair isn't as above.
   static absl::StatusOr<LerpKernel> Create(std::vector<AveragedTensor> pairs);
 
-  // average += weight * (source - average), for all pairs.
+  // average += weight * (source - average), for all pairs. kInvalidArgument,
+  // naming the tensor, if a source has got another shape.
   absl::Status Mix(const Mixture& mixture);
 
   const std::vector<AveragedTensor>& pairs() const { return pairs_; }
 
  private:
-  using Loop = void (*)(char* average, const char* source, int64_t n,
+  using Loop = void (*)(const LerpSpan* spans, size_t count,
                         const LerpCoefficients& coefficients);
 
-  // A pair for our loops. No larger than it must be: all are read in each pass.
-  struct Entry {
-    char* average;
-    const char* source;
+  // Spans that one loop takes: those of two types.
+  struct Run {
     Loop loop;
-    int64_t end;  // Elements of all entries up to this one's last.
+    size_t end;  // After its last span; its first is the last run's end.
+  };
 
-    // The source, and what it had its numbers in when `source` was taken.
+  // A source, and where its numbers were when the plan was made. The storage is
+  // held, so that no other can come to lie there.
+  struct Watched {
     const c10::TensorImpl* tensor;
-    const c10::StorageImpl* storage;
+    c10::Storage storage;
+    const void* data;
   };
 
   // Pairs of one CUDA device and type, for one call of an operator.
@@ -77,19 +89,24 @@ class LerpKernel {
   explicit LerpKernel(std::vector<AveragedTensor> pairs)
       : pairs_(std::move(pairs)) {}
 
-  static Loop FindLoop(const AveragedTensor& pair);
-
   // Sorts the pairs by who averages them. After an error planned_ is false.
   absl::Status Plan();
   bool SourcesMoved() const;
-  void MixRange(int64_t begin, int64_t end,
+  size_t FirstSpanFrom(int64_t element) const;
+  void MixSpans(size_t begin, size_t end,
                 const LerpCoefficients& coefficients) const;
 
   std::vector<AveragedTensor> pairs_;
   bool planned_ = false;
-  std::vector<Entry> entries_;
-  std::vector<size_t> entry_pairs_;     // Of each entry: which pair.
-  std::vector<c10::Storage> storages_;  // Keeps `source` of each entry valid.
+
+  // For our loops, sorted by types, and cut so that threads can share them. No
+  // larger than they must be: spans_ and watched_ are read in each pass.
+  std::vector<LerpSpan> spans_;
+  std::vector<Run> runs_;
+  std::vector<int64_t> starts_;  // Elements before each span.
+  int64_t num_elements_ = 0;
+  std::vector<Watched> watched_;
+
   std::vector<std::unique_ptr<MultiTensorLerp>> launches_;  // One a device.
   std::vector<Group> groups_;
   std::vector<size_t> others_;

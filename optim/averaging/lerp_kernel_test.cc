@@ -15,6 +15,7 @@
 #include "ATen/Parallel.h"
 #include "ATen/TensorOperators.h"
 #include "ATen/Version.h"
+#include "ATen/ops/_neg_view.h"
 #include "ATen/ops/empty.h"
 #include "ATen/ops/full.h"
 #include "ATen/ops/ones.h"
@@ -172,7 +173,7 @@ TEST(LerpKernelTest, ManyTensorsOverThreadsAreAsEachAlone) {
   const int threads = at::get_num_threads();
   for (const int n : {1, 2}) {
     at::set_num_threads(n);
-    // Borders between threads come within tensors and between them.
+    // Sizes are such that threads share tensors, and have several each.
     std::vector<AveragedTensor> pairs;
     std::vector<at::Tensor> expected;
     const Mixture mixture{0.1};
@@ -180,7 +181,9 @@ TEST(LerpKernelTest, ManyTensorsOverThreadsAreAsEachAlone) {
       const c10::ScalarType dtype = i % 3 == 0   ? at::kDouble
                                     : i % 3 == 1 ? at::kFloat
                                                  : at::kBFloat16;
-      const int64_t size = i % 5 == 0 ? 0 : 1 + (i * 7919) % 30011;
+      const int64_t size = i % 5 == 0    ? 0
+                           : i % 17 == 3 ? 200001
+                                         : 1 + (i * 7919) % 30011;
       pairs.push_back({absl::StrCat("t", i), Numbers(size, dtype, 2 * i),
                        Numbers(size, dtype, 2 * i + 1)});
       expected.push_back(
@@ -208,6 +211,8 @@ TEST(LerpKernelTest, StridesMayBeAny) {
       // With gaps.
       {base.clone().view({6, 10}).slice(1, 0, 7), at::ones({6, 7})},
       {base.clone(), at::full({1}, 2.0F).expand({60})},
+      // Bits that mean other numbers.
+      {base.clone(), at::_neg_view(Numbers(60, at::kFloat, 6))},
       // Inside of a storage.
       {base.clone().slice(0, 3, 50),
        Numbers(60, at::kFloat, 6).slice(0, 1, 48)},
@@ -232,6 +237,14 @@ TEST(LerpKernelTest, ASourceThatMovedIsSeen) {
   source.set_data(at::full({8}, 5.0, at::kDouble));
   ASSERT_THAT(kernel->Mix({0.25}), IsOk());
   EXPECT_TRUE(average.equal(at::full({8}, 2.0F)));
+
+  // Or where a storage is given other memory.
+  const at::Tensor buffer = at::ones({8});
+  auto of_buffer = LerpKernel::Create({{"b", average.fill_(0), buffer}});
+  ASSERT_THAT(of_buffer, IsOk());
+  buffer.resize_({1 << 20}).resize_({8}).fill_(4);
+  ASSERT_THAT(of_buffer->Mix({0.25}), IsOk());
+  EXPECT_TRUE(average.equal(at::ones({8})));
 
   // But not to another shape.
   source.set_data(at::ones({9}));
@@ -298,6 +311,8 @@ TEST(ExchangeBytesTest, ExchangesDenseTensorsOfAnySize) {
 }
 
 TEST(ExchangeBytesTest, IsNotForTensorsThatDiffer) {
+  const at::Tensor complex = at::ones({4}, at::kComplexFloat);
+  EXPECT_FALSE(Exchangeable(complex, complex.conj()));
   const at::Tensor a = at::zeros({4, 6});
   EXPECT_FALSE(Exchangeable(a, at::zeros({4, 6}, at::kDouble)));
   EXPECT_FALSE(Exchangeable(a, at::zeros({6, 4}).t()));

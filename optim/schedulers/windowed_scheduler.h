@@ -18,6 +18,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "google/protobuf/message.h"
+#include "google/protobuf/repeated_field.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/optim/param_groups.h"
 #include "grapnel/optim/param_scheduler.h"
@@ -72,8 +73,7 @@ class SchedulerWindow {
   int64_t begin_ = 0;
   int64_t end_ = 0;
   bool by_epoch_ = true;
-  int64_t scale_ =
-      1;  // Steps a configured unit: an epoch's length if converted.
+  int64_t scale_ = 1;  // Steps of a configured unit: an epoch, if converted.
   std::string param_name_;
 };
 

@@ -1,3 +1,4 @@
+#include <cmath>
 #include <cstdint>
 #include <memory>
 
@@ -17,9 +18,9 @@ class PolynomialAverage final : public grapnel::AveragingStrategy {
 
   static absl::StatusOr<std::unique_ptr<PolynomialAverage>> Create(
       const Config& config) {
-    if (!(config.eta() >= 0)) {
+    if (!(std::isfinite(config.eta()) && config.eta() >= 0)) {
       return absl::InvalidArgumentError(
-          absl::StrCat("eta: must be >= 0, is ", config.eta()));
+          absl::StrCat("eta: must be finite and >= 0, is ", config.eta()));
     }
     return absl::WrapUnique(new PolynomialAverage(config.eta()));
   }

@@ -195,12 +195,9 @@ struct Phase {
 };
 
 Json GoldenCase(const std::string& name) {
-  const Json golden = ReadGolden("ema_hook");
-  for (const Json& c : golden["cases"]) {
-    if (c["name"] == name) return c;
-  }
-  ADD_FAILURE() << name;
-  return Json();
+  const Json golden = ReadGoldenCase("ema_hook", name);
+  EXPECT_FALSE(golden.is_null()) << name;
+  return golden;
 }
 
 void ExpectRows(const Json& expected, const Json& actual) {

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -32,42 +31,11 @@
 #include "grapnel/optim/averaging/lerp_kernel.h"
 #include "grapnel/runner/hook_registry.h"
 #include "grapnel/runner/runner.h"
+#include "grapnel/tools/bench/measure.h"
 #include "torch/torch.h"
 
 namespace grapnel {
 namespace {
-
-double Now() {
-  return std::chrono::duration<double>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
-double MedianRatio(const std::vector<double>& a, const std::vector<double>& b) {
-  std::vector<double> ratios;
-  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
-    ratios.push_back(a[i] / b[i]);
-  }
-  return Median(std::move(ratios));
-}
-
-// Prints the error and ends the program.
-template <typename T>
-T Value(absl::StatusOr<T> value) {
-  if (!value.ok()) {
-    fprintf(stderr, "%s\n", value.status().ToString().c_str());
-    exit(1);
-  }
-  return *std::move(value);
-}
-void Check(const absl::Status& status) {
-  if (!status.ok()) Value(absl::StatusOr<int>(status));
-}
 
 constexpr double kMomentum = 0.0002;
 

@@ -11,7 +11,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -35,6 +34,7 @@
 #include "grapnel/runner/config_file.h"
 #include "grapnel/runner/hook_registry.h"
 #include "grapnel/runner/runner.h"
+#include "grapnel/tools/bench/measure.h"
 #include "torch/torch.h"
 
 // ------------------------------------------------- counting heap allocations
@@ -70,30 +70,6 @@ extern "C" int posix_memalign(void** p, size_t alignment, size_t size) {
 
 namespace grapnel {
 namespace {
-
-double Now() {
-  return std::chrono::duration<double>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
-// Prints the error and ends the program.
-template <typename T>
-T Value(absl::StatusOr<T> value) {
-  if (!value.ok()) {
-    fprintf(stderr, "%s\n", value.status().ToString().c_str());
-    exit(1);
-  }
-  return *std::move(value);
-}
-void Check(const absl::Status& status) {
-  if (!status.ok()) Value(absl::StatusOr<int>(status));
-}
 
 // ---------------------------------------------------------------- a real step
 
@@ -246,14 +222,6 @@ runner::v1::RunnerConfig Config(const std::string& work_dir,
                    " } optim_wrapper { optimizer { sgd { lr: 0.01 } } } ",
                    rest),
       ConfigFormat::kText, "config"));
-}
-
-double MedianRatio(const std::vector<double>& a, const std::vector<double>& b) {
-  std::vector<double> ratios;
-  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
-    ratios.push_back(a[i] / b[i]);
-  }
-  return Median(std::move(ratios));
 }
 
 void MeasureRealStep(const std::string& dir, int blocks) {

@@ -1,0 +1,57 @@
+// What the benchmarks measure with.
+
+#ifndef GRAPNEL_TOOLS_BENCH_MEASURE_H_
+#define GRAPNEL_TOOLS_BENCH_MEASURE_H_
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdio>
+#include <cstdlib>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace grapnel {
+
+// Seconds since some fixed point.
+inline double Now() {
+  return std::chrono::duration<double>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+// `values` isn't empty.
+inline double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// Of a[i] / b[i]: what disturbs the machine for a while disturbs both.
+inline double MedianRatio(const std::vector<double>& a,
+                          const std::vector<double>& b) {
+  std::vector<double> ratios;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    ratios.push_back(a[i] / b[i]);
+  }
+  return Median(std::move(ratios));
+}
+
+// Print the error and end the program.
+template <typename T>
+T Value(absl::StatusOr<T> value) {
+  if (!value.ok()) {
+    fprintf(stderr, "%s\n", value.status().ToString().c_str());
+    exit(1);
+  }
+  return *std::move(value);
+}
+inline void Check(const absl::Status& status) {
+  if (!status.ok()) Value(absl::StatusOr<int>(status));
+}
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_TOOLS_BENCH_MEASURE_H_

@@ -15,8 +15,8 @@
 #include "absl/strings/string_view.h"
 #include "c10/core/GradMode.h"
 #include "c10/util/thread_name.h"
-#include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
+#include "grapnel/base/kind_name.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/data/collate.h"
@@ -404,18 +404,10 @@ void LoaderImpl::Work() {
   }
 }
 
-// The name of the field set in the oneof `kind`: "idx".
-std::string KindOf(const google::protobuf::Message& config) {
-  const auto* kind = config.GetDescriptor()->FindOneofByName("kind");
-  const auto* field =
-      config.GetReflection()->GetOneofFieldDescriptor(config, kind);
-  return field == nullptr ? "" : field->name();
-}
-
 // "dataset: idx", or "dataset" if no kind is set.
 std::string FieldName(absl::string_view field,
                       const google::protobuf::Message& config) {
-  const std::string kind = KindOf(config);
+  const std::string kind = KindName(config);
   return kind.empty() ? std::string(field) : absl::StrCat(field, ": ", kind);
 }
 

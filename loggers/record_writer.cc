@@ -4,8 +4,7 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
-#include "google/protobuf/descriptor.h"
-#include "google/protobuf/message.h"
+#include "grapnel/base/kind_name.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/loggers/json_lines_backend.h"
@@ -19,10 +18,8 @@ std::string KindOf(const loggers::v1::LogBackendConfig& config) {
     const std::string& url = config.custom().type_url();
     return url.substr(url.rfind('/') + 1);
   }
-  const google::protobuf::FieldDescriptor* kind =
-      config.GetReflection()->GetOneofFieldDescriptor(
-          config, config.GetDescriptor()->FindOneofByName("kind"));
-  return kind != nullptr ? kind->name() : "unset";
+  const std::string kind = KindName(config);
+  return kind.empty() ? "unset" : kind;
 }
 
 }  // namespace

@@ -9,8 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
 #include "c10/util/Exception.h"
-#include "google/protobuf/descriptor.h"
-#include "google/protobuf/message.h"
+#include "grapnel/base/kind_name.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/models/shape.h"
@@ -19,13 +18,6 @@ namespace grapnel {
 namespace {
 
 using ::grapnel::models::v1::LayerConfig;
-
-// "linear", or "" if the config is empty.
-std::string KindName(const LayerConfig& config) {
-  const auto* field = config.GetReflection()->GetOneofFieldDescriptor(
-      config, LayerConfig::descriptor()->FindOneofByName("kind"));
-  return field == nullptr ? "" : field->name();
-}
 
 absl::StatusOr<std::string> LayerName(const LayerConfig& config, int index) {
   if (!config.has_name()) return absl::StrCat(index);

@@ -9,8 +9,8 @@
 #include "ATen/ops/zeros.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
-#include "google/protobuf/descriptor.h"
 #include "grapnel/base/check_field.h"
+#include "grapnel/base/kind_name.h"
 #include "grapnel/base/log.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
@@ -29,12 +29,8 @@ using ::grapnel::optim::v1::OptimWrapperState;
 
 // "optimizer: adamw": the field that an error is in.
 std::string OptimizerField(const OptimizerConfig& config) {
-  const google::protobuf::OneofDescriptor* kind =
-      OptimizerConfig::descriptor()->FindOneofByName("kind");
-  const google::protobuf::FieldDescriptor* field =
-      config.GetReflection()->GetOneofFieldDescriptor(config, kind);
-  return field == nullptr ? "optimizer"
-                          : absl::StrCat("optimizer: ", field->name());
+  const std::string kind = KindName(config);
+  return kind.empty() ? "optimizer" : absl::StrCat("optimizer: ", kind);
 }
 
 absl::StatusOr<std::unique_ptr<Optimizer>> CreateOptimizer(

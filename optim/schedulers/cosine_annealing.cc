@@ -13,12 +13,11 @@
 #include "grapnel/optim/param_groups.h"
 #include "grapnel/optim/param_scheduler.h"
 #include "grapnel/optim/param_scheduler.pb.h"
+#include "grapnel/optim/schedulers/cosine.h"
 #include "grapnel/optim/schedulers/windowed_scheduler.h"
 
 namespace grapnel {
 namespace {
-
-constexpr double kPi = 3.141592653589793;
 
 class CosineAnnealingScheduler final : public WindowedScheduler {
  public:
@@ -67,10 +66,7 @@ class CosineAnnealingScheduler final : public WindowedScheduler {
       rise_ = 1 - std::cos(kPi / t_max);
       return;
     }
-    const double now = 1 + std::cos(kPi * static_cast<double>(t) / t_max);
-    const double before =
-        1 + std::cos(kPi * static_cast<double>(t - 1) / t_max);
-    ratio_ = now / before;
+    ratio_ = CosineRatio(t, t_max);
   }
 
   double Next(int64_t t, int group, double value, double base) const override {

@@ -16,12 +16,11 @@
 #include "grapnel/optim/param_groups.h"
 #include "grapnel/optim/param_scheduler.h"
 #include "grapnel/optim/param_scheduler.pb.h"
+#include "grapnel/optim/schedulers/cosine.h"
 #include "grapnel/optim/schedulers/windowed_scheduler.h"
 
 namespace grapnel {
 namespace {
-
-constexpr double kPi = 3.141592653589793;
 
 absl::Status CheckSettings(
     const optim::v1::CosineRestartSchedulerConfig& config) {
@@ -91,11 +90,7 @@ class CosineRestartScheduler final : public WindowedScheduler {
     const int64_t begin = end == ends_.begin() ? 0 : *(end - 1);
     step_ = t - begin;
     weight_ = weights_[end - ends_.begin()];
-    const double period = static_cast<double>(*end - begin);
-    const double now = 1 + std::cos(kPi * static_cast<double>(step_) / period);
-    const double before =
-        1 + std::cos(kPi * static_cast<double>(step_ - 1) / period);
-    ratio_ = now / before;
+    ratio_ = CosineRatio(step_, static_cast<double>(*end - begin));
   }
 
   double Next(int64_t t, int group, double value, double base) const override {

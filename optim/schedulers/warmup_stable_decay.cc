@@ -15,14 +15,13 @@
 #include "grapnel/optim/param_groups.h"
 #include "grapnel/optim/param_scheduler.h"
 #include "grapnel/optim/param_scheduler.pb.h"
+#include "grapnel/optim/schedulers/cosine.h"
 #include "grapnel/optim/schedulers/windowed_scheduler.h"
 
 namespace grapnel {
 namespace {
 
 using ::grapnel::optim::v1::WarmupStableDecaySchedulerConfig;
-
-constexpr double kPi = 3.141592653589793;
 
 class WarmupStableDecayScheduler final : public WindowedScheduler {
  public:

@@ -30,7 +30,6 @@
 #include "grapnel/loggers/memory_run_log.h"
 #include "grapnel/loggers/run_log.h"
 #include "grapnel/models/model.h"
-#include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/optim/param_scheduler.pb.h"
 #include "grapnel/runner/config_file.h"
 #include "grapnel/runner/hook.h"
@@ -43,6 +42,7 @@
 #include "grapnel/runner/runner.h"
 #include "grapnel/tests/golden/golden_report.h"
 #include "grapnel/tests/golden/golden_run.h"
+#include "grapnel/tests/golden/rate_recorder.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
@@ -61,24 +61,6 @@ Json Observed(const std::string& name) {
   EXPECT_TRUE(golden.contains("observed")) << name;
   return golden["observed"];
 }
-
-double Lr(RunContext& run) {
-  return *run.optim_wrapper()->logged_lrs()[0].second;
-}
-
-// Writes down the rate that each iteration is made with.
-class RateRecorder : public Hook {
- public:
-  explicit RateRecorder(std::vector<double>* rates) : rates_(rates) {}
-  absl::string_view name() const override { return "rate_recorder"; }
-  absl::Status BeforeTrainIter(RunContext& run, const IterInfo&) override {
-    rates_->push_back(Lr(run));
-    return absl::OkStatus();
-  }
-
- private:
-  std::vector<double>* const rates_;
-};
 
 class EdgeTest : public testing::Test {
  protected:

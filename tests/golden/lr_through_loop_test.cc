@@ -12,7 +12,6 @@
 #include "grapnel/io/mem_env.h"
 #include "grapnel/loggers/memory_run_log.h"
 #include "grapnel/loggers/run_log.h"
-#include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/optim/param_scheduler.h"
 #include "grapnel/optim/param_scheduler.pb.h"
 #include "grapnel/runner/hook_registry.h"
@@ -20,6 +19,7 @@
 #include "grapnel/runner/runner.h"
 #include "grapnel/tests/golden/golden_report.h"
 #include "grapnel/tests/golden/golden_run.h"
+#include "grapnel/tests/golden/rate_recorder.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
@@ -28,24 +28,6 @@ namespace {
 using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-double Lr(RunContext& run) {
-  return *run.optim_wrapper()->logged_lrs()[0].second;
-}
-
-// Writes down the rate that each iteration is made with.
-class RateRecorder : public Hook {
- public:
-  explicit RateRecorder(std::vector<double>* rates) : rates_(rates) {}
-  absl::string_view name() const override { return "rate_recorder"; }
-  absl::Status BeforeTrainIter(RunContext& run, const IterInfo&) override {
-    rates_->push_back(Lr(run));
-    return absl::OkStatus();
-  }
-
- private:
-  std::vector<double>* const rates_;
-};
 
 // Files that outlive a run, for the one that goes on.
 struct TestRun {

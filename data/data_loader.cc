@@ -204,7 +204,7 @@ absl::StatusOr<std::vector<int64_t>> LoaderImpl::InputShape() const {
 }
 
 void LoaderImpl::Seek(int64_t epoch, int64_t batch) {
-  next_ = {infinite_ ? 0 : epoch, batch};
+  next_ = {epoch, batch};
   if (workers_.empty()) return;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -308,10 +308,10 @@ absl::Status LoaderImpl::Build(const Position& position,
       }
       const int64_t place = position.batch * parts_.batch_size + i;
       const int64_t pass =
-          infinite_
-              ? (place * parts_.options.world_size + parts_.options.rank) /
-                    parts_.dataset_size
-              : position.epoch;
+          infinite_ ? position.epoch + (place * parts_.options.world_size +
+                                        parts_.options.rank) /
+                                           parts_.dataset_size
+                    : position.epoch;
       GRAPNEL_RETURN_IF_ERROR(BuildSample(pass, indices[i], &samples[i]));
     }
     return Collate(samples, std::move(indices), batch);

@@ -99,17 +99,18 @@ class InfiniteSampler final : public Sampler {
 
   int64_t size() const override { return size_; }
   bool infinite() const override { return true; }
-  void SetEpoch(int64_t epoch) override {}
+  void SetEpoch(int64_t epoch) override { first_pass_ = epoch; }
 
   int64_t At(int64_t position) override {
     const int64_t place = position * options_.world_size + options_.rank;
-    return orders_.At(place / options_.dataset_size,
+    return orders_.At(first_pass_ + place / options_.dataset_size,
                       place % options_.dataset_size);
   }
 
  private:
   const SamplerOptions options_;
   const int64_t size_;
+  int64_t first_pass_ = 0;
   Orders orders_;
 };
 

@@ -20,10 +20,11 @@ class Sampler {
   // Samples that this rank draws in one pass over the dataset, >= 1.
   virtual int64_t size() const = 0;
 
-  // True if positions go on for ever and SetEpoch does nothing.
+  // True if positions go on for ever.
   virtual bool infinite() const = 0;
 
-  // Chooses the order of `epoch`, >= 0.
+  // Chooses the order of `epoch`, >= 0; of an infinite sampler, the pass that
+  // position 0 begins.
   virtual void SetEpoch(int64_t epoch) = 0;
 
   // Index in the dataset of the sample at `position`, >= 0 and, unless

@@ -138,11 +138,21 @@ absl::Status CheckProgress(const v1::Progress& progress) {
       {"updates", progress.updates()},
       {"samples", progress.samples()},
       {"max_epochs", progress.max_epochs()},
-      {"max_iters", progress.max_iters()}};
+      {"max_iters", progress.max_iters()},
+      {"pass", progress.pass()},
+      {"samples_in_pass", progress.samples_in_pass()}};
   for (const auto& [name, value] : fields) {
     if (value < 0) {
       return absl::DataLossError(
           absl::StrCat("progress.", name, ": must be >= 0, is ", value));
+    }
+  }
+  for (int i = 0; i < progress.epoch_lengths_size(); ++i) {
+    const v1::EpochLength& length = progress.epoch_lengths(i);
+    if (length.epoch() < 0 || length.iter() < 0 || length.num_batches() < 1) {
+      return absl::DataLossError(absl::StrCat(
+          "progress.epoch_lengths[", i,
+          "]: must be >= 0, and >= 1 batches, is ", length.ShortDebugString()));
     }
   }
   return absl::OkStatus();

@@ -225,7 +225,12 @@ INSTANTIATE_TEST_SUITE_P(
         Negative("Updates", &v1::Progress::set_updates),
         Negative("Samples", &v1::Progress::set_samples),
         Negative("MaxEpochs", &v1::Progress::set_max_epochs),
-        Negative("MaxIters", &v1::Progress::set_max_iters)),
+        Negative("MaxIters", &v1::Progress::set_max_iters),
+        Negative("Pass", &v1::Progress::set_pass),
+        Negative("SamplesInPass", &v1::Progress::set_samples_in_pass),
+        FieldCase{"EpochLengthWithoutBatches",
+                  [](auto& m) { m.mutable_progress()->add_epoch_lengths(); },
+                  Code::kDataLoss, "progress.epoch_lengths[0]"}),
     [](const auto& info) { return std::string(info.param.name); });
 
 TEST(ManifestCodecTest, NamesOfCheckpointsAndParts) {

@@ -11,11 +11,12 @@
 #include "c10/core/GradMode.h"
 #include "grapnel/base/check_field.h"
 #include "grapnel/base/kind_name.h"
-#include "grapnel/base/log.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
+#include "grapnel/optim/configured_options.h"
 #include "grapnel/optim/grad_clip.h"
 #include "grapnel/optim/loss_scaler.h"
+#include "grapnel/optim/optimizers/optimizer_state.h"
 #include "grapnel/optim/paramwise.h"
 
 namespace grapnel {
@@ -136,7 +137,8 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
         scaler_(std::move(settings.scaler)),
         optimizer_(std::move(optimizer)),
         base_(std::move(base)),
-        scheduled_groups_(*optimizer_, base_.get()) {
+        scheduled_groups_(*optimizer_, base_.get()),
+        configured_(*optimizer_, base_.get()) {
     const double* base_lr = base_ == nullptr ? nullptr : base_->option(0, "lr");
     if (base_lr != nullptr) logged_lrs_.push_back({"base_lr", base_lr});
     const double* lr =
@@ -217,6 +219,7 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     for (int i = 0; i < scheduled_groups_.num_groups(); ++i) {
       if (double* lr = scheduled_groups_.option(i, "lr")) *lr *= factor;
     }
+    configured_.ScaleLr(factor);
     return absl::OkStatus();
   }
 
@@ -239,6 +242,7 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
       GRAPNEL_ASSIGN_OR_RETURN(const OptimizerState base, SaveBase());
       *state->mutable_base_options() = base.groups(0).options();
     }
+    configured_.Save(state);
     if (accumulated() == 0) return absl::OkStatus();
     for (int i = 0; i < optimizer_->num_groups(); ++i) {
       for (const NamedTensor& param : optimizer_->params(i)) {
@@ -253,7 +257,8 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
 
   absl::Status LoadState(const OptimWrapperState& state,
                          const TensorMap& optimizer_tensors,
-                         const TensorMap& gradients) override {
+                         const TensorMap& gradients, RestoredOptions* options,
+                         std::vector<std::string>* notes) override {
     if (state.optimizers_size() > 0) {
       return absl::InvalidArgumentError(
           absl::StrCat("the state is of ", state.optimizers_size(),
@@ -291,28 +296,12 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     std::vector<std::pair<at::Tensor, at::Tensor>> grads;  // Parameter, its.
     GRAPNEL_RETURN_IF_ERROR(
         WithContext(ReadGradients(state, gradients, &grads), "gradients"));
-    OptimizerState base;
-    if (base_ != nullptr) {
-      GRAPNEL_ASSIGN_OR_RETURN(base, SaveBase());
-      for (auto& [name, value] : *base.mutable_groups(0)->mutable_options()) {
-        const auto saved = state.base_options().find(name);
-        if (saved == state.base_options().end()) {
-          return absl::InvalidArgumentError(
-              absl::StrCat("base_options: ", name, " is missing"));
-        }
-        GRAPNEL_RETURN_IF_ERROR(CheckField(std::isfinite(saved->second),
-                                           "base_options", "finite",
-                                           saved->second));
-        value = saved->second;
-      }
-    }
+    GRAPNEL_RETURN_IF_ERROR(configured_.Check(state));
     GRAPNEL_RETURN_IF_ERROR(
         WithContext(optimizer_->LoadState(state.optimizer(), optimizer_tensors),
                     "optimizer"));
-    if (base_ != nullptr) {
-      GRAPNEL_RETURN_IF_ERROR(base_->LoadState(base, TensorMap()));
-    }
 
+    configured_.Restore(state, *optimizer_, base_.get(), options, notes);
     started_ = true;
     scaler_ = scaler;
     inner_count_ = state.inner_count();
@@ -320,15 +309,14 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     optimizer_->ZeroGrad();
     window_ended_ = false;
     if (!half_filled) return absl::OkStatus();
-    if (state.accumulative_counts() != accumulative_counts_ ||
-        by_samples != by_samples_) {
-      GRAPNEL_LOG(WARNING) << "the checkpoint was saved inside a window of "
-                           << state.accumulative_counts() << " iterations by "
-                           << (by_samples ? "SAMPLES" : "ITERATIONS")
-                           << "; accumulative_counts is "
-                           << accumulative_counts_ << " by "
-                           << (by_samples_ ? "SAMPLES" : "ITERATIONS")
-                           << " now: the window's gradients are dropped";
+    if (by_samples != by_samples_) {
+      const auto unit = [](bool samples) {
+        return samples ? "SAMPLES" : "ITERATIONS";
+      };
+      notes->push_back(absl::StrCat(
+          "accumulate_by: ", unit(by_samples), " -> ", unit(by_samples_),
+          ": the gradients of ", state.inner_count() - state.window_begin(),
+          " iterations that waited for a step are dropped"));
       return absl::OkStatus();
     }
     window_ = {state.window_begin(), state.window_samples(),
@@ -376,10 +364,14 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   }
 
   // How many Updates the window that is being filled comes to hold: as many as
-  // configured, or what is left of the run.
+  // configured, or what is left of the run; of one that was begun with a larger
+  // configured size, one more than it has.
   int64_t WindowSize() const {
-    if (inner_count_ >= max_count_) return accumulative_counts_;
-    return std::min(accumulative_counts_, max_count_ - window_.begin);
+    int64_t size = accumulative_counts_;
+    if (inner_count_ < max_count_) {
+      size = std::min(size, max_count_ - window_.begin);
+    }
+    return std::max(size, accumulated() + 1);
   }
 
   double scale() const { return scaler_.has_value() ? scaler_->scale() : 1; }
@@ -487,7 +479,8 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     return state;
   }
 
-  // Copies of the gradients in `state`, beside their parameters.
+  // Copies of the gradients in `state`, beside their parameters. Those of
+  // parameters that aren't optimized any more are left out.
   absl::Status ReadGradients(
       const OptimWrapperState& state, const TensorMap& gradients,
       std::vector<std::pair<at::Tensor, at::Tensor>>* out) const {
@@ -497,14 +490,17 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
         GRAPNEL_RETURN_IF_ERROR(params.Add(param.name, param.tensor));
       }
     }
+    const auto saved_groups = GroupsByParam(state.optimizer());
     for (const std::string& name : state.gradients()) {
       const at::Tensor* param = params.Find(name);
       const at::Tensor* grad = gradients.Find(name);
-      if (param == nullptr || grad == nullptr) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            "\"", name, "\" is ",
-            param == nullptr ? "no parameter" : "missing in the state"));
+      const bool known = saved_groups.contains(name);
+      if (!known || grad == nullptr) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("\"", name, "\" is ",
+                         known ? "missing in the state" : "no parameter"));
       }
+      if (param == nullptr) continue;
       if (grad->sizes() != param->sizes() ||
           grad->scalar_type() != param->scalar_type()) {
         return absl::InvalidArgumentError(absl::StrCat(
@@ -527,6 +523,7 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   const std::unique_ptr<Optimizer> optimizer_;
   const std::unique_ptr<Optimizer> base_;
   ScheduledGroups scheduled_groups_;
+  ConfiguredOptions configured_;
   std::vector<std::pair<std::string, const double*>> logged_lrs_;
   StepObserver* observer_ = nullptr;
   int64_t inner_count_ = 0;

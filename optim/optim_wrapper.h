@@ -17,6 +17,7 @@
 #include "grapnel/optim/autocast.h"
 #include "grapnel/optim/optim_wrapper.pb.h"
 #include "grapnel/optim/optimizer.h"
+#include "grapnel/optim/param_groups.h"
 
 namespace grapnel {
 
@@ -51,9 +52,10 @@ class StepObserver {
 // the number of Updates in its window, which is n but for the last window of
 // the run, which holds what is left (parity.md 5.8). Windows go across epochs.
 // The half-filled window is part of the state, gradients included. A run that
-// is resumed with another length goes on from the last step: with whole
-// windows, up to its own last one. With accumulate_by: SAMPLES the mean is over
-// the samples of the window instead, however the batches cut them up.
+// is resumed with another length, or other windows, goes on with the one that
+// was half filled; if that holds as many already, its next Update ends it. With
+// accumulate_by: SAMPLES the mean is over the samples of the window instead,
+// however the batches cut them up.
 //
 // With amp, FLOAT16, the loss is scaled on its way back and the gradients are
 // unscaled before anybody looks at them: a BeforeOptimizerStep, clip_grad.
@@ -145,22 +147,40 @@ class OptimWrapper {
   virtual int64_t accumulative_counts() const = 0;
 
   // Multiplies every group's "lr", the base group's too, by `factor`, finite
-  // and > 0: automatic scaling by batch size. Before schedulers are made.
-  // kFailedPrecondition after the first Update or LoadState.
+  // and > 0: automatic scaling by batch size, which is part of what is
+  // configured. Before schedulers are made. kFailedPrecondition after the first
+  // Update or LoadState.
   virtual absl::Status ScaleLr(double factor) = 0;
 
   // State: the optimizer's, the counters, the base group, the loss scale, and
   // the gradients of a half-filled window, named by parameter, in `*gradients`.
-  // SaveState shares the storage of what goes on changing. LoadState on a
-  // half-filled window of another accumulative_counts or accumulate_by drops
-  // its gradients with a warning; on an error nothing was changed, but for the
-  // optimizers, of several, that come before the one whose state is bad.
+  // SaveState shares the storage of what goes on changing.
+  //
+  // LoadState takes over what is configured now as it was then, and what is
+  // configured otherwise from the configuration. Option by option: a group
+  // whose parameters (those that the state knows) share one value that was
+  // configured, equal to the present one, and one value that it had come to,
+  // keeps the latter; else the option is reset, listed in `*options`, and has
+  // the configured value. The base group likewise. Of parameters that are gone,
+  // slots and gradients are dropped; new ones start afresh. What has changed is
+  // said in `*notes`. A half-filled window of another accumulate_by is dropped.
+  // On an error nothing was changed, but for the optimizers, of several, that
+  // come before the one whose state is bad.
   virtual absl::Status SaveState(optim::v1::OptimWrapperState* state,
                                  TensorMap* optimizer_tensors,
                                  TensorMap* gradients) const = 0;
   virtual absl::Status LoadState(const optim::v1::OptimWrapperState& state,
                                  const TensorMap& optimizer_tensors,
-                                 const TensorMap& gradients) = 0;
+                                 const TensorMap& gradients,
+                                 RestoredOptions* options,
+                                 std::vector<std::string>* notes) = 0;
+  absl::Status LoadState(const optim::v1::OptimWrapperState& state,
+                         const TensorMap& optimizer_tensors,
+                         const TensorMap& gradients) {
+    RestoredOptions options;
+    std::vector<std::string> notes;
+    return LoadState(state, optimizer_tensors, gradients, &options, &notes);
+  }
 
  private:
   // For config.optimizers; in optim_wrapper_set.cc.

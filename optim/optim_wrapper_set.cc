@@ -160,7 +160,8 @@ class OptimWrapperSet final : public OptimWrapper {
 
   absl::Status LoadState(const OptimWrapperState& state,
                          const TensorMap& optimizer_tensors,
-                         const TensorMap& gradients) override {
+                         const TensorMap& gradients, RestoredOptions* options,
+                         std::vector<std::string>* notes) override {
     std::vector<std::string> saved;
     for (const auto& member : state.optimizers()) {
       saved.push_back(member.name());
@@ -179,10 +180,14 @@ class OptimWrapperSet final : public OptimWrapper {
           WithoutPrefix(members_[i].name, optimizer_tensors));
       GRAPNEL_ASSIGN_OR_RETURN(const TensorMap own_gradients,
                                WithoutPrefix(members_[i].name, gradients));
+      std::vector<std::string> own_notes;
       GRAPNEL_RETURN_IF_ERROR(
-          Named(members_[i],
-                members_[i].wrapper->LoadState(state.optimizers(i).state(),
-                                               own_tensors, own_gradients)));
+          Named(members_[i], members_[i].wrapper->LoadState(
+                                 state.optimizers(i).state(), own_tensors,
+                                 own_gradients, options, &own_notes)));
+      for (const std::string& note : own_notes) {
+        notes->push_back(absl::StrCat(members_[i].name, ": ", note));
+      }
     }
     return absl::OkStatus();
   }

@@ -481,7 +481,7 @@ TEST(OptimWrapperStateTest, WindowWhoseLengthChangesIsStillAMean) {
   }
 }
 
-TEST(OptimWrapperStateTest, WindowOfAnotherSizeIsDropped) {
+TEST(OptimWrapperStateTest, WindowOfAnotherSizeGoesOn) {
   GoldenRun first(3);
   first.Iterate(0, 100);
   OptimWrapperState state;
@@ -489,13 +489,29 @@ TEST(OptimWrapperStateTest, WindowOfAnotherSizeIsDropped) {
   ASSERT_THAT(first.wrapper().SaveState(&state, &tensors, &gradients), IsOk());
   GoldenRun second(2);
   ASSERT_THAT(second.wrapper().LoadState(state, tensors, gradients), IsOk());
-  EXPECT_FALSE(second.w().grad().defined());
-  EXPECT_EQ(second.wrapper().accumulated(), 0);
-  // And the next window is whole: (2 + 3) / 2.
+  EXPECT_EQ(second.wrapper().accumulated(), 1);
+  // The first of three is the first of two: (1 + 2) / 2.
   second.Iterate(1, 100);
-  EXPECT_EQ(second.w()[0].item<double>(), 1);
+  EXPECT_DOUBLE_EQ(second.w()[0].item<double>(), 0.985);
+  // And the next window is whole: (3 + 4) / 2.
   second.Iterate(2, 100);
-  EXPECT_DOUBLE_EQ(second.w()[0].item<double>(), 0.975);
+  second.Iterate(3, 100);
+  EXPECT_DOUBLE_EQ(second.w()[0].item<double>(), 0.95);
+}
+
+// Four of eight are there, and a window holds two now: the fifth ends it.
+TEST(OptimWrapperStateTest, WindowThatHoldsMoreThanItsNewSizeEndsAtOnce) {
+  GoldenRun first(8);
+  for (int i = 0; i < 4; ++i) first.Iterate(i, 100);
+  OptimWrapperState state;
+  TensorMap tensors, gradients;
+  ASSERT_THAT(first.wrapper().SaveState(&state, &tensors, &gradients), IsOk());
+  GoldenRun second(2);
+  ASSERT_THAT(second.wrapper().LoadState(state, tensors, gradients), IsOk());
+  second.Iterate(4, 100);
+  EXPECT_EQ(second.wrapper().accumulated(), 0);
+  // The mean of 1 to 5.
+  EXPECT_NEAR(second.w()[0].item<double>(), 0.97, 1e-7);
 }
 
 TEST(OptimWrapperStateTest, WindowByAnotherMeanIsDropped) {

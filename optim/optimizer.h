@@ -51,10 +51,14 @@ class Optimizer : public ParamGroups {
   virtual absl::Status SaveState(optim::v1::OptimizerState* state,
                                  TensorMap* tensors) const = 0;
 
-  // Takes over what SaveState gave. Groups are matched by order, parameters by
-  // name, copied into the existing storage. On an error nothing was changed.
-  //   kInvalidArgument: another type, other groups, a missing or misshapen
-  //     slot; names it.
+  // Takes over what SaveState gave, also of other groups or settings. What a
+  // parameter has is found by its name and copied into the existing storage. A
+  // parameter that the state doesn't know starts afresh, and so does a slot
+  // that none of its parameters has; what this optimizer has no use for is
+  // left. An option of a group is taken over if all parameters of the group
+  // that the state knows had one value of it, and stays as it is otherwise. On
+  // an error nothing was changed.
+  //   kInvalidArgument: another type, a missing or misshapen slot; names it.
   virtual absl::Status LoadState(const optim::v1::OptimizerState& state,
                                  const TensorMap& tensors) = 0;
 };

@@ -3,6 +3,8 @@
 #ifndef GRAPNEL_OPTIM_PARAM_GROUPS_H_
 #define GRAPNEL_OPTIM_PARAM_GROUPS_H_
 
+#include <vector>
+
 #include "absl/strings/string_view.h"
 
 namespace grapnel {
@@ -24,6 +26,16 @@ class ParamGroups {
   // object. Names: "lr", "weight_decay", "momentum", ... "momentum" is beta1 of
   // an optimizer that has betas and no momentum.
   virtual double* option(int group, absl::string_view name) = 0;
+};
+
+// What loading a state has made of options.
+struct RestoredOptions {
+  // Where those lie (ParamGroups::option) that have the value that is
+  // configured now and not the saved one. Schedules of them are to be replayed.
+  std::vector<const double*> reset;
+
+  // False if the state doesn't tell what was configured when it was saved.
+  bool configured_known = true;
 };
 
 }  // namespace grapnel

@@ -4,6 +4,7 @@
 #define GRAPNEL_OPTIM_PARAM_SCHEDULER_H_
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -22,6 +23,14 @@ struct RunLength {
   int64_t max_epochs = -1;
   int64_t max_iters = -1;
   int64_t epoch_length = -1;
+};
+
+// The steps at which a scheduler acts: begin <= step < end.
+struct StepRange {
+  static constexpr int64_t kOpen = std::numeric_limits<int64_t>::max();
+
+  int64_t begin = 0;
+  int64_t end = kOpen;
 };
 
 // Moves one option of every parameter group, by a recurrence on its current
@@ -49,6 +58,16 @@ class ParamScheduler {
 
   // True if Step is to be called after every epoch, else after every iteration.
   virtual bool by_epoch() const = 0;
+
+  // True if Step is to be called after every iteration, and the steps are parts
+  // of epochs: once epochs have another length, it stands at another step.
+  virtual bool converted() const { return false; }
+
+  virtual StepRange range() const { return {}; }
+
+  // Where the option lies, one a group, as ParamGroups::option has it. Empty if
+  // the scheduler doesn't tell.
+  virtual absl::Span<double* const> values() const { return {}; }
 
   // Writes step 0. Call before training, schedulers of one option in their
   // order. Does nothing if step 0 is done, by an earlier call or in the state
@@ -90,6 +109,14 @@ class ParamScheduler {
  private:
   std::string optimizer_;
 };
+
+// The end of the run in the scheduler's steps; -1 if it isn't known.
+inline int64_t EndOfRun(const RunLength& length,
+                        const ParamScheduler& scheduler) {
+  if (scheduler.by_epoch()) return length.max_epochs;
+  if (!scheduler.converted()) return length.max_iters;
+  return length.max_epochs < 0 ? -1 : length.max_epochs * length.epoch_length;
+}
 
 struct ParamSchedulerTraits {
   using Product = ParamScheduler;

@@ -30,6 +30,7 @@ struct FakeRunContext : public RunContext {
   int64_t epoch() const override { return epochs; }
   int64_t iter() const override { return iters; }
   int64_t updates() const override { return num_updates; }
+  int64_t iter_in_epoch() const override { return iters_in_epoch; }
   int64_t max_epochs() const override { return total_epochs; }
   int64_t max_iters() const override { return total_iters; }
   bool by_epoch() const override { return counts_epochs; }
@@ -74,6 +75,7 @@ struct FakeRunContext : public RunContext {
   int64_t epochs = 0;
   int64_t iters = 0;
   int64_t num_updates = 0;
+  int64_t iters_in_epoch = 0;
   int64_t total_epochs = 0;
   int64_t total_iters = 0;
   bool counts_epochs = true;

@@ -17,8 +17,6 @@ namespace {
 
 using State = runner::v1::MessageHubState;
 
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-
 // NaN stays, once it is there.
 double MinOrNaN(double a, double b) { return std::isnan(b) || b < a ? b : a; }
 double MaxOrNaN(double a, double b) { return std::isnan(b) || b > a ? b : a; }
@@ -148,15 +146,17 @@ absl::StatusOr<MessageHub::Info> LoadInfo(const State::Info& state) {
 
 }  // namespace
 
-void HistoryBuffer::Totals::Add(double value, int64_t count, bool first) {
-  if (first) {
-    *this = {value, count, value, value};
-    return;
-  }
+void HistoryBuffer::Totals::Add(double value, int64_t count) {
+  if (!std::isfinite(value)) return;
   sum += value;
   sum_counts += count;
-  min = MinOrNaN(min, value);
-  max = MaxOrNaN(max, value);
+  // The first one replaces NaN.
+  min = value > min ? min : value;
+  max = value < max ? max : value;
+}
+
+double HistoryBuffer::Totals::Mean() const {
+  return sum_counts == 0 ? kNaN : sum / static_cast<double>(sum_counts);
 }
 
 void HistoryBuffer::Totals::Save(State::Totals* state) const {
@@ -168,6 +168,10 @@ void HistoryBuffer::Totals::Save(State::Totals* state) const {
 
 void HistoryBuffer::Totals::Load(const State::Totals& state) {
   *this = {state.sum(), state.sum_counts(), state.min(), state.max()};
+  // Of before NaNs were left out, or of no value at all.
+  if (!std::isfinite(sum) || !std::isfinite(min + max) || sum_counts == 0) {
+    *this = Totals();
+  }
 }
 
 HistoryBuffer::HistoryBuffer(std::string name, int64_t capacity,
@@ -194,8 +198,9 @@ HistoryBuffer::Slot& HistoryBuffer::NextSlot() {
 }
 
 void HistoryBuffer::AddToTotals(const Slot& slot, int64_t entry) const {
-  total_.Add(slot.value, slot.count, /*first=*/entry == 0);
-  epoch_total_.Add(slot.value, slot.count, /*first=*/entry == epoch_begin_);
+  total_.Add(slot.value, slot.count);
+  if (entry == epoch_begin_) epoch_total_ = Totals();
+  epoch_total_.Add(slot.value, slot.count);
 }
 
 void HistoryBuffer::Add(double value, int64_t count) {
@@ -296,6 +301,7 @@ absl::StatusOr<int64_t> HistoryBuffer::ConvertedWindow(int64_t window) const {
   }
   GRAPNEL_RETURN_IF_ERROR(ConvertedAll());
   const int64_t wanted = std::min(window, num_entries_);
+  if (wanted > num_kept_ && window <= capacity_) return num_kept_;
   if (wanted > num_kept_) {
     return absl::OutOfRangeError(absl::StrCat(name_, ": window: only the last ",
                                               num_kept_, " entries are kept, ",
@@ -350,7 +356,7 @@ absl::StatusOr<double> HistoryBuffer::Min(int64_t window) const {
 
 absl::StatusOr<double> HistoryBuffer::EpochMean() const {
   GRAPNEL_RETURN_IF_ERROR(ConvertedEpoch());
-  return epoch_total_.sum / static_cast<double>(epoch_total_.sum_counts);
+  return epoch_total_.Mean();
 }
 
 absl::StatusOr<double> HistoryBuffer::EpochMax() const {
@@ -365,7 +371,7 @@ absl::StatusOr<double> HistoryBuffer::EpochMin() const {
 
 absl::StatusOr<double> HistoryBuffer::GlobalMean() const {
   GRAPNEL_RETURN_IF_ERROR(ConvertedAll());
-  return total_.sum / static_cast<double>(total_.sum_counts);
+  return total_.Mean();
 }
 
 absl::StatusOr<double> HistoryBuffer::GlobalMax() const {
@@ -481,6 +487,16 @@ void MessageHub::SaveState(State* state) const {
     if (!fact.resumable || !fact.value.has_value()) continue;
     SaveInfo(*fact.value, &(*state->mutable_infos())[name]);
   }
+}
+
+int64_t MessageHub::ShortWindow() const {
+  int64_t least = -1;
+  for (const HistoryBuffer* history : scalars_) {
+    const int64_t kept = history->num_kept_;
+    if (kept == std::min(history->capacity_, history->num_entries_)) continue;
+    if (least < 0 || kept < least) least = kept;
+  }
+  return least;
 }
 
 absl::Status MessageHub::LoadState(const State& state) {

@@ -4,6 +4,7 @@
 #define GRAPNEL_RUNNER_MESSAGE_HUB_H_
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,8 +28,10 @@ class MessageHub;
 // The last values of one scalar in a ring, and sum, count, minimum and maximum
 // of all that ever came and of this epoch's. Each entry is a value and a count,
 // 1 unless said otherwise; mean = sum of values / sum of counts, so that a
-// value that stands for `count` samples is their sum (parity.md 5.10). A NaN
-// makes each mean, minimum and maximum that it is part of NaN.
+// value that stands for `count` samples is their sum (parity.md 5.10). A NaN or
+// infinity is part of each window that reaches back to it; statistics of the
+// epoch and of all leave them out, or one would keep them for ever, and are NaN
+// if nothing else came.
 //
 // A number on the CPU is read when it is added. A tensor on a device is kept as
 // it is and becomes a number, with others in one copy, when somebody asks or
@@ -48,7 +51,7 @@ class HistoryBuffer {
 
   const std::string& name() const { return name_; }
 
-  // NaN and infinities are values like others. `count` >= 1.
+  // `count` >= 1.
   void Add(double value, int64_t count = 1);
 
   // `value`: one element, any real dtype, any device; detached by the callee.
@@ -63,9 +66,9 @@ class HistoryBuffer {
   int64_t num_entries() const { return num_entries_; }
   int64_t num_epoch_entries() const { return num_entries_ - epoch_begin_; }
 
-  // Over the last `window` entries, >= 1, or all that there are. kOutOfRange if
-  // some of them are lost, because the ring is shorter; kFailedPrecondition if
-  // there are no entries.
+  // Over the last `window` entries, >= 1, or all that there are; after a state
+  // of a shorter ring was loaded, those that are kept. kOutOfRange if the ring
+  // is shorter than that; kFailedPrecondition if there are no entries.
   absl::StatusOr<double> Mean(int64_t window) const;
   absl::StatusOr<double> Max(int64_t window) const;
   absl::StatusOr<double> Min(int64_t window) const;
@@ -88,6 +91,8 @@ class HistoryBuffer {
 
   using State = runner::v1::MessageHubState;
 
+  static constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
   struct Slot {
     double value = 0;
     int64_t count = 0;
@@ -97,10 +102,11 @@ class HistoryBuffer {
   struct Totals {
     double sum = 0;
     int64_t sum_counts = 0;
-    double min = 0;  // Of no meaning without entries, as is max.
-    double max = 0;
+    double min = kNaN;
+    double max = kNaN;
 
-    void Add(double value, int64_t count, bool first);
+    void Add(double value, int64_t count);
+    double Mean() const;
     void Save(State::Totals* state) const;
     void Load(const State::Totals& state);
   };
@@ -193,6 +199,10 @@ class MessageHub {
   // long as was asked. kDataLoss, naming the scalar, if the state contradicts
   // itself; nothing has changed then.
   void SaveState(runner::v1::MessageHubState* state) const;
+
+  // The fewest entries that a history has where it should have more, since the
+  // state was of shorter rings; -1 if there is none.
+  int64_t ShortWindow() const;
   absl::Status LoadState(const runner::v1::MessageHubState& state);
 
  private:

@@ -1,5 +1,6 @@
 #include "grapnel/runner/run_checkpoint.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "ATen/CPUGeneratorImpl.h"
@@ -12,6 +13,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/optim/schedulers/scheduler_replay.h"
+#include "grapnel/runner/saved_settings.h"
 
 namespace grapnel {
 namespace {
@@ -135,15 +137,6 @@ absl::Status RestoreHooks(const RunState& state, const TensorMap& tensors,
   return absl::OkStatus();
 }
 
-ResumePoint PointOf(const io::v1::Progress& progress, const RunState& state) {
-  ResumePoint point;
-  point.epochs = progress.epoch();
-  point.iters = progress.iter();
-  if (state.data().by_epoch()) point.epoch_length = state.data().num_batches();
-  point.options_restored = state.has_optim_wrapper();
-  return point;
-}
-
 }  // namespace
 
 absl::StatusOr<io::CheckpointContents> CaptureRun(
@@ -189,6 +182,7 @@ absl::StatusOr<RunState> ReadRunState(const io::CheckpointContents& contents) {
 
 absl::Status RestoreRun(const io::CheckpointContents& contents,
                         const RunState& state, const RunParts& parts,
+                        const ResumePoint& point,
                         std::vector<std::string>* warnings) {
   const TensorMap none;
   const auto section = [&](absl::string_view name) -> const TensorMap& {
@@ -198,20 +192,37 @@ absl::Status RestoreRun(const io::CheckpointContents& contents,
   GRAPNEL_RETURN_IF_ERROR(WithContext(
       LoadModelState(section(kModel), /*strict=*/true, *parts.model, nullptr),
       "model"));
+  RestoredOptions options;
   if (state.has_optim_wrapper()) {
+    optim::v1::OptimWrapperState saved = state.optim_wrapper();
+    AddConfiguredOptions(contents.manifest.config(),
+                         state.data().batch_size() *
+                             std::max<int64_t>(state.data().world_size(), 1),
+                         parts.model->parameters(), &saved);
+    std::vector<std::string> notes;
     GRAPNEL_RETURN_IF_ERROR(WithContext(
-        parts.optim_wrapper->LoadState(
-            state.optim_wrapper(), section(kOptimizer), section(kGradients)),
+        parts.optim_wrapper->LoadState(saved, section(kOptimizer),
+                                       section(kGradients), &options, &notes),
         "optim_wrapper"));
+    for (const std::string& note : notes) {
+      warnings->push_back(absl::StrCat("optim_wrapper: ", note));
+    }
   } else {
     warnings->push_back(
         "the checkpoint was saved without its optimizer, which starts anew");
   }
-  GRAPNEL_RETURN_IF_ERROR(RestoreSchedulers(
-      parts.param_schedulers, state.param_schedulers(),
-      PointOf(contents.manifest.progress(), state), warnings));
+  GRAPNEL_RETURN_IF_ERROR(RestoreSchedulers(parts.param_schedulers,
+                                            state.param_schedulers(), point,
+                                            options, warnings));
   GRAPNEL_RETURN_IF_ERROR(WithContext(
       parts.message_hub->LoadState(state.message_hub()), "message_hub"));
+  const int64_t kept = parts.message_hub->ShortWindow();
+  if (kept >= 0) {
+    warnings->push_back(absl::StrCat(
+        "log_processor: window_size: the checkpoint kept ", kept,
+        " values of what has a larger window now: statistics are of what there "
+        "is until more have come"));
+  }
   GRAPNEL_RETURN_IF_ERROR(
       RestoreHooks(state, section(kHooks), *parts.hooks, warnings));
   return SetGeneratorState(state.rng().cpu());

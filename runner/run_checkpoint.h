@@ -24,6 +24,7 @@
 #include "grapnel/models/model.h"
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/optim/param_scheduler.h"
+#include "grapnel/optim/schedulers/scheduler_replay.h"
 #include "grapnel/runner/hook_list.h"
 #include "grapnel/runner/message_hub.h"
 #include "grapnel/runner/run_state.pb.h"
@@ -49,12 +50,13 @@ absl::StatusOr<io::CheckpointContents> CaptureRun(
 absl::StatusOr<runner::v1::RunState> ReadRunState(
     const io::CheckpointContents& contents);
 
-// Puts everything back, the generator last. What the checkpoint and the run
-// don't have in common, other than weights, is left and named in `*warnings`;
+// Puts everything back, the generator last. `point`: where the run goes on.
+// What the checkpoint and the run don't have in common, other than weights, is
+// left and named in `*warnings`, and so is what is configured otherwise;
 // weights must be the same set. Weights are checked before anything is changed.
 absl::Status RestoreRun(const io::CheckpointContents& contents,
                         const runner::v1::RunState& state,
-                        const RunParts& parts,
+                        const RunParts& parts, const ResumePoint& point,
                         std::vector<std::string>* warnings);
 
 }  // namespace grapnel

@@ -62,8 +62,12 @@ class RunContext {
   virtual int64_t iter() const = 0;
   virtual int64_t updates() const = 0;  // Optimizer steps.
 
-  // The totals that were asked for. Iteration-based: max_epochs() is 1. 0
-  // without a training configuration.
+  // Of the epoch that is under way. Not iter() modulo an epoch: epochs of
+  // before a resume may have had another length. 0 if iteration-based.
+  virtual int64_t iter_in_epoch() const = 0;
+
+  // The totals: what is done, and what is left to do. Iteration-based:
+  // max_epochs() is 1. 0 without a training configuration.
   virtual int64_t max_epochs() const = 0;
   virtual int64_t max_iters() const = 0;
 

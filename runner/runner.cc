@@ -38,7 +38,6 @@ struct EvalPoints {
 
 namespace {
 
-using ::grapnel::io::v1::Progress;
 using ::grapnel::runner::v1::RunnerConfig;
 
 // Where a status carries its ErrorOrigin.
@@ -214,35 +213,37 @@ absl::Status RunnerImpl::TrainEpochs() {
   RunContext& run = *this;
   DataLoader& loader = *dataloader(Mode::kTrain);
   IterInfo info;
-  info.num_batches = loader.num_batches();
   info.batch = &batch_;
 
   GRAPNEL_RETURN_IF_ERROR(ValidateIfPending());
-  while (epoch() < max_epochs() && stop_reason_.empty()) {
+  while (!progress_.done() && stop_reason_.empty()) {
+    info.num_batches = progress_.epoch_length();
     // An epoch that is gone on with keeps what its histories hold.
     if (progress_.iter_in_epoch() == 0) hub_.BeginEpoch(Mode::kTrain);
     GRAPNEL_RETURN_IF_ERROR(
         hooks_.Call(Stage::kBeforeTrainEpoch, &Hook::BeforeTrainEpoch, run));
     GRAPNEL_RETURN_IF_ERROR(SetTraining(true));
-    loader.Seek(sampler_epoch_, progress_.iter_in_epoch());
-    while (progress_.iter_in_epoch() < info.num_batches) {
+    // One that is complete may have had more batches than there are now.
+    if (iter_in_epoch() < info.num_batches) {
+      loader.Seek(sampler_epoch_, iter_in_epoch());
+    }
+    while (iter_in_epoch() < info.num_batches) {
       GRAPNEL_RETURN_IF_ERROR(
           WithOrigin(loader.Next(&batch_), ErrorOrigin::kData));
-      info.batch_idx = progress_.iter_in_epoch();
+      info.batch_idx = iter_in_epoch();
       GRAPNEL_RETURN_IF_ERROR(TrainIter(info));
       if (!save_requests_.empty()) {
-        Progress next = progress_;
-        Advance(&next);
+        RunProgress next = progress_;
+        next.CountIter(batch_.size());
         GRAPNEL_RETURN_IF_ERROR(FlushSaves(next));
       }
-      Advance(&progress_);
+      progress_.CountIter(batch_.size());
       if (interrupt_requested()) return StopInterrupted();
     }
     GRAPNEL_RETURN_IF_ERROR(CallAllowingSaves(Stage::kAfterTrainEpoch,
                                               &Hook::AfterTrainEpoch, run));
-    Progress next = progress_;
-    next.set_epoch(epoch() + 1);
-    next.set_iter_in_epoch(0);
+    RunProgress next = progress_;
+    next.EndEpoch();
     next.set_validation_pending(dataloader(Mode::kVal) != nullptr &&
                                 plan_->ValidationDue(next.epoch()));
     GRAPNEL_RETURN_IF_ERROR(FlushSaves(next));
@@ -254,9 +255,15 @@ absl::Status RunnerImpl::TrainEpochs() {
 
 absl::Status RunnerImpl::TrainIters() {
   RunContext& run = *this;
+  // Its end is not done twice.
+  if (progress_.loop_ended() &&
+      (iter() >= max_iters() || !stop_reason_.empty())) {
+    return absl::OkStatus();
+  }
+  progress_.BeginLoop();
   DataLoader& loader = *dataloader(Mode::kTrain);
   IterInfo info;
-  info.num_batches = loader.num_batches();
+  info.num_batches = progress_.num_batches();
   info.batch = &batch_;
 
   if (iter() == 0) hub_.BeginEpoch(Mode::kTrain);
@@ -266,12 +273,9 @@ absl::Status RunnerImpl::TrainIters() {
   // A finite sampler is gone through again and again, one pass an epoch of its
   // own.
   const auto seek = [&] {
-    if (loader.infinite()) {
-      loader.Seek(0, iter());
-    } else {
-      loader.Seek(sampler_epoch_ + iter() / info.num_batches,
-                  iter() % info.num_batches);
-    }
+    const RunProgress::DataPlace place = progress_.place();
+    loader.Seek(place.epoch + (loader.infinite() ? 0 : sampler_epoch_),
+                place.batch);
   };
   seek();
   while (iter() < max_iters() && stop_reason_.empty()) {
@@ -288,18 +292,19 @@ absl::Status RunnerImpl::TrainIters() {
     const bool pending =
         dataloader(Mode::kVal) != nullptr && plan_->ValidationDue(iter() + 1);
     if (!save_requests_.empty()) {
-      Progress next = progress_;
-      Advance(&next);
+      RunProgress next = progress_;
+      next.CountIter(batch_.size());
       next.set_validation_pending(pending);
       GRAPNEL_RETURN_IF_ERROR(FlushSaves(next));
     }
-    Advance(&progress_);
+    progress_.CountIter(batch_.size());
     progress_.set_validation_pending(pending);
     if (interrupt_requested()) return StopInterrupted();
     GRAPNEL_RETURN_IF_ERROR(ValidateIfPending());
   }
   GRAPNEL_RETURN_IF_ERROR(
       CallAllowingSaves(Stage::kAfterTrainEpoch, &Hook::AfterTrainEpoch, run));
+  progress_.EndEpoch();
   return FlushSaves(progress_);
 }
 
@@ -316,14 +321,6 @@ absl::Status RunnerImpl::TrainIter(const IterInfo& info) {
   }
   return CallAllowingSaves(Stage::kAfterTrainIter, &Hook::AfterTrainIter, run,
                            info, log_vars_);
-}
-
-void RunnerImpl::Advance(Progress* progress) const {
-  progress->set_iter(progress->iter() + 1);
-  if (plan_->by_epoch()) {
-    progress->set_iter_in_epoch(progress->iter_in_epoch() + 1);
-  }
-  progress->set_samples(progress->samples() + batch_.size());
 }
 
 absl::Status RunnerImpl::ValidateIfPending() {
@@ -388,6 +385,8 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
     return absl::OkStatus();
   }));
   if (points.mode == Mode::kVal) {
+    latest_metrics_.clear();
+    metrics_iter_ = iter();
     for (const auto& [name, value] : metrics) {
       if (const double* number = std::get_if<double>(&value)) {
         latest_metrics_[name] = *number;
@@ -402,7 +401,7 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
   saves_allowed_ = false;
   GRAPNEL_RETURN_IF_ERROR(status);
   if (training_) {
-    Progress next = progress_;
+    RunProgress next = progress_;
     next.set_validation_pending(false);
     GRAPNEL_RETURN_IF_ERROR(FlushSaves(next));
     progress_ = next;
@@ -419,7 +418,7 @@ absl::Status RunnerImpl::BeforeOptimizerStep() {
 }
 
 absl::Status RunnerImpl::AfterOptimizerStep(const StepResult& result) {
-  if (result.stepped) progress_.set_updates(updates() + 1);
+  if (result.stepped) progress_.CountUpdate();
   const StepHistories& histories = step_histories_[result.optimizer];
   if (result.grad_norm.defined()) histories.grad_norm->Add(result.grad_norm);
   if (histories.loss_scale != nullptr) histories.loss_scale->Add(result.scale);

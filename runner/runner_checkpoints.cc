@@ -1,6 +1,7 @@
 // What a Runner goes on from, and what it writes for a run to go on from.
 
 #include <cstdint>
+#include <cstdlib>
 #include <string>
 #include <utility>
 #include <vector>
@@ -9,7 +10,6 @@
 #include "ATen/Version.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/time/time.h"
 #include "grapnel/base/clock.h"
 #include "grapnel/base/status_macros.h"
@@ -19,8 +19,10 @@
 #include "grapnel/models/model.h"
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/optim/param_scheduler.h"
+#include "grapnel/optim/schedulers/scheduler_replay.h"
 #include "grapnel/runner/run_checkpoint.h"
 #include "grapnel/runner/run_context.h"
+#include "grapnel/runner/run_progress.h"
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner_impl.h"
 #include "grapnel/runner/train_plan.h"
@@ -32,9 +34,29 @@ namespace {
 using ::grapnel::io::v1::Progress;
 
 // Tells whether two points of a run are the same.
-std::string ProgressKey(const Progress& progress) {
+std::string ProgressKey(const RunProgress& progress) {
   return absl::StrCat(progress.epoch(), "/", progress.iter_in_epoch(), "/",
                       progress.iter(), "/", progress.validation_pending());
+}
+
+ResumePoint PointOf(const RunProgress& progress, const Progress& saved,
+                    const runner::v1::RunState& state) {
+  ResumePoint point;
+  point.epochs = saved.epoch();
+  point.iters = saved.iter();
+  if (state.data().by_epoch()) point.epoch_length = progress.num_batches();
+  point.options_restored = state.has_optim_wrapper();
+  for (const auto& length : progress.state().epoch_lengths()) {
+    point.lengths.push_back(
+        {length.epoch(), length.iter(), length.num_batches()});
+  }
+  point.converted = progress.converted_steps();
+  point.saved_converted = progress.converted_steps_before();
+  point.length = {progress.max_epochs(), progress.max_iters(),
+                  progress.num_batches()};
+  point.saved_length = {saved.max_epochs(), saved.max_iters(),
+                        state.data().num_batches()};
+  return point;
 }
 
 }  // namespace
@@ -55,6 +77,7 @@ absl::Status RunnerImpl::Load() {
   GRAPNEL_RETURN_IF_ERROR(
       WithContext(resume_ ? Resume() : LoadWeights(), checkpoint_path_));
   checkpoint_ = io::CheckpointContents();  // Its memory.
+  checkpoint_state_.Clear();
   return absl::OkStatus();
 }
 
@@ -73,14 +96,9 @@ absl::Status RunnerImpl::LoadWeights() {
 }
 
 absl::Status RunnerImpl::Resume() {
-  GRAPNEL_ASSIGN_OR_RETURN(const runner::v1::RunState state,
-                           ReadRunState(checkpoint_));
+  const runner::v1::RunState& state = checkpoint_state_;
   const io::v1::CheckpointManifest& manifest = checkpoint_.manifest;
   const Progress& saved = manifest.progress();
-  if (saved.epoch() < 0 || saved.iter() < 0 || saved.iter_in_epoch() < 0) {
-    return absl::DataLossError("progress: is negative");
-  }
-  GRAPNEL_RETURN_IF_ERROR(CheckDataPosition(state.data(), saved));
   if (manifest.num_threads() != at::get_num_threads() ||
       manifest.cpu_capability() != at::get_cpu_capability() ||
       manifest.libtorch_version() != kLibTorchVersion) {
@@ -95,7 +113,7 @@ absl::Status RunnerImpl::Resume() {
   GRAPNEL_RETURN_IF_ERROR(RestoreRun(
       checkpoint_, state,
       {model_.get(), optim_wrapper_.get(), schedulers_, &hub_, &hooks_},
-      &warnings));
+      PointOf(progress_, saved, state), &warnings));
   for (const std::string& warning : warnings) {
     log_->Warning(absl::StrCat("resume: ", warning));
   }
@@ -103,14 +121,10 @@ absl::Status RunnerImpl::Resume() {
     log_->Warning(
         "resume: a validation was due, and this run has no val_dataloader");
   }
-  const int64_t max_epochs = this->max_epochs();
-  const int64_t max_iters = this->max_iters();
-  progress_ = saved;
-  progress_.set_max_epochs(max_epochs);
-  progress_.set_max_iters(max_iters);
+  counting_ = true;
   // Without its state it would count from 0.
   if (!state.has_optim_wrapper()) {
-    optim_wrapper_->InitializeCounts(iter(), max_iters);
+    optim_wrapper_->InitializeCounts(iter(), max_iters());
   }
   if (dataloader(Mode::kVal) == nullptr) {
     progress_.set_validation_pending(false);
@@ -118,10 +132,14 @@ absl::Status RunnerImpl::Resume() {
   run_uuid_ = manifest.run_uuid();
   parent_uuid_ = manifest.checkpoint_uuid();
   last_saved_ = ProgressKey(progress_);
-  for (const auto& [name, value] : manifest.metrics()) {
-    latest_metrics_[name] = value;
+  if (!saved.validation_pending()) {
+    latest_metrics_.insert(manifest.metrics().begin(),
+                           manifest.metrics().end());
+    metrics_iter_ = iter();
   }
   log_->Info(absl::StrCat("resumed epoch: ", epoch(), ", iter: ", iter()));
+  if (progress_.done())
+    log_->Info("the run is complete: nothing is left to do");
   return absl::OkStatus();
 }
 
@@ -138,36 +156,29 @@ runner::v1::DataPosition RunnerImpl::CurrentDataPosition() {
   return position;
 }
 
-absl::Status RunnerImpl::CheckDataPosition(
-    const runner::v1::DataPosition& saved, const Progress& progress) {
-  const runner::v1::DataPosition current = CurrentDataPosition();
-  if (saved.by_epoch() != current.by_epoch() && progress.iter() > 0) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "train_cfg: by_epoch: is ", current.by_epoch() ? "true" : "false",
-        ", the checkpoint's was not: its counters would mean "
-        "something else"));
+std::string RunnerImpl::NearestBorder() const {
+  const Progress& here = checkpoint_.manifest.progress();
+  const std::string dir = io::Dirname(checkpoint_path_);
+  std::string nearest;
+  int64_t least = 0;
+  const auto names = env_->ListDir(dir.empty() ? "." : dir);
+  if (!names.ok()) return "";  // It is of help only.
+  for (const std::string& name : *names) {
+    const std::string path = io::JoinPath(dir, name);
+    const auto manifest = io::ReadManifest(*env_, path);
+    if (!manifest.ok() || manifest->partial() ||
+        manifest->run_uuid() != checkpoint_.manifest.run_uuid() ||
+        !RunProgress::AtBorder(manifest->progress(),
+                               checkpoint_state_.data())) {
+      continue;
+    }
+    const int64_t distance =
+        std::abs(manifest->progress().iter() - here.iter());
+    if (!nearest.empty() && distance >= least) continue;
+    nearest = path;
+    least = distance;
   }
-  if (saved.SerializeAsString() == current.SerializeAsString()) {
-    return absl::OkStatus();
-  }
-  const auto text = [](const runner::v1::DataPosition& position) {
-    return absl::StrFormat("%d samples in %d batches of %d, %s%s",
-                           position.dataset_size(), position.num_batches(),
-                           position.batch_size(),
-                           position.shuffle() ? "shuffled" : "in order",
-                           position.infinite() ? ", for ever" : "");
-  };
-  const std::string difference =
-      absl::StrCat("train_dataloader: the checkpoint's had ", text(saved),
-                   "; this one has ", text(current));
-  const bool inside =
-      by_epoch() ? progress.iter_in_epoch() > 0 : progress.iter() > 0;
-  if (inside) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        difference, ": the position inside the data would mean another"));
-  }
-  log_->Warning(absl::StrCat("resume: ", difference));
-  return absl::OkStatus();
+  return nearest;
 }
 
 // ------------------------------------------------------------------- saving
@@ -207,7 +218,7 @@ absl::Status RunnerImpl::StopInterrupted() {
   return cancelled;
 }
 
-absl::Status RunnerImpl::WriteRequestedCheckpoints(const Progress& next) {
+absl::Status RunnerImpl::WriteRequestedCheckpoints(const RunProgress& next) {
   for (const SaveRequest& request : save_requests_) {
     GRAPNEL_RETURN_IF_ERROR(
         WithContext(WriteCheckpoint(request, next),
@@ -218,7 +229,7 @@ absl::Status RunnerImpl::WriteRequestedCheckpoints(const Progress& next) {
 }
 
 absl::Status RunnerImpl::WriteCheckpoint(const SaveRequest& request,
-                                         const Progress& next) {
+                                         const RunProgress& next) {
   RunParts parts = {model_.get(), optim_wrapper_.get(), schedulers_, &hub_,
                     &hooks_};
   if (!request.optimizer) parts.optim_wrapper = nullptr;
@@ -226,7 +237,7 @@ absl::Status RunnerImpl::WriteCheckpoint(const SaveRequest& request,
   GRAPNEL_ASSIGN_OR_RETURN(io::CheckpointContents contents,
                            CaptureRun(parts, seed_, CurrentDataPosition()));
   io::v1::CheckpointManifest& manifest = contents.manifest;
-  *manifest.mutable_progress() = next;
+  *manifest.mutable_progress() = next.state();
   manifest.set_run_uuid(run_uuid_);
   manifest.set_parent_uuid(parent_uuid_);
   manifest.set_created_unix_nanos(absl::ToUnixNanos(clock_->WallTime()));
@@ -236,8 +247,9 @@ absl::Status RunnerImpl::WriteCheckpoint(const SaveRequest& request,
   manifest.set_num_threads(at::get_num_threads());
   manifest.set_world_size(1);
   manifest.set_config(config_text_);
-  for (const auto& [name, value] : latest_metrics_) {
-    (*manifest.mutable_metrics())[name] = value;
+  if (metrics_iter_ == next.iter()) {
+    manifest.mutable_metrics()->insert(latest_metrics_.begin(),
+                                       latest_metrics_.end());
   }
   RunContext& run = *this;
   GRAPNEL_RETURN_IF_ERROR(hooks_.Call(Stage::kBeforeSaveCheckpoint,

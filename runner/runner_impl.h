@@ -40,6 +40,7 @@
 #include "grapnel/runner/log_processor.h"
 #include "grapnel/runner/message_hub.h"
 #include "grapnel/runner/run_context.h"
+#include "grapnel/runner/run_progress.h"
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/runner_config.pb.h"
@@ -76,9 +77,14 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   std::string StageTable() const override { return hooks_.Table(); }
 
   // RunContext.
-  int64_t epoch() const override { return progress_.epoch(); }
-  int64_t iter() const override { return progress_.iter(); }
-  int64_t updates() const override { return progress_.updates(); }
+  int64_t epoch() const override { return counting_ ? progress_.epoch() : 0; }
+  int64_t iter() const override { return counting_ ? progress_.iter() : 0; }
+  int64_t updates() const override {
+    return counting_ ? progress_.updates() : 0;
+  }
+  int64_t iter_in_epoch() const override {
+    return counting_ ? progress_.iter_in_epoch() : 0;
+  }
   int64_t max_epochs() const override { return progress_.max_epochs(); }
   int64_t max_iters() const override { return progress_.max_iters(); }
   bool by_epoch() const override {
@@ -143,6 +149,10 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // The newest that can be read whole; none is OK, with checkpoint_path_ "".
   absl::Status ReadLatestCheckpoint();
   absl::Status InitLoaders();
+  absl::Status InitProgress();
+  // The path of the checkpoint of this run, beside the one to resume from, from
+  // which it could go on with other data; the nearest one. "" if none is known.
+  std::string NearestBorder() const;
   absl::StatusOr<std::unique_ptr<DataLoader>> CreateLoader(
       const data::v1::DataLoaderConfig& config,
       std::unique_ptr<Dataset> dataset);
@@ -163,15 +173,9 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   absl::Status Load();
   absl::Status Resume();
   absl::Status LoadWeights();
-  absl::Status CheckDataPosition(const runner::v1::DataPosition& saved,
-                                 const io::v1::Progress& progress);
-
   absl::Status TrainEpochs();
   absl::Status TrainIters();
   absl::Status TrainIter(const IterInfo& info);
-
-  // Counts the iteration that has just been done.
-  void Advance(io::v1::Progress* progress) const;
 
   absl::Status ValidateIfPending();
   absl::StatusOr<Metrics> Evaluate(const EvalPoints& points);
@@ -201,13 +205,13 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
 
   // Writes what hooks asked for at the point that has just ended; `next` is
   // where a resumed run goes on.
-  absl::Status FlushSaves(const io::v1::Progress& next) {
+  absl::Status FlushSaves(const RunProgress& next) {
     if (save_requests_.empty()) return absl::OkStatus();
     return WriteRequestedCheckpoints(next);
   }
-  absl::Status WriteRequestedCheckpoints(const io::v1::Progress& next);
+  absl::Status WriteRequestedCheckpoints(const RunProgress& next);
   absl::Status WriteCheckpoint(const SaveRequest& request,
-                               const io::v1::Progress& next);
+                               const RunProgress& next);
   runner::v1::DataPosition CurrentDataPosition();
 
   RunnerOptions options_;
@@ -244,8 +248,10 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   std::unique_ptr<LogProcessor> log_processor_;
   HookList hooks_;
 
-  std::string checkpoint_path_;        // To load from; "" for none.
-  io::CheckpointContents checkpoint_;  // What is there, until it is loaded.
+  std::string checkpoint_path_;  // To load from; "" for none.
+  // What is there, until it is loaded; the state if the run resumes.
+  io::CheckpointContents checkpoint_;
+  runner::v1::RunState checkpoint_state_;
   bool resume_ = false;  // The whole state of it, not weights alone.
   std::vector<std::string> start_warnings_;  // From before there was a log.
   bool set_up_ = false;
@@ -253,7 +259,8 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   absl::Status broken_;  // Why set-up or loading failed: nothing can be run.
   std::string resumed_from_;
 
-  io::v1::Progress progress_;
+  RunProgress progress_;
+  bool counting_ = true;  // False until what the run resumes from is loaded.
   int64_t sampler_epoch_ = 0;
   Mode mode_ = Mode::kTrain;
   bool training_ = false;
@@ -262,7 +269,9 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   bool saves_allowed_ = false;
   std::vector<SaveRequest> save_requests_;
   std::string last_saved_;  // ProgressKey of the newest checkpoint.
+  // Of the last validation, and how many iterations its weights had.
   std::map<std::string, double> latest_metrics_;
+  int64_t metrics_iter_ = -1;
 
   // Kept across iterations, so that none allocates them anew.
   Batch batch_;

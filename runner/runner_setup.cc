@@ -1,7 +1,6 @@
 // Making a Runner: everything that can be wrong in a config is looked at here.
 
 #include <cstdint>
-#include <limits>
 #include <memory>
 #include <random>
 #include <string>
@@ -170,6 +169,7 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   GRAPNEL_RETURN_IF_ERROR(InitSeed());
   config_text_ = PrintRunnerConfig(config_);
   GRAPNEL_RETURN_IF_ERROR(InitLoaders());
+  if (plan_) GRAPNEL_RETURN_IF_ERROR(InitProgress());
   GRAPNEL_RETURN_IF_ERROR(InitModel());
   if (config_.optim_wrapper().has_amp()) {
     auto autocast =
@@ -323,19 +323,21 @@ absl::Status RunnerImpl::InitSeed() {
   seed_ = configured ? config_.randomness().seed() : DrawSeed();
   if (resume_) {
     // Before anything is built with the wrong one.
-    const auto state = ReadRunState(checkpoint_);
+    auto state = ReadRunState(checkpoint_);
     if (!state.ok()) {
       const bool partial = checkpoint_.manifest.partial();
       return WithContext(state.status(),
                          absl::StrCat(checkpoint_path_,
                                       partial ? ", published in parts" : ""));
     }
-    if (configured && state->seed() != seed_) {
+    checkpoint_state_ = *std::move(state);
+    const int64_t saved = checkpoint_state_.seed();
+    if (configured && saved != seed_) {
       start_warnings_.push_back(
-          absl::StrCat("randomness: seed: the checkpoint's, ", state->seed(),
+          absl::StrCat("randomness: seed: the checkpoint's, ", saved,
                        ", is used and not the configured ", seed_));
     }
-    seed_ = state->seed();
+    seed_ = saved;
   }
   config_.mutable_randomness()->set_seed(seed_);
   return CatchAsStatus([this] {
@@ -392,20 +394,49 @@ absl::Status RunnerImpl::InitLoaders() {
     if (!test.ok()) return WithContext(test.status(), "test_evaluator");
     evaluators_[static_cast<int>(Mode::kTest)] = *std::move(test);
   }
-  if (plan_) {
-    const int64_t length = dataloader(Mode::kTrain)->num_batches();
-    if (plan_->total() > std::numeric_limits<int64_t>::max() / length) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "train_cfg: max_epochs: is too large, ", plan_->total()));
+  if (plan_ && plan_->by_epoch() && dataloader(Mode::kTrain)->infinite()) {
+    return absl::InvalidArgumentError(
+        "train_dataloader: sampler: type: must not be INFINITE with "
+        "train_cfg.by_epoch: true");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::InitProgress() {
+  const RunProgress::Plan plan = {plan_->by_epoch(), plan_->total(),
+                                  CurrentDataPosition()};
+  if (!resume_) {
+    GRAPNEL_ASSIGN_OR_RETURN(progress_, RunProgress::Create(plan));
+  } else {
+    auto progress = RunProgress::Resume(plan, checkpoint_.manifest.progress(),
+                                        checkpoint_state_.data());
+    if (absl::IsFailedPrecondition(progress.status())) {
+      const bool counts_alike =
+          checkpoint_state_.data().by_epoch() == plan.by_epoch;
+      const std::string border = counts_alike ? NearestBorder() : "";
+      return absl::FailedPreconditionError(absl::StrCat(
+          "resume: ", checkpoint_path_, ": ", progress.status().message(),
+          border.empty() ? "" : "; the nearest one where it may change is ",
+          border));
     }
-    progress_.set_max_epochs(plan_->by_epoch() ? plan_->total() : 1);
-    progress_.set_max_iters(plan_->by_epoch() ? plan_->total() * length
-                                              : plan_->total());
-    if (plan_->by_epoch() && dataloader(Mode::kTrain)->infinite()) {
-      return absl::InvalidArgumentError(
-          "train_dataloader: sampler: type: must not be INFINITE with "
-          "train_cfg.by_epoch: true");
+    if (absl::IsDataLoss(progress.status())) {
+      return WithContext(progress.status(),
+                         absl::StrCat("resume: ", checkpoint_path_));
     }
+    GRAPNEL_RETURN_IF_ERROR(progress.status());
+    progress_ = *std::move(progress);
+    counting_ = false;
+    if (!progress_.data_change().empty()) {
+      start_warnings_.push_back(
+          absl::StrCat("resume: ", progress_.data_change()));
+    }
+  }
+  if (dataloader(Mode::kVal) != nullptr &&
+      !plan_->AnyValidation(plan_->by_epoch() ? max_epochs() : max_iters())) {
+    start_warnings_.push_back(absl::StrCat(
+        "train_cfg: val_begin: lies beyond the run's end, ", plan_->total(),
+        plan_->by_epoch() ? " epochs" : " iterations",
+        ": there will be no validation"));
   }
   return absl::OkStatus();
 }
@@ -498,12 +529,24 @@ absl::Status RunnerImpl::InitOneOptimizer(const std::string& name,
 absl::Status RunnerImpl::AddScheduler(
     const optim::v1::ParamSchedulerConfig& config, ParamGroups& groups,
     absl::string_view field) {
-  RunLength length;
-  length.max_epochs = max_epochs();
-  length.max_iters = max_iters();
-  length.epoch_length = dataloader(Mode::kTrain)->num_batches();
+  const RunLength length = {max_epochs(), max_iters(), progress_.num_batches()};
   auto scheduler = ParamSchedulerRegistry::Create(config, groups, length);
   if (!scheduler.ok()) return WithContext(scheduler.status(), field);
+  const int64_t begin = (*scheduler)->range().begin;
+  const int64_t end = EndOfRun(length, **scheduler);
+  // Metrics come once an epoch is over.
+  if (begin >= end + ((*scheduler)->monitor() != nullptr ? 1 : 0)) {
+    start_warnings_.push_back(
+        absl::StrCat(field, ": begin: lies behind the run, which ends at ", end,
+                     (*scheduler)->by_epoch() ? " epochs" : " iterations",
+                     ", is ", begin, ": it will do nothing"));
+  }
+  if (config_.auto_scale_lr().enable() && config.has_one_cycle()) {
+    start_warnings_.push_back(absl::StrCat(
+        field,
+        ": one_cycle: eta_max is the rate whatever the batch size: "
+        "auto_scale_lr doesn't scale it"));
+  }
   schedulers_.push_back(*std::move(scheduler));
   return absl::OkStatus();
 }

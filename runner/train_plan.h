@@ -29,6 +29,9 @@ class TrainPlan {
   // the end.
   bool ValidationDue(int64_t count) const;
 
+  // Whether there is one in a run of `total` epochs or iterations.
+  bool AnyValidation(int64_t total) const { return val_begin_ <= total; }
+
  private:
   TrainPlan() = default;
 

@@ -289,8 +289,9 @@ absl::Status SpiralLoop::Restore(
   grapnel::ResumePoint point;
   point.iters = iter_;
   std::vector<std::string> warnings;
-  GRAPNEL_RETURN_IF_ERROR(grapnel::RestoreSchedulers(
-      schedulers_, state.schedulers(), point, &warnings));
+  GRAPNEL_RETURN_IF_ERROR(
+      grapnel::RestoreSchedulers(schedulers_, state.schedulers(), point,
+                                 grapnel::RestoredOptions(), &warnings));
   for (const std::string& warning : warnings) GRAPNEL_LOG(WARNING) << warning;
 
   return grapnel::CatchAsStatus([&] {

@@ -242,6 +242,16 @@ void KeepOnly(const RepeatedString& keys, io::CheckpointContents* contents,
   missing->assign(unused.begin(), unused.end());
 }
 
+void AddMetrics(const Metrics& metrics, io::v1::CheckpointManifest* manifest) {
+  for (const auto& [name, value] : metrics) {
+    if (const auto* number = std::get_if<double>(&value)) {
+      (*manifest->mutable_metrics())[name] = *number;
+    } else if (const auto* integer = std::get_if<int64_t>(&value)) {
+      (*manifest->mutable_metrics())[name] = static_cast<double>(*integer);
+    }
+  }
+}
+
 // Eight digits that differ if the content does.
 std::string DigestOf(const io::CheckpointContents& contents) {
   const io::v1::CheckpointManifest& manifest = contents.manifest;
@@ -568,7 +578,10 @@ absl::Status CheckpointHook::AfterSaveCheckpoint(RunContext& run,
 
 absl::Status CheckpointHook::AfterValEpoch(RunContext& run,
                                            const Metrics& metrics) {
-  if (config_.save_best_size() == 0 || !run.training()) return absl::OkStatus();
+  if (!run.training()) return absl::OkStatus();
+  metrics_iter_ = run.iter();
+  metrics_ = metrics;
+  if (config_.save_best_size() == 0) return absl::OkStatus();
   if (metrics.empty()) {
     run.log().Warning("save_best: the validation gave no metrics");
     return absl::OkStatus();
@@ -703,6 +716,11 @@ absl::Status CheckpointHook::Publish(RunContext& run, const std::string& name) {
     return absl::OkStatus();
   }
   if (!contents.ok()) return WithContext(contents.status(), "published_keys");
+  // One that was saved before its validation has the metrics now.
+  if (contents->manifest.metrics().empty() &&
+      contents->manifest.progress().iter() == metrics_iter_) {
+    AddMetrics(metrics_, &contents->manifest);
+  }
   std::vector<std::string> dropped, missing;
   KeepOnly(config_.published_keys(), &*contents, &dropped, &missing);
   if (!missing.empty()) {
@@ -716,6 +734,9 @@ absl::Status CheckpointHook::Publish(RunContext& run, const std::string& name) {
   }
   contents->manifest.set_partial(true);
   const std::string published = absl::StrCat(name, "-", DigestOf(*contents));
+  if (io::ReadManifest(run.env(), io::JoinPath(dir_, published)).ok()) {
+    return absl::OkStatus();  // By a run that ended here before.
+  }
   GRAPNEL_RETURN_IF_ERROR(
       WithContext(io::WriteCheckpoint(run.env(), dir_, published, *contents),
                   "published_keys"));

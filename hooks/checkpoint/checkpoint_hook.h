@@ -13,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "grapnel/hooks/checkpoint/checkpoint_hook.pb.h"
 #include "grapnel/models/metric_rule.h"
+#include "grapnel/models/metric_value.h"
 #include "grapnel/runner/hook.h"
 
 namespace grapnel {
@@ -115,6 +116,9 @@ class CheckpointHook final : public Hook {
   bool took_over_ = false;     // What the run was resumed from is among them.
   bool best_changed_ = false;  // And best_checkpoints doesn't say so yet.
   bool publish_ = false;       // Training has ended.
+  // Of the last validation, and how many iterations its weights had.
+  Metrics metrics_;
+  int64_t metrics_iter_ = -1;
   // Best ones being written: name, and what the log says then.
   std::vector<std::pair<std::string, std::string>> being_saved_;
 };

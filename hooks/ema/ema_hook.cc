@@ -62,6 +62,17 @@ absl::StatusOr<std::unique_ptr<AveragingStrategy>> CreateStrategy(
   return AveragingStrategyRegistry::Create(ema);
 }
 
+// A run that is resumed may have become shorter.
+absl::Status CheckBegin(RunContext& run, const char* field, int64_t begin,
+                        int64_t last, const char* unit) {
+  if (begin <= last) return absl::OkStatus();
+  const std::string message = absl::StrCat(
+      field, ": must be at most the run's ", last, " ", unit, ", is ", begin);
+  if (run.resumed_from().empty()) return absl::InvalidArgumentError(message);
+  run.log().Warning(absl::StrCat(message, ": there will be no average"));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<AveragingOptions> CreateOptions(const Config& config) {
   optim::v1::AveragedModelConfig average;
   if (config.has_interval()) average.set_interval(config.interval());
@@ -167,20 +178,10 @@ absl::Status EMAHook::TakeLoaded(RunContext& run) {
 }
 
 absl::Status EMAHook::BeforeTrain(RunContext& run) {
-  const auto too_late = [](const char* field, int64_t begin, int64_t last,
-                           const char* unit) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(field, ": must be at most the run's ", last, " ", unit,
-                     ", is ", begin));
-  };
-  if (config_.begin_epoch() > run.max_epochs()) {
-    return too_late("begin_epoch", config_.begin_epoch(), run.max_epochs(),
-                    "epochs");
-  }
-  if (config_.begin_iter() > run.max_iters()) {
-    return too_late("begin_iter", config_.begin_iter(), run.max_iters(),
-                    "iterations");
-  }
+  GRAPNEL_RETURN_IF_ERROR(CheckBegin(run, "begin_epoch", config_.begin_epoch(),
+                                     run.max_epochs(), "epochs"));
+  GRAPNEL_RETURN_IF_ERROR(CheckBegin(run, "begin_iter", config_.begin_iter(),
+                                     run.max_iters(), "iterations"));
   GRAPNEL_RETURN_IF_ERROR(TakeLoaded(run));
   if (average_->steps() > 0 && !Started(run)) {
     run.log().Warning(

@@ -153,8 +153,8 @@ void LoggerHook::BeginProgress(RunContext& run, Mode mode) {
     const bool train = mode == Mode::kTrain;
     absl::StrAppend(&label, " [", run.epoch() + (train ? 1 : 0), "/",
                     run.max_epochs(), "]");
-    // More than 0 after a resume amid the epoch.
-    if (train) done = std::max<int64_t>(run.iter() - run.epoch() * total, 0);
+    // More than 0 after a resume inside the epoch.
+    if (train) done = std::min(run.iter_in_epoch(), total);
   }
   bar_->Begin(std::move(label), done, total);
 }

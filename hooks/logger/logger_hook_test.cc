@@ -381,7 +381,9 @@ TEST_F(LoggerProgressTest, EveryLoopHasItsBar) {
 TEST_F(LoggerProgressTest, AResumeAmidAnEpochBeginsThere) {
   auto hook = SetUp("");
   run_.epochs = 1;
-  run_.iters = 7;
+  // The first epoch had 6 batches.
+  run_.iters = 9;
+  run_.iters_in_epoch = 3;
   ASSERT_THAT(hook->BeforeEpoch(run_, Mode::kTrain), IsOk());
   Train(*hook, 3, 4);
   EXPECT_THAT(run_.terminal.shown,

@@ -1,5 +1,6 @@
 #include "grapnel/optim/optimizers/fused_optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "ATen/ops/_foreach_add.h"
@@ -181,6 +182,8 @@ class FusedOptimizer final : public Optimizer {
   absl::Status SaveState(OptimizerState* state,
                          TensorMap* tensors) const override {
     SaveGroups(rule_.type, state_groups_, state);
+    if (rule_.counts_steps) state->add_slots("step");
+    for (const std::string& slot : rule_.slots) state->add_slots(slot);
     for (size_t i = 0; i < groups_.size(); ++i) {
       for (const ParamState& param : groups_[i].states) {
         const std::string& name = param.param.name;
@@ -206,30 +209,36 @@ class FusedOptimizer final : public Optimizer {
     struct Loaded {
       ParamState* param;
       bool stepped;
-      std::vector<at::Tensor> slots;
+      std::vector<at::Tensor> slots;  // Undefined: begins at zero.
       double step;
     };
-    GRAPNEL_ASSIGN_OR_RETURN(
-        SlotReader reader,
-        SlotReader::Create(rule_.type, state_groups_, state, tensors));
+    GRAPNEL_ASSIGN_OR_RETURN(SlotReader reader,
+                             SlotReader::Create(rule_.type, state, tensors));
+    // Without one known slot it would be a first step.
+    const bool any_known =
+        (rule_.slots.empty() && !rule_.counts_steps) ||
+        (rule_.counts_steps && reader.Knows("step")) ||
+        std::any_of(rule_.slots.begin(), rule_.slots.end(),
+                    [&](const auto& slot) { return reader.Knows(slot); });
     std::vector<Loaded> all;
     for (Group& group : groups_) {
       for (ParamState& param : group.states) {
-        Loaded loaded = {&param, reader.HasSlots(param.param.name), {}, 0};
+        Loaded loaded = {
+            &param, any_known && reader.HasSlots(param.param.name), {}, 0};
         if (loaded.stepped && rule_.counts_steps) {
           GRAPNEL_ASSIGN_OR_RETURN(loaded.step,
                                    reader.ReadStep(param.param.name));
         }
         for (const std::string& slot : rule_.slots) {
           if (!loaded.stepped) break;
-          GRAPNEL_ASSIGN_OR_RETURN(at::Tensor tensor,
+          loaded.slots.emplace_back();
+          if (!reader.Knows(slot)) continue;
+          GRAPNEL_ASSIGN_OR_RETURN(loaded.slots.back(),
                                    reader.Read(param.param, slot));
-          loaded.slots.push_back(std::move(tensor));
         }
         all.push_back(std::move(loaded));
       }
     }
-    GRAPNEL_RETURN_IF_ERROR(reader.CheckNoneLeft());
 
     const c10::AutoGradMode no_grad(false);
     return CatchAsStatus([&] {
@@ -246,7 +255,11 @@ class FusedOptimizer final : public Optimizer {
           continue;
         }
         for (size_t k = 0; k < loaded.slots.size(); ++k) {
-          param.slots[k].copy_(loaded.slots[k]);
+          if (loaded.slots[k].defined()) {
+            param.slots[k].copy_(loaded.slots[k]);
+          } else {
+            param.slots[k].zero_();
+          }
         }
         if (rule_.counts_steps) param.step.fill_(loaded.step);
       }

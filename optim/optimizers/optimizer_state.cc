@@ -1,10 +1,12 @@
 #include "grapnel/optim/optimizers/optimizer_state.h"
 
+#include <algorithm>
 #include <cmath>
 #include <sstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "grapnel/base/check_field.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 
@@ -19,43 +21,14 @@ std::string DescribeTensor(const at::Tensor& tensor) {
   return text.str();
 }
 
-absl::Status CheckGroup(const StateGroup& group,
-                        const OptimizerState::Group& saved) {
-  if (saved.params_size() != static_cast<int>(group.params.size())) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "has ", saved.params_size(), " parameters in the state and ",
-        group.params.size(), " here"));
+absl::Status CheckOptions(const OptimizerState::Group& group) {
+  for (const auto& [name, value] : group.options()) {
+    GRAPNEL_RETURN_IF_ERROR(
+        CheckField(std::isfinite(value), name, "finite", value));
   }
-  const absl::flat_hash_set<std::string> names(saved.params().begin(),
-                                               saved.params().end());
-  for (const NamedTensor& param : group.params) {
-    if (!names.contains(param.name)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "parameter \"", param.name, "\" isn't in the state's group"));
-    }
-  }
-  for (const OptionRef& option : group.options) {
-    const auto found = saved.options().find(option.name);
-    if (found == saved.options().end()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(option.name, ": is missing in the state"));
-    }
-    if (!std::isfinite(found->second)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(option.name, ": must be finite, is ", found->second));
-    }
-  }
-  if (saved.options_size() != static_cast<int>(group.options.size())) {
-    for (const auto& [name, value] : saved.options()) {
-      bool known = false;
-      for (const OptionRef& option : group.options) {
-        known = known || option.name == name;
-      }
-      if (!known) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            name, ": the optimizer has no such option, the state has"));
-      }
-    }
+  for (const auto& [name, value] : group.configured()) {
+    GRAPNEL_RETURN_IF_ERROR(
+        CheckField(std::isfinite(value), name, "configured finite", value));
   }
   return absl::OkStatus();
 }
@@ -88,57 +61,99 @@ void SaveGroups(absl::string_view type, const std::vector<StateGroup>& groups,
   }
 }
 
+absl::flat_hash_map<absl::string_view, const OptimizerState::Group*>
+GroupsByParam(const OptimizerState& state) {
+  absl::flat_hash_map<absl::string_view, const OptimizerState::Group*> groups;
+  for (const OptimizerState::Group& group : state.groups()) {
+    for (const std::string& param : group.params()) groups[param] = &group;
+  }
+  return groups;
+}
+
 void LoadOptions(const OptimizerState& state,
                  const std::vector<StateGroup>& groups) {
-  for (size_t i = 0; i < groups.size(); ++i) {
-    for (const OptionRef& option : groups[i].options) {
-      *option.value = state.groups(i).options().at(option.name);
+  const auto saved_groups = GroupsByParam(state);
+  for (const StateGroup& group : groups) {
+    for (const OptionRef& option : group.options) {
+      absl::flat_hash_set<double> values;
+      for (const NamedTensor& param : group.params) {
+        const auto saved = saved_groups.find(param.name);
+        if (saved == saved_groups.end()) continue;
+        const auto value = saved->second->options().find(option.name);
+        if (value != saved->second->options().end()) {
+          values.insert(value->second);
+        }
+      }
+      if (values.size() == 1) *option.value = *values.begin();
     }
   }
 }
 
-absl::StatusOr<SlotReader> SlotReader::Create(
-    absl::string_view type, const std::vector<StateGroup>& groups,
-    const OptimizerState& state, const TensorMap& tensors) {
+absl::StatusOr<SlotReader> SlotReader::Create(absl::string_view type,
+                                              const OptimizerState& state,
+                                              const TensorMap& tensors) {
   if (state.type() != type) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "the state is of optimizer ", state.type(), ", this is ", type));
-  }
-  if (state.groups_size() != static_cast<int>(groups.size())) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the state has ", state.groups_size(),
-                     " parameter groups, the optimizer has ", groups.size()));
+        "the state is of optimizer ", state.type(), ", this is ", type,
+        ": start from it with load_from, or keep the old optimizer"));
   }
   SlotReader reader(tensors);
-  for (size_t i = 0; i < groups.size(); ++i) {
-    GRAPNEL_RETURN_IF_ERROR(WithContext(CheckGroup(groups[i], state.groups(i)),
-                                        absl::StrCat("groups[", i, "]")));
-    for (const std::string& name : state.groups(i).without_slots()) {
-      reader.without_slots_.insert(name);
+  absl::flat_hash_set<absl::string_view> params;
+  for (int i = 0; i < state.groups_size(); ++i) {
+    const OptimizerState::Group& group = state.groups(i);
+    GRAPNEL_RETURN_IF_ERROR(
+        WithContext(CheckOptions(group), absl::StrCat("groups[", i, "]")));
+    for (const std::string& param : group.params()) {
+      if (!params.insert(param).second) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("parameter \"", param, "\" is there twice"));
+      }
+      reader.with_slots_.insert(param);
+    }
+  }
+  for (const OptimizerState::Group& group : state.groups()) {
+    for (const std::string& param : group.without_slots()) {
+      reader.with_slots_.erase(param);
+    }
+  }
+  reader.slots_.insert(state.slots().begin(), state.slots().end());
+  for (const NamedTensor& tensor : tensors) {
+    const size_t slash = std::min(tensor.name.rfind('/'), tensor.name.size());
+    const std::string slot =
+        tensor.name.substr(std::min(slash + 1, tensor.name.size()));
+    if (state.slots().empty()) reader.slots_.insert(slot);
+    if (!reader.with_slots_.contains(tensor.name.substr(0, slash)) ||
+        !reader.slots_.contains(slot)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("there is a slot \"", tensor.name,
+                       "\", which the state doesn't know"));
     }
   }
   return reader;
 }
 
 bool SlotReader::HasSlots(absl::string_view param) const {
-  return !without_slots_.contains(param);
+  return with_slots_.contains(param);
 }
 
-absl::StatusOr<at::Tensor> SlotReader::Take(absl::string_view param,
-                                            absl::string_view slot) {
-  std::string name = SlotName(param, slot);
+bool SlotReader::Knows(absl::string_view slot) const {
+  return slots_.contains(slot);
+}
+
+absl::StatusOr<at::Tensor> SlotReader::Find(absl::string_view param,
+                                            absl::string_view slot) const {
+  const std::string name = SlotName(param, slot);
   const at::Tensor* tensor = tensors_->Find(name);
   if (tensor == nullptr) {
     return absl::InvalidArgumentError(
         absl::StrCat("slot \"", name, "\" is missing in the state"));
   }
-  taken_.insert(std::move(name));
   return *tensor;
 }
 
 absl::StatusOr<at::Tensor> SlotReader::Read(const NamedTensor& param,
-                                            absl::string_view slot) {
-  GRAPNEL_ASSIGN_OR_RETURN(at::Tensor tensor, Take(param.name, slot));
+                                            absl::string_view slot) const {
+  GRAPNEL_ASSIGN_OR_RETURN(at::Tensor tensor, Find(param.name, slot));
   if (tensor.sizes() != param.tensor.sizes() ||
       tensor.scalar_type() != param.tensor.scalar_type()) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -148,8 +163,8 @@ absl::StatusOr<at::Tensor> SlotReader::Read(const NamedTensor& param,
   return tensor;
 }
 
-absl::StatusOr<double> SlotReader::ReadStep(absl::string_view param) {
-  GRAPNEL_ASSIGN_OR_RETURN(at::Tensor tensor, Take(param, "step"));
+absl::StatusOr<double> SlotReader::ReadStep(absl::string_view param) const {
+  GRAPNEL_ASSIGN_OR_RETURN(const at::Tensor tensor, Find(param, "step"));
   double step = -1;
   if (tensor.numel() == 1) {
     GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
@@ -164,17 +179,6 @@ absl::StatusOr<double> SlotReader::ReadStep(absl::string_view param) {
         tensor.numel() == 1 ? absl::StrCat(" ", step) : ""));
   }
   return step;
-}
-
-absl::Status SlotReader::CheckNoneLeft() const {
-  for (const NamedTensor& entry : *tensors_) {
-    if (!taken_.contains(entry.name)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("the state has a slot \"", entry.name,
-                       "\", the optimizer as configured has none"));
-    }
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace grapnel

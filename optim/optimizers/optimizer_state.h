@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -36,47 +37,52 @@ double* FindOption(const std::vector<OptionRef>& options,
 // "<param>/<slot>".
 std::string SlotName(absl::string_view param, absl::string_view slot);
 
-// Fills in all of `*state` but without_slots.
+// Fills in all of `*state` but slots and without_slots.
 void SaveGroups(absl::string_view type, const std::vector<StateGroup>& groups,
                 optim::v1::OptimizerState* state);
 
-// Writes the options of `state`, which a SlotReader accepted.
+// Writes the options of `state`, which a SlotReader accepted, as
+// Optimizer::LoadState says.
 void LoadOptions(const optim::v1::OptimizerState& state,
                  const std::vector<StateGroup>& groups);
 
-// Reads slots out of a state, checked. The order: Create, reading all of it,
-// CheckNoneLeft, and only then changing anything.
+// The group of each parameter that the state knows, by name.
+absl::flat_hash_map<absl::string_view, const optim::v1::OptimizerState::Group*>
+GroupsByParam(const optim::v1::OptimizerState& state);
+
+// Reads slots out of a state, checked: read all before changing anything.
 class SlotReader {
  public:
-  // kInvalidArgument if `state` isn't one of an optimizer of that type with
-  // such groups. All arguments outlive the reader.
+  // kInvalidArgument if `state` isn't one of an optimizer of that type, or it
+  // and `tensors` contradict each other. The last two outlive the reader.
   static absl::StatusOr<SlotReader> Create(
-      absl::string_view type, const std::vector<StateGroup>& groups,
-      const optim::v1::OptimizerState& state, const TensorMap& tensors);
+      absl::string_view type, const optim::v1::OptimizerState& state,
+      const TensorMap& tensors);
 
-  // False if the parameter never had a gradient.
+  // False if the parameter never had a gradient, or isn't in the state.
   bool HasSlots(absl::string_view param) const;
 
-  // A slot of the parameter's shape and dtype.
+  // Whether parameters of the state have such a slot. If not, it comes with a
+  // setting that was another then.
+  bool Knows(absl::string_view slot) const;
+
+  // A slot of the parameter's shape and dtype. kInvalidArgument if it is
+  // missing or another.
   absl::StatusOr<at::Tensor> Read(const NamedTensor& param,
-                                  absl::string_view slot);
+                                  absl::string_view slot) const;
 
   // The slot "step", a scalar of any dtype. Waits for its device.
-  absl::StatusOr<double> ReadStep(absl::string_view param);
-
-  // kInvalidArgument if a tensor wasn't read: it belongs to something that this
-  // optimizer doesn't have, such as amsgrad's maximum.
-  absl::Status CheckNoneLeft() const;
+  absl::StatusOr<double> ReadStep(absl::string_view param) const;
 
  private:
   explicit SlotReader(const TensorMap& tensors) : tensors_(&tensors) {}
 
-  absl::StatusOr<at::Tensor> Take(absl::string_view param,
-                                  absl::string_view slot);
+  absl::StatusOr<at::Tensor> Find(absl::string_view param,
+                                  absl::string_view slot) const;
 
   const TensorMap* tensors_;
-  absl::flat_hash_set<std::string> without_slots_;
-  absl::flat_hash_set<std::string> taken_;
+  absl::flat_hash_set<std::string> with_slots_;  // Parameters.
+  absl::flat_hash_set<std::string> slots_;       // Their last components.
 };
 
 }  // namespace grapnel

@@ -1,12 +1,14 @@
 #include "grapnel/optim/optimizers/torch_optimizer.h"
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <tuple>
 #include <typeinfo>
 #include <utility>
 
 #include "ATen/ops/scalar_tensor.h"
+#include "ATen/ops/zeros_like.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -196,6 +198,7 @@ class TorchOptimizer final : public Optimizer {
                          TensorMap* tensors) const override {
     GRAPNEL_RETURN_IF_ERROR(CheckKnown());
     SaveGroups(type_, groups_, state);
+    std::set<std::string> slots;
     for (size_t i = 0; i < groups_.size(); ++i) {
       for (const NamedTensor& param : groups_[i].params) {
         OptimizerParamState* param_state = FindState(param);
@@ -205,17 +208,20 @@ class TorchOptimizer final : public Optimizer {
         }
         const StateRef ref = RefTo(*param_state, i);
         if (ref.step != nullptr) {
+          slots.insert("step");
           // A double holds it exactly, torch.optim's float doesn't.
           GRAPNEL_RETURN_IF_ERROR(tensors->Add(
               SlotName(param.name, "step"),
               at::scalar_tensor(static_cast<double>(*ref.step), at::kDouble)));
         }
         for (const SlotRef& slot : ref.slots) {
+          slots.insert(slot.name);
           GRAPNEL_RETURN_IF_ERROR(
               tensors->Add(SlotName(param.name, slot.name), *slot.tensor));
         }
       }
     }
+    for (const std::string& slot : slots) state->add_slots(slot);
     return absl::OkStatus();
   }
 
@@ -226,8 +232,8 @@ class TorchOptimizer final : public Optimizer {
       std::unique_ptr<OptimizerParamState> state;  // Null for none.
     };
     GRAPNEL_RETURN_IF_ERROR(CheckKnown());
-    GRAPNEL_ASSIGN_OR_RETURN(
-        SlotReader reader, SlotReader::Create(type_, groups_, state, tensors));
+    GRAPNEL_ASSIGN_OR_RETURN(const SlotReader reader,
+                             SlotReader::Create(type_, state, tensors));
     const c10::AutoGradMode no_grad(false);
     std::vector<Loaded> all;
     for (size_t i = 0; i < groups_.size(); ++i) {
@@ -242,6 +248,10 @@ class TorchOptimizer final : public Optimizer {
           *ref.step = static_cast<int64_t>(step);
         }
         for (const SlotRef& slot : ref.slots) {
+          if (!reader.Knows(slot.name)) {
+            *slot.tensor = at::zeros_like(param.tensor);
+            continue;
+          }
           GRAPNEL_ASSIGN_OR_RETURN(at::Tensor saved,
                                    reader.Read(param, slot.name));
           GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
@@ -252,8 +262,6 @@ class TorchOptimizer final : public Optimizer {
         }
       }
     }
-    GRAPNEL_RETURN_IF_ERROR(reader.CheckNoneLeft());
-
     for (Loaded& loaded : all) {
       void* key = loaded.param->tensor.unsafeGetTensorImpl();
       if (loaded.state == nullptr) {

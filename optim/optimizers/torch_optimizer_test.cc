@@ -149,7 +149,7 @@ TEST_P(TorchOptimizerKindTest, DamagedStateIsRefused) {
   ASSERT_THAT(more.Add("weight/x", torch::ones({1})), IsOk());
   EXPECT_THAT(optimizer->LoadState(state, more),
               StatusIs(absl::StatusCode::kInvalidArgument,
-                       HasSubstr("has a slot \"weight/x\"")));
+                       HasSubstr("there is a slot \"weight/x\"")));
   EXPECT_THAT(optimizer->LoadState(state, tensors), IsOk());
 }
 

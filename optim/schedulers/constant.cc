@@ -44,7 +44,8 @@ class ConstantScheduler final : public WindowedScheduler {
     if (last_t_ == 0) return value;  // It would begin and end in one step.
     if (t == 0) return value * factor_;
     if (t != last_t_) return value;
-    return factor_ == 0 ? base : value / factor_;
+    // A product as upstream's, whose last bit a quotient doesn't have.
+    return factor_ == 0 ? base : value * (1.0 / factor_);
   }
 
   const double factor_;

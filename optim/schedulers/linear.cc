@@ -32,7 +32,12 @@ class LinearScheduler final : public WindowedScheduler {
         CheckField(end >= 0 && end <= 1, "end_factor", "in [0, 1]", end));
     GRAPNEL_ASSIGN_OR_RETURN(SchedulerWindow window,
                              SchedulerWindow::Create(&config, length));
-    GRAPNEL_ASSIGN_OR_RETURN(const int64_t last_step, window.LastStep());
+    GRAPNEL_ASSIGN_OR_RETURN(int64_t last_step, window.LastStep());
+    if (last_step == 0) {
+      // No room for both factors: the second one comes at `end`.
+      window.AddStep();
+      last_step = 1;
+    }
     auto scheduler = absl::WrapUnique(
         new LinearScheduler(std::move(window), config, last_step));
     GRAPNEL_RETURN_IF_ERROR(scheduler->Bind(groups));

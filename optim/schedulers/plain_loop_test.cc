@@ -124,10 +124,10 @@ class PlainLoop {
         groups_->LoadState(checkpoint.optimizer, checkpoint.optimizer_tensors),
         IsOk());
     std::vector<std::string> warnings;
-    ASSERT_THAT(
-        RestoreSchedulers(schedulers_, checkpoint.schedulers,
-                          {epoch_, epoch_ * kBatches, kBatches}, &warnings),
-        IsOk());
+    ASSERT_THAT(RestoreSchedulers(schedulers_, checkpoint.schedulers,
+                                  {epoch_, epoch_ * kBatches, kBatches},
+                                  RestoredOptions(), &warnings),
+                IsOk());
     EXPECT_THAT(warnings, IsEmpty());
   }
 

@@ -188,14 +188,23 @@ void CompareSchedulers(const Option& option,
 
 // ---- The replay ----
 
+// Also as to the base values: which group was which is nothing that a state
+// knows, and what it was made with nothing that changed.
 absl::Status Load(const Option& option, const Current& current,
-                  const ParamSchedulerState& state) {
-  return WithContext(current.scheduler->LoadState(state),
+                  const ParamSchedulerState& state,
+                  const RestoredOptions& options) {
+  ParamSchedulerState own = state;
+  if (options.configured_known ||
+      own.base_values_size() != current.state.base_values_size()) {
+    *own.mutable_base_values() = current.state.base_values();
+  }
+  return WithContext(current.scheduler->LoadState(own),
                      FieldName(option, current.index));
 }
 
 // Gives schedulers with a monitor the states that there are of their type.
-absl::Status LoadWhatMetricsTaught(const Option& option) {
+absl::Status LoadWhatMetricsTaught(const Option& option,
+                                   const RestoredOptions& options) {
   std::vector<bool> used(option.states.size());
   for (const Current& current : option.schedulers) {
     if (current.scheduler->monitor() == nullptr) continue;
@@ -203,46 +212,136 @@ absl::Status LoadWhatMetricsTaught(const Option& option) {
       const ParamSchedulerState& state = *option.states[i].state;
       if (used[i] || state.type() != current.state.type()) continue;
       used[i] = true;
-      GRAPNEL_RETURN_IF_ERROR(Load(option, current, state));
+      GRAPNEL_RETURN_IF_ERROR(Load(option, current, state, options));
       break;
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status Replay(const Option& option, const ResumePoint& point) {
-  GRAPNEL_RETURN_IF_ERROR(LoadWhatMetricsTaught(option));
-  // Without a state the config is all that tells the values before any
-  // schedule: the optimizer's may have been moved.
-  const ParamSchedulerState& first = option.states.empty()
-                                         ? option.schedulers[0].state
-                                         : *option.states[0].state;
-  std::vector<ParamScheduler*> by_iter, by_epoch, by_metric;
-  for (const Current& current : option.schedulers) {
-    ParamScheduler* scheduler = current.scheduler;
-    GRAPNEL_RETURN_IF_ERROR(WithContext(scheduler->Rewind(first.base_values()),
-                                        FieldName(option, current.index)));
-    (scheduler->by_epoch() ? by_epoch : by_iter).push_back(scheduler);
-    if (scheduler->monitor() != nullptr) by_metric.push_back(scheduler);
-  }
-  for (const Current& current : option.schedulers) current.scheduler->Apply();
-  for (ParamScheduler* scheduler : by_metric) scheduler->RedoMetricSteps();
-
-  int64_t epochs = 0;
-  const auto end_epoch = [&] {
-    for (ParamScheduler* scheduler : by_epoch) scheduler->Step();
-    for (ParamScheduler* scheduler : by_metric) scheduler->RedoMetricSteps();
-    ++epochs;
-  };
-  int64_t left_of_epoch = point.epoch_length;
-  for (int64_t i = 0; i < point.iters; ++i) {
-    for (ParamScheduler* scheduler : by_iter) scheduler->Step();
-    if (--left_of_epoch == 0) {
-      if (epochs < point.epochs) end_epoch();
-      left_of_epoch = point.epoch_length;
+// Steps the schedulers of one option as the loop did.
+class Replayer {
+ public:
+  explicit Replayer(const Option& option) {
+    for (const Current& current : option.schedulers) {
+      ParamScheduler* const scheduler = current.scheduler;
+      (scheduler->by_epoch() ? by_epoch_ : by_iter_).push_back(scheduler);
+      if (scheduler->monitor() != nullptr) by_metric_.push_back(scheduler);
     }
   }
-  while (epochs < point.epochs) end_epoch();
+
+  void Begin() {
+    for (ParamScheduler* scheduler : by_metric_) scheduler->RedoMetricSteps();
+  }
+
+  // To where so many iterations, and steps of converted schedules, are done.
+  // Where an epoch had another length, one of the two runs out first.
+  void Advance(int64_t iters, int64_t converted) {
+    while (iters_ < iters || converted_ < converted) {
+      for (ParamScheduler* scheduler : by_iter_) {
+        if (scheduler->converted() ? converted_ < converted : iters_ < iters) {
+          scheduler->Step();
+        }
+      }
+      if (iters_ < iters) ++iters_;
+      if (converted_ < converted) ++converted_;
+    }
+  }
+
+  void EndEpoch() {
+    for (ParamScheduler* scheduler : by_epoch_) scheduler->Step();
+    for (ParamScheduler* scheduler : by_metric_) scheduler->RedoMetricSteps();
+    ++epochs_;
+  }
+
+  int64_t epochs() const { return epochs_; }
+
+ private:
+  std::vector<ParamScheduler*> by_iter_, by_epoch_, by_metric_;
+  int64_t iters_ = 0;
+  int64_t converted_ = 0;
+  int64_t epochs_ = 0;
+};
+
+void StepTo(const ResumePoint& point, int64_t converted, Replayer* replayer) {
+  std::vector<ResumePoint::EpochLength> lengths = point.lengths;
+  if (lengths.empty()) lengths.push_back({0, 0, point.epoch_length});
+  // Converted schedules have epochs of the present length only.
+  const int64_t now = lengths.back().num_batches;
+  lengths.push_back({StepRange::kOpen, StepRange::kOpen, 0});
+  for (size_t i = 0; i + 1 < lengths.size(); ++i) {
+    const ResumePoint::EpochLength& length = lengths[i];
+    const ResumePoint::EpochLength& next = lengths[i + 1];
+    if (length.num_batches < 1) continue;
+    int64_t end = length.iter;
+    for (int64_t epoch = length.epoch; epoch < next.epoch; ++epoch) {
+      end = epoch + 1 == next.epoch ? next.iter : end + length.num_batches;
+      if (end > point.iters) break;
+      replayer->Advance(end, std::min((epoch + 1) * now, converted));
+      if (point.epoch_length > 0 && replayer->epochs() < point.epochs) {
+        replayer->EndEpoch();
+      }
+    }
+  }
+  replayer->Advance(point.iters, converted);
+  while (replayer->epochs() < point.epochs) replayer->EndEpoch();
+}
+
+// The step of converted schedulers: where the states are, unless that is where
+// they should be by the old length of epochs; then by the new one.
+int64_t ConvertedSteps(const Option& option, const ResumePoint& point) {
+  for (const Saved& saved : option.states) {
+    const ParamSchedulerState& state = *saved.state;
+    if (!state.converted()) continue;
+    return point.converted >= 0 && state.global_step() == point.saved_converted
+               ? point.converted
+               : state.global_step();
+  }
+  return std::max<int64_t>(point.converted >= 0 ? point.converted : point.iters,
+                           0);
+}
+
+absl::Status Replay(const Option& option, const ResumePoint& point,
+                    const RestoredOptions& options) {
+  GRAPNEL_RETURN_IF_ERROR(LoadWhatMetricsTaught(option, options));
+  // Of optimizers that can't tell what was configured the states alone know the
+  // values before any schedule: the present ones may have been moved.
+  const ParamSchedulerState* base = &option.schedulers[0].state;
+  if (!options.configured_known && !option.states.empty() &&
+      option.states[0].state->base_values_size() == base->base_values_size()) {
+    base = option.states[0].state;
+  }
+  for (const Current& current : option.schedulers) {
+    GRAPNEL_RETURN_IF_ERROR(
+        WithContext(current.scheduler->Rewind(base->base_values()),
+                    FieldName(option, current.index)));
+  }
+  for (const Current& current : option.schedulers) current.scheduler->Apply();
+  Replayer replayer(option);
+  replayer.Begin();
+  StepTo(point, ConvertedSteps(option, point), &replayer);
+  return absl::OkStatus();
+}
+
+// Replays an option of the same schedules for the groups in which it is reset.
+// OK with `*replayed` false if there are none.
+absl::Status ReplayReset(const Option& option, const ResumePoint& point,
+                         const RestoredOptions& options, bool* replayed) {
+  std::vector<std::pair<double*, double>> kept;
+  const auto values = option.schedulers[0].scheduler->values();
+  // One that doesn't tell where its option is may be concerned.
+  *replayed = values.empty() && !options.reset.empty();
+  for (double* const value : values) {
+    if (std::find(options.reset.begin(), options.reset.end(), value) ==
+        options.reset.end()) {
+      kept.emplace_back(value, *value);
+    } else {
+      *replayed = true;
+    }
+  }
+  if (!*replayed) return absl::OkStatus();
+  GRAPNEL_RETURN_IF_ERROR(Replay(option, point, options));
+  for (const auto& [value, number] : kept) *value = number;
   return absl::OkStatus();
 }
 
@@ -253,6 +352,7 @@ ResumePoint PointOf(const RepeatedPtrField<ParamSchedulerState>& states,
   int64_t epochs = -1;
   int64_t iters = -1;
   for (const ParamSchedulerState& state : states) {
+    if (state.converted()) continue;
     int64_t& steps = state.by_epoch() ? epochs : iters;
     steps = std::max(steps, state.global_step());
   }
@@ -261,34 +361,76 @@ ResumePoint PointOf(const RepeatedPtrField<ParamSchedulerState>& states,
   return point;
 }
 
+// Converted schedules whose epochs have another length now.
+bool ClockMoved(const Option& option, const ResumePoint& point) {
+  const int64_t converted = ConvertedSteps(option, point);
+  for (size_t i = 0; i < option.schedulers.size(); ++i) {
+    if (option.schedulers[i].scheduler->converted() &&
+        option.states[i].state->global_step() != converted) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Appends those that the change of the run's length cuts short.
+void FindCutShort(const Option& option, const ResumePoint& point,
+                  std::vector<std::string>* cut_short) {
+  for (const Current& current : option.schedulers) {
+    const ParamScheduler& scheduler = *current.scheduler;
+    const int64_t end = scheduler.range().end;
+    RunLength then = point.saved_length;
+    then.epoch_length = point.length.epoch_length;
+    const int64_t now = EndOfRun(point.length, scheduler);
+    const int64_t before = EndOfRun(then, scheduler);
+    if (now < 0 || before < 0 || end <= now || end > before) continue;
+    cut_short->push_back(absl::StrCat(FieldName(option, current.index),
+                                      ": its end, ", end, ", lies beyond ",
+                                      now));
+  }
+}
+
 }  // namespace
 
 absl::Status RestoreSchedulers(
     absl::Span<const std::unique_ptr<ParamScheduler>> schedulers,
     const RepeatedPtrField<ParamSchedulerState>& states,
-    const ResumePoint& point, std::vector<std::string>* warnings) {
-  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<Option> options,
+    const ResumePoint& point, const RestoredOptions& options,
+    std::vector<std::string>* warnings) {
+  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<Option> by_option,
                            GroupByOption(schedulers, states));
   const ResumePoint where = PointOf(states, point);
-  std::vector<std::string> replayed, changes;
-  for (const Option& option : options) {
+  std::vector<std::string> replayed, changes, cut_short;
+  for (const Option& option : by_option) {
     if (option.schedulers.empty()) {
       warnings->push_back(absl::StrCat(
           "param_scheduler: none is left of the ", option.states.size(),
-          " that moved ", FullName(option), ", which stays as it is"));
+          " that moved ", FullName(option),
+          ", which stays as it is unless another value is configured"));
       continue;
     }
+    FindCutShort(option, where, &cut_short);
     const size_t num_changes = changes.size();
     CompareSchedulers(option, &changes);
-    const bool changed = changes.size() > num_changes;
+    bool changed = changes.size() > num_changes;
+    if (!changed && ClockMoved(option, where)) {
+      changes.push_back(absl::StrCat(FullName(option), ": an epoch has ",
+                                     where.length.epoch_length,
+                                     " iterations now"));
+      changed = true;
+    }
     if (changed) replayed.push_back(FullName(option));
     if (changed || !point.options_restored) {
-      GRAPNEL_RETURN_IF_ERROR(Replay(option, where));
+      GRAPNEL_RETURN_IF_ERROR(Replay(option, where, options));
       continue;
     }
+    bool reset = false;
+    GRAPNEL_RETURN_IF_ERROR(ReplayReset(option, where, options, &reset));
+    if (reset) continue;
     for (size_t i = 0; i < option.schedulers.size(); ++i) {
       const Current& current = option.schedulers[i];
-      GRAPNEL_RETURN_IF_ERROR(Load(option, current, *option.states[i].state));
+      GRAPNEL_RETURN_IF_ERROR(
+          Load(option, current, *option.states[i].state, options));
       current.scheduler->Apply();  // For a state from before Apply.
     }
   }
@@ -297,6 +439,10 @@ absl::Status RestoreSchedulers(
         absl::StrJoin(changes, "; "), ": replayed ",
         absl::StrJoin(replayed, ", "), " with the new settings, to epoch ",
         where.epochs, ", iteration ", where.iters));
+  }
+  if (!cut_short.empty()) {
+    warnings->push_back(
+        absl::StrCat(absl::StrJoin(cut_short, "; "), ", the end of the run"));
   }
   return absl::OkStatus();
 }

@@ -106,7 +106,7 @@ TEST_P(SchedulerReplayTest, HasTheValuesOfTheNewSettingsFromTheBeginning) {
     resumed.iter = cut;
     std::vector<std::string> warnings;
     ASSERT_THAT(RestoreSchedulers(resumed.schedulers, Save(before.schedulers),
-                                  before.point(), &warnings),
+                                  before.point(), RestoredOptions(), &warnings),
                 IsOk());
     EXPECT_EQ(resumed.groups.values(), fresh.groups.values());
     ASSERT_THAT(warnings, SizeIs(1));
@@ -214,7 +214,7 @@ TEST(RestoreSchedulersTest, UnchangedSettingsGoOnFromTheStates) {
   after.groups.Load(before.groups);
   std::vector<std::string> warnings;
   ASSERT_THAT(RestoreSchedulers(after.schedulers, Save(before.schedulers), {},
-                                &warnings),
+                                RestoredOptions(), &warnings),
               IsOk());
   EXPECT_THAT(warnings, IsEmpty());
   EXPECT_EQ(after.groups.lr(), 7);
@@ -251,9 +251,9 @@ TEST(RestoreSchedulersTest, SettingsAreComparedByWhatTheySay) {
     States states = Save(before.schedulers);
     states[0].set_settings(test.settings);
     std::vector<std::string> warnings;
-    ASSERT_THAT(
-        RestoreSchedulers(before.schedulers, states, before.point(), &warnings),
-        IsOk());
+    ASSERT_THAT(RestoreSchedulers(before.schedulers, states, before.point(),
+                                  RestoredOptions(), &warnings),
+                IsOk());
     EXPECT_EQ(warnings, test.warnings);
   }
 }
@@ -266,7 +266,7 @@ TEST(RestoreSchedulersTest, AnOptionWithoutSchedulersKeepsItsValue) {
   after.groups.Load(before.groups);
   std::vector<std::string> warnings;
   ASSERT_THAT(RestoreSchedulers(after.schedulers, Save(before.schedulers),
-                                before.point(), &warnings),
+                                before.point(), RestoredOptions(), &warnings),
               IsOk());
   EXPECT_EQ(after.groups.lr(), 0.05);
   EXPECT_THAT(warnings,
@@ -285,9 +285,9 @@ TEST(RestoreSchedulersTest, WhatIsMissingIsReplayedFromTheConfig) {
   Loop no_states(configs);
   no_states.groups.Load(before.groups);
   std::vector<std::string> warnings;
-  ASSERT_THAT(
-      RestoreSchedulers(no_states.schedulers, {}, before.point(), &warnings),
-      IsOk());
+  ASSERT_THAT(RestoreSchedulers(no_states.schedulers, {}, before.point(),
+                                RestoredOptions(), &warnings),
+              IsOk());
   EXPECT_EQ(no_states.groups.values(), before.groups.values());
   EXPECT_THAT(warnings, ElementsAre(HasSubstr("none -> exponential")));
 
@@ -295,9 +295,10 @@ TEST(RestoreSchedulersTest, WhatIsMissingIsReplayedFromTheConfig) {
   ResumePoint point = before.point();
   point.options_restored = false;
   warnings.clear();
-  ASSERT_THAT(RestoreSchedulers(no_optimizer.schedulers,
-                                Save(before.schedulers), point, &warnings),
-              IsOk());
+  ASSERT_THAT(
+      RestoreSchedulers(no_optimizer.schedulers, Save(before.schedulers), point,
+                        RestoredOptions(), &warnings),
+      IsOk());
   EXPECT_EQ(no_optimizer.groups.values(), before.groups.values());
   EXPECT_THAT(warnings, IsEmpty());
 }
@@ -313,7 +314,8 @@ TEST(RestoreSchedulersTest, TheStatesKnowTheirSteps) {
   after.groups.Load(before.groups);
   std::vector<std::string> warnings;
   ASSERT_THAT(RestoreSchedulers(after.schedulers, Save(before.schedulers),
-                                {/*epochs=*/0, /*iters=*/4}, &warnings),
+                                {/*epochs=*/0, /*iters=*/4}, RestoredOptions(),
+                                &warnings),
               IsOk());
   EXPECT_EQ(after.schedulers[0]->num_steps(), 1);
   EXPECT_EQ(after.schedulers[1]->num_steps(), 4);
@@ -341,7 +343,9 @@ TEST(RestoreSchedulersTest, OptimizersAreToldApart) {
   Schedulers after =
       make("exponential { gamma: 0.5 }", "exponential { gamma: 0.25 }");
   std::vector<std::string> warnings;
-  ASSERT_THAT(RestoreSchedulers(after, states, {}, &warnings), IsOk());
+  ASSERT_THAT(
+      RestoreSchedulers(after, states, {}, RestoredOptions(), &warnings),
+      IsOk());
   EXPECT_EQ(generator.lr(), 0.25);
   EXPECT_EQ(critic.lr(), 0.125);
   EXPECT_THAT(
@@ -385,7 +389,8 @@ TEST(RestoreSchedulersTest, BadStatesAreNamed) {
     Loop after(test.configs);
     std::vector<std::string> warnings;
     EXPECT_THAT(
-        RestoreSchedulers(after.schedulers, states, {}, &warnings),
+        RestoreSchedulers(after.schedulers, states, {}, RestoredOptions(),
+                          &warnings),
         StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(test.message)));
   }
 }
@@ -400,9 +405,9 @@ TEST(RestoreSchedulersTest, AMillionStepsAreReplayedInNoTime) {
                      groups, length);
   std::vector<std::string> warnings;
   const auto start = std::chrono::steady_clock::now();
-  ASSERT_THAT(
-      RestoreSchedulers(schedulers, {}, {100, 1000000, 10000}, &warnings),
-      IsOk());
+  ASSERT_THAT(RestoreSchedulers(schedulers, {}, {100, 1000000, 10000},
+                                RestoredOptions(), &warnings),
+              IsOk());
   const std::chrono::duration<double> took =
       std::chrono::steady_clock::now() - start;
   EXPECT_EQ(schedulers[0]->num_steps(), 1000000);

@@ -227,7 +227,12 @@ std::vector<GoldenFile> GoldenFiles() {
       {"LinearLR",
        12,
        {},
-       {{"start_zero",
+       {{"one_step_window",
+         {"c28: the end factor is reached at `end`, upstream stays at the "
+          "start",
+          {0.025, 0.05, 0.05, 0.05},
+          ""}},
+        {"start_zero",
          {"c28: goes on from 0 where upstream divides by zero",
           {0, 0.0125, 0.025, 0.0375, 0.05, 0.05},
           ""}}}},
@@ -382,7 +387,8 @@ TEST(SchedulersResumeTest, ResumedAtEveryCutEqualsUninterrupted) {
         ASSERT_THAT(second, IsOk());
         after.Load(before);
         std::vector<std::string> warnings;
-        ASSERT_THAT(RestoreSchedulers(*second, Save(first), {}, &warnings),
+        ASSERT_THAT(RestoreSchedulers(*second, Save(first), {},
+                                      RestoredOptions(), &warnings),
                     IsOk());
         EXPECT_THAT(warnings, IsEmpty());
         for (size_t step = cut; step < rows.size(); ++step) {
@@ -415,7 +421,8 @@ TEST(SchedulersResumeTest, GoldenSplits) {
     ASSERT_THAT(second, IsOk());
     after.Load(before);
     std::vector<std::string> warnings;
-    ASSERT_THAT(RestoreSchedulers(*second, Save(*first), {}, &warnings),
+    ASSERT_THAT(RestoreSchedulers(*second, Save(*first), {}, RestoredOptions(),
+                                  &warnings),
                 IsOk());
     EXPECT_THAT(warnings, IsEmpty());
     size_t step = 0;
@@ -445,7 +452,9 @@ TEST(SchedulersResumeTest, GoldenChangedConfig) {
   ASSERT_THAT(second, IsOk());
   after.Load(before);
   std::vector<std::string> warnings;
-  ASSERT_THAT(RestoreSchedulers(*second, Save(*first), {}, &warnings), IsOk());
+  ASSERT_THAT(RestoreSchedulers(*second, Save(*first), {}, RestoredOptions(),
+                                &warnings),
+              IsOk());
   EXPECT_EQ(after.lr(), 0.05);
   std::vector<double> tail;
   for (size_t i = 0; i < golden["tail"].size(); ++i) {
@@ -484,7 +493,9 @@ TEST(SchedulersResumeTest, GoldenConstructionAfterTheOptimizersLoad) {
   ASSERT_THAT(second, IsOk());
   EXPECT_EQ(after.lr(), in_checkpoint);
   std::vector<std::string> warnings;
-  ASSERT_THAT(RestoreSchedulers(*second, Save(*first), {}, &warnings), IsOk());
+  ASSERT_THAT(RestoreSchedulers(*second, Save(*first), {}, RestoredOptions(),
+                                &warnings),
+              IsOk());
   EXPECT_EQ(after.lr(), in_checkpoint);
   EXPECT_NE(after.lr(), golden["lr_after_state_load"].get<double>());
   NoteGoldenCase("scheduler_chains.json", "construct_after_optimizer_load",

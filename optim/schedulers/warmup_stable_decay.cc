@@ -48,7 +48,7 @@ class WarmupStableDecayScheduler final : public WindowedScheduler {
       GRAPNEL_ASSIGN_OR_RETURN(
           decay, window.Convert("decay_steps", config.decay_steps()));
     }
-    if (warmup > num_steps - decay) {
+    if (warmup > num_steps - decay && window.reached()) {
       return absl::InvalidArgumentError(absl::StrCat(
           "decay_steps: must be <= end - begin - warmup_steps, which is ",
           num_steps - warmup, " steps, is ", decay));

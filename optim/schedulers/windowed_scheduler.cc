@@ -90,6 +90,7 @@ absl::StatusOr<SchedulerWindow> SchedulerWindow::Create(
     }
     window.scale_ = length.epoch_length;
     window.by_epoch_ = false;
+    window.converted_ = true;
     GRAPNEL_RETURN_IF_ERROR(
         MultiplyField("begin", window.scale_, &window.begin_));
   }
@@ -112,9 +113,8 @@ absl::StatusOr<SchedulerWindow> SchedulerWindow::Create(
     window.end_ = length.max_iters;
   }
   if (window.end_ <= window.begin_) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "begin: must be < the run's end, which is ", window.end_,
-        window.by_epoch_ ? " epochs" : " iterations", ", is ", window.begin_));
+    window.end_ = window.begin_ + 1;
+    window.reached_ = false;
   }
   return window;
 }
@@ -198,6 +198,7 @@ absl::Status WindowedScheduler::SaveState(ParamSchedulerState* state) const {
   for (const double value : base_values_) state->add_base_values(value);
   state->set_settings(settings_);
   state->set_by_epoch(window_.by_epoch());
+  state->set_converted(window_.converted());
   state->set_optimizer(optimizer());
   for (const int64_t step : moved_at_) state->add_moved_at(step);
   SaveExtra(state);

@@ -6,7 +6,6 @@
 
 #include <cstdint>
 #include <initializer_list>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -30,7 +29,7 @@ namespace grapnel {
 class SchedulerWindow {
  public:
   // The end of a window that never closes.
-  static constexpr int64_t kOpen = std::numeric_limits<int64_t>::max();
+  static constexpr int64_t kOpen = StepRange::kOpen;
 
   // What a config says of the window, defaults filled in.
   struct Fields {
@@ -41,7 +40,8 @@ class SchedulerWindow {
     std::string param_name = "lr";
   };
 
-  // kInvalidArgument, naming the field.
+  // kInvalidArgument, naming the field. One without an end that would begin at
+  // or behind the run's end has one step and contains none.
   static absl::StatusOr<SchedulerWindow> Create(Fields fields,
                                                 const RunLength& length);
 
@@ -55,8 +55,17 @@ class SchedulerWindow {
   int64_t begin() const { return begin_; }
   int64_t end() const { return end_; }
   bool by_epoch() const { return by_epoch_; }
+  bool converted() const { return converted_; }
   const std::string& param_name() const { return param_name_; }
-  bool Contains(int64_t step) const { return step >= begin_ && step < end_; }
+  bool Contains(int64_t step) const {
+    return step >= begin_ && step < end_ && reached_;
+  }
+
+  // False if it lies behind the run.
+  bool reached() const { return reached_; }
+
+  // The step `end` is in it too.
+  void AddStep() { ++end_; }
 
   // N of param_scheduler.proto: the last step's number. kInvalidArgument,
   // saying that `end` is needed, if the window is open.
@@ -73,6 +82,8 @@ class SchedulerWindow {
   int64_t begin_ = 0;
   int64_t end_ = 0;
   bool by_epoch_ = true;
+  bool converted_ = false;
+  bool reached_ = true;
   int64_t scale_ = 1;  // Steps of a configured unit: an epoch, if converted.
   std::string param_name_;
 };
@@ -84,6 +95,9 @@ class WindowedScheduler : public ParamScheduler {
  public:
   const std::string& param_name() const final { return window_.param_name(); }
   bool by_epoch() const final { return window_.by_epoch(); }
+  bool converted() const final { return window_.converted(); }
+  StepRange range() const final { return {window_.begin(), window_.end()}; }
+  absl::Span<double* const> values() const final { return values_; }
   void Apply() final;
   void Step() final;
   int64_t num_steps() const final {
@@ -167,7 +181,7 @@ absl::StatusOr<SchedulerWindow> SchedulerWindow::Create(
   GRAPNEL_ASSIGN_OR_RETURN(SchedulerWindow window,
                            Create(std::move(fields), length));
   config->set_begin(window.begin_);
-  if (window.end_ != kOpen) config->set_end(window.end_);
+  if (window.end_ != kOpen && window.reached_) config->set_end(window.end_);
   config->set_by_epoch(window.by_epoch_);
   config->clear_convert_to_iter_based();
   config->set_param_name(window.param_name_);

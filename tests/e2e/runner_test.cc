@@ -329,7 +329,7 @@ TEST_F(RunnerTest, OtherKindOfLoopIsRefused) {
       Parse("train_cfg { by_epoch: false max_iters: 20 }").train_cfg();
   config.set_resume(true);
   EXPECT_THAT(
-      New(config)->Train(),
+      Create(config).status(),
       StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("by_epoch")));
 }
 

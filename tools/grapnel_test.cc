@@ -390,25 +390,29 @@ TEST_F(GrapnelTest, WaitsForALockAsLongAsItIsTold) {
   ASSERT_THAT(io::Env::Posix().CreateDir(dir_ + "/w"), IsOk());
   auto lock = io::Env::Posix().LockFile(dir_ + "/w/.lock");
   ASSERT_THAT(lock, IsOk());
-  const Result refused = Run(
-      {"train", "data/net.textproto", "--work-dir=w", "--wait-for-lock=300ms"});
-  EXPECT_EQ(refused.exit_code, 2);
-  EXPECT_THAT(refused.err,
+  // In a folder of its own each, where its output goes.
+  const auto start = [&](const std::string& name, const std::string& wait) {
+    EXPECT_THAT(io::Env::Posix().CreateDir(io::JoinPath(dir_, name)), IsOk());
+    return std::make_unique<Process>(
+        io::JoinPath(dir_, name),
+        std::vector<std::string>{"train", "../data/net.textproto",
+                                 "--work-dir=../w",
+                                 absl::StrCat("--wait-for-lock=", wait)});
+  };
+  const auto refused = start("refused", "300ms");
+  EXPECT_EQ(refused->Wait(), 2);
+  EXPECT_THAT(refused->err(),
               AllOf(HasSubstr("waiting for its end, for up to 300ms"),
                     HasSubstr("grapnel: work_dir: ")));
-  {
-    Process stopped(dir_, {"train", "data/net.textproto", "--work-dir=w",
-                           "--wait-for-lock=1h"});
-    ASSERT_TRUE(stopped.WaitForStderr("waiting for its end"));
-    stopped.Signal(SIGTERM);
-    EXPECT_EQ(stopped.Wait(), 128 + SIGTERM);
-    EXPECT_THAT(stopped.err(), HasSubstr("interrupted while "));
-  }
-  Process waits(dir_, {"train", "data/net.textproto", "--work-dir=w",
-                       "--wait-for-lock=1h"});
-  ASSERT_TRUE(waits.WaitForStderr("waiting for its end"));
+  const auto stopped = start("stopped", "1h");
+  ASSERT_TRUE(stopped->WaitForStderr("waiting for its end"));
+  stopped->Signal(SIGTERM);
+  EXPECT_EQ(stopped->Wait(), 128 + SIGTERM);
+  EXPECT_THAT(stopped->err(), HasSubstr("interrupted while "));
+  const auto waits = start("waits", "1h");
+  ASSERT_TRUE(waits->WaitForStderr("waiting for its end"));
   lock->reset();
-  EXPECT_EQ(waits.Wait(), 0) << waits.err();
+  EXPECT_EQ(waits->Wait(), 0) << waits->err();
   EXPECT_TRUE(Exists("w/epoch_3/manifest.pb"));
 }
 

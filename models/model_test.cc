@@ -99,7 +99,8 @@ class FakeOptim : public OptimWrapper {
     return absl::OkStatus();
   }
   absl::Status LoadState(const optim::v1::OptimWrapperState&, const TensorMap&,
-                         const TensorMap&) override {
+                         const TensorMap&, RestoredOptions*,
+                         std::vector<std::string>*) override {
     return absl::OkStatus();
   }
 

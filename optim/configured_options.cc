@@ -153,7 +153,8 @@ void ConfiguredOptions::Restore(const OptimWrapperState& state,
                                 std::vector<std::string>* notes) const {
   const auto saved_groups = GroupsByParam(state.optimizer());
   std::vector<std::string> changes;
-  std::set<std::string> gone;  // Options.
+  std::set<std::string> gone;        // Options.
+  options->configured_known = true;  // Until one isn't.
   size_t num_known = 0;
   int64_t num_new = 0;
   for (int i = 0; i < optimizer.num_groups(); ++i) {

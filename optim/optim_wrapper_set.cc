@@ -174,17 +174,22 @@ class OptimWrapperSet final : public OptimWrapper {
     }
     GRAPNEL_RETURN_IF_ERROR(CheckPrefixes(optimizer_tensors));
     GRAPNEL_RETURN_IF_ERROR(CheckPrefixes(gradients));
+    options->configured_known = true;
     for (size_t i = 0; i < members_.size(); ++i) {
       GRAPNEL_ASSIGN_OR_RETURN(
           const TensorMap own_tensors,
           WithoutPrefix(members_[i].name, optimizer_tensors));
       GRAPNEL_ASSIGN_OR_RETURN(const TensorMap own_gradients,
                                WithoutPrefix(members_[i].name, gradients));
+      RestoredOptions own_options;
       std::vector<std::string> own_notes;
       GRAPNEL_RETURN_IF_ERROR(
           Named(members_[i], members_[i].wrapper->LoadState(
                                  state.optimizers(i).state(), own_tensors,
-                                 own_gradients, options, &own_notes)));
+                                 own_gradients, &own_options, &own_notes)));
+      options->configured_known &= own_options.configured_known;
+      options->reset.insert(options->reset.end(), own_options.reset.begin(),
+                            own_options.reset.end());
       for (const std::string& note : own_notes) {
         notes->push_back(absl::StrCat(members_[i].name, ": ", note));
       }

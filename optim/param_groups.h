@@ -34,8 +34,8 @@ struct RestoredOptions {
   // configured now and not the saved one. Schedules of them are to be replayed.
   std::vector<const double*> reset;
 
-  // False if the state doesn't tell what was configured when it was saved.
-  bool configured_known = true;
+  // Whether the state tells what was configured when it was saved.
+  bool configured_known = false;
 };
 
 }  // namespace grapnel

@@ -188,14 +188,13 @@ void CompareSchedulers(const Option& option,
 
 // ---- The replay ----
 
-// Also as to the base values: which group was which is nothing that a state
-// knows, and what it was made with nothing that changed.
+// The base values are those that it was made with, if that is what was
+// configured all along: which group was which is nothing that a state knows.
 absl::Status Load(const Option& option, const Current& current,
                   const ParamSchedulerState& state,
                   const RestoredOptions& options) {
   ParamSchedulerState own = state;
-  if (options.configured_known ||
-      own.base_values_size() != current.state.base_values_size()) {
+  if (options.configured_known) {
     *own.mutable_base_values() = current.state.base_values();
   }
   return WithContext(current.scheduler->LoadState(own),
@@ -304,11 +303,11 @@ int64_t ConvertedSteps(const Option& option, const ResumePoint& point) {
 absl::Status Replay(const Option& option, const ResumePoint& point,
                     const RestoredOptions& options) {
   GRAPNEL_RETURN_IF_ERROR(LoadWhatMetricsTaught(option, options));
-  // Of optimizers that can't tell what was configured the states alone know the
-  // values before any schedule: the present ones may have been moved.
+  // Else the states alone know the values before any schedule: those that the
+  // schedulers were made with may have been moved. Without states the config is
+  // all that tells them.
   const ParamSchedulerState* base = &option.schedulers[0].state;
-  if (!options.configured_known && !option.states.empty() &&
-      option.states[0].state->base_values_size() == base->base_values_size()) {
+  if (!options.configured_known && !option.states.empty()) {
     base = option.states[0].state;
   }
   for (const Current& current : option.schedulers) {

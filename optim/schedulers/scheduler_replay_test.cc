@@ -271,7 +271,8 @@ TEST(RestoreSchedulersTest, AnOptionWithoutSchedulersKeepsItsValue) {
   EXPECT_EQ(after.groups.lr(), 0.05);
   EXPECT_THAT(warnings,
               ElementsAre("param_scheduler: none is left of the 2 that moved "
-                          "lr, which stays as it is"));
+                          "lr, which stays as it is unless another value is "
+                          "configured"));
 }
 
 // A checkpoint without the schedulers' states, or without the optimizer's.

@@ -459,7 +459,7 @@ TEST_F(RunnerTest, OtherBatchSizeInsideAnEpochIsRefused) {
               StatusIs(absl::StatusCode::kCancelled, _));
   config.set_resume(true);
   config.mutable_train_dataloader()->set_batch_size(2);
-  EXPECT_THAT(New(config)->Train(),
+  EXPECT_THAT(Create(config).status(),
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        HasSubstr("batches of 4")));
 }

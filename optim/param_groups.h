@@ -36,6 +36,9 @@ struct RestoredOptions {
 
   // Whether the state tells what was configured when it was saved.
   bool configured_known = false;
+
+  // Whether groups have the parameters that they had, in the same order.
+  bool same_groups = true;
 };
 
 }  // namespace grapnel

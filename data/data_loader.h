@@ -23,8 +23,8 @@ namespace grapnel {
 // workers, nor on how far they have read ahead.
 //
 // A batch is named by (epoch, batch), both 0-based. Seek is O(1): what is
-// skipped is not read. With an infinite sampler `batch` counts on for ever, from
-// the beginning of the data's pass `epoch`.
+// skipped is not read. With an infinite sampler `batch` counts on for ever,
+// from the beginning of the data's pass `epoch`.
 //
 // Thread-compatible. With num_workers: 0 samples are read by Next itself; else
 // the workers start at the first Next and stay until destruction. Workers never

@@ -1,7 +1,12 @@
 #include "grapnel/models/metric.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <utility>
+#include <variant>
 
+#include "ATen/ops/where.h"
 #include "ATen/ops/zeros.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -9,6 +14,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/base/torch_status.h"
+#include "grapnel/models/log_vars.h"
 
 namespace grapnel {
 namespace {
@@ -24,6 +30,22 @@ absl::Status CheckDistinct(const Metrics& metrics) {
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckWeight(const std::string& loss, double weight) {
+  if (std::isfinite(weight) && weight >= 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "loss \"", loss, "\": weight: must be finite and >= 0, is ", weight));
+}
+
+// Names those from `begin` on that are no finite numbers.
+void NoteNonFinite(const Metrics& metrics, size_t begin,
+                   std::vector<std::string>* notes) {
+  for (size_t i = begin; i < metrics.size(); ++i) {
+    const double* const value = std::get_if<double>(&metrics[i].second);
+    if (value == nullptr || std::isfinite(*value)) continue;
+    notes->push_back(absl::StrCat("\"", metrics[i].first, "\" is ", *value));
+  }
 }
 
 }  // namespace
@@ -66,15 +88,17 @@ absl::Status Evaluator::Process(const Predictions& predictions,
     GRAPNEL_RETURN_IF_ERROR(
         CatchAsStatus([&] { return metric->Process(predictions, batch); }));
   }
-  for (const NamedTensor& loss : predictions.losses) {
-    GRAPNEL_RETURN_IF_ERROR(
-        CatchAsStatus([&] { return AddLoss(loss, batch.size()); }));
+  const LogVars& losses = predictions.losses;
+  for (size_t i = 0; i < losses.size(); ++i) {
+    GRAPNEL_RETURN_IF_ERROR(CatchAsStatus(
+        [&] { return AddLoss(losses[i], losses.weight(i), batch.size()); }));
   }
   num_samples_ += batch.size();
   return absl::OkStatus();
 }
 
-absl::Status Evaluator::AddLoss(const NamedTensor& loss, int64_t num_samples) {
+absl::Status Evaluator::AddLoss(const NamedTensor& loss,
+                                const at::Tensor& weight, int64_t num_samples) {
   if (!loss.tensor.defined()) {
     return absl::InvalidArgumentError(
         absl::StrCat("loss \"", loss.name, "\": the model gave no value"));
@@ -83,41 +107,85 @@ absl::Status Evaluator::AddLoss(const NamedTensor& loss, int64_t num_samples) {
       loss_sums_.begin(), loss_sums_.end(),
       [&](const LossSum& candidate) { return candidate.name == loss.name; });
   if (sum == loss_sums_.end()) {
-    const at::Tensor zero =
-        at::zeros({}, loss.tensor.options().dtype(at::kDouble));
-    sum = loss_sums_.insert(sum, {loss.name, zero, 0});
+    LossSum added;
+    added.name = loss.name;
+    added.sum = at::zeros({}, loss.tensor.options().dtype(at::kDouble));
+    sum = loss_sums_.insert(sum, std::move(added));
   }
-  sum->sum.add_(loss.tensor.dim() == 0 ? loss.tensor : loss.tensor.mean(),
-                num_samples);
-  sum->num_samples += num_samples;
+  const at::Tensor mean =
+      loss.tensor.dim() == 0 ? loss.tensor : loss.tensor.mean();
+  if (weight.defined() && !weight.is_cpu()) {  // Not waited for.
+    const at::Tensor own = weight.to(at::kDouble);
+    sum->sum.add_(at::where(own.ne(0), mean.mul(own), 0).to(sum->sum.device()));
+    sum->device_weight =
+        sum->device_weight.defined() ? sum->device_weight.add(own) : own;
+    return absl::OkStatus();
+  }
+  const double own = weight.defined() ? weight.item().toDouble()
+                                      : static_cast<double>(num_samples);
+  GRAPNEL_RETURN_IF_ERROR(CheckWeight(loss.name, own));
+  if (own != 0) sum->sum.add_(mean, own);
+  sum->weight += own;
   return absl::OkStatus();
 }
 
-absl::StatusOr<Metrics> Evaluator::Compute(absl::string_view prefix) {
+absl::StatusOr<Metrics> Evaluator::Compute(absl::string_view prefix,
+                                           std::vector<std::string>* notes) {
   if (num_samples_ == 0) {
     return absl::FailedPreconditionError("there were no samples to evaluate");
   }
+  std::vector<std::string> unused;
+  if (notes == nullptr) notes = &unused;
+  notes->clear();
   Metrics metrics;
   for (const auto& metric : metrics_) {
-    GRAPNEL_RETURN_IF_ERROR(
-        CatchAsStatus([&] { return metric->Compute(&metrics); }));
+    const size_t begin = metrics.size();
+    std::vector<std::string> own;
+    GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+      GRAPNEL_RETURN_IF_ERROR(metric->Compute(&metrics));
+      own = metric->Notes();
+      return absl::OkStatus();
+    }));
+    if (own.empty()) NoteNonFinite(metrics, begin, notes);
+    notes->insert(notes->end(), own.begin(), own.end());
   }
-  double total = 0;
-  bool has_total = false;
-  GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
-    for (const LossSum& loss : loss_sums_) {
-      const double mean =
-          loss.sum.item<double>() / static_cast<double>(loss.num_samples);
-      metrics.emplace_back(loss.name, mean);
-      if (!absl::StrContains(loss.name, "loss")) continue;
-      total += mean;
-      has_total = true;
-    }
-    return absl::OkStatus();
-  }));
-  if (has_total) metrics.emplace_back(absl::StrCat(prefix, "_loss"), total);
+  GRAPNEL_RETURN_IF_ERROR(
+      CatchAsStatus([&] { return ComputeLosses(prefix, &metrics, notes); }));
   GRAPNEL_RETURN_IF_ERROR(CheckDistinct(metrics));
   return metrics;
+}
+
+absl::Status Evaluator::ComputeLosses(absl::string_view prefix,
+                                      Metrics* metrics,
+                                      std::vector<std::string>* notes) const {
+  double total = 0;
+  bool has_total = false;
+  const size_t num_notes = notes->size();
+  for (const LossSum& loss : loss_sums_) {
+    double weight = loss.weight;
+    if (loss.device_weight.defined()) {
+      weight += loss.device_weight.item().toDouble();
+    }
+    GRAPNEL_RETURN_IF_ERROR(CheckWeight(loss.name, weight));
+    const double mean = loss.sum.item().toDouble() / weight;
+    metrics->emplace_back(loss.name, mean);
+    if (weight == 0) {
+      notes->push_back(absl::StrCat("loss \"", loss.name,
+                                    "\" is nan: none of its targets counts"));
+    } else {
+      NoteNonFinite(*metrics, metrics->size() - 1, notes);
+    }
+    if (!absl::StrContains(loss.name, "loss")) continue;
+    total += mean;
+    has_total = true;
+  }
+  if (!has_total) return absl::OkStatus();
+  metrics->emplace_back(absl::StrCat(prefix, "_loss"), total);
+  // Of a total it is enough to know about its losses.
+  if (notes->size() == num_notes) {
+    NoteNonFinite(*metrics, metrics->size() - 1, notes);
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace grapnel

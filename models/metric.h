@@ -39,6 +39,10 @@ class Metric {
 
   // Appends the metric's values. kFailedPrecondition if there was no batch.
   virtual absl::Status Compute(Metrics* metrics) = 0;
+
+  // What is to be said of these values, sentences for the run's log. Asked for
+  // after Compute.
+  virtual std::vector<std::string> Notes() const { return {}; }
 };
 
 struct MetricTraits {
@@ -49,9 +53,12 @@ using MetricRegistry = Registry<MetricTraits>;
 
 // The metrics of one loop together.
 //
-// Where predictions carry losses, their means over samples are added behind the
-// metrics, named as they are, and then "<prefix>_loss", the sum of those whose
-// name contains "loss". Thread-compatible.
+// Where predictions carry losses, their means are added behind the metrics,
+// named as they are, and then "<prefix>_loss", the sum of those whose name
+// contains "loss". A mean is over all that the loss's weights count, or over
+// samples where it has none, however batches cut them up: NaN if nothing
+// counts. What a batch in which nothing counts gave is not looked at.
+// Thread-compatible.
 class Evaluator {
  public:
   // One metric for each config, then `more`. Errors name the config's index.
@@ -65,18 +72,29 @@ class Evaluator {
   void Reset();
   absl::Status Process(const Predictions& predictions, const Batch& batch);
 
-  // `prefix`: "val" or "test". kAlreadyExists if two metrics give one name;
-  // kFailedPrecondition if there was no sample.
-  absl::StatusOr<Metrics> Compute(absl::string_view prefix);
+  // `prefix`: "val" or "test". `*notes`, if not null, becomes what is to be
+  // said in the run's log: why a value is no finite number, or at least that it
+  // is none. kAlreadyExists if two metrics give one name; kFailedPrecondition
+  // if there was no sample; kInvalidArgument if a loss's weights aren't finite
+  // or are < 0.
+  absl::StatusOr<Metrics> Compute(absl::string_view prefix,
+                                  std::vector<std::string>* notes = nullptr);
 
  private:
   struct LossSum {
     std::string name;
-    at::Tensor sum;           // Loss times samples, a float64 scalar.
-    int64_t num_samples = 0;  // In batches that gave this loss.
+    at::Tensor sum;            // Mean times weight, a float64 scalar.
+    double weight = 0;         // What is known on the CPU,
+    at::Tensor device_weight;  // and the rest, a float64 scalar or undefined.
   };
 
-  absl::Status AddLoss(const NamedTensor& loss, int64_t num_samples);
+  // `weight` may be undefined: the number of samples.
+  absl::Status AddLoss(const NamedTensor& loss, const at::Tensor& weight,
+                       int64_t num_samples);
+
+  // Appends the means of the losses and their total.
+  absl::Status ComputeLosses(absl::string_view prefix, Metrics* metrics,
+                             std::vector<std::string>* notes) const;
 
   const std::vector<std::unique_ptr<Metric>> metrics_;
   std::vector<LossSum> loss_sums_;

@@ -1,7 +1,5 @@
 #include "grapnel/models/metric_rule.h"
 
-#include <limits>
-
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -53,11 +51,6 @@ absl::string_view MetricRuleName(MetricRule rule) {
 
 bool IsBetter(MetricRule rule, double value, double than) {
   return rule == MetricRule::kGreater ? value > than : value < than;
-}
-
-double WorstScore(MetricRule rule) {
-  const double infinity = std::numeric_limits<double>::infinity();
-  return rule == MetricRule::kGreater ? -infinity : infinity;
 }
 
 MetricKeys::MetricKeys()

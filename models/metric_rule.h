@@ -21,9 +21,6 @@ absl::string_view MetricRuleName(MetricRule rule);
 // False if one is NaN, and if they are equal.
 bool IsBetter(MetricRule rule, double value, double than);
 
-// Every other score is better.
-double WorstScore(MetricRule rule);
-
 // Names of metrics of which more, or less, is better. What both lists hold when
 // made are the defaults; hooks/checkpoint/checkpoint_hook.proto has them.
 struct MetricKeys {

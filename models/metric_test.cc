@@ -2,6 +2,8 @@
 
 #include "grapnel/models/metric.h"
 
+#include <cmath>
+#include <cstdint>
 #include <memory>
 #include <ostream>
 #include <stdexcept>
@@ -11,6 +13,7 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
+#include "ATen/ops/arange.h"
 #include "ATen/ops/full.h"
 #include "ATen/ops/tensor.h"
 #include "ATen/ops/zeros.h"
@@ -27,6 +30,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::TestWithParam;
 using ::testing::ValuesIn;
 
@@ -58,6 +62,11 @@ Step NewStep(const at::Tensor& outputs, const at::Tensor& targets) {
   step.predictions.outputs = outputs;
   step.batch.targets = targets;
   step.batch.indices.resize(outputs.size(0));
+  return step;
+}
+
+Step Ignoring(Step step, int64_t index) {
+  step.predictions.ignore_index = index;
   return step;
 }
 
@@ -121,6 +130,32 @@ std::vector<ValueCase> ValueCases() {
        {pair, single},
        {{"mse", 14. / 6}}},
       {"Mae", "mae {}", {pair, single}, {{"mae", 6. / 6}}},
+      {"IgnoredTargetsDontCount",
+       "accuracy { topk: [1, 2] ignore_index: 0 }",
+       {three, one},
+       {{"accuracy/top1", 50}, {"accuracy/top2", 50}}},
+      {"TheLossSaysWhatIsIgnored",
+       "accuracy {}",
+       {Ignoring(three, 0), Ignoring(one, 0)},
+       {{"accuracy/top1", 50}}},
+      {"OwnIgnoreIndexWins",
+       "accuracy { ignore_index: -1 }",
+       {Ignoring(three, 0), Ignoring(one, 0)},
+       {{"accuracy/top1", 50}}},
+      {"NoByteIsNegative",  // Or 156 would be ignored.
+       "accuracy { ignore_index: -100 }",
+       {NewStep(at::arange(400, at::kFloat).reshape({2, 200}),
+                Labels({156, 199}).to(at::kByte))},
+       {{"accuracy/top1", 50}}},
+      {"MasksAreFinite",
+       "accuracy {}",
+       {NewStep(Floats({-INFINITY, 1, 0, 2, -INFINITY, -INFINITY}, {2, 3}),
+                Labels({1, 2}))},
+       {{"accuracy/top1", 50}}},
+      {"IgnoredSamplesMayBeNaN",
+       "accuracy { ignore_index: 2 }",
+       {NewStep(Floats({0, 1, NAN, NAN}, {2, 2}), Labels({1, 2}))},
+       {{"accuracy/top1", 100}}},
       {"ErrorsTakeIntegerTargets",
        "mae {}",
        {NewStep(Floats({1.5, 3}, {2}), Labels({1, 3}))},
@@ -139,10 +174,136 @@ TEST_P(MetricValueTest, EqualsTheOneByHand) {
     for (const Step& step : GetParam().steps) {
       ASSERT_THAT(Process(*evaluator, step), IsOk());
     }
-    const auto metrics = evaluator->Compute("val");
+    std::vector<std::string> notes = {"of before"};
+    const auto metrics = evaluator->Compute("val", &notes);
     ASSERT_THAT(metrics, IsOk());
     EXPECT_EQ(Doubles(*metrics), GetParam().values);
+    EXPECT_THAT(notes, IsEmpty());
   }
+}
+
+struct NoNumberCase {
+  std::string name;
+  std::string config;
+  std::vector<Step> steps;
+  std::vector<std::string> names;  // Of values, all NaN.
+  std::string note;
+};
+
+void PrintTo(const NoNumberCase& c, std::ostream* os) { *os << c.name; }
+
+class NoNumberTest : public TestWithParam<NoNumberCase> {};
+
+std::vector<NoNumberCase> NoNumberCases() {
+  const Step good = NewStep(Floats({1, 0, 0, 1}, {2, 2}), Labels({0, 0}));
+  const auto bad = [](float first, float second) {
+    return NewStep(Floats({first, second}, {1, 2}), Labels({0}));
+  };
+  const std::string note = "accuracy: the outputs of ";
+  return {
+      {"NaN",
+       "accuracy { topk: [1, 2] }",
+       {good, bad(NAN, 1)},
+       {"accuracy/top1", "accuracy/top2"},
+       note + "1 of 3 samples are not finite"},
+      {"NaNOfAnotherClass",
+       "accuracy {}",
+       {good, bad(1, NAN)},
+       {"accuracy/top1"},
+       note + "1 of 3 samples are not finite"},
+      {"Infinity",
+       "accuracy {}",
+       {bad(INFINITY, 1), bad(0, INFINITY)},
+       {"accuracy/top1"},
+       note + "2 of 2 samples are not finite"},
+      {"NothingButMasks",
+       "accuracy {}",
+       {good, bad(-INFINITY, -INFINITY)},
+       {"accuracy/top1"},
+       note + "1 of 3 samples are not finite"},
+      {"AmongIgnored",
+       "accuracy { ignore_index: 1 }",
+       {good, bad(NAN, NAN), NewStep(at::full({3, 2}, NAN), Labels({1, 1, 0}))},
+       {"accuracy/top1"},
+       note + "2 of 4 samples are not finite"},
+      {"NothingCounts",
+       "accuracy {}",
+       {Ignoring(good, 0)},
+       {"accuracy/top1"},
+       "accuracy is nan: none of the targets counts"},
+      {"Mse",
+       "mse {}",
+       {NewStep(Floats({1, NAN}, {2}), Floats({1, 1}, {2}))},
+       {"mse"},
+       "\"mse\" is nan"},
+      {"Mae",
+       "mae {}",
+       {NewStep(Floats({INFINITY, -1}, {2}), Floats({INFINITY, 1}, {2}))},
+       {"mae"},
+       "\"mae\" is nan"},
+  };
+}
+
+INSTANTIATE_TEST_SUITE_P(, NoNumberTest, ValuesIn(NoNumberCases()),
+                         [](const auto& info) { return info.param.name; });
+
+TEST_P(NoNumberTest, IsNaNAndSaysSo) {
+  const auto evaluator = NewEvaluator({GetParam().config});
+  for (const Step& step : GetParam().steps) {
+    ASSERT_THAT(Process(*evaluator, step), IsOk());
+  }
+  // Twice: notes don't add up.
+  for (int i = 0; i < 2; ++i) {
+    std::vector<std::string> notes;
+    const auto metrics = evaluator->Compute("val", &notes);
+    ASSERT_THAT(metrics, IsOk());
+    std::vector<std::string> names;
+    for (const auto& [name, value] : Doubles(*metrics)) {
+      names.push_back(name);
+      EXPECT_TRUE(std::isnan(value)) << name;
+    }
+    EXPECT_EQ(names, GetParam().names);
+    EXPECT_THAT(notes, ElementsAre(GetParam().note));
+  }
+  // The next evaluation knows nothing of it.
+  evaluator->Reset();
+  const at::Tensor outputs = Floats({0, 1}, {1, 2});
+  const bool labels = GetParam().config.find("accuracy") == 0;
+  ASSERT_THAT(
+      Process(*evaluator, NewStep(outputs, labels ? Labels({0}) : outputs)),
+      IsOk());
+  std::vector<std::string> notes;
+  const auto metrics = evaluator->Compute("val", &notes);
+  ASSERT_THAT(metrics, IsOk());
+  EXPECT_FALSE(std::isnan(Doubles(*metrics)[0].second));
+  EXPECT_THAT(notes, IsEmpty());
+}
+
+// A user's metric without notes.
+class FixedMetric : public Metric {
+ public:
+  void Reset() override {}
+  absl::Status Process(const Predictions&, const Batch&) override {
+    return absl::OkStatus();
+  }
+  absl::Status Compute(Metrics* metrics) override {
+    *metrics = {{"good", 1.0},         {"high", HUGE_VAL},
+                {"low", -HUGE_VAL},    {"none", std::nan("")},
+                {"count", int64_t{3}}, {"text", std::string("nan")}};
+    return absl::OkStatus();
+  }
+};
+
+TEST(EvaluatorTest, SaysWhichValuesAreNoNumbers) {
+  std::vector<std::unique_ptr<Metric>> metrics;
+  metrics.push_back(std::make_unique<FixedMetric>());
+  Evaluator evaluator(std::move(metrics));
+  ASSERT_THAT(Process(evaluator, NewStep(at::zeros({1}), at::zeros({1}))),
+              IsOk());
+  std::vector<std::string> notes;
+  ASSERT_THAT(evaluator.Compute("val", &notes), IsOk());
+  EXPECT_THAT(notes, ElementsAre("\"high\" is inf", "\"low\" is -inf",
+                                 "\"none\" is nan"));
 }
 
 struct BadStepCase {
@@ -252,6 +413,83 @@ TEST(EvaluatorTest, LossThatOnlySomeBatchesGiveIsAveragedOverThose) {
   ASSERT_THAT(metrics, IsOk());
   EXPECT_EQ(std::get<double>(*FindMetric(*metrics, "aux")), 8);
   EXPECT_EQ(std::get<double>(*FindMetric(*metrics, "loss")), 2);
+}
+
+// --- Losses with weights ---
+
+void AddLoss(Step* step, const std::string& name, float mean, double weight) {
+  step->predictions.losses.Add(name, at::full({}, mean),
+                               at::full({}, weight, at::kDouble));
+}
+
+TEST(EvaluatorTest, LossesAreMeansByTheirWeights) {
+  const auto evaluator = NewEvaluator({});
+  Step first = LossStep(3, {{"by_samples", 1}});
+  AddLoss(&first, "loss", 1, 0.5);
+  Step second = LossStep(1, {{"by_samples", 5}});
+  AddLoss(&second, "loss", 5, 1.5);
+  ASSERT_THAT(Process(*evaluator, first), IsOk());
+  ASSERT_THAT(Process(*evaluator, second), IsOk());
+  const auto metrics = evaluator->Compute("val");
+  ASSERT_THAT(metrics, IsOk());
+  // (3 * 1 + 1 * 5) / 4 and (0.5 * 1 + 1.5 * 5) / 2.
+  EXPECT_THAT(Doubles(*metrics), ElementsAre(std::make_pair("by_samples", 2.0),
+                                             std::make_pair("loss", 4.0),
+                                             std::make_pair("val_loss", 4.0)));
+}
+
+TEST(EvaluatorTest, WhatDoesntCountIsNotLookedAt) {
+  const auto evaluator = NewEvaluator({});
+  for (const auto& [mean, weight] : std::vector<std::pair<float, double>>{
+           {NAN, 0}, {2, 3}, {INFINITY, 0}, {5, 1}}) {
+    Step step = LossStep(4, {});
+    AddLoss(&step, "loss", mean, weight);
+    ASSERT_THAT(Process(*evaluator, step), IsOk());
+  }
+  std::vector<std::string> notes;
+  const auto metrics = evaluator->Compute("val", &notes);
+  ASSERT_THAT(metrics, IsOk());
+  EXPECT_EQ(std::get<double>(*FindMetric(*metrics, "loss")), 2.75);
+  EXPECT_THAT(notes, IsEmpty());
+}
+
+TEST(EvaluatorTest, MeanOfNothingIsNaNAndSaysSo) {
+  const auto evaluator = NewEvaluator({});
+  for (int i = 0; i < 2; ++i) {
+    Step step = LossStep(4, {{"loss_aux", 1}});
+    AddLoss(&step, "loss_mask", 0, 0);
+    ASSERT_THAT(Process(*evaluator, step), IsOk());
+  }
+  std::vector<std::string> notes;
+  const auto metrics = evaluator->Compute("val", &notes);
+  ASSERT_THAT(metrics, IsOk());
+  EXPECT_EQ(std::get<double>(*FindMetric(*metrics, "loss_aux")), 1);
+  EXPECT_TRUE(std::isnan(std::get<double>(*FindMetric(*metrics, "loss_mask"))));
+  EXPECT_TRUE(std::isnan(std::get<double>(*FindMetric(*metrics, "val_loss"))));
+  EXPECT_THAT(notes, ElementsAre("loss \"loss_mask\" is nan: none of its "
+                                 "targets counts"));
+}
+
+TEST(EvaluatorTest, LossThatIsNoNumberIsSaidOnce) {
+  const auto evaluator = NewEvaluator({});
+  ASSERT_THAT(Process(*evaluator, LossStep(2, {{"loss", NAN}, {"aux", 1}})),
+              IsOk());
+  std::vector<std::string> notes;
+  ASSERT_THAT(evaluator->Compute("val", &notes), IsOk());
+  EXPECT_THAT(notes, ElementsAre("\"loss\" is nan"));
+}
+
+TEST(EvaluatorTest, WeightsAreFiniteAndNotNegative) {
+  for (const auto& [weight, is] : std::vector<std::pair<double, std::string>>{
+           {-1, "is -1"}, {NAN, "is nan"}, {INFINITY, "is inf"}}) {
+    const auto evaluator = NewEvaluator({});
+    Step step = LossStep(4, {});
+    AddLoss(&step, "loss", 1, weight);
+    EXPECT_THAT(
+        Process(*evaluator, step),
+        StatusIs(absl::StatusCode::kInvalidArgument,
+                 "loss \"loss\": weight: must be finite and >= 0, " + is));
+  }
 }
 
 TEST(EvaluatorTest, NoLossesNoTotal) {

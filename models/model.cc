@@ -7,6 +7,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "c10/core/GradMode.h"
@@ -56,6 +57,29 @@ absl::StatusOr<at::Tensor> TotalLoss(const LogVars& losses) {
   return total;
 }
 
+// What the total is the mean of: the one weight of the losses in it.
+absl::StatusOr<double> TotalWeight(const LogVars& losses, const Batch& batch) {
+  const std::string* first = nullptr;  // The name of the first loss.
+  double weight = 0;                   // Of that.
+  for (size_t i = 0; i < losses.size(); ++i) {
+    const std::string& name = losses[i].name;
+    if (!absl::StrContains(name, kLoss)) continue;
+    const at::Tensor& given = losses.weight(i);
+    const double own = given.defined() ? given.item().toDouble()
+                                       : static_cast<double>(batch.size());
+    if (first == nullptr) {
+      first = &name;
+      weight = own;
+    } else if (own != weight) {
+      return absl::InvalidArgumentError(absl::StrFormat(
+          "loss \"%s\" has the weight %.9g and \"%s\" %.9g: they make one "
+          "total, of which accumulate_by: SAMPLES needs one weight",
+          *first, weight, name, own));
+    }
+  }
+  return weight;
+}
+
 // "3 tensors (a, b, c)", shortened.
 std::string Listed(const std::vector<std::string>& names) {
   constexpr size_t kShown = 5;
@@ -103,7 +127,9 @@ absl::Status CheckCopy(const std::string& name, const Copy& copy) {
 
 absl::Status Model::TrainStep(const Batch& batch, OptimWrapper& optim,
                               LogVars* log_vars) {
+  const bool wants_weight = optim.wants_weight();
   losses_.Clear();
+  losses_.set_wants_weights(wants_weight);
   log_vars->Clear();
   optim.BeginStep();
   const absl::Status status = CatchAsStatus([&]() -> absl::Status {
@@ -112,13 +138,17 @@ absl::Status Model::TrainStep(const Batch& batch, OptimWrapper& optim,
       GRAPNEL_RETURN_IF_ERROR(ComputeLosses(batch, &losses_));
     }
     GRAPNEL_ASSIGN_OR_RETURN(const at::Tensor total, TotalLoss(losses_));
+    double weight = static_cast<double>(batch.size());
+    if (wants_weight) {
+      GRAPNEL_ASSIGN_OR_RETURN(weight, TotalWeight(losses_, batch));
+    }
     log_vars->Add(kLoss, Detached(total));
     for (const NamedTensor& loss : losses_) {
       if (loss.name == kLoss) continue;
       log_vars->Add(loss.name, Scalar(Detached(loss.tensor)));
     }
     // Last: what it did can't be taken back.
-    return optim.Update(total, batch.size());
+    return optim.Update(total, weight);
   });
   if (!status.ok()) log_vars->Clear();
   losses_.Clear();  // Or the graph would live on until the next step.

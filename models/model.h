@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,9 @@ struct Predictions {
   at::Tensor outputs;  // (N, ...), the model's own meaning; for a classifier
                        // (N, C) logits.
   LogVars losses;      // Scalars, or empty if there are no targets.
+
+  // Of the targets, if the model's loss has one: they don't count.
+  std::optional<int64_t> ignore_index;
 };
 
 // A network with its losses. Thread-compatible: the runner calls it from one
@@ -36,24 +40,30 @@ class Model {
   virtual ~Model() = default;
 
   // One training step: forward and losses under optim.autocast(),
-  // optim.Update(total, batch.size()). Sets `*log_vars` to what is to be
-  // logged: "loss", the total, first, then each loss.
+  // optim.Update(total, weight). Sets `*log_vars` to what is to be logged:
+  // "loss", the total, first, then each loss.
   //
   // The default takes the losses of ComputeLosses, means those that aren't
   // scalars, and sums those whose name contains "loss" for the total; the
   // others are logged only. One that is itself called "loss" goes into the
   // total and isn't listed again. kInvalidArgument if there is nothing to sum.
+  //
+  // The weight is batch.size(). If optim.wants_weight(), it is that of the
+  // losses in the total, where those without one have batch.size();
+  // kInvalidArgument if they differ. A weight on a device is waited for.
+  //
   // A model with several optimizers overrides it, and updates each of them,
   // optim.Get(name).
   virtual absl::Status TrainStep(const Batch& batch, OptimWrapper& optim,
                                  LogVars* log_vars);
 
-  // Appends the losses of a batch, in training mode and with autograd on.
+  // Appends the losses of a batch, in training mode and with autograd on; with
+  // their weights, where those aren't batch.size(), if losses->wants_weights().
   virtual absl::Status ComputeLosses(const Batch& batch, LogVars* losses) = 0;
 
   // Replaces `*predictions` by those for a batch, in evaluation mode; autograd
   // is off, whatever the caller's setting. Targets may be undefined; then there
-  // are no losses.
+  // are no losses. Weights as in ComputeLosses.
   virtual absl::Status ValStep(const Batch& batch,
                                Predictions* predictions) = 0;
 

@@ -34,12 +34,15 @@ class FakeModel : public Model {
  public:
   absl::Status ComputeLosses(const Batch& /*batch*/, LogVars* out) override {
     if (throws) throw std::runtime_error("no more data");
-    for (const NamedTensor& loss : losses) {
+    wanted_weights = out->wants_weights();
+    for (size_t i = 0; i < losses.size(); ++i) {
+      const NamedTensor& loss = losses[i];
       const bool differentiable =
           loss.tensor.defined() && loss.tensor.is_floating_point();
-      out->Add(loss.name, differentiable
-                              ? loss.tensor.mul(parameters_[0].tensor)
-                              : loss.tensor);
+      out->Add(
+          loss.name,
+          differentiable ? loss.tensor.mul(parameters_[0].tensor) : loss.tensor,
+          i < weights.size() ? weights[i] : at::Tensor());
     }
     return status;
   }
@@ -55,6 +58,8 @@ class FakeModel : public Model {
   bool training() const override { return true; }
 
   std::vector<NamedTensor> losses;
+  std::vector<at::Tensor> weights;  // Of the first losses.
+  bool wanted_weights = false;
   absl::Status status;
   bool throws = false;
 
@@ -68,13 +73,14 @@ class FakeModel : public Model {
 // Keeps the loss that it was given, and does the backward.
 class FakeOptim : public OptimWrapper {
  public:
-  absl::Status Update(const at::Tensor& loss, int64_t num_samples) override {
+  absl::Status Update(const at::Tensor& loss, double weight) override {
     ++num_updates;
     last_loss = loss.item<double>();
-    last_num_samples = num_samples;
+    last_weight = weight;
     if (status.ok()) loss.backward();
     return status;
   }
+  bool wants_weight() const override { return by_weight; }
   const Autocast& autocast() const override { return autocast_; }
   absl::StatusOr<OptimWrapper*> Get(absl::string_view) override {
     return absl::NotFoundError("not used");
@@ -99,13 +105,15 @@ class FakeOptim : public OptimWrapper {
     return absl::OkStatus();
   }
   absl::Status LoadState(const optim::v1::OptimWrapperState&, const TensorMap&,
-                         const TensorMap&) override {
+                         const TensorMap&, RestoredOptions*,
+                         std::vector<std::string>*) override {
     return absl::OkStatus();
   }
 
   int num_updates = 0;
   double last_loss = 0;
-  int64_t last_num_samples = 0;
+  double last_weight = 0;
+  bool by_weight = false;
   absl::Status status;
 
  private:
@@ -198,7 +206,92 @@ TEST(ModelTest, TellsTheOptimizerTheNumberOfSamples) {
   Batch batch;
   batch.indices = {4, 0, 7};
   ASSERT_THAT(model.TrainStep(batch, optim, &log_vars), IsOk());
-  EXPECT_EQ(optim.last_num_samples, 3);
+  EXPECT_EQ(optim.last_weight, 3);
+}
+
+struct TotalWeightCase {
+  std::string name;
+  std::vector<NamedTensor> losses;
+  std::vector<at::Tensor> weights;
+  double weight;     // Of a batch of three samples,
+  std::string says;  // or why there is none.
+};
+
+void PrintTo(const TotalWeightCase& c, std::ostream* os) { *os << c.name; }
+
+class TotalWeightTest : public TestWithParam<TotalWeightCase> {};
+
+std::vector<TotalWeightCase> TotalWeightCases() {
+  const at::Tensor one = at::ones({});
+  const auto weight = [](double value) {
+    return at::full({}, value, at::kDouble);
+  };
+  return {
+      {"TheLosss", {{"loss", one}}, {weight(2.5)}, 2.5, ""},
+      {"Zero", {{"loss", one}}, {weight(0)}, 0, ""},
+      {"SamplesIfNoneIsGiven", {{"loss", one}}, {}, 3, ""},
+      {"OneForAll",
+       {{"loss_a", one}, {"loss_b", one}, {"loss_c", one}},
+       {weight(3), at::Tensor(), weight(3)},
+       3,
+       ""},
+      {"OthersDontMatter",
+       {{"acc", one}, {"loss", one}, {"hits", one}},
+       {weight(7), weight(2), weight(8)},
+       2,
+       ""},
+      {"TwoThatDiffer",
+       {{"loss_a", one}, {"acc", one}, {"loss_b", one}},
+       {weight(32), weight(1), weight(30)},
+       0,
+       "loss \"loss_a\" has the weight 32 and \"loss_b\" 30: "},
+      {"SamplesAndAnother",
+       {{"loss_a", one}, {"loss_b", one}},
+       {at::Tensor(), weight(0.5)},
+       0,
+       "loss \"loss_a\" has the weight 3 and \"loss_b\" 0.5: "},
+  };
+}
+
+INSTANTIATE_TEST_SUITE_P(, TotalWeightTest, ValuesIn(TotalWeightCases()),
+                         [](const auto& info) { return info.param.name; });
+
+TEST_P(TotalWeightTest, IsWhatTheLossesOfTheTotalHave) {
+  FakeModel model;
+  model.losses = GetParam().losses;
+  model.weights = GetParam().weights;
+  FakeOptim optim;
+  optim.by_weight = true;
+  LogVars log_vars;
+  Batch batch;
+  batch.indices = {4, 0, 7};
+  const absl::Status status = model.TrainStep(batch, optim, &log_vars);
+  EXPECT_TRUE(model.wanted_weights);
+  if (!GetParam().says.empty()) {
+    EXPECT_THAT(status, StatusIs(absl::StatusCode::kInvalidArgument,
+                                 HasSubstr(GetParam().says)));
+    EXPECT_EQ(optim.num_updates, 0);
+    return;
+  }
+  ASSERT_THAT(status, IsOk());
+  EXPECT_EQ(optim.last_weight, GetParam().weight);
+}
+
+// Nobody asks for weights, or compares those that come all the same.
+TEST(ModelTest, WeightsAreOnlyForThoseWhoWantThem) {
+  FakeModel model;
+  model.losses = {{"loss_a", at::ones({})}, {"loss_b", at::ones({})}};
+  model.weights = {at::full({}, 5), at::full({}, 7)};
+  FakeOptim optim;
+  LogVars log_vars;
+  Batch batch;
+  batch.indices = {4, 0, 7};
+  optim.by_weight = true;
+  EXPECT_FALSE(model.TrainStep(batch, optim, &log_vars).ok());
+  optim.by_weight = false;
+  ASSERT_THAT(model.TrainStep(batch, optim, &log_vars), IsOk());
+  EXPECT_FALSE(model.wanted_weights);
+  EXPECT_EQ(optim.last_weight, 3);
 }
 
 struct BadStepCase {

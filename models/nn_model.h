@@ -50,7 +50,9 @@ class NnModel : public SupervisedModel {
   using ForwardFunction = std::function<at::Tensor(const at::Tensor& inputs)>;
   using BatchForwardFunction = std::function<at::Tensor(const Batch& batch)>;
 
-  // Appends losses to `*losses`; see Model::TrainStep for their names.
+  // Appends losses to `*losses`; see Model::TrainStep for their names. One that
+  // isn't the mean over samples goes with its weight, if
+  // losses->wants_weights().
   using LossesFunction =
       std::function<absl::Status(const Batch& batch, LogVars* losses)>;
 

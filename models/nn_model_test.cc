@@ -1,12 +1,14 @@
 #include "grapnel/models/nn_model.h"
 
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/models/loss.h"
@@ -144,6 +146,58 @@ TEST(NnModelTest, WithoutALossItOnlyPredicts) {
                 StatusIs(absl::StatusCode::kFailedPrecondition,
                          HasSubstr("loss: must be set")));
   }
+}
+
+// A loss that notes how often it is asked for its weight.
+class CountedLoss : public Loss {
+ public:
+  explicit CountedLoss(int* asked) : asked_(asked) {}
+  absl::StatusOr<at::Tensor> Compute(const at::Tensor& outputs,
+                                     const Batch&) const override {
+    return outputs.square().mean();
+  }
+  absl::StatusOr<at::Tensor> Weight(const at::Tensor& outputs,
+                                    const Batch&) const override {
+    ++*asked_;
+    return at::full({}, outputs.numel(), at::kDouble);
+  }
+  std::optional<int64_t> ignore_index() const override { return 7; }
+
+ private:
+  int* const asked_;
+};
+
+TEST(NnModelTest, TheLosssWeightIsForThoseWhoWantIt) {
+  const auto net = std::make_shared<NetImpl>();
+  int asked = 0;
+  auto model = NnModel::Create(
+      net, [net](const at::Tensor& inputs) { return net->forward(inputs); },
+      std::make_unique<CountedLoss>(&asked));
+  ASSERT_THAT(model, IsOk());
+  Batch batch = NewBatch();
+  for (const bool wants : {false, true}) {
+    LogVars losses;
+    losses.set_wants_weights(wants);
+    ASSERT_THAT((*model)->ComputeLosses(batch, &losses), IsOk());
+    Predictions predictions;
+    predictions.losses.set_wants_weights(wants);
+    ASSERT_THAT((*model)->ValStep(batch, &predictions), IsOk());
+    EXPECT_EQ(asked, wants ? 2 : 0);
+    ASSERT_EQ(losses.weight(0).defined(), wants);
+    ASSERT_EQ(predictions.losses.weight(0).defined(), wants);
+    if (wants) {
+      const auto numel = static_cast<double>(predictions.outputs.numel());
+      EXPECT_EQ(losses.weight(0).item<double>(), numel);
+      EXPECT_EQ(predictions.losses.weight(0).item<double>(), numel);
+    }
+    EXPECT_EQ(predictions.ignore_index, 7);
+  }
+  // Nothing is left of what the last batch had.
+  Predictions predictions;
+  predictions.ignore_index = 3;
+  batch.targets.reset();
+  ASSERT_THAT((*model)->ValStep(batch, &predictions), IsOk());
+  EXPECT_EQ(predictions.ignore_index, std::nullopt);
 }
 
 TEST(NnModelTest, LossesOfTheUser) {

@@ -33,6 +33,9 @@ class SupervisedModel : public Model {
   explicit SupervisedModel(std::unique_ptr<Loss> loss);
 
  private:
+  absl::Status AddLoss(const at::Tensor& outputs, const Batch& batch,
+                       LogVars* losses) const;
+
   const std::unique_ptr<Loss> loss_;
 };
 

@@ -1,5 +1,6 @@
 #include "grapnel/optim/configured_options.h"
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 #include <utility>
@@ -119,7 +120,8 @@ void ConfiguredOptions::ScaleLr(double factor) {
 
 void ConfiguredOptions::Save(OptimWrapperState* state) const {
   OptimizerState& optimizer = *state->mutable_optimizer();
-  for (int i = 0; i < optimizer.groups_size(); ++i) {
+  const int num_groups = std::min<int>(optimizer.groups_size(), groups_.size());
+  for (int i = 0; i < num_groups; ++i) {
     Options& configured = *optimizer.mutable_groups(i)->mutable_configured();
     for (const auto& [name, value] : groups_[i]) configured[name] = value;
   }
@@ -130,11 +132,13 @@ void ConfiguredOptions::Save(OptimWrapperState* state) const {
 
 absl::Status ConfiguredOptions::Check(const OptimWrapperState& state) const {
   if (state.base_options().empty()) return absl::OkStatus();
-  for (const Options* options :
-       {&state.base_options(), &state.base_configured()}) {
+  for (const auto& [field, options] :
+       {std::pair("base_options", &state.base_options()),
+        std::pair("base_configured", &state.base_configured())}) {
     for (const auto& [name, value] : *options) {
-      GRAPNEL_RETURN_IF_ERROR(
-          CheckField(std::isfinite(value), "base_options", "finite", value));
+      GRAPNEL_RETURN_IF_ERROR(CheckField(std::isfinite(value),
+                                         absl::StrCat(field, ": ", name),
+                                         "finite", value));
     }
   }
   for (const OptimizerState::Group& group : state.optimizer().groups()) {
@@ -153,7 +157,11 @@ void ConfiguredOptions::Restore(const OptimWrapperState& state,
                                 std::vector<std::string>* notes) const {
   const auto saved_groups = GroupsByParam(state.optimizer());
   std::vector<std::string> changes;
-  std::set<std::string> gone;  // Options.
+  std::set<std::string> gone;        // Options.
+  options->configured_known = true;  // Until one isn't.
+  options->same_groups =
+      state.optimizer().groups_size() == optimizer.num_groups() &&
+      state.base_options().empty() == (base == nullptr);
   size_t num_known = 0;
   int64_t num_new = 0;
   for (int i = 0; i < optimizer.num_groups(); ++i) {
@@ -163,6 +171,14 @@ void ConfiguredOptions::Restore(const OptimWrapperState& state,
       if (saved != saved_groups.end()) known.push_back(saved->second);
     }
     num_known += known.size();
+    options->same_groups &=
+        known.size() == optimizer.params(i).size() &&
+        i < state.optimizer().groups_size() &&
+        state.optimizer().groups(i).params_size() ==
+            static_cast<int>(known.size()) &&
+        std::all_of(known.begin(), known.end(), [&](const auto* group) {
+          return group == &state.optimizer().groups(i);
+        });
     num_new += optimizer.params(i).size() - known.size();
     for (const auto& [name, configured] : groups_[i]) {
       double* const value = optimizer.option(i, name);
@@ -206,8 +222,7 @@ void ConfiguredOptions::Restore(const OptimWrapperState& state,
   if (!options->configured_known) {
     notes->push_back(
         "what was configured when the checkpoint was saved isn't known: "
-        "options "
-        "keep the values that they had come to");
+        "options keep the values that they had come to");
   }
 }
 

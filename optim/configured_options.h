@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/strings/string_view.h"
 #include "grapnel/optim/optim_wrapper.pb.h"
 #include "grapnel/optim/optimizer.h"
 #include "grapnel/optim/param_groups.h"

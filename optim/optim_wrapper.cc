@@ -67,7 +67,7 @@ class ScheduledGroups final : public ParamGroups {
 // What is configured, checked.
 struct Settings {
   int64_t accumulative_counts = 1;
-  bool by_samples = false;  // Never with windows of one Update.
+  bool by_samples = false;
   std::optional<GradClip> clip;
   Autocast autocast;
   std::optional<LossScaler> scaler;
@@ -104,7 +104,7 @@ absl::StatusOr<Settings> ReadSettings(const OptimWrapperConfig& config,
     case OptimWrapperConfig::ITERATIONS:
       break;
     case OptimWrapperConfig::SAMPLES:
-      settings.by_samples = settings.accumulative_counts > 1;
+      settings.by_samples = true;
       break;
     default:
       return absl::InvalidArgumentError(
@@ -151,20 +151,21 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     window_ended_ = false;
   }
 
-  absl::Status Update(const at::Tensor& loss, int64_t num_samples) override {
+  absl::Status Update(const at::Tensor& loss, double weight) override {
     GRAPNEL_RETURN_IF_ERROR(CheckLoss(loss));
-    if (by_samples_ && num_samples < 1) {
-      return CheckField(false, "num_samples", ">= 1", num_samples);
+    if (by_samples_ && !(std::isfinite(weight) && weight >= 0)) {
+      return CheckField(false, "weight", "finite and >= 0", weight);
     }
     BeginStep();
     started_ = true;
     const int64_t size = WindowSize();
-    if (window_.samples == 0) window_.first_samples = num_samples;
+    if (window_.weight == 0) window_.first_weight = weight;
     const absl::Status status = CatchAsStatus([&] {
+      if (by_samples_ && weight == 0) return absl::OkStatus();
       if (size == 1 && !by_samples_ && !scaler_.has_value()) {
         loss.backward();
       } else {
-        Weighed(loss, size, num_samples).backward();
+        Weighed(loss, size, weight).backward();
       }
       return absl::OkStatus();
     });
@@ -173,9 +174,11 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
       return WithContext(status, "backward");
     }
     ++inner_count_;
-    window_.samples += num_samples;
+    window_.weight += weight;
     return accumulated() < size ? absl::OkStatus() : FinishWindow();
   }
+
+  bool wants_weight() const override { return by_samples_; }
 
   const Autocast& autocast() const override { return autocast_; }
 
@@ -234,8 +237,8 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     state->set_accumulate_by(by_samples_ ? OptimWrapperConfig::SAMPLES
                                          : OptimWrapperConfig::ITERATIONS);
     if (by_samples_) {
-      state->set_window_samples(window_.samples);
-      state->set_first_samples(window_.first_samples);
+      state->set_window_weight(window_.weight);
+      state->set_first_weight(window_.first_weight);
     }
     if (scaler_.has_value()) scaler_->SaveState(state->mutable_loss_scale());
     if (base_ != nullptr) {
@@ -277,16 +280,18 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     const bool by_samples =
         state.accumulate_by() == OptimWrapperConfig::SAMPLES;
     const bool half_filled = state.inner_count() > state.window_begin();
-    // None if the run had just gone on without the window's gradients.
-    const bool any_samples =
-        state.first_samples() != 0 || state.window_samples() != 0;
-    if (by_samples && half_filled && any_samples) {
-      GRAPNEL_RETURN_IF_ERROR(CheckField(state.first_samples() >= 1,
-                                         "first_samples", ">= 1",
-                                         state.first_samples()));
+    const Window saved = SavedWindow(state);
+    // None if nothing has counted so far, or the run had just gone on without
+    // the window's gradients.
+    const bool any_weight = saved.first_weight != 0 || saved.weight != 0;
+    if (by_samples && half_filled && any_weight) {
       GRAPNEL_RETURN_IF_ERROR(CheckField(
-          state.window_samples() >= state.first_samples(), "window_samples",
-          absl::StrCat(">= ", state.first_samples()), state.window_samples()));
+          std::isfinite(saved.first_weight) && saved.first_weight > 0,
+          "first_weight", "finite and > 0", saved.first_weight));
+      GRAPNEL_RETURN_IF_ERROR(CheckField(
+          std::isfinite(saved.weight) && saved.weight >= saved.first_weight,
+          "window_weight", absl::StrCat("finite and >= ", saved.first_weight),
+          saved.weight));
     }
     std::optional<LossScaler> scaler = scaler_;
     if (scaler.has_value() && state.has_loss_scale()) {
@@ -319,8 +324,7 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
           " iterations that waited for a step are dropped"));
       return absl::OkStatus();
     }
-    window_ = {state.window_begin(), state.window_samples(),
-               state.first_samples()};
+    window_ = saved;
     // The window may come to hold another number than was planned for, and the
     // loss to be scaled otherwise.
     double factor =
@@ -342,10 +346,18 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
  private:
   // The window that is being filled.
   struct Window {
-    int64_t begin = 0;          // inner_count_ when it was empty.
-    int64_t samples = 0;        // Of its Updates,
-    int64_t first_samples = 0;  // and of the first of them.
+    int64_t begin = 0;        // inner_count_ when it was empty.
+    double weight = 0;        // Of its Updates,
+    double first_weight = 0;  // and of the first of them that has one.
   };
+
+  static Window SavedWindow(const OptimWrapperState& state) {
+    if (state.window_weight() == 0 && state.first_weight() == 0) {
+      return {state.window_begin(), static_cast<double>(state.window_samples()),
+              static_cast<double>(state.first_samples())};
+    }
+    return {state.window_begin(), state.window_weight(), state.first_weight()};
+  }
 
   static absl::Status CheckLoss(const at::Tensor& loss) {
     if (!loss.defined())
@@ -376,16 +388,20 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
 
   double scale() const { return scaler_.has_value() ? scaler_->scale() : 1; }
 
+  // What makes the sum of what went backward its mean.
+  double window_factor() const {
+    return by_samples_ ? window_.first_weight / window_.weight : 1;
+  }
+
   // What goes backward. By samples the weights are relative to the first
   // Update's, and FinishWindow divides by their sum: it isn't known before, and
-  // numbers of samples themselves would use up the range of float16.
+  // weights themselves would use up the range of float16.
   at::Tensor Weighed(const at::Tensor& loss, int64_t size,
-                     int64_t num_samples) const {
+                     double weight) const {
     at::Tensor weighed = scaler_.has_value() ? scaler_->Scale(loss) : loss;
     if (!by_samples_) return size == 1 ? weighed : weighed.div(size);
-    if (num_samples == window_.first_samples) return weighed;
-    return weighed.mul(static_cast<double>(num_samples) /
-                       static_cast<double>(window_.first_samples));
+    if (weight == window_.first_weight) return weighed;
+    return weighed.mul(weight / window_.first_weight);
   }
 
   // The next one begins without its gradients, which are still there until
@@ -397,6 +413,12 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
 
   absl::Status FinishWindow() {
     StepResult result;
+    if (by_samples_ && window_.weight == 0) {  // The mean of nothing.
+      result.scale = scale();
+      EndWindow();
+      return observer_ == nullptr ? absl::OkStatus()
+                                  : observer_->AfterOptimizerStep(result);
+    }
     const absl::Status status = MakeStep(&result);
     if (!status.ok()) --inner_count_;
     EndWindow();
@@ -407,7 +429,7 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
 
   absl::Status MakeStep(StepResult* result) {
     bool finite = true;
-    if (by_samples_ || scaler_.has_value()) {
+    if (window_factor() != 1 || scaler_.has_value()) {
       absl::StatusOr<bool> completed = CompleteGradients();
       if (!completed.ok()) return std::move(completed).status();
       finite = *completed;
@@ -443,10 +465,7 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   // Makes the window's gradients those of its mean, unscaled. False if one of
   // them overflowed.
   absl::StatusOr<bool> CompleteGradients() {
-    const double factor = by_samples_
-                              ? static_cast<double>(window_.first_samples) /
-                                    static_cast<double>(window_.samples)
-                              : 1;
+    const double factor = window_factor();
     const c10::AutoGradMode no_grad(false);
     GatherGradients();
     bool finite = true;

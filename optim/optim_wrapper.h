@@ -23,8 +23,8 @@ namespace grapnel {
 
 // What an optimizer step came to.
 struct StepResult {
-  // False if the step was left out: by SkipStep, or because the gradients of a
-  // scaled loss were infinite or NaN.
+  // False if the step was left out: by SkipStep, because the gradients of a
+  // scaled loss were infinite or NaN, or because nothing in its window counts.
   bool stepped = false;
 
   // Norm of all gradients before clipping, a scalar tensor that nobody has
@@ -55,7 +55,7 @@ class StepObserver {
 // is resumed with another length, or other windows, goes on with the one that
 // was half filled; if that holds as many already, its next Update ends it. With
 // accumulate_by: SAMPLES the mean is over the samples of the window instead,
-// however the batches cut them up.
+// however the batches cut them up: means count by their weights.
 //
 // With amp, FLOAT16, the loss is scaled on its way back and the gradients are
 // unscaled before anybody looks at them: a BeforeOptimizerStep, clip_grad.
@@ -95,10 +95,15 @@ class OptimWrapper {
   // count: the window's gradients are there to be looked at, unclipped, until
   // the next BeginStep or Update, with which a new window begins.
   //
-  // `num_samples`: what `loss` is the mean of, samples or whatever the model
-  // counts by; >= 1 with accumulate_by: SAMPLES, else not looked at.
-  virtual absl::Status Update(const at::Tensor& loss, int64_t num_samples) = 0;
+  // `weight`: what `loss` was divided by to be a mean, the number of samples or
+  // whatever the model counts by; finite and >= 0 with accumulate_by: SAMPLES,
+  // else not looked at. With 0 nothing goes backward, and a window in which
+  // nothing has is left out as by SkipStep, without a BeforeOptimizerStep.
+  virtual absl::Status Update(const at::Tensor& loss, double weight) = 0;
   absl::Status Update(const at::Tensor& loss) { return Update(loss, 1); }
+
+  // Whether Update looks at the weight, or one of several optimizers' does.
+  virtual bool wants_weight() const { return false; }
 
   // What forward passes are to be computed in:
   //   AutocastScope scope(optim.autocast());

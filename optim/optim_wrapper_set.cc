@@ -78,12 +78,18 @@ class OptimWrapperSet final : public OptimWrapper {
     for (const Member& member : members_) member.wrapper->BeginStep();
   }
 
-  absl::Status Update(const at::Tensor&, int64_t) override {
+  absl::Status Update(const at::Tensor&, double) override {
     return absl::FailedPreconditionError(absl::StrCat(
         "there are several optimizers (", absl::StrJoin(names_, ", "),
         "): the model must override TrainStep and update each of them, "
         "optim.Get(\"",
         names_.front(), "\")"));
+  }
+
+  bool wants_weight() const override {
+    return std::any_of(
+        members_.begin(), members_.end(),
+        [](const Member& member) { return member.wrapper->wants_weight(); });
   }
 
   const Autocast& autocast() const override {
@@ -174,17 +180,23 @@ class OptimWrapperSet final : public OptimWrapper {
     }
     GRAPNEL_RETURN_IF_ERROR(CheckPrefixes(optimizer_tensors));
     GRAPNEL_RETURN_IF_ERROR(CheckPrefixes(gradients));
+    options->configured_known = true;
     for (size_t i = 0; i < members_.size(); ++i) {
       GRAPNEL_ASSIGN_OR_RETURN(
           const TensorMap own_tensors,
           WithoutPrefix(members_[i].name, optimizer_tensors));
       GRAPNEL_ASSIGN_OR_RETURN(const TensorMap own_gradients,
                                WithoutPrefix(members_[i].name, gradients));
+      RestoredOptions own_options;
       std::vector<std::string> own_notes;
       GRAPNEL_RETURN_IF_ERROR(
           Named(members_[i], members_[i].wrapper->LoadState(
                                  state.optimizers(i).state(), own_tensors,
-                                 own_gradients, options, &own_notes)));
+                                 own_gradients, &own_options, &own_notes)));
+      options->configured_known &= own_options.configured_known;
+      options->same_groups &= own_options.same_groups;
+      options->reset.insert(options->reset.end(), own_options.reset.begin(),
+                            own_options.reset.end());
       for (const std::string& note : own_notes) {
         notes->push_back(absl::StrCat(members_[i].name, ": ", note));
       }

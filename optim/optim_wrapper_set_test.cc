@@ -124,6 +124,17 @@ TEST(OptimWrapperSetTest, UpdatingThemAllSaysWhatToDo) {
   EXPECT_FALSE(net.params[0].tensor.grad().defined());
 }
 
+TEST(OptimWrapperSetTest, WantsTheWeightIfOneOfThemDoes) {
+  Net by_iterations;
+  EXPECT_FALSE(by_iterations.wrapper->wants_weight());
+  std::string config = kTwo;
+  config.insert(config.find("accumulative_counts"), "accumulate_by: SAMPLES ");
+  Net by_samples(config);
+  EXPECT_TRUE(by_samples.wrapper->wants_weight());
+  EXPECT_TRUE(by_samples.Get("generator").wants_weight());
+  EXPECT_FALSE(by_samples.Get("critic").wants_weight());
+}
+
 TEST(OptimWrapperSetTest, SuggestsANameThatIsThere) {
   Net net;
   EXPECT_THAT(

@@ -54,6 +54,28 @@ at::Tensor Leaf(std::vector<double> values) {
   return torch::tensor(values, at::kDouble).requires_grad_();
 }
 
+class RecordingObserver : public StepObserver {
+ public:
+  absl::Status BeforeOptimizerStep() override {
+    events.push_back("before");
+    if (on_before) on_before();
+    return before_status;
+  }
+  absl::Status AfterOptimizerStep(const StepResult& result) override {
+    events.push_back(result.stepped ? "stepped" : "skipped");
+    grad_norm = result.grad_norm;
+    scale = result.scale;
+    return after_status;
+  }
+
+  std::vector<std::string> events;
+  std::function<void()> on_before;
+  absl::Status before_status;
+  absl::Status after_status;
+  at::Tensor grad_norm;
+  double scale = 0;
+};
+
 // ---- Accumulation ----
 
 // The golden table's model: item i is [i + 1, -(i + 1) / 2], the loss w * x.
@@ -243,7 +265,7 @@ INSTANTIATE_TEST_SUITE_P(
         SamplesCase{"ShortLastBatch", {8, 8, 1}, ""},
         SamplesCase{"ShortFirstBatch", {1, 9}, ""},
         SamplesCase{"AllDifferent", {5, 2, 11, 3}, ""},
-        SamplesCase{"OneBatch", {6}, ""},
+        SamplesCase{"OneBatch", {6}, "", 0},
         SamplesCase{
             "ClippedAfterTheMean", {7, 2, 3}, "clip_grad { max_norm: 0.01 }"},
         SamplesCase{"Scaled",  // Gradients are unscaled by a float32.
@@ -299,17 +321,110 @@ TEST(OptimWrapperTest, BySamplesAWindowWithoutItsBeginningIsSavedAndLoaded) {
   EXPECT_DOUBLE_EQ(w.item<double>(), -4);  // By (2 * 1 + 6 * 5) / 8.
 }
 
-TEST(OptimWrapperTest, BySamplesThereMustBeSome) {
-  const at::Tensor w = Leaf({1});
+TEST(OptimWrapperTest, BySamplesWeightsAreFiniteAndNotNegative) {
+  for (const auto& [weight, is] : std::vector<std::pair<double, std::string>>{
+           {-1, "is -1"}, {NAN, "is nan"}, {INFINITY, "is inf"}}) {
+    const at::Tensor w = Leaf({1});
+    const std::string sgd = "optimizer { sgd { lr: 1 } } ";
+    auto wrapper = Make(sgd + "accumulate_by: SAMPLES", {{"w", w}});
+    EXPECT_TRUE(wrapper->wants_weight());
+    EXPECT_THAT(wrapper->Update(w.sum(), weight),
+                StatusIs(absl::StatusCode::kInvalidArgument,
+                         "weight: must be finite and >= 0, " + is));
+    EXPECT_EQ(wrapper->accumulated(), 0);
+    EXPECT_FALSE(w.grad().defined());
+    // By iterations nobody looks at them.
+    auto by_iterations = Make(sgd, {{"w", w}});
+    EXPECT_FALSE(by_iterations->wants_weight());
+    ASSERT_THAT(by_iterations->Update(w.sum(), weight), IsOk());
+    EXPECT_EQ(w.item<double>(), 0);
+  }
+}
+
+// What a window of weights makes of losses 8 w, whose means are as given.
+struct WeightsCase {
+  const char* name;
+  std::vector<std::pair<double, double>> updates;  // Gradient, weight.
+  double step;                                     // 0 if there is none.
+  const char* config = "";
+};
+
+void PrintTo(const WeightsCase& test, std::ostream* out) { *out << test.name; }
+
+class OptimWrapperWeightsTest : public ::testing::TestWithParam<WeightsCase> {};
+
+TEST_P(OptimWrapperWeightsTest, StepIsTheMeanByWeights) {
+  const at::Tensor w = Leaf({0});
+  const auto& updates = GetParam().updates;
   auto wrapper = Make(
-      "optimizer { sgd { lr: 1 } } accumulative_counts: 2 "
-      "accumulate_by: SAMPLES",
+      "optimizer { sgd { lr: 1 } } accumulate_by: SAMPLES "
+      "accumulative_counts: " +
+          std::to_string(updates.size()) + " " + GetParam().config,
       {{"w", w}});
-  EXPECT_THAT(wrapper->Update(w.sum(), 0),
-              StatusIs(absl::StatusCode::kInvalidArgument,
-                       "num_samples: must be >= 1, is 0"));
-  EXPECT_EQ(wrapper->accumulated(), 0);
-  EXPECT_FALSE(w.grad().defined());
+  std::vector<std::string> events;
+  RecordingObserver observer;
+  wrapper->set_step_observer(&observer);
+  // The second window knows nothing of the first.
+  for (int window = 1; window <= 2; ++window) {
+    for (size_t i = 0; i < updates.size(); ++i) {
+      EXPECT_EQ(wrapper->accumulated(), static_cast<int64_t>(i));
+      ASSERT_THAT(
+          wrapper->Update((w * updates[i].first).sum(), updates[i].second),
+          IsOk());
+    }
+    EXPECT_EQ(wrapper->accumulated(), 0);
+    EXPECT_NEAR(w.item<double>(), -GetParam().step * window, 1e-6);
+    if (GetParam().step == 0) {
+      events.push_back("skipped");
+    } else {
+      events.insert(events.end(), {"before", "stepped"});
+    }
+    EXPECT_EQ(observer.events, events);
+    wrapper->BeginStep();
+    EXPECT_FALSE(w.grad().defined());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , OptimWrapperWeightsTest,
+    ::testing::Values(
+        WeightsCase{"Fractions", {{4, 0.5}, {8, 1.5}}, 7},
+        WeightsCase{"FirstIsNothing", {{NAN, 0}, {4, 1}, {8, 3}}, 7},
+        WeightsCase{"MiddleIsNothing", {{4, 1}, {NAN, 0}, {8, 3}}, 7},
+        WeightsCase{"LastIsNothing", {{4, 1}, {8, 3}, {NAN, 0}}, 7},
+        WeightsCase{"OneIsAll", {{NAN, 0}, {NAN, 0}, {4, 0.25}}, 4},
+        WeightsCase{"NoneIsNoStep", {{NAN, 0}, {4, 0}}, 0},
+        WeightsCase{"WindowOfOne", {{4, 0.25}}, 4},
+        WeightsCase{"WindowOfOneThatIsNothing", {{4, 0}}, 0},
+        WeightsCase{"Scaled",
+                    {{NAN, 0}, {4, 1}, {8, 3}},
+                    7,
+                    "amp { dtype: FLOAT16 loss_scale { init_scale: 8 } }"},
+        WeightsCase{"ScaledNothing",
+                    {{NAN, 0}},
+                    0,
+                    "amp { dtype: FLOAT16 loss_scale { init_scale: 8 "
+                    "growth_interval: 1 } }"},
+        WeightsCase{"NothingIsNotClipped",
+                    {{4, 0}},
+                    0,
+                    "clip_grad { max_norm: 1 error_if_nonfinite: true }"}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+// A step that wasn't made says nothing about the scale.
+TEST(OptimWrapperScaleTest, WindowOfNothingLeavesTheScale) {
+  const at::Tensor w = Leaf({0});
+  auto wrapper = Make(
+      "optimizer { sgd { lr: 1 } } accumulate_by: SAMPLES "
+      "amp { dtype: FLOAT16 loss_scale { init_scale: 8 growth_interval: 1 } }",
+      {{"w", w}});
+  RecordingObserver observer;
+  wrapper->set_step_observer(&observer);
+  for (const double weight : {0, 0, 1, 0}) {
+    ASSERT_THAT(wrapper->Update((w * 2).sum(), weight), IsOk());
+  }
+  EXPECT_EQ(observer.scale, 16);  // Grown by the one step.
+  EXPECT_EQ(w.item<double>(), -2);
 }
 
 // ---- State ----
@@ -481,6 +596,55 @@ TEST(OptimWrapperStateTest, WindowWhoseLengthChangesIsStillAMean) {
   }
 }
 
+constexpr char kThreeBySamples[] =
+    "optimizer { sgd { lr: 1 } } accumulative_counts: 3 "
+    "accumulate_by: SAMPLES";
+
+// Also a window in which nothing has counted so far, or does at all.
+TEST(OptimWrapperStateTest, WindowKeepsItsWeights) {
+  const std::vector<double> weights = {0, 0.5, 1.5, 0, 0, 0, 2, 0, 6};
+  for (size_t cut = 0; cut <= weights.size(); ++cut) {
+    SCOPED_TRACE(cut);
+    const at::Tensor w = Leaf({0});
+    const auto update = [&](OptimWrapper& wrapper, size_t i) {
+      const double grad = static_cast<double>(1 << i);
+      ASSERT_THAT(wrapper.Update((w * grad).sum(), weights[i]), IsOk());
+    };
+    auto first = Make(kThreeBySamples, {{"w", w}});
+    for (size_t i = 0; i < cut; ++i) update(*first, i);
+    OptimWrapperState state;
+    TensorMap tensors, gradients;
+    ASSERT_THAT(first->SaveState(&state, &tensors, &gradients), IsOk());
+    auto second = Make(kThreeBySamples, {{"w", w}});
+    ASSERT_THAT(second->LoadState(state, tensors, Copy(gradients)), IsOk());
+    EXPECT_EQ(second->accumulated(), static_cast<int64_t>(cut % 3));
+    for (size_t i = cut; i < weights.size(); ++i) update(*second, i);
+    // (0.5 * 2 + 1.5 * 4) / 2, nothing, and (2 * 64 + 6 * 256) / 8.
+    EXPECT_DOUBLE_EQ(w.item<double>(), -(3.5 + 208));
+  }
+}
+
+// Of before there were weights.
+TEST(OptimWrapperStateTest, WindowOfAnOlderCheckpointHasSamples) {
+  const at::Tensor w = Leaf({0});
+  auto first = Make(kThreeBySamples, {{"w", w}});
+  ASSERT_THAT(first->Update((w * 1).sum(), 2), IsOk());
+  ASSERT_THAT(first->Update((w * 5).sum(), 6), IsOk());
+  OptimWrapperState state;
+  TensorMap tensors, gradients;
+  ASSERT_THAT(first->SaveState(&state, &tensors, &gradients), IsOk());
+  EXPECT_EQ(state.window_weight(), 8);
+  EXPECT_EQ(state.first_weight(), 2);
+  state.clear_window_weight();
+  state.clear_first_weight();
+  state.set_window_samples(8);
+  state.set_first_samples(2);
+  auto second = Make(kThreeBySamples, {{"w", w}});
+  ASSERT_THAT(second->LoadState(state, tensors, Copy(gradients)), IsOk());
+  ASSERT_THAT(second->Update((w * 10).sum(), 2), IsOk());
+  EXPECT_DOUBLE_EQ(w.item<double>(), -5.2);  // (2 * 1 + 6 * 5 + 2 * 10) / 10.
+}
+
 TEST(OptimWrapperStateTest, WindowOfAnotherSizeGoesOn) {
   GoldenRun first(3);
   first.Iterate(0, 100);
@@ -575,10 +739,21 @@ TEST(OptimWrapperStateTest, DamagedStatesAreRefusedAndChangeNothing) {
        [](OptimWrapperState* state) { state->set_window_begin(6); }},
       {"window_size: must be more than the window holds, is 2",
        [](OptimWrapperState* state) { state->set_window_size(2); }},
-      {"first_samples: must be >= 1, is 0",
-       [](OptimWrapperState* state) { state->clear_first_samples(); }},
-      {"window_samples: must be >= 4, is 3",
-       [](OptimWrapperState* state) { state->set_window_samples(3); }},
+      {"first_weight: must be finite and > 0, is 0",
+       [](OptimWrapperState* state) { state->clear_first_weight(); }},
+      {"first_weight: must be finite and > 0, is nan",
+       [](OptimWrapperState* state) { state->set_first_weight(NAN); }},
+      {"window_weight: must be finite and >= 4, is 3.5",
+       [](OptimWrapperState* state) { state->set_window_weight(3.5); }},
+      {"window_weight: must be finite and >= 4, is inf",
+       [](OptimWrapperState* state) { state->set_window_weight(INFINITY); }},
+      {"first_weight: must be finite and > 0, is -3",
+       [](OptimWrapperState* state) {
+         state->clear_window_weight();
+         state->clear_first_weight();
+         state->set_window_samples(4);
+         state->set_first_samples(-3);
+       }},
       {"loss_scale: scale: must be > 0 and a float32, is 0",
        [](OptimWrapperState* state) {
          state->mutable_loss_scale()->clear_scale();
@@ -591,7 +766,7 @@ TEST(OptimWrapperStateTest, DamagedStatesAreRefusedAndChangeNothing) {
        [](OptimWrapperState* state) {
          state->mutable_base_options()->erase("lr");
        }},
-      {"base_options: must be finite, is nan",
+      {"base_options: lr: must be finite, is nan",
        [](OptimWrapperState* state) {
          (*state->mutable_base_options())["lr"] =
              std::numeric_limits<double>::quiet_NaN();
@@ -734,28 +909,6 @@ struct ClipCase {
 };
 
 void PrintTo(const ClipCase& test, std::ostream* out) { *out << test.name; }
-
-class RecordingObserver : public StepObserver {
- public:
-  absl::Status BeforeOptimizerStep() override {
-    events.push_back("before");
-    if (on_before) on_before();
-    return before_status;
-  }
-  absl::Status AfterOptimizerStep(const StepResult& result) override {
-    events.push_back(result.stepped ? "stepped" : "skipped");
-    grad_norm = result.grad_norm;
-    scale = result.scale;
-    return after_status;
-  }
-
-  std::vector<std::string> events;
-  std::function<void()> on_before;
-  absl::Status before_status;
-  absl::Status after_status;
-  at::Tensor grad_norm;
-  double scale = 0;
-};
 
 class OptimWrapperClipTest : public ::testing::TestWithParam<ClipCase> {};
 

@@ -34,8 +34,11 @@ struct RestoredOptions {
   // configured now and not the saved one. Schedules of them are to be replayed.
   std::vector<const double*> reset;
 
-  // False if the state doesn't tell what was configured when it was saved.
-  bool configured_known = true;
+  // Whether the state tells what was configured when it was saved.
+  bool configured_known = false;
+
+  // Whether groups have the parameters that they had, in the same order.
+  bool same_groups = true;
 };
 
 }  // namespace grapnel

@@ -84,8 +84,9 @@ class ParamScheduler {
   virtual const std::string* monitor() const { return nullptr; }
 
   // Takes the monitor's value from a validation, after the Step of the epoch
-  // that it follows.
-  virtual void StepMetric(double) {}
+  // that it follows. `iter`: iterations done by then, -1 if it isn't known.
+  virtual void StepMetric(double value, int64_t iter) {}
+  void StepMetric(double value) { StepMetric(value, -1); }
 
   // State, not the option's value: that is the optimizer's. LoadState checks
   // the type and the option's name, not the settings: those of this object hold
@@ -103,8 +104,8 @@ class ParamScheduler {
   virtual absl::Status Rewind(absl::Span<const double> base_values) = 0;
 
   // For a replay of one with a monitor: moves the option as metrics once made
-  // it, up to the step that it is at.
-  virtual void RedoMetricSteps() {}
+  // it, up to the step that it is at, with so many iterations done.
+  virtual void RedoMetricSteps(int64_t iters) {}
 
  private:
   std::string optimizer_;
@@ -115,7 +116,12 @@ inline int64_t EndOfRun(const RunLength& length,
                         const ParamScheduler& scheduler) {
   if (scheduler.by_epoch()) return length.max_epochs;
   if (!scheduler.converted()) return length.max_iters;
-  return length.max_epochs < 0 ? -1 : length.max_epochs * length.epoch_length;
+  int64_t end = 0;
+  if (length.max_epochs < 0 ||
+      __builtin_mul_overflow(length.max_epochs, length.epoch_length, &end)) {
+    return -1;
+  }
+  return end;
 }
 
 struct ParamSchedulerTraits {

@@ -99,6 +99,12 @@ absl::Status CheckHistory(const State::History& history) {
                      " counts, capacity ", history.capacity(), " and ",
                      history.num_entries(), " entries don't go together"));
   }
+  for (const int64_t count : history.counts()) {
+    if (count < 1) {
+      return absl::DataLossError(
+          absl::StrCat("counts: must be >= 1, is ", count));
+    }
+  }
   if (history.num_epoch_entries() < 0 ||
       history.num_epoch_entries() > history.num_entries()) {
     return absl::DataLossError(absl::StrCat("num_epoch_entries: must be in 0..",
@@ -414,6 +420,7 @@ void HistoryBuffer::Save(State::History* state) const {
 
 void HistoryBuffer::Load(const State::History& state) {
   Clear();
+  cut_ = capacity_ > state.capacity();
   KeepAtLeast(state.capacity());
   for (int i = 0; i < state.values_size(); ++i) {
     slots_[i].value = state.values(i);
@@ -493,7 +500,10 @@ int64_t MessageHub::ShortWindow() const {
   int64_t least = -1;
   for (const HistoryBuffer* history : scalars_) {
     const int64_t kept = history->num_kept_;
-    if (kept == std::min(history->capacity_, history->num_entries_)) continue;
+    if (!history->cut_ ||
+        kept == std::min(history->capacity_, history->num_entries_)) {
+      continue;
+    }
     if (least < 0 || kept < least) least = kept;
   }
   return least;

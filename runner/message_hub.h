@@ -144,6 +144,7 @@ class HistoryBuffer {
   int64_t epoch_begin_ = 0;  // Number of the epoch's first entry.
   int64_t num_kept_ = 0;     // Entries in the ring,
   int64_t next_ = 0;         // and the slot of the one to come.
+  bool cut_ = false;         // A state had fewer than the ring has room for.
 
   // Under readers, or when the ring is full of them, the last `num_pending_`
   // entries go into the totals, and tensors become numbers.
@@ -201,7 +202,7 @@ class MessageHub {
   void SaveState(runner::v1::MessageHubState* state) const;
 
   // The fewest entries that a history has where it should have more, since the
-  // state was of shorter rings; -1 if there is none.
+  // state that was loaded is of a shorter ring; -1 if there is none.
   int64_t ShortWindow() const;
   absl::Status LoadState(const runner::v1::MessageHubState& state);
 

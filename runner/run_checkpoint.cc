@@ -210,6 +210,7 @@ absl::Status RestoreRun(const io::CheckpointContents& contents,
   } else {
     warnings->push_back(
         "the checkpoint was saved without its optimizer, which starts anew");
+    options.configured_known = true;
   }
   GRAPNEL_RETURN_IF_ERROR(RestoreSchedulers(parts.param_schedulers,
                                             state.param_schedulers(), point,

@@ -24,15 +24,64 @@ std::string DataText(const DataPosition& data) {
                          data.infinite() ? ", for ever" : "");
 }
 
-absl::Status Check(const Progress& saved, const DataPosition& data) {
-  if (saved.epoch() < 0 || saved.iter() < 0 || saved.iter_in_epoch() < 0 ||
-      saved.iter_in_epoch() > saved.iter() || saved.pass() < 0 ||
-      saved.samples_in_pass() < 0) {
-    return absl::DataLossError("progress: is negative");
+// Larger ones are none, and what is computed with them leaves an int64.
+constexpr int64_t kMaxCount = int64_t{1} << 60;
+constexpr int64_t kMaxSize = int64_t{1} << 40;
+
+int64_t WorldSize(const DataPosition& data) {
+  return std::max<int64_t>(data.world_size(), 1);
+}
+
+// Whether an epoch and a batch in it are where the iterations say.
+absl::Status CheckEpoch(const Progress& saved, const DataPosition& data) {
+  const int64_t q = saved.iter_in_epoch();
+  const auto bad = [&] {
+    return absl::DataLossError(absl::StrCat("progress: iter: is ", saved.iter(),
+                                            ", which batch ", q, " of epoch ",
+                                            saved.epoch(), " isn't at"));
+  };
+  if (q > saved.iter()) return bad();
+  if (saved.epoch_lengths().empty()) {
+    return q > data.num_batches() ? bad() : absl::OkStatus();
   }
-  if (data.num_batches() < 1 || data.batch_size() < 1 ||
-      data.dataset_size() < 1) {
-    return absl::DataLossError("data: has no size");
+  const EpochLength& last = saved.epoch_lengths(saved.epoch_lengths_size() - 1);
+  // It lacks its end alone, and the next one has another length.
+  if (q > 0 && last.epoch() == saved.epoch() + 1 &&
+      last.iter() == saved.iter()) {
+    return absl::OkStatus();
+  }
+  int64_t begin = 0;
+  if (last.epoch() > saved.epoch() || q > last.num_batches() ||
+      __builtin_mul_overflow(saved.epoch() - last.epoch(), last.num_batches(),
+                             &begin) ||
+      __builtin_add_overflow(begin, last.iter(), &begin) ||
+      begin != saved.iter() - q) {
+    return bad();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Check(const Progress& saved, const DataPosition& data) {
+  const std::pair<const char*, int64_t> fields[] = {
+      {"epoch", saved.epoch()},
+      {"iter", saved.iter()},
+      {"iter_in_epoch", saved.iter_in_epoch()},
+      {"pass", saved.pass()},
+      {"samples_in_pass", saved.samples_in_pass()}};
+  for (const auto& [name, value] : fields) {
+    if (value < 0 || value > kMaxCount) {
+      return absl::DataLossError(
+          absl::StrCat("progress: ", name, ": is ", value));
+    }
+  }
+  const std::pair<const char*, int64_t> sizes[] = {
+      {"num_batches", data.num_batches()},
+      {"batch_size", data.batch_size()},
+      {"dataset_size", data.dataset_size()}};
+  for (const auto& [name, value] : sizes) {
+    if (value < 1 || value > kMaxSize) {
+      return absl::DataLossError(absl::StrCat("data: ", name, ": is ", value));
+    }
   }
   for (int i = 0; i < saved.epoch_lengths_size(); ++i) {
     const EpochLength& length = saved.epoch_lengths(i);
@@ -45,11 +94,7 @@ absl::Status Check(const Progress& saved, const DataPosition& data) {
           absl::StrCat("progress: epoch_lengths[", i, "]: is out of order"));
     }
   }
-  return absl::OkStatus();
-}
-
-int64_t WorldSize(const DataPosition& data) {
-  return std::max<int64_t>(data.world_size(), 1);
+  return data.by_epoch() ? CheckEpoch(saved, data) : absl::OkStatus();
 }
 
 // Samples of all ranks that `iters` iterations draw: of a finite loader whole
@@ -65,10 +110,17 @@ PassPlace PlaceAfter(int64_t iters, const DataPosition& data) {
             iters % data.num_batches() * samples_of_iter};
   }
   const int64_t size = data.dataset_size();
-  // Without iters * samples_of_iter, which can be too large.
-  const int64_t whole = iters / size;
-  const int64_t rest = iters % size * samples_of_iter;
-  return {whole * samples_of_iter + rest / size, rest % size};
+  // The product can be too large for an int64.
+  const __int128 samples = static_cast<__int128>(iters) * samples_of_iter;
+  return {static_cast<int64_t>(samples / size),
+          static_cast<int64_t>(samples % size)};
+}
+
+// Whether batches are the same in number and size, whatever is in them.
+bool SameLength(const DataPosition& a, const DataPosition& b) {
+  return a.dataset_size() == b.dataset_size() &&
+         a.batch_size() == b.batch_size() && WorldSize(a) == WorldSize(b) &&
+         a.num_batches() == b.num_batches() && a.infinite() == b.infinite();
 }
 
 // What checkpoints of before these fields don't say: until then a run could
@@ -150,7 +202,7 @@ absl::StatusOr<RunProgress> RunProgress::Resume(
       plan.by_epoch && progress.length().epoch() > state.epoch()
           ? state.iter_in_epoch()
           : progress.length().num_batches();
-  if (!same) {
+  if (!SameLength(saved_data, plan.data)) {
     // An epoch that is complete but for its end still has its old length.
     const bool complete = state.iter_in_epoch() > 0;
     if (!complete) progress.epoch_length_ = plan.data.num_batches();
@@ -194,8 +246,9 @@ int64_t RunProgress::converted_steps() const {
 }
 
 bool RunProgress::done() const {
+  if (validation_pending()) return false;
   if (plan_.by_epoch) return epoch() >= max_epochs();
-  return iter() >= max_iters() && loop_ended() && !validation_pending();
+  return iter() >= max_iters() && loop_ended();
 }
 
 RunProgress::DataPlace RunProgress::place() const {

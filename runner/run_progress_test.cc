@@ -239,6 +239,28 @@ TEST(RunProgressTest, AnInfiniteStreamsPassEndsWhereItsSamplesDo) {
   EXPECT_EQ(progress.state().samples_in_pass(), 3);
 }
 
+// Another order is no other length.
+TEST(RunProgressTest, AnotherOrderLeavesLengthsAlone) {
+  const Plan before = ByIter(100, 6, 4, /*infinite=*/true);
+  RunProgress first = Begin(before);
+  Train(3, &first);
+  Plan now = before;
+  now.data.set_shuffle(true);
+  const RunProgress progress = Resume(now, first, before);
+  EXPECT_EQ(progress.state().epoch_lengths_size(), 1);
+  EXPECT_EQ(progress.converted_steps(), 3);
+  EXPECT_EQ(progress.place().batch, 3);
+  EXPECT_NE(progress.data_change(), "");
+}
+
+TEST(RunProgressTest, AValidationThatIsDueIsLeftToDo) {
+  RunProgress progress = Begin(ByEpoch(4, 6));
+  Train(24, &progress);
+  EXPECT_TRUE(progress.done());
+  progress.set_validation_pending(true);
+  EXPECT_FALSE(progress.done());
+}
+
 TEST(RunProgressTest, TheLoopsEndIsNotDoneTwice) {
   const Plan plan = ByIter(4, 4, 2);
   RunProgress progress = Begin(plan);
@@ -283,8 +305,9 @@ TEST(RunProgressTest, WhatCannotBeIsRefused) {
   Progress bad;
   bad.set_iter(-1);
   EXPECT_THAT(RunProgress::Resume(plan, bad, plan.data),
-              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("negative")));
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("iter: is -1")));
   bad.set_iter(4);
+  bad.set_iter_in_epoch(4);
   bad.add_epoch_lengths()->set_num_batches(0);
   EXPECT_THAT(RunProgress::Resume(plan, bad, plan.data),
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("[0]")));
@@ -292,6 +315,21 @@ TEST(RunProgressTest, WhatCannotBeIsRefused) {
   *bad.add_epoch_lengths() = bad.epoch_lengths(0);
   EXPECT_THAT(RunProgress::Resume(plan, bad, plan.data),
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("[1]")));
+  // The third epoch's beginning isn't at iteration 13, nor beyond the last.
+  Progress elsewhere;
+  elsewhere.set_epoch(2);
+  elsewhere.set_iter(13);
+  elsewhere.add_epoch_lengths()->set_num_batches(6);
+  EXPECT_THAT(RunProgress::Resume(plan, elsewhere, plan.data),
+              StatusIs(absl::StatusCode::kDataLoss,
+                       HasSubstr("iter: is 13, which batch 0 of epoch 2")));
+  elsewhere.set_iter(12);
+  auto* far = elsewhere.add_epoch_lengths();
+  far->set_epoch(int64_t{1} << 59);
+  far->set_iter(12);
+  far->set_num_batches(8);
+  EXPECT_THAT(RunProgress::Resume(plan, elsewhere, plan.data),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("isn't at")));
   Progress by_iter;
   by_iter.set_iter(4);
   EXPECT_THAT(RunProgress::Resume(plan, by_iter, ByIter(9, 24, 4).data),

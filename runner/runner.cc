@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "ATen/Context.h"
 #include "absl/strings/cord.h"
@@ -359,6 +360,7 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
     GRAPNEL_RETURN_IF_ERROR(
         hooks_.Call(points.before_iter, points.call_before_iter, run, info));
     predictions_.losses.Clear();
+    predictions_.losses.set_wants_weights(true);
     absl::Status status = CatchAsStatus([this] {
       const AutocastScope autocast(autocast_);
       return model_->ValStep(batch_, &predictions_);
@@ -380,10 +382,13 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
     }
   }
   Metrics metrics;
+  std::vector<std::string> notes;
   GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&]() -> absl::Status {
-    GRAPNEL_ASSIGN_OR_RETURN(metrics, evaluator.Compute(ModeName(points.mode)));
+    GRAPNEL_ASSIGN_OR_RETURN(metrics,
+                             evaluator.Compute(ModeName(points.mode), &notes));
     return absl::OkStatus();
   }));
+  for (const std::string& note : notes) log_->Warning(note);
   if (points.mode == Mode::kVal) {
     latest_metrics_.clear();
     metrics_iter_ = iter();

@@ -132,7 +132,8 @@ absl::Status RunnerImpl::Resume() {
   run_uuid_ = manifest.run_uuid();
   parent_uuid_ = manifest.checkpoint_uuid();
   last_saved_ = ProgressKey(progress_);
-  if (!saved.validation_pending()) {
+  // Those of older versions may be of another validation.
+  if (!saved.validation_pending() && saved.epoch_lengths_size() > 0) {
     latest_metrics_.insert(manifest.metrics().begin(),
                            manifest.metrics().end());
     metrics_iter_ = iter();

@@ -363,6 +363,7 @@ absl::Status CheckpointHook::BeforeTrain(RunContext& run) {
   being_saved_.clear();  // What a run that failed didn't come to write.
   CheckBest(run);
   GRAPNEL_RETURN_IF_ERROR(FindAuto(run));
+  SortBest();
   DeleteSurplusBest(run);
   DeleteOld(run);
   return absl::OkStatus();
@@ -392,7 +393,7 @@ void CheckpointHook::TakeOver(RunContext& run) {
     run.log().Warning(newer.status().message());
   }
   if (name == state_.last()) {
-    last_saved_ = config_.by_epoch() ? run.epoch() : run.iter();
+    last_saved_ = CountOf(run);
   }
   if (config_.max_keep_ckpts() <= 0) return;
   const auto resumed = io::ReadManifest(run.env(), here);
@@ -470,6 +471,18 @@ void CheckpointHook::CheckBest(RunContext& run) {
   *state_.mutable_best() = std::move(checked);
 }
 
+void CheckpointHook::SortBest() {
+  for (const Indicator& indicator : indicators_) {
+    std::stable_sort(state_.mutable_best()->begin(),
+                     state_.mutable_best()->end(),
+                     [&](const BestCheckpoint& a, const BestCheckpoint& b) {
+                       return a.indicator() == indicator.name &&
+                              b.indicator() == indicator.name &&
+                              IsBetter(indicator.rule, a.score(), b.score());
+                     });
+  }
+}
+
 absl::Status CheckpointHook::FindAuto(RunContext& run) {
   if (!auto_ || !indicators_.empty() || state_.best().empty()) {
     return absl::OkStatus();
@@ -519,11 +532,14 @@ absl::Status CheckpointHook::AfterTrain(RunContext& run) {
   if (run.stop_reason().empty() || !config_.save_last()) {
     return absl::OkStatus();
   }
-  // An iteration-based loop has one epoch, which is over.
-  const int64_t count = !config_.by_epoch() ? run.iter()
-                        : run.by_epoch()    ? run.epoch()
-                                            : 1;
+  const int64_t count = CountOf(run);
   return count == last_saved_ ? absl::OkStatus() : Save(run, count);
+}
+
+int64_t CheckpointHook::CountOf(const RunContext& run) const {
+  if (!config_.by_epoch()) return run.iter();
+  // An iteration-based loop has one epoch.
+  return run.by_epoch() ? run.epoch() : 1;
 }
 
 std::string CheckpointHook::NameOf(int64_t count) const {
@@ -696,23 +712,23 @@ absl::Status CheckpointHook::AfterValEpoch(RunContext& run,
 std::optional<int> CheckpointHook::AddBest(const Indicator& indicator,
                                            double score,
                                            const std::string& name) {
-  if (!IsBetter(indicator.rule, score, WorstScore(indicator.rule))) {
-    return std::nullopt;
-  }
+  if (!std::isfinite(score)) return std::nullopt;
+  // Older versions took an infinity for the best.
+  const auto beats = [&](const BestCheckpoint& record) {
+    return !std::isfinite(record.score()) ||
+           IsBetter(indicator.rule, score, record.score());
+  };
   std::vector<BestCheckpoint> others, best;
   for (const BestCheckpoint& record : state_.best()) {
     if (record.indicator() != indicator.name) {
       others.push_back(record);
     } else if (record.name() != name) {
       best.push_back(record);
-    } else if (!IsBetter(indicator.rule, score, record.score())) {
+    } else if (!beats(record)) {
       return std::nullopt;  // It would replace a better one.
     }
   }
-  const auto place =
-      std::find_if(best.begin(), best.end(), [&](const BestCheckpoint& record) {
-        return IsBetter(indicator.rule, score, record.score());
-      });
+  const auto place = std::find_if(best.begin(), best.end(), beats);
   const auto index = static_cast<int>(place - best.begin());
   if (index >= config_.keep_best()) return std::nullopt;
   BestCheckpoint record;
@@ -793,10 +809,14 @@ absl::Status CheckpointHook::Publish(RunContext& run, const std::string& name) {
     return absl::OkStatus();
   }
   if (!contents.ok()) return WithContext(contents.status(), "published_keys");
-  // One that was saved before its validation has the metrics now.
-  if (contents->manifest.metrics().empty() &&
-      contents->manifest.progress().iter() == metrics_iter_) {
-    AddMetrics(metrics_, &contents->manifest);
+  // One that was saved before its validation may have metrics now. What older
+  // versions wrote there is of the validation before.
+  if (contents->manifest.progress().validation_pending() ||
+      contents->manifest.metrics().empty()) {
+    contents->manifest.clear_metrics();
+    if (contents->manifest.progress().iter() == metrics_iter_) {
+      AddMetrics(metrics_, &contents->manifest);
+    }
   }
   std::vector<std::string> dropped, missing;
   KeepOnly(config_.published_keys(), &*contents, &dropped, &missing);

@@ -91,10 +91,14 @@ class CheckpointHook final : public Hook {
   bool IsPeriodicName(absl::string_view name) const;
   // Corrects the best ones by what is on the disk.
   void CheckBest(RunContext& run);
+  // The best first, after scores were corrected.
+  void SortBest();
   // Which metric "auto" was before this run, if that is known.
   absl::Status FindAuto(RunContext& run);
   absl::Status SetAuto(RunContext& run, const std::string& name);
 
+  // What checkpoints are named after, at this point of the run.
+  int64_t CountOf(const RunContext& run) const;
   // Asks for the checkpoint of `count` completed epochs or iterations.
   absl::Status Save(RunContext& run, int64_t count);
   std::string NameOf(int64_t count) const;

@@ -661,9 +661,14 @@ INSTANTIATE_TEST_SUITE_P(, BestScoresTest,
                               {NAN, 0.2, NAN},
                               {"best_acc_epoch_2"},
                               {"best_acc_epoch_2"}},
-                             {"TheWorstThereIsIsNoBest",
-                              "save_best: 'acc' keep_best: 2",
-                              {-kInf, kInf},
+                             {"AnInfinityIsNeverBest",
+                              "save_best: 'acc' keep_best: 3",
+                              {-kInf, 0.2, kInf},
+                              {"best_acc_epoch_2"},
+                              {"best_acc_epoch_2"}},
+                             {"AnInfinityIsNeverLeast",
+                              "save_best: 'acc' rule: 'less' keep_best: 3",
+                              {kInf, 0.2, -kInf},
                               {"best_acc_epoch_2"},
                               {"best_acc_epoch_2"}},
                              {"RuleWinsOverTheName",
@@ -852,6 +857,19 @@ TEST_F(BestCheckpointTest, OfOneNameTheBetterStays) {
   }
   EXPECT_THAT(written, ElementsAre("best_acc_epoch_0", "best_acc_epoch_0"));
   EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_0"));
+}
+
+// Older versions took an infinity for the best, which nothing is better than.
+TEST_F(BestCheckpointTest, AnyNumberIsBetterThanARecordOfInfinity) {
+  Start("save_best: 'acc'");
+  Epochs({0.5});
+  static_cast<hooks::v1::CheckpointHookState*>(hook_->mutable_state())
+      ->mutable_best(0)
+      ->set_score(kInf);
+  Epochs({0.1});
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_2"));
+  Epochs({0.05});
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_2"));
 }
 
 TEST_F(BestCheckpointTest, OlderCheckpointKnowsTheNewestBest) {

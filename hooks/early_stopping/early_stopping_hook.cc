@@ -120,8 +120,7 @@ absl::Status EarlyStoppingHook::AfterValEpoch(RunContext& run,
 void EarlyStoppingHook::Observe(double value) {
   state_.set_last(value);
   if (config_.check_finite() && !std::isfinite(value)) return;
-  if (config_.has_stopping_threshold() &&
-      IsBetter(rule_, value, config_.stopping_threshold())) {
+  if (IsGoodEnough(value)) {
     state_.set_best(value);
     return;
   }
@@ -141,13 +140,17 @@ void EarlyStoppingHook::Observe(double value) {
   }
 }
 
+bool EarlyStoppingHook::IsGoodEnough(double value) const {
+  return config_.has_stopping_threshold() && std::isfinite(value) &&
+         IsBetter(rule_, value, config_.stopping_threshold());
+}
+
 std::string EarlyStoppingHook::ReasonToStop() const {
   if (!state_.has_last()) return "";
   if (config_.check_finite() && !std::isfinite(state_.last())) {
     return absl::StrCat(config_.monitor(), " is ", state_.last());
   }
-  if (config_.has_stopping_threshold() &&
-      IsBetter(rule_, state_.last(), config_.stopping_threshold())) {
+  if (IsGoodEnough(state_.last())) {
     return absl::StrCat(config_.monitor(), " is ", state_.last(),
                         ", better than ", config_.stopping_threshold());
   }

@@ -51,6 +51,9 @@ class EarlyStoppingHook final : public Hook {
   // Takes one validation into account.
   void Observe(double value);
 
+  // Beyond stopping_threshold, if there is one.
+  bool IsGoodEnough(double value) const;
+
   // Why training should stop, as of the last validation; "" if it shouldn't.
   std::string ReasonToStop() const;
 

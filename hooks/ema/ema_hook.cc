@@ -63,13 +63,15 @@ absl::StatusOr<std::unique_ptr<AveragingStrategy>> CreateStrategy(
 }
 
 // A run that is resumed may have become shorter.
-absl::Status CheckBegin(RunContext& run, const char* field, int64_t begin,
-                        int64_t last, const char* unit) {
+absl::Status CheckBegin(RunContext& run, const std::string& average,
+                        const char* field, int64_t begin, int64_t last,
+                        const char* unit) {
   if (begin <= last) return absl::OkStatus();
   const std::string message = absl::StrCat(
       field, ": must be at most the run's ", last, " ", unit, ", is ", begin);
   if (run.resumed_from().empty()) return absl::InvalidArgumentError(message);
-  run.log().Warning(absl::StrCat(message, ": there will be no average"));
+  run.log().Warning(absl::StrCat("average \"", average, "\": ", message,
+                                 ": there will be none"));
   return absl::OkStatus();
 }
 
@@ -178,10 +180,12 @@ absl::Status EMAHook::TakeLoaded(RunContext& run) {
 }
 
 absl::Status EMAHook::BeforeTrain(RunContext& run) {
-  GRAPNEL_RETURN_IF_ERROR(CheckBegin(run, "begin_epoch", config_.begin_epoch(),
-                                     run.max_epochs(), "epochs"));
-  GRAPNEL_RETURN_IF_ERROR(CheckBegin(run, "begin_iter", config_.begin_iter(),
-                                     run.max_iters(), "iterations"));
+  GRAPNEL_RETURN_IF_ERROR(CheckBegin(run, name_, "begin_epoch",
+                                     config_.begin_epoch(), run.max_epochs(),
+                                     "epochs"));
+  GRAPNEL_RETURN_IF_ERROR(CheckBegin(run, name_, "begin_iter",
+                                     config_.begin_iter(), run.max_iters(),
+                                     "iterations"));
   GRAPNEL_RETURN_IF_ERROR(TakeLoaded(run));
   if (average_->steps() > 0 && !Started(run)) {
     run.log().Warning(

@@ -76,7 +76,7 @@ absl::Status ParamSchedulerHook::AfterValEpoch(RunContext& run,
   for (ParamScheduler* scheduler : by_metric_) {
     GRAPNEL_ASSIGN_OR_RETURN(const double value,
                              FindNumber(metrics, *scheduler->monitor()));
-    scheduler->StepMetric(value);
+    scheduler->StepMetric(value, run.iter());
   }
   return absl::OkStatus();
 }

@@ -35,7 +35,8 @@ class CountingScheduler : public ParamScheduler {
   const std::string* monitor() const override {
     return monitor_.empty() ? nullptr : &monitor_;
   }
-  void StepMetric(double value) override { values.push_back(value); }
+  using ParamScheduler::StepMetric;
+  void StepMetric(double value, int64_t) override { values.push_back(value); }
   absl::Status SaveState(optim::v1::ParamSchedulerState*) const override {
     return absl::OkStatus();
   }

@@ -334,7 +334,11 @@ absl::Status ProfilerHook::AfterTrainIter(RunContext& run, const IterInfo& info,
 }
 
 absl::Status ProfilerHook::AfterTrainEpoch(RunContext& run) {
-  return recorder_ == nullptr ? absl::OkStatus() : Finish(run);
+  if (recorder_ == nullptr) return absl::OkStatus();
+  if (next_step_ > 0) return Finish(run);
+  // Of an epoch that was resumed at its end there is nothing to profile.
+  recorder_.reset();
+  return absl::OkStatus();
 }
 
 void ProfilerHook::OnError(RunContext& run, const absl::Status&) {

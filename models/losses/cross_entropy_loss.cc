@@ -4,10 +4,13 @@
 #include <cmath>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "ATen/core/Reduction.h"
 #include "ATen/core/Tensor.h"
 #include "ATen/ops/empty.h"
+#include "ATen/ops/scalar_tensor.h"
+#include "ATen/ops/where.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -24,6 +27,13 @@
 namespace grapnel {
 namespace {
 
+constexpr int64_t kNoIndex = -100;  // LibTorch's, of which no class is.
+
+// Probabilities of the classes, not labels.
+bool IsSoft(const at::Tensor& targets) {
+  return at::isFloatingType(targets.scalar_type());
+}
+
 class CrossEntropyLoss : public Loss {
  public:
   using Config = models::v1::CrossEntropyLossConfig;
@@ -35,9 +45,27 @@ class CrossEntropyLoss : public Loss {
   absl::StatusOr<at::Tensor> Compute(const at::Tensor& outputs,
                                      const Batch& batch) const override;
 
+  // The sum of class weights over the targets that count; of probabilities
+  // their number, as LibTorch divides by.
+  absl::StatusOr<at::Tensor> Weight(const at::Tensor& outputs,
+                                    const Batch& batch) const override;
+
+  std::optional<int64_t> ignore_index() const override { return ignore_index_; }
+
  private:
   absl::Status CheckShapes(const at::Tensor& outputs,
                            const at::Tensor& targets) const;
+
+  // Of targets that fit. May throw, as the next ones.
+  at::Tensor LossOf(const at::Tensor& outputs, const at::Tensor& targets) const;
+
+  // Whether a target counts, reading labels on the CPU only up to the first
+  // that does.
+  bool AnyCounts(const at::Tensor& labels) const;
+
+  // What the targets count together, a float64 scalar.
+  at::Tensor LabelWeight(const at::Tensor& outputs,
+                         const at::Tensor& labels) const;
 
   // Why LibTorch refused targets that fit: the first label that is no class, or
   // `status`. Reads the labels, so only once something has failed.
@@ -75,7 +103,8 @@ absl::StatusOr<std::unique_ptr<Loss>> CrossEntropyLoss::Create(
 
 CrossEntropyLoss::CrossEntropyLoss(const Config& config)
     : label_smoothing_(config.label_smoothing()),
-      ignore_index_(config.has_ignore_index() ? config.ignore_index() : -100) {
+      ignore_index_(config.has_ignore_index() ? config.ignore_index()
+                                              : kNoIndex) {
   if (config.class_weight().empty()) return;
   class_weight_ = at::empty({config.class_weight_size()}, at::kDouble);
   std::copy(config.class_weight().begin(), config.class_weight().end(),
@@ -88,13 +117,74 @@ absl::StatusOr<at::Tensor> CrossEntropyLoss::Compute(const at::Tensor& outputs,
   GRAPNEL_RETURN_IF_ERROR(CheckShapes(outputs, targets));
   at::Tensor loss;
   const absl::Status status = CatchAsStatus([&] {
-    loss = at::cross_entropy_loss(outputs, targets, WeightFor(outputs),
-                                  at::Reduction::Mean, ignore_index_,
-                                  label_smoothing_);
+    loss = LossOf(outputs, targets);
     return absl::OkStatus();
   });
   if (!status.ok()) return Explain(status, targets, outputs.size(1));
   return loss;
+}
+
+absl::StatusOr<at::Tensor> CrossEntropyLoss::Weight(const at::Tensor& outputs,
+                                                    const Batch& batch) const {
+  const at::Tensor& targets = batch.targets;
+  GRAPNEL_RETURN_IF_ERROR(CheckShapes(outputs, targets));
+  at::Tensor weight;
+  GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+    weight = IsSoft(targets)
+                 ? at::scalar_tensor(
+                       targets.numel() / std::max<int64_t>(targets.size(1), 1),
+                       at::kDouble)
+                 : LabelWeight(outputs, targets);
+    return absl::OkStatus();
+  }));
+  return weight;
+}
+
+at::Tensor CrossEntropyLoss::LossOf(const at::Tensor& outputs,
+                                    const at::Tensor& targets) const {
+  const auto mean = [&](const at::Tensor& logits) {
+    return at::cross_entropy_loss(
+        logits, targets, WeightFor(logits), at::Reduction::Mean,
+        IsSoft(targets) ? kNoIndex : ignore_index_, label_smoothing_);
+  };
+  if (IsSoft(targets)) return mean(outputs);
+  if (targets.is_cpu() && targets.is_contiguous()) {
+    // The mean of nothing would be NaN. That of no outputs passes on none.
+    return AnyCounts(targets) ? mean(outputs) : outputs.slice(0, 0, 0).sum();
+  }
+  // Without waiting for a device. What goes in is replaced too: a gradient of 0
+  // times the NaN inside would be NaN.
+  const at::Tensor any = LabelWeight(outputs, targets).ne(0);
+  return at::where(any, mean(at::where(any, outputs, 0)), 0);
+}
+
+bool CrossEntropyLoss::AnyCounts(const at::Tensor& labels) const {
+  const int64_t* const label = labels.const_data_ptr<int64_t>();
+  const int64_t num_classes =
+      class_weight_.defined() ? class_weight_.numel() : 0;
+  const double* const weight =
+      num_classes == 0 ? nullptr : class_weight_.const_data_ptr<double>();
+  for (int64_t i = 0; i < labels.numel(); ++i) {
+    if (label[i] == ignore_index_) continue;
+    // A label that is no class is for LibTorch to refuse.
+    if (weight == nullptr || label[i] < 0 || label[i] >= num_classes ||
+        static_cast<float>(weight[label[i]]) != 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+at::Tensor CrossEntropyLoss::LabelWeight(const at::Tensor& outputs,
+                                         const at::Tensor& labels) const {
+  const at::Tensor counts = labels.ne(ignore_index_);
+  if (!class_weight_.defined()) return counts.sum().to(at::kDouble);
+  const at::Tensor each =
+      WeightFor(outputs)
+          .to(at::kDouble)
+          .index_select(0,
+                        labels.masked_fill(counts.logical_not(), 0).flatten());
+  return each.mul(counts.flatten()).sum();
 }
 
 at::Tensor CrossEntropyLoss::WeightFor(const at::Tensor& outputs) const {
@@ -111,19 +201,25 @@ at::Tensor CrossEntropyLoss::WeightFor(const at::Tensor& outputs) const {
 absl::Status CrossEntropyLoss::CheckShapes(const at::Tensor& outputs,
                                            const at::Tensor& targets) const {
   GRAPNEL_RETURN_IF_ERROR(CheckFloating("outputs", outputs));
-  if (!targets.defined() || targets.scalar_type() != at::kLong) {
+  if (!targets.defined() ||
+      (targets.scalar_type() != at::kLong && !IsSoft(targets))) {
     return absl::InvalidArgumentError(
-        absl::StrCat("targets: must be int64 class labels, are ",
+        absl::StrCat("targets: must be int64 class labels, or floating "
+                     "probabilities, are ",
                      targets.defined() ? c10::toString(targets.scalar_type())
                                        : "undefined"));
   }
   const at::IntArrayRef out = outputs.sizes();
   const at::IntArrayRef want = targets.sizes();
-  if (out.size() < 2 || want.size() != out.size() - 1 || want[0] != out[0] ||
-      want.slice(1) != out.slice(2)) {
+  const bool fit = IsSoft(targets)
+                       ? out.size() >= 2 && want == out
+                       : out.size() >= 2 && want.size() == out.size() - 1 &&
+                             want[0] == out[0] && want.slice(1) == out.slice(2);
+  if (!fit) {
     return absl::InvalidArgumentError(absl::StrCat(
         "outputs ", ShapeString(out), " and targets ", ShapeString(want),
-        " don't fit: must be (N, C, ...) and (N, ...)"));
+        " don't fit: must be (N, C, ...) and ",
+        IsSoft(targets) ? "(N, C, ...), of probabilities" : "(N, ...)"));
   }
   if (class_weight_.defined() && class_weight_.numel() != out[1]) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -136,7 +232,7 @@ absl::Status CrossEntropyLoss::CheckShapes(const at::Tensor& outputs,
 absl::Status CrossEntropyLoss::Explain(const absl::Status& status,
                                        const at::Tensor& targets,
                                        int64_t num_classes) const {
-  if (!targets.is_cpu()) return status;
+  if (!targets.is_cpu() || IsSoft(targets)) return status;
   const at::Tensor labels = targets.contiguous();
   const int64_t* label = labels.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < labels.numel(); ++i) {

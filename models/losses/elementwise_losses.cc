@@ -8,6 +8,7 @@
 #include "ATen/ops/binary_cross_entropy_with_logits.h"
 #include "ATen/ops/l1_loss.h"
 #include "ATen/ops/mse_loss.h"
+#include "ATen/ops/scalar_tensor.h"
 #include "ATen/ops/smooth_l1_loss.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -49,6 +50,11 @@ class ElementwiseLoss : public Loss {
       return absl::OkStatus();
     }));
     return loss;
+  }
+
+  absl::StatusOr<at::Tensor> Weight(const at::Tensor& outputs,
+                                    const Batch& /*batch*/) const final {
+    return at::scalar_tensor(outputs.numel(), at::kDouble);
   }
 
  private:

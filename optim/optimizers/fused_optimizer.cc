@@ -182,8 +182,10 @@ class FusedOptimizer final : public Optimizer {
   absl::Status SaveState(OptimizerState* state,
                          TensorMap* tensors) const override {
     SaveGroups(rule_.type, state_groups_, state);
-    if (rule_.counts_steps) state->add_slots("step");
-    for (const std::string& slot : rule_.slots) state->add_slots(slot);
+    for (OptimizerState::Group& group : *state->mutable_groups()) {
+      if (rule_.counts_steps) group.add_slots("step");
+      for (const std::string& slot : rule_.slots) group.add_slots(slot);
+    }
     for (size_t i = 0; i < groups_.size(); ++i) {
       for (const ParamState& param : groups_[i].states) {
         const std::string& name = param.param.name;
@@ -214,17 +216,10 @@ class FusedOptimizer final : public Optimizer {
     };
     GRAPNEL_ASSIGN_OR_RETURN(SlotReader reader,
                              SlotReader::Create(rule_.type, state, tensors));
-    // Without one known slot it would be a first step.
-    const bool any_known =
-        (rule_.slots.empty() && !rule_.counts_steps) ||
-        (rule_.counts_steps && reader.Knows("step")) ||
-        std::any_of(rule_.slots.begin(), rule_.slots.end(),
-                    [&](const auto& slot) { return reader.Knows(slot); });
     std::vector<Loaded> all;
     for (Group& group : groups_) {
       for (ParamState& param : group.states) {
-        Loaded loaded = {
-            &param, any_known && reader.HasSlots(param.param.name), {}, 0};
+        Loaded loaded = {&param, HasStepped(reader, param.param.name), {}, 0};
         if (loaded.stepped && rule_.counts_steps) {
           GRAPNEL_ASSIGN_OR_RETURN(loaded.step,
                                    reader.ReadStep(param.param.name));
@@ -232,7 +227,7 @@ class FusedOptimizer final : public Optimizer {
         for (const std::string& slot : rule_.slots) {
           if (!loaded.stepped) break;
           loaded.slots.emplace_back();
-          if (!reader.Knows(slot)) continue;
+          if (!reader.Knows(param.param.name, slot)) continue;
           GRAPNEL_ASSIGN_OR_RETURN(loaded.slots.back(),
                                    reader.Read(param.param, slot));
         }
@@ -274,6 +269,15 @@ class FusedOptimizer final : public Optimizer {
   }
 
  private:
+  // Without one slot that is known, the next step is a first one.
+  bool HasStepped(const SlotReader& reader, const std::string& param) const {
+    if (!reader.HasSlots(param)) return false;
+    if (rule_.counts_steps || rule_.slots.empty()) return true;
+    return std::any_of(
+        rule_.slots.begin(), rule_.slots.end(),
+        [&](const std::string& slot) { return reader.Knows(param, slot); });
+  }
+
   static void AddToBucket(ParamState* state, std::vector<Bucket>* buckets) {
     const at::Tensor& tensor = state->param.tensor;
     for (Bucket& bucket : *buckets) {

@@ -27,8 +27,9 @@ absl::Status CheckOptions(const OptimizerState::Group& group) {
         CheckField(std::isfinite(value), name, "finite", value));
   }
   for (const auto& [name, value] : group.configured()) {
-    GRAPNEL_RETURN_IF_ERROR(
-        CheckField(std::isfinite(value), name, "configured finite", value));
+    GRAPNEL_RETURN_IF_ERROR(CheckField(std::isfinite(value),
+                                       absl::StrCat("configured: ", name),
+                                       "finite", value));
   }
   return absl::OkStatus();
 }
@@ -98,32 +99,40 @@ absl::StatusOr<SlotReader> SlotReader::Create(absl::string_view type,
         ": start from it with load_from, or keep the old optimizer"));
   }
   SlotReader reader(tensors);
+  const bool listed =
+      std::any_of(state.groups().begin(), state.groups().end(),
+                  [](const auto& group) { return group.slots_size() > 0; });
   absl::flat_hash_set<absl::string_view> params;
   for (int i = 0; i < state.groups_size(); ++i) {
     const OptimizerState::Group& group = state.groups(i);
     GRAPNEL_RETURN_IF_ERROR(
         WithContext(CheckOptions(group), absl::StrCat("groups[", i, "]")));
+    // States of before slots were listed: what any parameter has.
+    if (listed || i == 0) {
+      reader.slots_.push_back(
+          std::make_unique<absl::flat_hash_set<std::string>>(
+              group.slots().begin(), group.slots().end()));
+    }
     for (const std::string& param : group.params()) {
       if (!params.insert(param).second) {
         return absl::InvalidArgumentError(
             absl::StrCat("parameter \"", param, "\" is there twice"));
       }
-      reader.with_slots_.insert(param);
+      reader.slots_of_[param] = reader.slots_.back().get();
     }
-  }
-  for (const OptimizerState::Group& group : state.groups()) {
     for (const std::string& param : group.without_slots()) {
-      reader.with_slots_.erase(param);
+      reader.slots_of_.erase(param);
     }
   }
-  reader.slots_.insert(state.slots().begin(), state.slots().end());
   for (const NamedTensor& tensor : tensors) {
     const size_t slash = std::min(tensor.name.rfind('/'), tensor.name.size());
     const std::string slot =
         tensor.name.substr(std::min(slash + 1, tensor.name.size()));
-    if (state.slots().empty()) reader.slots_.insert(slot);
-    if (!reader.with_slots_.contains(tensor.name.substr(0, slash)) ||
-        !reader.slots_.contains(slot)) {
+    const auto known = reader.slots_of_.find(tensor.name.substr(0, slash));
+    if (known != reader.slots_of_.end() && !listed) {
+      reader.slots_.front()->insert(slot);
+    }
+    if (known == reader.slots_of_.end() || !known->second->contains(slot)) {
       return absl::InvalidArgumentError(
           absl::StrCat("there is a slot \"", tensor.name,
                        "\", which the state doesn't know"));
@@ -133,11 +142,12 @@ absl::StatusOr<SlotReader> SlotReader::Create(absl::string_view type,
 }
 
 bool SlotReader::HasSlots(absl::string_view param) const {
-  return with_slots_.contains(param);
+  return slots_of_.contains(param);
 }
 
-bool SlotReader::Knows(absl::string_view slot) const {
-  return slots_.contains(slot);
+bool SlotReader::Knows(absl::string_view param, absl::string_view slot) const {
+  const auto known = slots_of_.find(param);
+  return known != slots_of_.end() && known->second->contains(slot);
 }
 
 absl::StatusOr<at::Tensor> SlotReader::Find(absl::string_view param,

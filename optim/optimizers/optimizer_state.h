@@ -3,6 +3,7 @@
 #ifndef GRAPNEL_OPTIM_OPTIMIZERS_OPTIMIZER_STATE_H_
 #define GRAPNEL_OPTIM_OPTIMIZERS_OPTIMIZER_STATE_H_
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -62,9 +63,9 @@ class SlotReader {
   // False if the parameter never had a gradient, or isn't in the state.
   bool HasSlots(absl::string_view param) const;
 
-  // Whether parameters of the state have such a slot. If not, it comes with a
+  // Whether the parameter's group had such a slot. If not, it comes with a
   // setting that was another then.
-  bool Knows(absl::string_view slot) const;
+  bool Knows(absl::string_view param, absl::string_view slot) const;
 
   // A slot of the parameter's shape and dtype. kInvalidArgument if it is
   // missing or another.
@@ -81,8 +82,10 @@ class SlotReader {
                                   absl::string_view slot) const;
 
   const TensorMap* tensors_;
-  absl::flat_hash_set<std::string> with_slots_;  // Parameters.
-  absl::flat_hash_set<std::string> slots_;       // Their last components.
+  // Of the parameters that have slots: their last components.
+  absl::flat_hash_map<std::string, const absl::flat_hash_set<std::string>*>
+      slots_of_;
+  std::vector<std::unique_ptr<absl::flat_hash_set<std::string>>> slots_;
 };
 
 }  // namespace grapnel

@@ -1,5 +1,6 @@
 #include "grapnel/optim/optimizers/torch_optimizer.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <set>
 #include <string>
@@ -93,8 +94,12 @@ std::vector<OptionRef> SgdOptionRefs(OptimizerOptions& base) {
   return refs;
 }
 
-StateRef SgdStateRef(OptimizerParamState& base, const OptimizerOptions&) {
+StateRef SgdStateRef(OptimizerParamState& base,
+                     const OptimizerOptions& options) {
   auto& state = static_cast<torch::optim::SGDParamState&>(base);
+  if (static_cast<const torch::optim::SGDOptions&>(options).momentum() == 0) {
+    return {};
+  }
   return {nullptr, {{"momentum_buffer", &state.momentum_buffer()}}};
 }
 
@@ -198,8 +203,8 @@ class TorchOptimizer final : public Optimizer {
                          TensorMap* tensors) const override {
     GRAPNEL_RETURN_IF_ERROR(CheckKnown());
     SaveGroups(type_, groups_, state);
-    std::set<std::string> slots;
     for (size_t i = 0; i < groups_.size(); ++i) {
+      std::set<std::string> slots;
       for (const NamedTensor& param : groups_[i].params) {
         OptimizerParamState* param_state = FindState(param);
         if (param_state == nullptr) {
@@ -220,8 +225,10 @@ class TorchOptimizer final : public Optimizer {
               tensors->Add(SlotName(param.name, slot.name), *slot.tensor));
         }
       }
+      for (const std::string& slot : slots) {
+        state->mutable_groups(i)->add_slots(slot);
+      }
     }
-    for (const std::string& slot : slots) state->add_slots(slot);
     return absl::OkStatus();
   }
 
@@ -247,8 +254,18 @@ class TorchOptimizer final : public Optimizer {
                                    reader.ReadStep(param.name));
           *ref.step = static_cast<int64_t>(step);
         }
+        // A state without a slot that is known is none: the next step is a
+        // first one.
+        const auto known = [&](const SlotRef& slot) {
+          return reader.Knows(param.name, slot.name);
+        };
+        if (ref.step == nullptr &&
+            std::none_of(ref.slots.begin(), ref.slots.end(), known)) {
+          all.back().state = nullptr;
+          continue;
+        }
         for (const SlotRef& slot : ref.slots) {
-          if (!reader.Knows(slot.name)) {
+          if (!known(slot)) {
             *slot.tensor = at::zeros_like(param.tensor);
             continue;
           }

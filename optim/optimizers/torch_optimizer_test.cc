@@ -183,6 +183,35 @@ INSTANTIATE_TEST_SUITE_P(
                  {"lr_decay", "eps"}}),
     [](const auto& info) { return std::string(info.param.type); });
 
+// Momentum that was off for a while begins afresh.
+TEST(TorchOptimizerTest, MomentumThatWasOffBeginsWithTheNextGradient) {
+  const std::vector<NamedTensor> params = Params();
+  const auto make = [&](double momentum) {
+    return Wrap(
+        std::make_shared<torch::optim::SGD>(
+            Tensors(params), torch::optim::SGDOptions(0.1).momentum(momentum)),
+        params);
+  };
+  auto with = make(0.9);
+  StepOnce(*with, params, 3);
+  OptimizerState state;
+  TensorMap tensors;
+  ASSERT_THAT(with->SaveState(&state, &tensors), IsOk());
+  EXPECT_NE(tensors.Find("weight/momentum_buffer"), nullptr);
+  auto without = make(0);
+  ASSERT_THAT(without->LoadState(state, tensors), IsOk());
+  OptimizerState second_state;
+  TensorMap second_tensors;
+  ASSERT_THAT(without->SaveState(&second_state, &second_tensors), IsOk());
+  EXPECT_TRUE(second_tensors.empty());
+  auto again = make(0.9);
+  ASSERT_THAT(again->LoadState(second_state, second_tensors), IsOk());
+  OptimizerState third_state;
+  TensorMap third_tensors;
+  ASSERT_THAT(again->SaveState(&third_state, &third_tensors), IsOk());
+  EXPECT_TRUE(third_tensors.empty());
+}
+
 // Somebody's own.
 class SignDescent : public torch::optim::Optimizer {
  public:

@@ -107,12 +107,12 @@ class ReduceOnPlateauScheduler final : public WindowedScheduler {
   }
 
   bool IsBetter(double metric) const {
+    if (!std::isfinite(metric)) return false;
+    // None yet, or what an older version took for one.
+    if (!std::isfinite(best_)) return true;
     const double sign = less_ ? -1 : 1;
     const double margin = sign * config_.threshold();
-    double bar = best_;
-    if (std::isfinite(best_)) {
-      bar = relative_ ? best_ * (1 + margin) : best_ + margin;
-    }
+    const double bar = relative_ ? best_ * (1 + margin) : best_ + margin;
     return less_ ? metric < bar : metric > bar;
   }
 

@@ -38,10 +38,12 @@ struct Saved {
   const ParamSchedulerState* state;
 };
 
-// All that concerns one option of one optimizer.
+// All that concerns one option of one optimizer. Two names may be of one:
+// "momentum" is "beta1" where there are betas.
 struct Option {
   std::string optimizer;
   std::string name;
+  std::vector<std::string> aliases;  // The name among them.
   std::vector<Current> schedulers;
   std::vector<Saved> states;
 };
@@ -61,12 +63,29 @@ Option& FindOption(const ParamSchedulerState& state,
                    std::vector<Option>* options) {
   for (Option& option : *options) {
     if (option.optimizer == state.optimizer() &&
-        option.name == state.param_name()) {
+        std::find(option.aliases.begin(), option.aliases.end(),
+                  state.param_name()) != option.aliases.end()) {
       return option;
     }
   }
-  options->push_back({state.optimizer(), state.param_name(), {}, {}});
+  options->push_back(
+      {state.optimizer(), state.param_name(), {state.param_name()}, {}, {}});
   return options->back();
+}
+
+// Adds another name of an option that is there, if this scheduler's is one.
+void FindAlias(const ParamScheduler& scheduler, const std::string& name,
+               std::vector<Option>* options) {
+  const auto values = scheduler.values();
+  if (values.empty()) return;
+  for (Option& option : *options) {
+    const auto others = option.schedulers[0].scheduler->values();
+    if (!others.empty() && others[0] == values[0] &&
+        std::find(option.aliases.begin(), option.aliases.end(), name) ==
+            option.aliases.end()) {
+      option.aliases.push_back(name);
+    }
+  }
 }
 
 absl::StatusOr<std::vector<Option>> GroupByOption(
@@ -77,6 +96,7 @@ absl::StatusOr<std::vector<Option>> GroupByOption(
   for (const auto& scheduler : schedulers) {
     ParamSchedulerState state;
     GRAPNEL_RETURN_IF_ERROR(scheduler->SaveState(&state));
+    FindAlias(*scheduler, state.param_name(), &options);
     FindOption(state, &options)
         .schedulers.push_back({next_scheduler[state.optimizer()]++,
                                scheduler.get(), std::move(state)});
@@ -188,14 +208,13 @@ void CompareSchedulers(const Option& option,
 
 // ---- The replay ----
 
-// Also as to the base values: which group was which is nothing that a state
-// knows, and what it was made with nothing that changed.
+// The base values are those that it was made with, if groups are others now:
+// which group was which is nothing that a state knows.
 absl::Status Load(const Option& option, const Current& current,
                   const ParamSchedulerState& state,
                   const RestoredOptions& options) {
   ParamSchedulerState own = state;
-  if (options.configured_known ||
-      own.base_values_size() != current.state.base_values_size()) {
+  if (!options.same_groups) {
     *own.mutable_base_values() = current.state.base_values();
   }
   return WithContext(current.scheduler->LoadState(own),
@@ -230,9 +249,7 @@ class Replayer {
     }
   }
 
-  void Begin() {
-    for (ParamScheduler* scheduler : by_metric_) scheduler->RedoMetricSteps();
-  }
+  void Begin() { RedoMetricSteps(); }
 
   // To where so many iterations, and steps of converted schedules, are done.
   // Where an epoch had another length, one of the two runs out first.
@@ -245,18 +262,25 @@ class Replayer {
       }
       if (iters_ < iters) ++iters_;
       if (converted_ < converted) ++converted_;
+      RedoMetricSteps();
     }
   }
 
   void EndEpoch() {
     for (ParamScheduler* scheduler : by_epoch_) scheduler->Step();
-    for (ParamScheduler* scheduler : by_metric_) scheduler->RedoMetricSteps();
+    RedoMetricSteps();
     ++epochs_;
   }
 
   int64_t epochs() const { return epochs_; }
 
  private:
+  void RedoMetricSteps() {
+    for (ParamScheduler* scheduler : by_metric_) {
+      scheduler->RedoMetricSteps(iters_);
+    }
+  }
+
   std::vector<ParamScheduler*> by_iter_, by_epoch_, by_metric_;
   int64_t iters_ = 0;
   int64_t converted_ = 0;
@@ -304,11 +328,12 @@ int64_t ConvertedSteps(const Option& option, const ResumePoint& point) {
 absl::Status Replay(const Option& option, const ResumePoint& point,
                     const RestoredOptions& options) {
   GRAPNEL_RETURN_IF_ERROR(LoadWhatMetricsTaught(option, options));
-  // Of optimizers that can't tell what was configured the states alone know the
-  // values before any schedule: the present ones may have been moved.
+  // Else the states alone know the values before any schedule: those that the
+  // schedulers were made with may have been moved. Without states the config is
+  // all that tells them.
   const ParamSchedulerState* base = &option.schedulers[0].state;
-  if (!options.configured_known && !option.states.empty() &&
-      option.states[0].state->base_values_size() == base->base_values_size()) {
+  if (!options.configured_known && options.same_groups &&
+      !option.states.empty()) {
     base = option.states[0].state;
   }
   for (const Current& current : option.schedulers) {
@@ -323,22 +348,29 @@ absl::Status Replay(const Option& option, const ResumePoint& point,
   return absl::OkStatus();
 }
 
+// The option where it isn't reset, and its values.
+std::vector<std::pair<double*, double>> ValuesKept(
+    const Option& option, const RestoredOptions& options) {
+  std::vector<std::pair<double*, double>> kept;
+  for (double* const value : option.schedulers[0].scheduler->values()) {
+    if (std::find(options.reset.begin(), options.reset.end(), value) ==
+        options.reset.end()) {
+      kept.emplace_back(value, *value);
+    }
+  }
+  return kept;
+}
+
 // Replays an option of the same schedules for the groups in which it is reset.
 // OK with `*replayed` false if there are none.
 absl::Status ReplayReset(const Option& option, const ResumePoint& point,
                          const RestoredOptions& options, bool* replayed) {
-  std::vector<std::pair<double*, double>> kept;
-  const auto values = option.schedulers[0].scheduler->values();
+  const std::vector<std::pair<double*, double>> kept =
+      ValuesKept(option, options);
+  const size_t num_values = option.schedulers[0].scheduler->values().size();
   // One that doesn't tell where its option is may be concerned.
-  *replayed = values.empty() && !options.reset.empty();
-  for (double* const value : values) {
-    if (std::find(options.reset.begin(), options.reset.end(), value) ==
-        options.reset.end()) {
-      kept.emplace_back(value, *value);
-    } else {
-      *replayed = true;
-    }
-  }
+  *replayed =
+      num_values == 0 ? !options.reset.empty() : kept.size() < num_values;
   if (!*replayed) return absl::OkStatus();
   GRAPNEL_RETURN_IF_ERROR(Replay(option, point, options));
   for (const auto& [value, number] : kept) *value = number;
@@ -378,12 +410,14 @@ void FindCutShort(const Option& option, const ResumePoint& point,
                   std::vector<std::string>* cut_short) {
   for (const Current& current : option.schedulers) {
     const ParamScheduler& scheduler = *current.scheduler;
-    const int64_t end = scheduler.range().end;
+    const auto [begin, end] = scheduler.range();
+    // Of a converted window both are counted in epochs of now.
     RunLength then = point.saved_length;
     then.epoch_length = point.length.epoch_length;
     const int64_t now = EndOfRun(point.length, scheduler);
     const int64_t before = EndOfRun(then, scheduler);
     if (now < 0 || before < 0 || end <= now || end > before) continue;
+    if (begin >= now) continue;  // It was said that it does nothing.
     cut_short->push_back(absl::StrCat(FieldName(option, current.index),
                                       ": its end, ", end, ", lies beyond ",
                                       now));
@@ -421,7 +455,18 @@ absl::Status RestoreSchedulers(
     }
     if (changed) replayed.push_back(FullName(option));
     if (changed || !point.options_restored) {
+      // Without states nobody knows what metrics did, but the optimizer.
+      const bool by_metric =
+          std::any_of(option.schedulers.begin(), option.schedulers.end(),
+                      [](const Current& current) {
+                        return current.scheduler->monitor() != nullptr;
+                      });
+      const bool keep = by_metric && option.states.empty() &&
+                        point.options_restored && options.configured_known;
+      const auto kept = keep ? ValuesKept(option, options)
+                             : std::vector<std::pair<double*, double>>();
       GRAPNEL_RETURN_IF_ERROR(Replay(option, where, options));
+      for (const auto& [value, number] : kept) *value = number;
       continue;
     }
     bool reset = false;

@@ -58,8 +58,9 @@ struct ResumePoint {
 //
 // An option whose schedulers are of the same kinds and settings goes on from
 // the states. Else the config wins: all schedulers of the option are replayed,
-// from the values that they were made with, to the step that the states stand
-// at (`point` says it of a unit that none of them counted in), interleaved as a
+// from the base values (of the states or, if it is known that options were made
+// with what is configured, their own), to the step that the states stand at
+// (`point` says it of a unit that none of them counted in), interleaved as a
 // loop does, and the option gets the value that this run would have had with
 // these settings from its beginning. So is a converted schedule whose epochs
 // have another length. Metrics can't be had again: schedulers with a monitor

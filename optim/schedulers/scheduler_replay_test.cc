@@ -4,6 +4,7 @@
 #include "grapnel/optim/schedulers/scheduler_replay.h"
 
 #include <chrono>
+#include <cmath>
 #include <limits>
 #include <memory>
 #include <ostream>
@@ -271,7 +272,8 @@ TEST(RestoreSchedulersTest, AnOptionWithoutSchedulersKeepsItsValue) {
   EXPECT_EQ(after.groups.lr(), 0.05);
   EXPECT_THAT(warnings,
               ElementsAre("param_scheduler: none is left of the 2 that moved "
-                          "lr, which stays as it is"));
+                          "lr, which stays as it is unless another value is "
+                          "configured"));
 }
 
 // A checkpoint without the schedulers' states, or without the optimizer's.
@@ -353,6 +355,70 @@ TEST(RestoreSchedulersTest, OptimizersAreToldApart) {
       ElementsAre("critic: param_scheduler[0]: exponential: gamma: 0.5 -> "
                   "0.25: replayed critic.lr with the new settings, to epoch 2, "
                   "iteration 0"));
+}
+
+// Two epochs of 4 iterations, then epochs of 2: an iteration's schedule has
+// taken 8 steps, a converted one of the same option 4.
+TEST(RestoreSchedulersTest, EveryClockIsReplayedByItsOwnSteps) {
+  const std::vector<std::string> configs = {
+      "exponential { gamma: 0.5 by_epoch: false }",
+      "exponential { gamma: 0.1 convert_to_iter_based: true }",
+      "exponential { gamma: 3 }"};
+  FakeGroups before_groups({{{"lr", 1}}});
+  const Schedulers before = MakeSchedulers(configs, before_groups, {4, 16, 4});
+  for (auto& scheduler : before) scheduler->Apply();
+  for (int i = 0; i < 8; ++i) {
+    before[0]->Step();
+    before[1]->Step();
+    if (i % 4 == 3) before[2]->Step();
+  }
+  FakeGroups groups({{{"lr", 1}}});
+  const Schedulers after = MakeSchedulers(configs, groups, {4, 12, 2});
+  groups.Load(before_groups);
+  ResumePoint point;
+  point.epochs = 2;
+  point.iters = 8;
+  point.epoch_length = 2;
+  point.lengths = {{0, 0, 4}, {2, 8, 2}};
+  point.converted = 4;
+  point.saved_converted = 8;
+  point.length = {4, 12, 2};
+  point.saved_length = {4, 16, 4};
+  std::vector<std::string> warnings;
+  ASSERT_THAT(RestoreSchedulers(after, Save(before), point, RestoredOptions(),
+                                &warnings),
+              IsOk());
+  EXPECT_NEAR(groups.lr(), std::pow(0.5, 8) * std::pow(0.1, 4) * 9, 1e-15);
+  EXPECT_EQ(after[0]->num_steps(), 8);
+  EXPECT_EQ(after[1]->num_steps(), 4);
+  EXPECT_EQ(after[2]->num_steps(), 2);
+}
+
+// What was reset is replayed, what wasn't keeps its value, whoever moved it.
+TEST(RestoreSchedulersTest, GroupsThatWereNotResetKeepTheirValues) {
+  FakeGroups before_groups({{{"lr", 1}}, {{"lr", 1}}});
+  const Schedulers before =
+      MakeSchedulers({"step { step_size: 1 gamma: 0.5 }"}, before_groups);
+  for (auto& scheduler : before) scheduler->Apply();
+  before[0]->Step();
+  before_groups.Set(0, "lr", 0.123);  // A hook.
+  FakeGroups groups({{{"lr", 1}}, {{"lr", 3}}});
+  const Schedulers after =
+      MakeSchedulers({"step { step_size: 1 gamma: 0.5 }"}, groups);
+  groups.Set(0, "lr", 0.123);
+  RestoredOptions options;
+  options.configured_known = true;
+  options.reset = {groups.option(1, "lr")};
+  ResumePoint point;
+  point.epochs = 1;
+  point.epoch_length = 4;
+  point.iters = 4;
+  std::vector<std::string> warnings;
+  ASSERT_THAT(RestoreSchedulers(after, Save(before), point, options, &warnings),
+              IsOk());
+  EXPECT_EQ(groups.lr(0), 0.123);
+  EXPECT_EQ(groups.lr(1), 1.5);
+  EXPECT_THAT(warnings, IsEmpty());
 }
 
 TEST(RestoreSchedulersTest, BadStatesAreNamed) {

@@ -341,6 +341,10 @@ TEST(ReduceOnPlateauTest, BestStartsAtInfinity) {
       {"NaNIsNoImprovement", "", {kNaN}, 0.5},
       {"NaNIsNotKept", "", {kNaN, 7}, 0.5},
       {"InfinityIsNone", "", {kInfinity}, 0.5},
+      {"MinusInfinityIsNone", "", {-kInfinity}, 0.5},
+      {"MinusInfinityIsNotKept", "", {-kInfinity, 7, 5}, 0.5},
+      {"GreaterThanAllIsNone", "rule: 'greater'", {kInfinity}, 0.5},
+      {"GreaterThanAllIsNotKept", "rule: 'greater'", {kInfinity, -5, -3}, 0.5},
       {"AbsoluteThreshold",
        "threshold_rule: 'abs' threshold: 1",
        {5, 4.5},
@@ -501,6 +505,26 @@ TEST(SchedulersStateTest, APlateauForgetsTheBestOfAnotherMetric) {
     ASSERT_THAT(after->SaveState(&loaded), IsOk());
     EXPECT_EQ(std::isinf(loaded.reduce_on_plateau().best()), test.forgets);
   }
+}
+
+// Older versions took -inf for the best, which nothing is better than.
+TEST(SchedulersStateTest, APlateauForgetsABestThatIsNoNumber) {
+  FakeGroups groups = OneGroup();
+  const char kConfig[] = "reduce_on_plateau { patience: 0 factor: 0.5 }";
+  auto before = MakeScheduler(kConfig, groups);
+  before->Apply();
+  ParamSchedulerState state;
+  ASSERT_THAT(before->SaveState(&state), IsOk());
+  state.mutable_reduce_on_plateau()->set_best(-INFINITY);
+  auto after = MakeScheduler(kConfig, groups);
+  ASSERT_THAT(after->LoadState(state), IsOk());
+  const double lr = groups.lr();
+  after->Step();
+  after->StepMetric(5);
+  EXPECT_EQ(groups.lr(), lr);
+  after->Step();
+  after->StepMetric(5);
+  EXPECT_EQ(groups.lr(), lr / 2);
 }
 
 TEST(SchedulersStateTest, RewindGoesBackToBeforeApply) {

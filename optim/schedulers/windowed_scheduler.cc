@@ -162,11 +162,12 @@ void WindowedScheduler::Apply() {
 
 void WindowedScheduler::Step() { Advance(); }
 
-void WindowedScheduler::StepMetric(double value) {
+void WindowedScheduler::StepMetric(double value, int64_t iter) {
   if (monitor() == nullptr || !window_.Contains(global_step_)) return;
   ++last_step_;
   if (Observe(value) && Move()) {
     moved_at_.push_back(global_step_);
+    moved_at_iter_.push_back(iter);
     redone_ = moved_at_.size();
   }
 }
@@ -201,6 +202,7 @@ absl::Status WindowedScheduler::SaveState(ParamSchedulerState* state) const {
   state->set_converted(window_.converted());
   state->set_optimizer(optimizer());
   for (const int64_t step : moved_at_) state->add_moved_at(step);
+  for (const int64_t iter : moved_at_iter_) state->add_moved_at_iter(iter);
   SaveExtra(state);
   return absl::OkStatus();
 }
@@ -226,6 +228,9 @@ absl::Status WindowedScheduler::LoadState(const ParamSchedulerState& state) {
   last_step_ = state.last_step();
   base_values_.assign(state.base_values().begin(), state.base_values().end());
   moved_at_.assign(state.moved_at().begin(), state.moved_at().end());
+  moved_at_iter_.assign(state.moved_at_iter().begin(),
+                        state.moved_at_iter().end());
+  moved_at_iter_.resize(moved_at_.size(), -1);  // Of before it was kept.
   redone_ = moved_at_.size();
   return absl::OkStatus();
 }
@@ -240,8 +245,9 @@ absl::Status WindowedScheduler::Rewind(absl::Span<const double> base_values) {
   return absl::OkStatus();
 }
 
-void WindowedScheduler::RedoMetricSteps() {
-  for (; redone_ < moved_at_.size() && moved_at_[redone_] <= global_step_;
+void WindowedScheduler::RedoMetricSteps(int64_t iters) {
+  for (; redone_ < moved_at_.size() && moved_at_[redone_] <= global_step_ &&
+         moved_at_iter_[redone_] <= iters;
        ++redone_) {
     if (window_.Contains(moved_at_[redone_])) Move();
   }

@@ -58,14 +58,14 @@ class SchedulerWindow {
   bool converted() const { return converted_; }
   const std::string& param_name() const { return param_name_; }
   bool Contains(int64_t step) const {
-    return step >= begin_ && step < end_ && reached_;
+    return step >= begin_ && step < end_ + extra_steps_ && reached_;
   }
 
   // False if it lies behind the run.
   bool reached() const { return reached_; }
 
   // The step `end` is in it too.
-  void AddStep() { ++end_; }
+  void AddStep() { extra_steps_ = 1; }
 
   // N of param_scheduler.proto: the last step's number. kInvalidArgument,
   // saying that `end` is needed, if the window is open.
@@ -84,6 +84,7 @@ class SchedulerWindow {
   bool by_epoch_ = true;
   bool converted_ = false;
   bool reached_ = true;
+  int64_t extra_steps_ = 0;
   int64_t scale_ = 1;  // Steps of a configured unit: an epoch, if converted.
   std::string param_name_;
 };
@@ -103,11 +104,12 @@ class WindowedScheduler : public ParamScheduler {
   int64_t num_steps() const final {
     return global_step_ < 0 ? 0 : global_step_;
   }
-  void StepMetric(double value) final;
+  using ParamScheduler::StepMetric;
+  void StepMetric(double value, int64_t iter) final;
   absl::Status SaveState(optim::v1::ParamSchedulerState* state) const final;
   absl::Status LoadState(const optim::v1::ParamSchedulerState& state) final;
   absl::Status Rewind(absl::Span<const double> base_values) final;
-  void RedoMetricSteps() final;
+  void RedoMetricSteps(int64_t iters) final;
 
  protected:
   // `settings`: the config with defaults filled in.
@@ -150,9 +152,10 @@ class WindowedScheduler : public ParamScheduler {
   int64_t global_step_ = -1;
   int64_t last_step_ = -1;  // With a monitor: of the metrics in the window.
 
-  // The global steps at which a metric moved the option, and, in a replay, how
-  // many of them are done again.
+  // The global steps, and the iterations, at which a metric moved the option,
+  // and, in a replay, how many of them are done again.
   std::vector<int64_t> moved_at_;
+  std::vector<int64_t> moved_at_iter_;  // -1: not known.
   size_t redone_ = 0;
 };
 

@@ -44,6 +44,7 @@ using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::SizeIs;
 
 // Called before and after each training iteration.
 class Watch : public Hook {
@@ -442,6 +443,32 @@ TEST_F(ChangeTest, AFinishedRunWritesNothing) {
   }
 }
 
+// Early stopping stops the resumed run at once, too.
+TEST_F(ChangeTest, AStoppedRunWritesNothingEither) {
+  for (const std::string& count :
+       {std::string("train_cfg { max_epochs: 9 } "),
+        std::string("train_cfg { by_epoch: false max_iters: 90 val_interval: "
+                    "6 } ")}) {
+    const std::string config = absl::StrCat(
+        count, Batches(4),
+        "optim_wrapper { optimizer { sgd { lr: 0 } } } val_dataloader { "
+        "batch_size: 8 } val_evaluator { mse {} } custom_hooks { config { "
+        "[type.googleapis.com/grapnel.hooks.v1.EarlyStoppingHookConfig] { "
+        "monitor: 'mse' rule: 'less' patience: 1 } } } ");
+    MustRun(config, 24);
+    ASSERT_EQ(rates_.size(), 12u);
+    const std::vector<std::string> names = Checkpoints("/run");
+    ASSERT_THAT(names, SizeIs(1));
+    const std::string path = io::JoinPath("/run", names[0]);
+    const std::string uuid = io::ReadManifest(env_, path)->checkpoint_uuid();
+    MustRun(absl::StrCat(config, "resume: true"), 24);
+    EXPECT_THAT(rates_, IsEmpty());
+    EXPECT_EQ(Checkpoints("/run"), names);
+    EXPECT_EQ(io::ReadManifest(env_, path)->checkpoint_uuid(), uuid);
+    ASSERT_THAT(io::DeleteRecursively(env_, "/run"), IsOk());
+  }
+}
+
 TEST_F(ChangeTest, ABeginBehindAShortenedEndIsAWarning) {
   const std::string average =
       " custom_hooks { config { [type.googleapis.com/grapnel.hooks.v1."
@@ -515,7 +542,7 @@ TEST_F(ChangeTest, OldCheckpointsAreUnderstoodByTheirConfig) {
     ASSERT_TRUE(state.ParseFromString(blob));
     auto& optimizer = *state.mutable_optim_wrapper()->mutable_optimizer();
     optimizer.mutable_groups(0)->clear_configured();
-    optimizer.clear_slots();
+    optimizer.mutable_groups(0)->clear_slots();
     blob = state.SerializeAsString();
   }
   contents->manifest.mutable_progress()->clear_epoch_lengths();
@@ -539,6 +566,34 @@ TEST_F(ChangeTest, APeakRateIsNotScaledAndSaysSo) {
           4);
   EXPECT_THAT(log_->messages(), Contains(HasSubstr("auto_scale_lr doesn't")));
   EXPECT_DOUBLE_EQ(*std::max_element(rates_.begin(), rates_.end()), 1);
+}
+
+// The validation after iteration 4 halves the rate between steps of a schedule
+// towards a floor: 0.2 is 0.05 + 0.15 * 4 / 7 by then.
+TEST_F(ChangeTest, WhatAMetricMovedIsMovedAgainWhereItWas) {
+  const auto config = [](const char* lr, const std::string& more) {
+    return absl::StrCat(
+        "train_cfg { by_epoch: false max_iters: 8 val_interval: 4 } ",
+        Batches(4), "optim_wrapper { optimizer { sgd { lr: ", lr,
+        " } } } val_dataloader { batch_size: 8 } val_evaluator { mse {} } "
+        "param_scheduler { poly { eta_min: 0.05 by_epoch: false } } "
+        "param_scheduler { reduce_on_plateau { monitor: 'mse' rule: 'greater' "
+        "threshold_rule: 'abs' threshold: 1e9 patience: 0 factor: 0.5 } } "
+        "default_hooks { checkpoint { by_epoch: false interval: 1 } } ",
+        more);
+  };
+  // The first value is the best so far, whatever the threshold: let there be
+  // one before.
+  MustRun(config("0.1", "&& train_cfg { val_interval: 2 }"), 24);
+  const double moved = rates_[5];
+  MustRun(config("0.1", "&& train_cfg { val_interval: 2 }" + From("iter_5")),
+          24);
+  EXPECT_EQ(rates_[0], moved);  // Nothing changed.
+  MustRun(config("0.2", "&& train_cfg { val_interval: 2 }" + From("iter_5")),
+          24);
+  // 0.2 at 0, 0.05 + 0.15 * 3 / 7 at 4, halved there, one step of poly.
+  const double at_4 = 0.05 + 0.15 * 3 / 7;
+  EXPECT_NEAR(rates_[0], (at_4 / 2 - 0.05) * (1 - 1.0 / 3) + 0.05, 1e-12);
 }
 
 constexpr char kBodyMult[] =

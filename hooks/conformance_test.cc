@@ -352,6 +352,7 @@ TEST(HookConformanceTest, StateSurvivesAResumeAtEveryCut) {
       ASSERT_THAT(before.Create(env.get(), false, cut, valid), IsOk());
       ASSERT_THAT(before.runner->Train(),
                   StatusIs(absl::StatusCode::kCancelled, testing::_));
+      before.runner.reset();  // The folder is free.
       TestRun after;
       ASSERT_THAT(after.Create(env.get(), true, 0, valid), IsOk());
       ASSERT_THAT(after.runner->Train(), IsOk());

@@ -83,14 +83,21 @@ absl::StatusOr<v1::CheckpointManifest> ReadManifest(Env& env,
 // one is never taken for whole. kNotFound unless there is a manifest.
 absl::Status DeleteCheckpoint(Env& env, const std::string& path);
 
+// Whether both paths lead to one checkpoint, or to copies of one: whatever the
+// paths are, by what the manifests say. False if one of them can't be read.
+bool IsSameCheckpoint(Env& env, const std::string& a, const std::string& b);
+
 // Removes what killed writers and deleters left in `parent`, and puts back a
 // checkpoint whose replacement was cut short. Call it before looking for what
-// to resume from, and only where nobody else is writing.
-absl::Status RemoveLeftovers(Env& env, const std::string& parent);
+// to resume from, and only where nobody else is writing. What can't be deleted
+// adds a line to `*undeleted`; null: it is an error.
+absl::Status RemoveLeftovers(Env& env, const std::string& parent,
+                             std::vector<std::string>* undeleted = nullptr);
 
 // Sets `work_dir`/last_checkpoint, atomically, to `checkpoint`: a path as
-// ReadCheckpoint takes it, kept relative to work_dir if it is inside or if both
-// are relative.
+// ReadCheckpoint takes it, which must be absolute if work_dir is. Written is
+// the path from work_dir to it, so that both can be moved together; absolute if
+// no such path leads there, since a link is in between.
 absl::Status WriteLastCheckpoint(Env& env, const std::string& work_dir,
                                  const std::string& checkpoint);
 
@@ -101,8 +108,10 @@ absl::Status WriteLastCheckpoint(Env& env, const std::string& work_dir,
 // or names a bad one, the directory under work_dir with the largest iteration,
 // then epoch; "best_..." only if there is no other; of the run of the named one
 // first, if its manifest tells. Those with `partial` in their manifest are
-// passed over, unless last_checkpoint names one. If it names a path in another
-// directory, that one is searched as work_dir is.
+// passed over, unless last_checkpoint names one. `checkpoint_dir`, where the
+// run's checkpoints are if not in work_dir, is searched as work_dir is, and so
+// is another directory that last_checkpoint names a path in. Either directory
+// may be missing.
 //
 // Good is one whose manifest reads well and whose files are there in full
 // length; digests are for ReadCheckpoint. Each bad one adds a line to
@@ -111,7 +120,8 @@ absl::Status WriteLastCheckpoint(Env& env, const std::string& work_dir,
 // there is none.
 absl::StatusOr<std::string> FindLatestCheckpoint(
     Env& env, const std::string& work_dir, std::vector<std::string>* rejected,
-    absl::Span<const std::string> skip = {});
+    absl::Span<const std::string> skip = {},
+    const std::string& checkpoint_dir = "");
 
 }  // namespace io
 }  // namespace grapnel

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <system_error>
 #include <tuple>
 #include <utility>
 
@@ -28,16 +29,17 @@ absl::string_view StripSlashes(absl::string_view path) {
   return path;
 }
 
-// What a killed replacement or deletion left of one name.
+// What a killed replacement or deletion left of one name. `*deletes`: whether
+// it is to be deleted, or put back.
 absl::Status ResolveReplaced(Env& env, const std::string& parent,
-                             const std::string& hidden,
-                             const std::string& name) {
+                             const std::string& hidden, const std::string& name,
+                             bool* deletes) {
   const std::string from = JoinPath(parent, hidden);
   const std::string to = JoinPath(parent, name);
   // Deleting begins with the manifest: while it is there, nothing is lost.
-  if (env.FileExists(to) || !env.FileExists(JoinPath(from, kManifestFile))) {
-    return DeleteManifestFirst(env, from);
-  }
+  *deletes =
+      env.FileExists(to) || !env.FileExists(JoinPath(from, kManifestFile));
+  if (*deletes) return DeleteManifestFirst(env, from);
   GRAPNEL_RETURN_IF_ERROR(env.Rename(from, to));
   return env.SyncDir(parent);
 }
@@ -71,6 +73,11 @@ absl::StatusOr<std::string> ReadLastCheckpoint(Env& env,
     }
   }
   return JoinPath(work_dir, path);
+}
+
+std::filesystem::path Normal(absl::string_view path) {
+  return std::filesystem::path(std::string(StripSlashes(path)))
+      .lexically_normal();
 }
 
 bool LooksLikeCheckpoint(absl::string_view name) {
@@ -119,7 +126,16 @@ absl::Status DeleteCheckpoint(Env& env, const std::string& path) {
   return DeleteManifestFirst(env, trash);
 }
 
-absl::Status RemoveLeftovers(Env& env, const std::string& parent) {
+bool IsSameCheckpoint(Env& env, const std::string& a, const std::string& b) {
+  const auto manifest_a = ReadManifest(env, a);
+  if (!manifest_a.ok()) return false;
+  const auto manifest_b = ReadManifest(env, b);
+  return manifest_b.ok() &&
+         manifest_a->checkpoint_uuid() == manifest_b->checkpoint_uuid();
+}
+
+absl::Status RemoveLeftovers(Env& env, const std::string& parent,
+                             std::vector<std::string>* undeleted) {
   const std::string dir = parent.empty() ? "." : parent;
   if (!env.FileExists(dir)) return absl::OkStatus();
   GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> names,
@@ -128,13 +144,18 @@ absl::Status RemoveLeftovers(Env& env, const std::string& parent) {
   for (const std::string& hidden : names) {
     std::string name;
     absl::Status status;
+    bool deletes = true;
     if (ParseHiddenName(hidden, kReplaced, &name)) {
-      status = ResolveReplaced(env, dir, hidden, name);
+      status = ResolveReplaced(env, dir, hidden, name, &deletes);
     } else if (ParseHiddenName(hidden, kTemporary, &name) ||
                ParseHiddenName(hidden, kTrash, &name)) {
       status = DeleteManifestFirst(env, JoinPath(dir, hidden));
     }
-    first_error.Update(status);
+    if (!status.ok() && deletes && undeleted != nullptr) {
+      undeleted->emplace_back(status.message());
+    } else {
+      first_error.Update(status);
+    }
   }
   return first_error;
 }
@@ -149,12 +170,21 @@ absl::Status WriteLastCheckpoint(Env& env, const std::string& work_dir,
                                                    "\" must be absolute, as \"",
                                                    work_dir, "\" is"));
   }
-  // Of the text alone; no file is looked at.
-  std::string content =
-      target.lexically_normal().lexically_relative(base.lexically_normal());
+  const auto from_to = [](const fs::path& from, const fs::path& to) {
+    return to.lexically_normal()
+        .lexically_relative(from.lexically_normal())
+        .string();
+  };
+  std::error_code error;
+  std::string content = from_to(base, target);
+  if (content.empty()) {  // One is relative, or up from where nobody knows.
+    content = from_to(fs::absolute(base, error), fs::absolute(target, error));
+  }
+  // The system follows a link before it goes up from there.
   if (content.empty() ||
-      (target.is_absolute() && absl::StartsWith(content, ".."))) {
-    content = checkpoint;
+      (absl::StartsWith(content, "..") &&
+       !IsSameCheckpoint(env, JoinPath(work_dir, content), checkpoint))) {
+    content = fs::absolute(target, error).string();
   }
   return WriteFileAtomically(env, JoinPath(work_dir, kLastCheckpoint),
                              std::string(StripSlashes(content)));
@@ -162,7 +192,7 @@ absl::Status WriteLastCheckpoint(Env& env, const std::string& work_dir,
 
 absl::StatusOr<std::string> FindLatestCheckpoint(
     Env& env, const std::string& work_dir, std::vector<std::string>* rejected,
-    absl::Span<const std::string> skip) {
+    absl::Span<const std::string> skip, const std::string& checkpoint_dir) {
   const auto reject = [&](const absl::Status& status) {
     if (rejected != nullptr) rejected->emplace_back(status.message());
   };
@@ -172,7 +202,25 @@ absl::StatusOr<std::string> FindLatestCheckpoint(
 
   const absl::StatusOr<std::string> last = ReadLastCheckpoint(env, work_dir);
   if (!last.ok()) reject(last.status());
-  const std::string named = last.ok() ? *last : "";
+  std::string named = last.ok() ? *last : "";
+  const std::string dir = work_dir.empty() ? "." : work_dir;
+  std::vector<std::string> dirs = {dir};
+  if (!checkpoint_dir.empty() && Normal(checkpoint_dir) != Normal(dir)) {
+    dirs.push_back(checkpoint_dir);
+  }
+  if (!named.empty()) {
+    // In a directory that is searched it is called as it is found there.
+    const auto known =
+        std::find_if(dirs.begin(), dirs.end(), [&](const std::string& each) {
+          return Normal(each) == Normal(named).parent_path();
+        });
+    if (known == dirs.end()) {
+      dirs.push_back(Dirname(named));
+    } else {
+      named = JoinPath(*known == dir ? work_dir : *known,
+                       Normal(named).filename().string());
+    }
+  }
   std::string newest;
   Rank newest_rank;
   int64_t named_at = 0;  // When what is named was written, if it is good.
@@ -191,11 +239,6 @@ absl::StatusOr<std::string> FindLatestCheckpoint(
   }
   const std::string run = manifest.run_uuid();
 
-  const std::string dir = work_dir.empty() ? "." : work_dir;
-  std::vector<std::string> dirs = {dir};
-  if (!named.empty() && Dirname(named) != StripSlashes(work_dir)) {
-    dirs.push_back(Dirname(named));
-  }
   for (const std::string& searched : dirs) {
     if (!env.IsDirectory(searched)) continue;
     GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> names,

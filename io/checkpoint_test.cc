@@ -14,6 +14,7 @@
 #include "ATen/ops/ones.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
@@ -727,17 +728,40 @@ struct LastCase {
   const char* content;  // Null if it is refused.
 };
 
+TEST(RemoveLeftoversTest, WhatCannotBeDeletedIsNamedIfAsked) {
+  MemEnv mem;
+  for (const char* dir :
+       {"/w/.trash-epoch_1-0123abcd", "/w/.tmp-epoch_2-0123abcd",
+        "/w/.old-epoch_1-0123abcd"}) {
+    ASSERT_THAT(mem.CreateDir(dir), IsOk());
+  }
+  Put(mem, "/w/.trash-epoch_1-0123abcd/x", "");
+  Put(mem, "/w/.tmp-epoch_2-0123abcd/x", "");
+  FaultInjectionEnv env(mem, "/");
+  env.FailOperation(0, absl::PermissionDeniedError("not yours"));
+  std::vector<std::string> undeleted;
+  ASSERT_THAT(RemoveLeftovers(env, "/w", &undeleted), IsOk());
+  // The first in the order of their names, which has nothing in it.
+  EXPECT_THAT(undeleted, ElementsAre(HasSubstr("/w/.old-epoch_1-0123abcd")));
+  EXPECT_THAT(*env.ListDir("/w"), ElementsAre(".old-epoch_1-0123abcd"));
+  // One to be put back is another matter.
+  Put(mem, "/w/.old-epoch_1-0123abcd/manifest.pb", "x");
+  env.FailOperation(0, absl::PermissionDeniedError("not yours"));
+  EXPECT_THAT(RemoveLeftovers(env, "/w", &undeleted),
+              StatusIs(Code::kPermissionDenied, HasSubstr("not yours")));
+}
+
 TEST(LastCheckpointTest, IsRelativeWhereItCanBe) {
   const LastCase cases[] = {
       {"/w", "/w/epoch_1", "epoch_1"},
       {"/w/", "/w/epoch_1/", "epoch_1"},
       {"/w", "/w/./sub//epoch_1", "sub/epoch_1"},
-      {"/w", "/other/epoch_1", "/other/epoch_1"},
-      {"/w", "/wide/epoch_1", "/wide/epoch_1"},
+      {"/w", "/other/epoch_1", "../other/epoch_1"},
+      {"/w", "/wide/epoch_1", "../wide/epoch_1"},
+      {"/w/.", "/out/w/epoch_1", "../out/w/epoch_1"},
       {"w", "w/epoch_1", "epoch_1"},
       {"./w", "w/epoch_1", "epoch_1"},
       {"w", "v/epoch_1", "../v/epoch_1"},
-      {"w", "/v/epoch_1", "/v/epoch_1"},
       {"/w", "epoch_1", nullptr},
       {"/w", "", nullptr},
   };
@@ -745,6 +769,12 @@ TEST(LastCheckpointTest, IsRelativeWhereItCanBe) {
     SCOPED_TRACE(absl::StrCat(c.work_dir, " ", c.checkpoint));
     MemEnv env;
     ASSERT_THAT(env.CreateDir("/w"), IsOk());
+    const std::string path = c.checkpoint;
+    if (!path.empty()) {
+      const std::string clean(absl::StripSuffix(path, "/"));
+      ASSERT_THAT(WriteCheckpoint(env, Dirname(clean), "epoch_1", Contents(1)),
+                  IsOk());
+    }
     const absl::Status status =
         WriteLastCheckpoint(env, c.work_dir, c.checkpoint);
     if (c.content == nullptr) {
@@ -755,10 +785,6 @@ TEST(LastCheckpointTest, IsRelativeWhereItCanBe) {
     ASSERT_THAT(status, IsOk());
     EXPECT_EQ(*ReadFile(env, "/w/last_checkpoint"), c.content);
     // The way back.
-    std::string path = c.checkpoint;
-    ASSERT_THAT(WriteCheckpoint(env, Dirname(JoinPath(c.work_dir, c.content)),
-                                "epoch_1", Contents(1)),
-                IsOk());
     const auto found = FindLatestCheckpoint(env, c.work_dir, nullptr);
     ASSERT_THAT(found, IsOk());
     EXPECT_EQ(MarkAt(env, *found), "1");
@@ -766,20 +792,55 @@ TEST(LastCheckpointTest, IsRelativeWhereItCanBe) {
   }
 }
 
+TEST(LastCheckpointTest, IsAbsoluteWhereALinkIsInBetween) {
+  Env& env = Env::Posix();
+  const std::string dir = JoinPath(testing::TempDir(), "linked");
+  if (env.FileExists(dir)) {
+    ASSERT_THAT(DeleteRecursively(env, dir), IsOk());
+  }
+  ASSERT_THAT(env.CreateDir(JoinPath(dir, "far/away/w")), IsOk());
+  ASSERT_EQ(::symlink("far/away/w", JoinPath(dir, "w").c_str()), 0);
+  const std::string out = JoinPath(dir, "out/w");
+  ASSERT_THAT(WriteCheckpoint(env, out, "epoch_1", Contents(1)), IsOk());
+  const std::string work_dir = JoinPath(dir, "w");
+  ASSERT_THAT(WriteLastCheckpoint(env, work_dir, JoinPath(out, "epoch_1")),
+              IsOk());
+  EXPECT_EQ(*ReadFile(env, JoinPath(work_dir, "last_checkpoint")),
+            JoinPath(out, "epoch_1"));
+  // By either name of the folder.
+  for (const std::string& name : {work_dir, JoinPath(dir, "far/away/w")}) {
+    const auto found = FindLatestCheckpoint(env, name, nullptr);
+    ASSERT_THAT(found, IsOk());
+    EXPECT_EQ(*found, JoinPath(out, "epoch_1"));
+  }
+}
+
+TEST(IsSameCheckpointTest, IsOfTheManifestAndNotOfThePath) {
+  MemEnv env;
+  ASSERT_THAT(WriteCheckpoint(env, "/w", "epoch_1", Contents(1)), IsOk());
+  ASSERT_THAT(WriteCheckpoint(env, "/v", "epoch_1", Contents(1)), IsOk());
+  EXPECT_TRUE(IsSameCheckpoint(env, "/w/epoch_1", "w/../w/epoch_1/"));
+  EXPECT_FALSE(IsSameCheckpoint(env, "/w/epoch_1", "/v/epoch_1"));
+  EXPECT_FALSE(IsSameCheckpoint(env, "/w/epoch_1", "/w/epoch_2"));
+  EXPECT_FALSE(IsSameCheckpoint(env, "/w/epoch_2", "/w/epoch_2"));
+}
+
 class FindLatestTest : public testing::Test {
  protected:
   void Save(const std::string& name, int iter, int epoch,
-            const std::string& run = "") {
+            const std::string& run = "", const std::string& dir = "/w") {
     CheckpointContents contents = Contents(1);
     contents.manifest.set_run_uuid(run);
     contents.manifest.mutable_progress()->set_iter(iter);
     contents.manifest.mutable_progress()->set_epoch(epoch);
-    ASSERT_THAT(WriteCheckpoint(env_, "/w", name, contents), IsOk());
+    ASSERT_THAT(WriteCheckpoint(env_, dir, name, contents), IsOk());
   }
 
-  std::string Find(const std::vector<std::string>& skip = {}) {
+  std::string Find(const std::vector<std::string>& skip = {},
+                   const std::string& checkpoint_dir = "") {
     rejected_.clear();
-    const auto found = FindLatestCheckpoint(env_, "/w", &rejected_, skip);
+    const auto found =
+        FindLatestCheckpoint(env_, "/w", &rejected_, skip, checkpoint_dir);
     return found.ok()
                ? *found
                : std::string(absl::StatusCodeToString(found.status().code()));
@@ -905,6 +966,33 @@ TEST_F(FindLatestTest, SearchesWhereLastCheckpointPoints) {
   ASSERT_THAT(DeleteCheckpoint(env_, "/out/w/epoch_2"), IsOk());
   EXPECT_EQ(Find(), "/out/w/epoch_1");
   EXPECT_THAT(rejected_, ElementsAre(HasSubstr("/out/w/epoch_2")));
+}
+
+TEST_F(FindLatestTest, NeedsNoPointerToTheCheckpointDir) {
+  EXPECT_EQ(Find({}, "/out/w"), "NOT_FOUND");
+  Save("epoch_1", 10, 1, "run", "/out/w");
+  Save("epoch_2", 20, 2, "run", "/out/w");
+  EXPECT_EQ(Find({}, "/out/w"), "/out/w/epoch_2");  // There is no /w.
+  Save("epoch_3", 30, 3, "run");
+  EXPECT_EQ(Find({}, "/out/w"), "/w/epoch_3");
+  EXPECT_EQ(Find({"/w/epoch_3"}, "/out/w"), "/out/w/epoch_2");
+  // Of where the folders were before.
+  Put(env_, "/w/last_checkpoint", "/was/w/epoch_2");
+  EXPECT_EQ(Find({}, "/out/w"), "/w/epoch_3");
+  EXPECT_THAT(rejected_, ElementsAre(HasSubstr("/was/w/epoch_2")));
+}
+
+TEST_F(FindLatestTest, WhatIsNamedIsLookedAtOnce) {
+  Save("epoch_1", 10, 1, "run", "/out/w");
+  Save("epoch_2", 20, 2, "run", "/out/w");
+  ASSERT_THAT(env_.CreateDir("/w"), IsOk());
+  ASSERT_THAT(WriteLastCheckpoint(env_, "/w", "/out/w/epoch_2"), IsOk());
+  EXPECT_EQ(*ReadFile(env_, "/w/last_checkpoint"), "../out/w/epoch_2");
+  EXPECT_EQ(Find({}, "/out/w/"), "/out/w/epoch_2");
+  EXPECT_EQ(Find({"/out/w/epoch_2"}, "/out/w/"), "/out/w/epoch_1");
+  Put(env_, "/out/w/epoch_2/manifest.pb", "damaged");
+  EXPECT_EQ(Find({}, "/out/w"), "/out/w/epoch_1");
+  EXPECT_EQ(rejected_.size(), 1);
 }
 
 TEST_F(FindLatestTest, PassesOverBadOnesAndSaysWhy) {

@@ -46,14 +46,25 @@ class RandomAccessFile {
   virtual absl::Status Read(int64_t offset, int64_t n, char* buffer) const = 0;
 };
 
+// A locked file. Gone with this object, or with the process: a killed one
+// leaves no lock behind. Thread-compatible.
+class FileLock {
+ public:
+  virtual ~FileLock() = default;
+
+  // Replaces what the file says: who holds the lock, for others to read by
+  // ReadFile. They may see it half written.
+  virtual absl::Status Write(absl::string_view content) = 0;
+};
+
 // The file system, real or not. Safe to use from many threads. Relative paths
 // start at the process's working directory.
 //
-// Codes of all calls: kNotFound, kAlreadyExists (also: a directory isn't
-// empty), kPermissionDenied, kResourceExhausted (no space or quota left),
-// kInvalidArgument (not a regular file, not a directory, name too long), else
-// kUnavailable. The message names the path. Links are followed, but DeleteFile
-// and Rename act on the link itself.
+// Codes of all calls, if they don't say more: kNotFound, kAlreadyExists (also:
+// a directory isn't empty), kPermissionDenied, kResourceExhausted (no space or
+// quota left), kInvalidArgument (not a regular file, not a directory, name too
+// long), else kUnavailable. The message names the path. Links are followed, but
+// DeleteFile and Rename act on the link itself.
 class Env {
  public:
   virtual ~Env() = default;
@@ -99,6 +110,19 @@ class Env {
   // Makes names added to, renamed in and removed from `path` survive a power
   // cut.
   virtual absl::Status SyncDir(const std::string& path) = 0;
+
+  // Locks a file, which is made if it isn't there and keeps what it says. Never
+  // waits: kAborted if somebody has it, be it another process, one on another
+  // machine that sees the file too, or this one, by whatever path. A lock that
+  // is let go leaves the file; deleting it is for who holds the lock alone, and
+  // before it is let go.
+  //
+  // kUnimplemented if the file system has no locks. One that is mounted over
+  // the network with locks of this machine alone (NFS: nolock, local_lock) says
+  // nothing, and keeps out this machine's processes only. A child process that
+  // is forked and doesn't exec shares the lock, and holds it as long as it is.
+  virtual absl::StatusOr<std::unique_ptr<FileLock>> LockFile(
+      const std::string& path) = 0;
 
   // Free bytes for this user in the file system of `path`.
   virtual absl::StatusOr<int64_t> FreeSpace(const std::string& path) = 0;

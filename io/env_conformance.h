@@ -182,6 +182,10 @@ TEST_P(EnvTest, CodesSayWhatIsWrong) {
        Code::kInvalidArgument},
       {"rmdir file", env_.DeleteDir(Path("file")), Code::kInvalidArgument},
       {"rmdir full", env_.DeleteDir(Path("dir")), Code::kAlreadyExists},
+      {"lock in missing", env_.LockFile(missing + "/l").status(),
+       Code::kNotFound},
+      {"lock directory", env_.LockFile(Path("dir")).status(),
+       Code::kInvalidArgument},
       {"sync missing", env_.SyncDir(missing), Code::kNotFound},
       {"space of missing", env_.FreeSpace(missing).status(), Code::kNotFound},
       {"NUL", env_.CreateNewDir(Path(std::string("a\0b", 3))),
@@ -228,6 +232,50 @@ TEST_P(EnvTest, RenameReplacesFilesAndEmptyDirectories) {
   EXPECT_THAT(env_.Rename(Path("d3"), Path("d2")),
               StatusIs(Code::kAlreadyExists, HasSubstr("d3")));
   EXPECT_THAT(List("d3"), ElementsAre("y"));
+}
+
+TEST_P(EnvTest, ALockKeepsOthersOutUntilItGoes) {
+  auto lock = env_.LockFile(Path("lock"));
+  ASSERT_THAT(lock, IsOk());
+  EXPECT_THAT(List(), ElementsAre("lock"));
+  EXPECT_THAT(env_.LockFile(Path("lock")),
+              StatusIs(Code::kAborted, HasSubstr(Path("lock"))));
+  EXPECT_THAT(env_.LockFile(Path("./lock")),
+              StatusIs(Code::kAborted, HasSubstr("lock")));
+  EXPECT_THAT(env_.LockFile(Path("other")), IsOk());
+  // The one that was refused has not taken it along.
+  EXPECT_THAT(env_.LockFile(Path("lock")),
+              StatusIs(Code::kAborted, HasSubstr(Path("lock"))));
+  lock->reset();
+  EXPECT_THAT(env_.LockFile(Path("lock")), IsOk());
+  EXPECT_THAT(env_.LockFile(Path("lock")), IsOk());
+}
+
+TEST_P(EnvTest, ALockSurvivesReadingAndWritingItsFile) {
+  auto lock = env_.LockFile(Path("lock"));
+  ASSERT_THAT(lock, IsOk());
+  EXPECT_EQ(Read("lock"), "");
+  ASSERT_THAT((*lock)->Write("a long text"), IsOk());
+  EXPECT_EQ(Read("lock"), "a long text");
+  ASSERT_THAT((*lock)->Write("short"), IsOk());
+  EXPECT_EQ(Read("lock"), "short");
+  EXPECT_THAT(env_.LockFile(Path("lock")),
+              StatusIs(Code::kAborted, HasSubstr(Path("lock"))));
+  lock->reset();
+  const auto again = env_.LockFile(Path("lock"));
+  ASSERT_THAT(again, IsOk());
+  EXPECT_EQ(Read("lock"), "short");  // What it said stays.
+}
+
+TEST_P(EnvTest, ALockFileThatItsHolderDeletedIsMadeAnew) {
+  auto lock = env_.LockFile(Path("lock"));
+  ASSERT_THAT(lock, IsOk());
+  ASSERT_THAT(env_.DeleteFile(Path("lock")), IsOk());
+  const auto other = env_.LockFile(Path("lock"));
+  ASSERT_THAT(other, IsOk());
+  lock->reset();
+  EXPECT_THAT(env_.LockFile(Path("lock")),
+              StatusIs(Code::kAborted, HasSubstr(Path("lock"))));
 }
 
 TEST_P(EnvTest, ThereIsFreeSpace) {

@@ -98,6 +98,33 @@ class FaultInjectionEnv::FaultWritableFile : public WritableFile {
   const int crashes_;
 };
 
+class FaultInjectionEnv::FaultFileLock : public FileLock {
+ public:
+  FaultFileLock(FaultInjectionEnv& env, std::string path,
+                std::unique_ptr<FileLock> base, std::shared_ptr<Node> node)
+      : env_(env),
+        path_(std::move(path)),
+        base_(std::move(base)),
+        node_(std::move(node)) {}
+
+  absl::Status Write(absl::string_view content) override {
+    GRAPNEL_RETURN_IF_ERROR(env_.Begin(absl::StrCat("write ", path_)));
+    GRAPNEL_RETURN_IF_ERROR(base_->Write(content));
+    absl::MutexLock lock(&env_.mutex_);
+    if (node_ != nullptr) {
+      node_->content = std::string(content);
+      node_->synced_content = node_->content;
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  FaultInjectionEnv& env_;
+  const std::string path_;
+  const std::unique_ptr<FileLock> base_;
+  const std::shared_ptr<Node> node_;  // Null outside of the root.
+};
+
 FaultInjectionEnv::FaultInjectionEnv(Env& base, const std::string& root)
     : base_(base), root_path_(absl::StripSuffix(root, "/")) {
   absl::StatusOr<std::shared_ptr<Node>> loaded = Load(root);
@@ -248,6 +275,16 @@ absl::Status FaultInjectionEnv::SyncDir(const std::string& path) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::unique_ptr<FileLock>> FaultInjectionEnv::LockFile(
+    const std::string& path) {
+  GRAPNEL_RETURN_IF_ERROR(Begin(absl::StrCat("lock ", path)));
+  GRAPNEL_ASSIGN_OR_RETURN(std::unique_ptr<FileLock> base,
+                           base_.LockFile(path));
+  absl::MutexLock lock(&mutex_);
+  return std::make_unique<FaultFileLock>(*this, path, std::move(base),
+                                         FindOrAddFile(path));
+}
+
 absl::StatusOr<int64_t> FaultInjectionEnv::FreeSpace(const std::string& path) {
   return base_.FreeSpace(path);
 }
@@ -291,18 +328,24 @@ absl::StatusOr<std::unique_ptr<WritableFile>> FaultInjectionEnv::OpenToWrite(
       std::unique_ptr<WritableFile> file,
       truncate ? base_.NewWritableFile(path) : base_.NewAppendableFile(path));
   absl::MutexLock lock(&mutex_);
-  std::shared_ptr<Node> node = Find(path);
-  if (node == nullptr) {
-    if (const std::shared_ptr<Node> parent = Parent(path)) {
-      node = std::make_shared<Node>(false);
-      parent->children[Basename(path)] = node;
-    }
-  } else if (truncate) {
+  std::shared_ptr<Node> node = FindOrAddFile(path);
+  if (truncate && node != nullptr) {
     node->content.clear();
     node->synced_content.clear();
   }
   return std::make_unique<FaultWritableFile>(*this, path, std::move(file),
                                              std::move(node), crashes_);
+}
+
+std::shared_ptr<FaultInjectionEnv::Node> FaultInjectionEnv::FindOrAddFile(
+    const std::string& path) {
+  std::shared_ptr<Node> node = Find(path);
+  if (node != nullptr) return node;
+  if (const std::shared_ptr<Node> parent = Parent(path)) {
+    node = std::make_shared<Node>(false);
+    parent->children[Basename(path)] = node;
+  }
+  return node;
 }
 
 void FaultInjectionEnv::Forget(const std::string& path) {

@@ -20,7 +20,8 @@ namespace io {
 // Passes everything on to another Env, counts the operations that change
 // something and remembers what of them is on the disk: a file's content since
 // its last Sync, a name since the last SyncDir of its directory. Truncating a
-// file loses its content at once. Copies all content: for small files.
+// file loses its content at once. Copies all content: for small files. Locks
+// are gone after a power cut.
 //
 //   FaultInjectionEnv env(mem, "/");
 //   env.FailOperation(3, absl::UnavailableError("power"), Times::kFromThenOn);
@@ -80,11 +81,14 @@ class FaultInjectionEnv : public Env {
   absl::Status DeleteFile(const std::string& path) override;
   absl::Status DeleteDir(const std::string& path) override;
   absl::Status SyncDir(const std::string& path) override;
+  absl::StatusOr<std::unique_ptr<FileLock>> LockFile(
+      const std::string& path) override;
   absl::StatusOr<int64_t> FreeSpace(const std::string& path) override;
 
  private:
   struct Node;
   class FaultWritableFile;
+  class FaultFileLock;
 
   // Notes an operation; not OK if it is to fail.
   absl::Status Begin(std::string operation);
@@ -98,6 +102,11 @@ class FaultInjectionEnv : public Env {
   absl::StatusOr<std::unique_ptr<WritableFile>> OpenToWrite(
       const std::string& path, bool truncate);
   void Forget(const std::string& path);
+
+  // The node of a file that is there now, made if it is new; null outside of
+  // the root.
+  std::shared_ptr<Node> FindOrAddFile(const std::string& path)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // From the base to a node, and back.
   absl::StatusOr<std::shared_ptr<Node>> Load(const std::string& path);

@@ -147,6 +147,20 @@ TEST_F(FaultInjectionEnvTest, FilesOpenAtThePowerCutAreDead) {
               StatusIs(Code::kUnavailable, HasSubstr("power")));
 }
 
+TEST_F(FaultInjectionEnvTest, LocksAreCountedAndEndWithThePower) {
+  const auto lock = env_->LockFile("/d/lock");
+  ASSERT_THAT(lock, IsOk());
+  ASSERT_THAT((*lock)->Write("me"), IsOk());
+  EXPECT_THAT(env_->operations(), ElementsAre("lock /d/lock", "write /d/lock"));
+  ASSERT_THAT(env_->SyncDir("/d"), IsOk());
+  ASSERT_THAT(env_->Crash(), IsOk());
+  EXPECT_EQ(Read("/d/lock"), "me");
+  EXPECT_THAT(env_->LockFile("/d/lock"), IsOk());
+  env_->FailOperation(0, absl::UnavailableError("off"));
+  EXPECT_THAT(env_->LockFile("/d/lock"),
+              StatusIs(Code::kUnavailable, HasSubstr("lock /d/lock: off")));
+}
+
 TEST_F(FaultInjectionEnvTest, WatchesTheDiskToo) {
   Env& posix = Env::Posix();
   const std::string dir = JoinPath(testing::TempDir(), "watched");

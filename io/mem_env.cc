@@ -42,6 +42,7 @@ struct MemEnv::Node {
   explicit Node(bool is_directory) : is_directory(is_directory) {}
 
   const bool is_directory;
+  bool locked = false;
   std::string content;
   std::map<std::string, std::shared_ptr<Node>> children;
 };
@@ -110,6 +111,29 @@ class MemEnv::MemRandomAccessFile : public RandomAccessFile {
   const std::string path_;
   const std::shared_ptr<Node> node_;
   const int64_t size_;
+};
+
+class MemEnv::MemFileLock : public FileLock {
+ public:
+  MemFileLock(MemEnv& env, std::string path, std::shared_ptr<Node> node)
+      : env_(env), path_(std::move(path)), node_(std::move(node)) {}
+  ~MemFileLock() override {
+    absl::MutexLock lock(&env_.mutex_);
+    node_->locked = false;
+  }
+
+  absl::Status Write(absl::string_view content) override {
+    {
+      absl::MutexLock lock(&env_.mutex_);
+      node_->content.clear();
+    }
+    return env_.Append(path_, *node_, content);
+  }
+
+ private:
+  MemEnv& env_;
+  const std::string path_;
+  const std::shared_ptr<Node> node_;
 };
 
 MemEnv::MemEnv(int64_t capacity)
@@ -282,6 +306,22 @@ absl::Status MemEnv::DeleteDir(const std::string& path) {
 
 absl::Status MemEnv::SyncDir(const std::string& path) {
   return ListDir(path).status();
+}
+
+absl::StatusOr<std::unique_ptr<FileLock>> MemEnv::LockFile(
+    const std::string& path) {
+  absl::MutexLock lock(&mutex_);
+  GRAPNEL_ASSIGN_OR_RETURN(Place place, Find(path));
+  if (place.node == nullptr) {
+    place.node = std::make_shared<Node>(false);
+    place.parent->children[place.name] = place.node;
+  } else if (place.node->is_directory) {
+    return NotRegular(path);
+  } else if (place.node->locked) {
+    return absl::AbortedError(absl::StrCat(path, ": is locked"));
+  }
+  place.node->locked = true;
+  return std::make_unique<MemFileLock>(*this, path, place.node);
 }
 
 absl::StatusOr<int64_t> MemEnv::FreeSpace(const std::string& path) {

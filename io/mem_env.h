@@ -21,7 +21,7 @@ namespace io {
 
 // Begins with the one directory "/", where relative paths start too. Behaves as
 // the operating system's does, with the same codes, but has no links. Outlives
-// the files that it opened. Safe to use from many threads.
+// the files that it opened, and its locks. Safe to use from many threads.
 class MemEnv : public Env {
  public:
   // Holds at most `capacity` bytes of content; a write beyond that writes what
@@ -46,6 +46,8 @@ class MemEnv : public Env {
   absl::Status DeleteFile(const std::string& path) override;
   absl::Status DeleteDir(const std::string& path) override;
   absl::Status SyncDir(const std::string& path) override;
+  absl::StatusOr<std::unique_ptr<FileLock>> LockFile(
+      const std::string& path) override;
   absl::StatusOr<int64_t> FreeSpace(const std::string& path) override;
 
  private:
@@ -53,6 +55,7 @@ class MemEnv : public Env {
   struct Place;
   class MemWritableFile;
   class MemRandomAccessFile;
+  class MemFileLock;
 
   absl::StatusOr<Place> Find(const std::string& path) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);

@@ -218,6 +218,44 @@ class PosixRandomAccessFile : public RandomAccessFile {
   const int64_t size_;
 };
 
+// The byte that is locked, far behind what a lock file says: on some file
+// systems nobody else can read what is locked.
+constexpr off_t kLockedByte = off_t{1} << 40;
+
+// A lock of the open file and not of the process (F_OFD_SETLK): it holds
+// against this process too, and outlives the closing of another descriptor of
+// the file, which ends a lock of fcntl's older kind.
+class PosixFileLock : public FileLock {
+ public:
+  PosixFileLock(std::string path, Descriptor fd)
+      : path_(std::move(path)), fd_(std::move(fd)) {}
+
+  absl::Status Write(absl::string_view content) override {
+    const size_t size = content.size();
+    for (off_t offset = 0; !content.empty();) {
+      const ssize_t n =
+          ::pwrite(fd_.get(), content.data(), content.size(), offset);
+      if (n < 0) {
+        if (errno == EINTR) continue;
+        return ErrnoStatus(path_, "cannot write", errno);
+      }
+      offset += n;
+      content.remove_prefix(static_cast<size_t>(n));
+    }
+    if (::ftruncate(fd_.get(), static_cast<off_t>(size)) != 0) {
+      return ErrnoStatus(path_, "cannot truncate", errno);
+    }
+    // For readers on other machines.
+    if (::fsync(fd_.get()) != 0)
+      return ErrnoStatus(path_, "cannot sync", errno);
+    return absl::OkStatus();
+  }
+
+ private:
+  const std::string path_;
+  const Descriptor fd_;
+};
+
 class PosixEnv : public Env {
  public:
   absl::StatusOr<std::unique_ptr<WritableFile>> NewWritableFile(
@@ -323,6 +361,44 @@ class PosixEnv : public Env {
       return absl::OkStatus();
     }
     return ErrnoStatus(path, "cannot sync directory", errno);
+  }
+
+  absl::StatusOr<std::unique_ptr<FileLock>> LockFile(
+      const std::string& path) override {
+    while (true) {
+      int64_t size;
+      GRAPNEL_ASSIGN_OR_RETURN(Descriptor fd,
+                               OpenRegular(path, O_RDWR | O_CREAT, &size));
+      struct flock lock = {};
+      lock.l_type = F_WRLCK;
+      lock.l_whence = SEEK_SET;
+      lock.l_start = kLockedByte;
+      lock.l_len = 1;
+      int result;
+      do {
+        result = ::fcntl(fd.get(), F_OFD_SETLK, &lock);
+      } while (result != 0 && errno == EINTR);
+      if (result != 0) {
+        if (errno == EAGAIN || errno == EACCES) {
+          return absl::AbortedError(absl::StrCat(path, ": is locked"));
+        }
+        absl::Status status = ErrnoStatus(path, "cannot lock", errno);
+        if (errno == ENOLCK || errno == ENOSYS || errno == ENOTSUP ||
+            errno == EINVAL) {
+          status = absl::UnimplementedError(status.message());
+        }
+        return status;
+      }
+      // Who had it may have deleted it in the meantime.
+      struct stat opened, named;
+      if (::fstat(fd.get(), &opened) != 0) {
+        return ErrnoStatus(path, "cannot stat", errno);
+      }
+      if (::stat(path.c_str(), &named) == 0 && opened.st_dev == named.st_dev &&
+          opened.st_ino == named.st_ino) {
+        return std::make_unique<PosixFileLock>(path, std::move(fd));
+      }
+    }
   }
 
   absl::StatusOr<int64_t> FreeSpace(const std::string& path) override {

@@ -1,7 +1,9 @@
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -97,6 +99,68 @@ TEST_F(PosixEnvTest, DescriptorsDoNotReachChildProcessesAndAreClosed) {
     }
   }
   EXPECT_EQ(open_files(), before);
+}
+
+// What a process of its own finds: 0 for a lock, else the status's code.
+int LockInAProcess(const std::string& path) {
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    ::_exit(static_cast<int>(Env::Posix().LockFile(path).status().code()));
+  }
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+TEST_F(PosixEnvTest, ALockHoldsAgainstOtherProcessesAndThroughLinks) {
+  ASSERT_EQ(::symlink(dir_.c_str(), Path("link").c_str()), 0);
+  auto lock = env_.LockFile(Path("lock"));
+  ASSERT_THAT(lock, IsOk());
+  EXPECT_EQ(LockInAProcess(Path("lock")), static_cast<int>(Code::kAborted));
+  EXPECT_EQ(LockInAProcess(Path("link/lock")),
+            static_cast<int>(Code::kAborted));
+  EXPECT_THAT(env_.LockFile(Path("link/lock")),
+              StatusIs(Code::kAborted, HasSubstr("lock")));
+  lock->reset();
+  EXPECT_EQ(LockInAProcess(Path("lock")), 0);
+  // It ended with its process.
+  EXPECT_THAT(env_.LockFile(Path("lock")), IsOk());
+}
+
+TEST_F(PosixEnvTest, AKilledProcessLeavesNoLock) {
+  int pipe_fds[2];
+  ASSERT_EQ(::pipe(pipe_fds), 0);
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    const auto lock = Env::Posix().LockFile(Path("lock"));
+    const char ok = lock.ok() ? 1 : 0;
+    if (::write(pipe_fds[1], &ok, 1) == 1) ::pause();
+    ::_exit(1);
+  }
+  char ok = 0;
+  ASSERT_EQ(::read(pipe_fds[0], &ok, 1), 1);
+  EXPECT_EQ(ok, 1);
+  EXPECT_THAT(env_.LockFile(Path("lock")),
+              StatusIs(Code::kAborted, HasSubstr("lock")));
+  ASSERT_EQ(::kill(pid, SIGKILL), 0);
+  ASSERT_EQ(::waitpid(pid, nullptr, 0), pid);
+  EXPECT_THAT(env_.LockFile(Path("lock")), IsOk());
+  ::close(pipe_fds[0]);
+  ::close(pipe_fds[1]);
+}
+
+TEST_F(PosixEnvTest, ALockedFileCanBeReadByOtherProcesses) {
+  const auto lock = env_.LockFile(Path("lock"));
+  ASSERT_THAT(lock, IsOk());
+  ASSERT_THAT((*lock)->Write("me"), IsOk());
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    ::_exit(ReadFile(Env::Posix(), Path("lock")).value_or("") == "me" ? 0 : 1);
+  }
+  int status = -1;
+  ::waitpid(pid, &status, 0);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(LockInAProcess(Path("lock")), static_cast<int>(Code::kAborted));
 }
 
 TEST_F(PosixEnvTest, DestructionDropsWhatWasNotFlushed) {

@@ -59,8 +59,8 @@ std::string ConfigName(absl::string_view path);
 // messages are in braces. It replaces what the field held. Setting a member of
 // a oneof unsets the others.
 //
-// Paths in `value`, where a field of ours holds one, are taken to start at
-// `path_base`; "" leaves them.
+// Paths in `value`, of fields that are marked as `(grapnel.path)`, are taken to
+// start at `path_base`; "" leaves them.
 //
 // kInvalidArgument, naming the whole path, leaves `*config` as it was.
 absl::Status ApplyOverride(absl::string_view assignment,

@@ -1,6 +1,7 @@
 #include "grapnel/runner/config_file.h"
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/io/env.h"
 #include "grapnel/runner/config_file_test.pb.h"
+#include "grapnel/runner/config_paths.h"
 #include "grapnel/runner/hook.h"
 #include "grapnel/runner/hook_registry.h"
 #include "gtest/gtest.h"
@@ -23,7 +25,9 @@ namespace grapnel {
 namespace {
 
 using ::google::protobuf::Any;
+using ::google::protobuf::Descriptor;
 using ::google::protobuf::DescriptorPool;
+using ::google::protobuf::FieldDescriptor;
 using ::google::protobuf::util::MessageDifferencer;
 using runner::config_file_test::v1::LooseConfig;
 using runner::config_file_test::v1::Other;
@@ -617,7 +621,8 @@ TEST(ApplyOverrideTest, PathsStartAtTheGivenFolder) {
        {"work_dir=w", "load_from=/l", "model={torch_script{path: 'm.pt'}}",
         "train_dataloader.dataset.idx.images=i",
         "val_dataloader.dataset={image_folder{root: 'r'}}",
-        "experiment_name=e"}) {
+        "default_hooks.checkpoint.out_dir=o",
+        "default_hooks.logger={out_dir: 'l/'}", "experiment_name=e"}) {
     ASSERT_THAT(ApplyOverride(assignment, "/base", &config), IsOk());
   }
   EXPECT_EQ(config.work_dir(), "/base/w");
@@ -625,7 +630,65 @@ TEST(ApplyOverrideTest, PathsStartAtTheGivenFolder) {
   EXPECT_EQ(config.model().torch_script().path(), "/base/m.pt");
   EXPECT_EQ(config.train_dataloader().dataset().idx().images(), "/base/i");
   EXPECT_EQ(config.val_dataloader().dataset().image_folder().root(), "/base/r");
+  EXPECT_EQ(config.default_hooks().checkpoint().out_dir(), "/base/o");
+  EXPECT_EQ(config.default_hooks().logger().out_dir(), "/base/l/");
   EXPECT_EQ(config.experiment_name(), "e");
+}
+
+TEST(ApplyOverrideTest, PathsOfAnybodysMessagesStartThereToo) {
+  RunnerConfig config = Digits();
+  for (const char* assignment :
+       {"custom_hooks.0.config.file=f", "custom_hooks.0.config.files=[a, /b]",
+        "custom_hooks.0.config.files.2=c", "custom_hooks.0.config.names=n",
+        "custom_hooks.0.config.inner.file=i",
+        "custom_hooks.1={config{[h/ShadowHook]{file: 'w' files: ['x', ''] "
+        "inner{[h/ShadowHook]{file: 'y'}}}}}",
+        "custom_hooks.2={config{[h/grapnel.runner.config_file_test.v1."
+        "TwinHookConfig]{}}}"}) {
+    ASSERT_THAT(ApplyOverride(assignment, "/base", &config), IsOk())
+        << assignment;
+  }
+  const ShadowHookConfig shadow = Shadow(config);
+  EXPECT_EQ(shadow.file(), "/base/f");
+  EXPECT_THAT(shadow.files(), testing::ElementsAre("/base/a", "/b", "/base/c"));
+  EXPECT_THAT(shadow.names(), testing::ElementsAre("n"));
+  ShadowHookConfig inner;
+  ASSERT_TRUE(shadow.inner().UnpackTo(&inner));
+  EXPECT_EQ(inner.file(), "/base/i");
+  const ShadowHookConfig whole = Shadow(config, 1);
+  EXPECT_EQ(whole.file(), "/base/w");
+  EXPECT_THAT(whole.files(), testing::ElementsAre("/base/x", ""));
+  ASSERT_TRUE(whole.inner().UnpackTo(&inner));
+  EXPECT_EQ(inner.file(), "/base/y");
+}
+
+// A field that holds a path and isn't marked is found by this list alone: look
+// at it when you add one.
+TEST(PathFieldTest, TheseAreMarked) {
+  std::set<std::string> marked;
+  std::set<const Descriptor*> seen;
+  std::vector<const Descriptor*> open = {RunnerConfig::descriptor()};
+  while (!open.empty()) {
+    const Descriptor* const type = open.back();
+    open.pop_back();
+    if (!seen.insert(type).second) continue;
+    for (int i = 0; i < type->field_count(); ++i) {
+      const FieldDescriptor* const field = type->field(i);
+      if (IsPathField(*field)) marked.insert(field->full_name());
+      if (field->message_type() != nullptr) {
+        open.push_back(field->message_type());
+      }
+    }
+  }
+  EXPECT_THAT(marked, testing::ElementsAre(
+                          "grapnel.data.v1.IdxDatasetConfig.images",
+                          "grapnel.data.v1.IdxDatasetConfig.labels",
+                          "grapnel.data.v1.ImageFolderConfig.root",
+                          "grapnel.hooks.v1.CheckpointHookConfig.out_dir",
+                          "grapnel.hooks.v1.LoggerHookConfig.out_dir",
+                          "grapnel.models.v1.TorchScriptConfig.path",
+                          "grapnel.runner.v1.RunnerConfig.load_from",
+                          "grapnel.runner.v1.RunnerConfig.work_dir"));
 }
 
 struct BadOverride {

@@ -16,8 +16,8 @@
 #include "google/protobuf/message.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_macros.h"
-#include "grapnel/io/env.h"
 #include "grapnel/runner/config_file.h"
+#include "grapnel/runner/config_paths.h"
 #include "grapnel/runner/config_text.h"
 #include "grapnel/runner/config_types.h"
 
@@ -31,45 +31,6 @@ using ::google::protobuf::OneofDescriptor;
 using ::google::protobuf::Reflection;
 using ::google::protobuf::TextFormat;
 using runner::v1::RunnerConfig;
-
-// Fields that hold the path of a file or a folder.
-constexpr absl::string_view kPathFields[] = {
-    "grapnel.data.v1.IdxDatasetConfig.images",
-    "grapnel.data.v1.IdxDatasetConfig.labels",
-    "grapnel.data.v1.ImageFolderConfig.root",
-    "grapnel.models.v1.TorchScriptConfig.path",
-    "grapnel.runner.v1.RunnerConfig.load_from",
-    "grapnel.runner.v1.RunnerConfig.work_dir",
-};
-
-bool IsPath(const FieldDescriptor* field) {
-  for (absl::string_view name : kPathFields) {
-    if (field->full_name() == name) return true;
-  }
-  return false;
-}
-
-// Puts `base` in front of every relative path in `*message`.
-void RebasePaths(absl::string_view base, Message* message) {
-  const Reflection& reflection = *message->GetReflection();
-  std::vector<const FieldDescriptor*> fields;
-  reflection.ListFields(*message, &fields);
-  for (const FieldDescriptor* field : fields) {
-    if (IsPath(field)) {
-      const std::string path = reflection.GetString(*message, field);
-      if (path.empty()) continue;
-      reflection.SetString(message, field, io::JoinPath(base, path));
-    } else if (field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) {
-      continue;
-    } else if (!field->is_repeated()) {
-      RebasePaths(base, reflection.MutableMessage(message, field));
-    } else {
-      for (int i = 0; i < reflection.FieldSize(*message, field); ++i) {
-        RebasePaths(base, reflection.MutableRepeatedMessage(message, field, i));
-      }
-    }
-  }
-}
 
 // Splits `a.b[0]["c.d"]=value`.
 absl::Status Split(absl::string_view assignment,
@@ -330,7 +291,9 @@ class Override {
       }
     }
     GRAPNEL_RETURN_IF_ERROR(CanonicalizeConfig(parsed.get()));
-    if (!path_base_.empty()) RebasePaths(path_base_, parsed.get());
+    if (!path_base_.empty()) {
+      GRAPNEL_RETURN_IF_ERROR(RebasePaths(path_base_, parsed.get()));
+    }
     return parsed;
   }
 

@@ -58,6 +58,9 @@ struct FakeRunContext : public RunContext {
   io::Env& env() override { return *mem_env; }
   const std::string& base_dir() const override { return base; }
   const std::string& work_dir() const override { return work; }
+  const std::string& checkpoint_dir() const override {
+    return checkpoints.empty() ? work : checkpoints;
+  }
   const std::string& log_dir() const override { return logs; }
   const std::string& timestamp() const override { return time; }
   const std::string& experiment_name() const override { return experiment; }
@@ -98,6 +101,7 @@ struct FakeRunContext : public RunContext {
   std::unique_ptr<io::Env> mem_env = std::make_unique<io::MemEnv>();
   std::string base = "/base";
   std::string work = "/work_dir";
+  std::string checkpoints;  // "" for `work`.
   std::string logs = "/work_dir/20260102_030405";
   std::string time = "20260102_030405";
   std::string experiment = "experiment_20260102_030405";

@@ -42,7 +42,8 @@ struct SaveRequest {
   // Write its path to work_dir/last_checkpoint, where `resume` looks.
   bool update_last_checkpoint = true;
 
-  // The directory that it goes into, made if needed; "" for work_dir.
+  // The directory that it goes into, made if needed; "" for checkpoint_dir().
+  // What is elsewhere is not found again by `resume`, nor looked after.
   std::string dir;
 
   // False leaves their state out; the optimizer's includes gradients that wait
@@ -126,6 +127,12 @@ class RunContext {
   virtual const std::string& base_dir() const = 0;
 
   virtual const std::string& work_dir() const = 0;
+
+  // Where the run's checkpoints are: work_dir(), or where out_dir of the
+  // checkpoint hook's configuration says. In training no other run writes here
+  // or to work_dir().
+  virtual const std::string& checkpoint_dir() const = 0;
+
   virtual const std::string& log_dir() const = 0;    // work_dir/<timestamp>
   virtual const std::string& timestamp() const = 0;  // "20260821_025841"
   virtual const std::string& experiment_name() const = 0;

@@ -156,7 +156,9 @@ absl::Status RunnerImpl::Train() {
                       : "can't train: the runner was made with for_training: "
                         "false");
   }
-  return Run(Mode::kTrain, [this]() -> absl::Status {
+  // Of a call before: between them another run may have the folders.
+  if (lock_ == nullptr) GRAPNEL_RETURN_IF_ERROR(LockFolders());
+  const absl::Status status = Run(Mode::kTrain, [this]() -> absl::Status {
     RunContext& run = *this;
     training_ = true;
     const c10::AutoGradMode with_grad(true);
@@ -169,6 +171,9 @@ absl::Status RunnerImpl::Train() {
     training_ = false;
     return absl::OkStatus();
   });
+  if (lock_ != nullptr) lock_->Keep();
+  lock_.reset();
+  return status;
 }
 
 absl::StatusOr<Metrics> RunnerImpl::Val() {

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "grapnel/data/dataset.h"
 #include "grapnel/models/metric.h"
 #include "grapnel/models/model.h"
@@ -51,7 +52,14 @@ struct RunnerOptions {
   // Lines of the run's log also go to this file descriptor; -1 for none.
   int terminal_fd = -1;
 
-  // Polled at every iteration, those of a validation included. Once it is not
+  // How long Runner::Create waits for another run in work_dir, or in the
+  // checkpoints' folder, to end: of a job that is queued anew while the one
+  // before it still has its grace period. What a resume goes on from is looked
+  // for after that.
+  absl::Duration wait_for_lock = absl::ZeroDuration();
+
+  // Polled at every iteration, those of a validation included, and while
+  // Create waits, which then returns kCancelled. Once it is not
   // 0, the run stops there, saves, and Train() returns kCancelled; a validation
   // that was cut short is made anew by the run that goes on. Not owned; may be
   // null. This is what a signal handler sets.
@@ -98,6 +106,13 @@ class Runner {
   // Checks the configuration, makes the model and the hooks, and makes
   // work_dir. Errors name the field: "train_dataloader: dataset: idx: images:
   // ...".
+  //
+  // A runner that can train locks work_dir, and the checkpoints' folder if that
+  // is another one, before it looks at what is in them, until Train() returns
+  // or it is destroyed: kAborted, naming host, process and start of who is
+  // there, if they are in use; another Train() locks them again. Several ranks
+  // have one lock, rank 0's. One that only evaluates locks nothing and may read
+  // beside a training.
   static absl::StatusOr<std::unique_ptr<Runner>> Create(
       const runner::v1::RunnerConfig& config, RunnerOptions options);
 

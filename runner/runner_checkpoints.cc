@@ -190,7 +190,7 @@ absl::Status RunnerImpl::Save(SaveRequest request) {
         "a checkpoint can be asked for at AfterTrainIter, AfterTrainEpoch, "
         "AfterTrain and, in training, AfterValEpoch");
   }
-  if (request.dir.empty()) request.dir = work_dir_;
+  if (request.dir.empty()) request.dir = checkpoint_dir_;
   for (SaveRequest& waiting : save_requests_) {
     if (waiting.name != request.name || waiting.dir != request.dir) continue;
     waiting.update_last_checkpoint |= request.update_last_checkpoint;
@@ -208,7 +208,7 @@ absl::Status RunnerImpl::StopInterrupted() {
   hooks_.CallOnError(*this, cancelled);
   if (training_ && last_saved_ != ProgressKey(progress_)) {
     SaveRequest request;
-    request.dir = work_dir_;
+    request.dir = checkpoint_dir_;
     request.name = plan_->by_epoch() && progress_.iter_in_epoch() == 0
                        ? absl::StrCat("epoch_", epoch())
                        : absl::StrCat("iter_", iter());

@@ -40,6 +40,7 @@
 #include "grapnel/runner/log_processor.h"
 #include "grapnel/runner/message_hub.h"
 #include "grapnel/runner/run_context.h"
+#include "grapnel/runner/run_lock.h"
 #include "grapnel/runner/run_progress.h"
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner.h"
@@ -126,6 +127,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   io::Env& env() override { return *env_; }
   const std::string& base_dir() const override { return options_.base_dir; }
   const std::string& work_dir() const override { return work_dir_; }
+  const std::string& checkpoint_dir() const override { return checkpoint_dir_; }
   const std::string& log_dir() const override { return log_dir_; }
   const std::string& timestamp() const override { return timestamp_; }
   const std::string& experiment_name() const override {
@@ -142,6 +144,10 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   absl::Status AfterOptimizerStep(const StepResult& result) override;
 
  private:
+  // Before anything in the folders is looked at.
+  absl::Status LockFolders();
+  // What killed runs left there.
+  absl::Status RemoveLeftovers();
   absl::Status InitDirectories();
   absl::Status InitLogs();
   absl::Status InitSeed();
@@ -215,6 +221,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   runner::v1::DataPosition CurrentDataPosition();
 
   RunnerOptions options_;
+  std::unique_ptr<RunLock> lock_;  // Let go after all that writes.
   runner::v1::RunnerConfig config_;
   io::Env* env_ = nullptr;
   const Clock* clock_ = nullptr;
@@ -226,7 +233,8 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // go.
   LogThread log_thread_;
 
-  std::string work_dir_, log_dir_, timestamp_, experiment_name_, config_text_;
+  std::string work_dir_, checkpoint_dir_, log_dir_;
+  std::string timestamp_, experiment_name_, config_text_;
   int64_t seed_ = 0;
   std::string run_uuid_, parent_uuid_;
 

@@ -32,7 +32,10 @@
 #include "grapnel/runner/configured_hooks.h"
 #include "grapnel/runner/log_processor.h"
 #include "grapnel/runner/message_hub.h"
+#include "grapnel/runner/out_dir.h"
 #include "grapnel/runner/run_checkpoint.h"
+#include "grapnel/runner/run_folders.h"
+#include "grapnel/runner/run_lock.h"
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner_impl.h"
 #include "grapnel/runner/train_plan.h"
@@ -160,11 +163,15 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   run_uuid_ = NewUuid();
 
   // Nothing is written before everything that can be wrong was looked at, the
-  // work_dir aside.
-  work_dir_ = io::JoinPath(
-      options_.base_dir, config_.has_work_dir()
-                             ? config_.work_dir()
-                             : io::JoinPath("work_dirs", options_.config_name));
+  // work_dir and its lock aside, which go again if something is.
+  const RunFolders folders =
+      FoldersOf(config_, options_.base_dir, options_.config_name);
+  work_dir_ = folders.work_dir;
+  checkpoint_dir_ = folders.checkpoint_dir;
+  if (plan_) {
+    GRAPNEL_RETURN_IF_ERROR(LockFolders());
+    GRAPNEL_RETURN_IF_ERROR(RemoveLeftovers());
+  }
   GRAPNEL_RETURN_IF_ERROR(FindCheckpoint());
   GRAPNEL_RETURN_IF_ERROR(InitSeed());
   config_text_ = PrintRunnerConfig(config_);
@@ -210,6 +217,51 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
                             "\" isn't linked in and is left out"));
   }
   log_->Flush().IgnoreError();  // It has reported what went wrong by itself.
+  if (lock_ != nullptr) lock_->Keep();
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::LockFolders() {
+  // The other ranks are of the same run.
+  if (process_group().rank() != 0) return absl::OkStatus();
+  std::vector<RunLock::Folder> folders = {{"work_dir", work_dir_}};
+  if (!IsSamePath(checkpoint_dir_, work_dir_)) {
+    folders.push_back({"out_dir", checkpoint_dir_});
+  }
+  RunLock::Options lock_options;
+  lock_options.clock = clock_;
+  lock_options.wait = options_.wait_for_lock;
+  lock_options.interrupt = options_.interrupt;
+  lock_options.on_wait = [this](absl::string_view message) {
+    if (options_.log != nullptr) return options_.log->Warning(message);
+    // The run's own is made in the folder that this waits for.
+    TextRunLogOptions log_options;
+    log_options.terminal_fd = options_.terminal_fd;
+    log_options.clock = clock_;
+    const auto log = CreateTextRunLog(log_options);
+    if (log.ok()) (*log)->Warning(message);
+  };
+  GRAPNEL_ASSIGN_OR_RETURN(lock_, RunLock::Take(*env_, folders, lock_options));
+  start_warnings_.insert(start_warnings_.end(), lock_->warnings().begin(),
+                         lock_->warnings().end());
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::RemoveLeftovers() {
+  if (process_group().rank() != 0) return absl::OkStatus();
+  std::vector<std::string> folders = {work_dir_};
+  if (!IsSamePath(checkpoint_dir_, work_dir_)) {
+    folders.push_back(checkpoint_dir_);
+  }
+  for (const std::string& folder : folders) {
+    // A killed writer may have left the only good one under another name; what
+    // can't be deleted is in nobody's way.
+    std::vector<std::string> undeleted;
+    GRAPNEL_RETURN_IF_ERROR(WithContext(
+        io::RemoveLeftovers(*env_, folder, &undeleted), "work_dir"));
+    start_warnings_.insert(start_warnings_.end(), undeleted.begin(),
+                           undeleted.end());
+  }
   return absl::OkStatus();
 }
 
@@ -273,18 +325,10 @@ absl::Status RunnerImpl::FindCheckpoint() {
     return absl::OkStatus();
   }
   if (!config_.resume()) return absl::OkStatus();
-  if (env_->IsDirectory(work_dir_)) {
-    // A killed writer may have left the only good one under another name. Who
-    // only looks leaves the folder to its writer.
-    if (plan_.has_value()) {
-      GRAPNEL_RETURN_IF_ERROR(
-          WithContext(io::RemoveLeftovers(*env_, work_dir_), "resume"));
-    }
-    GRAPNEL_RETURN_IF_ERROR(WithContext(ReadLatestCheckpoint(), "resume"));
-  }
+  GRAPNEL_RETURN_IF_ERROR(WithContext(ReadLatestCheckpoint(), "resume"));
   if (!checkpoint_path_.empty()) return absl::OkStatus();
   const std::string nothing =
-      absl::StrCat("resume: there is no checkpoint in ", work_dir_);
+      absl::StrCat("resume: there is no checkpoint in ", checkpoint_dir_);
   if (!plan_.has_value()) return absl::NotFoundError(nothing);
   start_warnings_.push_back(absl::StrCat(nothing, ": starting anew"));
   resume_ = false;
@@ -295,8 +339,8 @@ absl::Status RunnerImpl::ReadLatestCheckpoint() {
   std::vector<std::string> bad, rejected;
   while (true) {
     rejected.clear();  // Each look lists all but `bad`.
-    const auto latest =
-        io::FindLatestCheckpoint(*env_, work_dir_, &rejected, bad);
+    const auto latest = io::FindLatestCheckpoint(*env_, work_dir_, &rejected,
+                                                 bad, checkpoint_dir_);
     if (!latest.ok()) {
       if (!absl::IsNotFound(latest.status())) return latest.status();
       break;
@@ -307,7 +351,11 @@ absl::Status RunnerImpl::ReadLatestCheckpoint() {
       checkpoint_ = *std::move(contents);
       break;
     }
-    if (!absl::IsDataLoss(contents.status())) return contents.status();
+    // Missing: a training beside this evaluation has just deleted it.
+    if (!absl::IsDataLoss(contents.status()) &&
+        !absl::IsNotFound(contents.status())) {
+      return contents.status();
+    }
     start_warnings_.push_back(
         absl::StrCat("resume: passed over ", contents.status().message()));
     bad.push_back(*latest);

@@ -11,12 +11,14 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
+#include "absl/time/time.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/suggestion.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
 #include "grapnel/loggers/number_format.h"
 #include "grapnel/runner/config_file.h"
+#include "grapnel/runner/run_folders.h"
 #include "grapnel/runner/runner.h"
 
 namespace grapnel {
@@ -35,6 +37,7 @@ const char kHelp[] =
   --cfg-options A.B=V ...  set fields of the configuration
   --seed N                 of weights, order, augmentation and dropout
   --threads N              of LibTorch's operators
+  --wait-for-lock TIME     of a run in the work dir to end: 90s, 10m, 1h30m
   --help, --version
 
 CONFIG is a grapnel.runner.v1.RunnerConfig in a .textproto, .json or .pb file.
@@ -118,6 +121,17 @@ absl::Status SetThreads(absl::string_view value, CommandLine* command) {
   return absl::OkStatus();
 }
 
+absl::Status SetWaitForLock(absl::string_view value, CommandLine* command) {
+  absl::Duration wait;
+  if (!absl::ParseDuration(value, &wait) || wait < absl::ZeroDuration()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("must be a time >= 0 with its unit, as 90s or 10m, is \"",
+                     value, "\""));
+  }
+  command->wait_for_lock = wait;
+  return absl::OkStatus();
+}
+
 absl::Status SetHelp(absl::string_view, CommandLine* command) {
   command->verb = Verb::kHelp;
   return absl::OkStatus();
@@ -151,6 +165,7 @@ constexpr Flag kFlags[] = {
     {"seed", Value::kOne, SetSeed},
     {"threads", Value::kOne, SetThreads},
     {"version", Value::kNone, SetVersion},
+    {"wait-for-lock", Value::kOne, SetWaitForLock},
     {"work-dir", Value::kOne, SetWorkDir},
 };
 
@@ -282,6 +297,9 @@ class Reader {
                                             ? "--output is for export alone"
                                             : "export needs --output FILE");
     }
+    if (command_.wait_for_lock.has_value() && command_.verb != Verb::kTrain) {
+      return absl::InvalidArgumentError("--wait-for-lock is for train alone");
+    }
     return command_;
   }
 
@@ -297,12 +315,12 @@ class Reader {
 absl::Status ChooseCheckpoint(const CommandLine& command, io::Env& env,
                               RunnerConfig* config) {
   if (command.load_from.has_value()) return absl::OkStatus();
-  const std::string work_dir =
-      io::JoinPath(io::Dirname(command.config), config->work_dir());
-  absl::Status status = absl::NotFoundError("");
-  if (env.IsDirectory(work_dir)) {
-    status = io::FindLatestCheckpoint(env, work_dir, nullptr).status();
-  }
+  const RunFolders folders = FoldersOf(*config, io::Dirname(command.config),
+                                       ConfigName(command.config));
+  const absl::Status status =
+      io::FindLatestCheckpoint(env, folders.work_dir, nullptr, {},
+                               folders.checkpoint_dir)
+          .status();
   if (status.ok()) {
     config->clear_load_from();
     config->set_resume(true);
@@ -313,7 +331,7 @@ absl::Status ChooseCheckpoint(const CommandLine& command, io::Env& env,
     return absl::OkStatus();
   }
   return absl::NotFoundError(
-      absl::StrCat("there is no checkpoint in ", work_dir,
+      absl::StrCat("there is no checkpoint in ", folders.checkpoint_dir,
                    ": train first, or name one with --load-from"));
 }
 

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "grapnel/models/metric.h"
 #include "grapnel/runner/runner_config.pb.h"
 
@@ -44,6 +45,7 @@ struct CommandLine {
   std::optional<std::string> output;     // Set for export, and only there.
   std::optional<int64_t> seed;
   std::optional<int> threads;
+  std::optional<absl::Duration> wait_for_lock;  // >= 0. For train alone.
 };
 
 // Reads the arguments that follow the program's name. Flags may stand anywhere,

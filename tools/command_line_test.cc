@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
 #include "google/protobuf/util/message_differencer.h"
@@ -47,9 +48,10 @@ TEST(HelpTest, FitsAScreen) {
 }
 
 TEST(ParseCommandLineTest, ReadsEveryFlag) {
-  const CommandLine command = Parse(
-      {"train", "c.textproto", "--work-dir", "w", "--resume", "--load-from=l",
-       "--cfg-options", "a.b=1", "c=[2,3]", "--seed", "7", "--threads=2"});
+  const CommandLine command =
+      Parse({"train", "c.textproto", "--work-dir", "w", "--resume",
+             "--load-from=l", "--cfg-options", "a.b=1", "c=[2,3]", "--seed",
+             "7", "--threads=2", "--wait-for-lock", "1h30m"});
   EXPECT_EQ(command.verb, Verb::kTrain);
   EXPECT_EQ(command.config, "c.textproto");
   EXPECT_THAT(command.work_dir, Optional(Eq("w")));
@@ -58,13 +60,14 @@ TEST(ParseCommandLineTest, ReadsEveryFlag) {
   EXPECT_THAT(command.cfg_options, ElementsAre("a.b=1", "c=[2,3]"));
   EXPECT_THAT(command.seed, Optional(7));
   EXPECT_THAT(command.threads, Optional(2));
+  EXPECT_THAT(command.wait_for_lock, Optional(absl::Minutes(90)));
 }
 
 TEST(ParseCommandLineTest, UnsetFlagsStayUnset) {
   const CommandLine command = Parse({"config", "c.json"});
   EXPECT_EQ(command.verb, Verb::kConfig);
   EXPECT_FALSE(command.work_dir || command.resume || command.load_from ||
-               command.seed || command.threads);
+               command.seed || command.threads || command.wait_for_lock);
   EXPECT_TRUE(command.cfg_options.empty());
 }
 
@@ -180,6 +183,17 @@ INSTANTIATE_TEST_SUITE_P(
         {"TooManyThreads",
          {"train", "c", "--threads=99999999999"},
          "--threads: must be an integer in 1..4096, is \"99999999999\""},
+        {"WaitWithoutAUnit",
+         {"train", "c", "--wait-for-lock=10"},
+         "--wait-for-lock: must be a time >= 0 with its unit, as 90s or 10m, "
+         "is \"10\""},
+        {"NegativeWait",
+         {"train", "c", "--wait-for-lock=-1s"},
+         "--wait-for-lock: must be a time >= 0 with its unit, as 90s or 10m, "
+         "is \"-1s\""},
+        {"WaitOfATest",
+         {"test", "c", "--wait-for-lock=1s"},
+         "--wait-for-lock is for train alone"},
         {"Twice",
          {"train", "c", "--seed=1", "--seed=2"},
          "--seed: given twice"},
@@ -251,6 +265,12 @@ TEST_F(ResolveConfigTest, PathsOfTheCommandLineStartInTheUsersFolder) {
                  "work_dir: '/home/x' load_from: '/home/y'");
   ExpectResolves({"train", "--cfg-options", "work_dir=x"}, "work_dir: 'w'",
                  "work_dir: '/home/x'");
+  ExpectResolves(
+      {"train", "--cfg-options", "default_hooks.checkpoint.out_dir=x",
+       "default_hooks.logger.out_dir=y"},
+      "work_dir: 'w' default_hooks { checkpoint { out_dir: 'ck' } }",
+      "work_dir: 'w' default_hooks { checkpoint { out_dir: '/home/x' } "
+      "logger { out_dir: '/home/y' } }");
   ExpectResolves({"train", "--resume=/abs/epoch_1"}, "work_dir: 'w'",
                  "work_dir: 'w' resume: true load_from: '/abs/epoch_1'");
 }
@@ -280,6 +300,15 @@ TEST_F(ResolveConfigTest, TestTakesTheNewestCheckpointOfTheWorkDir) {
   WriteCheckpointTo("/home/p/w/epoch_3");
   ExpectResolves({"test"}, "work_dir: 'w' load_from: 'pretrained'",
                  "work_dir: 'w' resume: true");
+}
+
+TEST_F(ResolveConfigTest, TestTakesTheNewestCheckpointOfTheOutDir) {
+  WriteCheckpointTo("/home/p/ck/w/epoch_3");
+  // There is no work_dir, and no last_checkpoint that is looked at.
+  ExpectResolves({"test"},
+                 "work_dir: 'w' default_hooks { checkpoint { out_dir: 'ck' } }",
+                 "work_dir: 'w' resume: true "
+                 "default_hooks { checkpoint { out_dir: 'ck' } }");
 }
 
 TEST_F(ResolveConfigTest, TestTakesTheNamedCheckpoint) {

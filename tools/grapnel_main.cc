@@ -19,6 +19,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "google/protobuf/message.h"
 #include "grapnel/base/log.h"
 #include "grapnel/io/env.h"
@@ -145,6 +146,7 @@ int Main(const std::vector<std::string>& args) {
   options.terminal_fd = STDERR_FILENO;
   options.env = &env;
   options.interrupt = &interrupt;
+  options.wait_for_lock = command->wait_for_lock.value_or(absl::ZeroDuration());
   // A test has nothing to save: a signal ends it as it ends any process.
   if (options.for_training) {
     HandleSignal(SIGINT);
@@ -153,7 +155,11 @@ int Main(const std::vector<std::string>& args) {
   const absl::StatusOr<std::unique_ptr<Runner>> runner =
       Runner::Create(*config, std::move(options));
   if (!runner.ok()) {
-    return Report(runner.status(), ExitCodeAtStart(runner.status()));
+    const int signal = interrupt.load();
+    return Report(runner.status(),
+                  absl::IsCancelled(runner.status()) && signal != 0
+                      ? 128 + signal
+                      : ExitCodeAtStart(runner.status()));
   }
   switch (command->verb) {
     case Verb::kTrain:

@@ -355,6 +355,90 @@ TEST_F(GrapnelTest, TestThatIsNotConfiguredIsRefused) {
   EXPECT_THAT(result.err, HasSubstr("test_dataloader"));
 }
 
+TEST_F(GrapnelTest, ASecondTrainingOfAFolderIsRefusedAtOnce) {
+  const std::vector<std::string> args = {
+      "train",
+      "data/net.textproto",
+      "--work-dir=w",
+      "--cfg-options",
+      "train_cfg.max_epochs=1000000",
+      "default_hooks.checkpoint.interval=-1"};
+  Process first(dir_, args);
+  ASSERT_TRUE(first.WaitForStderr("Epoch(train)")) << first.err();
+  ASSERT_THAT(io::Env::Posix().CreateDir(dir_ + "/elsewhere"), IsOk());
+  for (const char* resume : {"--resume=false", "--resume"}) {
+    // Its output has other files than the first one's.
+    Process second(dir_ + "/elsewhere", {"train", "../data/net.textproto",
+                                         "--work-dir=../w", resume});
+    EXPECT_EQ(second.Wait(), 2);
+    EXPECT_EQ(second.out(), "");
+    EXPECT_THAT(
+        second.err(),
+        testing::MatchesRegex(
+            "grapnel: work_dir: .*/w is in use by another run: host [^ ]+, "
+            "process [0-9]+, started [-0-9]+ [:0-9]+ [-+:0-9]+\n"));
+  }
+  first.Signal(SIGTERM);
+  EXPECT_EQ(first.Wait(), 128 + SIGTERM);
+  const Result again =
+      Run({"train", "data/net.textproto", "--work-dir=w", "--resume",
+           "--cfg-options", "train_cfg.max_epochs=1"});
+  EXPECT_THAT(again.err, HasSubstr("resumed epoch: "));
+}
+
+TEST_F(GrapnelTest, WaitsForALockAsLongAsItIsTold) {
+  ASSERT_THAT(io::Env::Posix().CreateDir(dir_ + "/w"), IsOk());
+  auto lock = io::Env::Posix().LockFile(dir_ + "/w/.lock");
+  ASSERT_THAT(lock, IsOk());
+  // In a folder of its own each, where its output goes.
+  const auto start = [&](const std::string& name, const std::string& wait) {
+    EXPECT_THAT(io::Env::Posix().CreateDir(io::JoinPath(dir_, name)), IsOk());
+    return std::make_unique<Process>(
+        io::JoinPath(dir_, name),
+        std::vector<std::string>{"train", "../data/net.textproto",
+                                 "--work-dir=../w",
+                                 absl::StrCat("--wait-for-lock=", wait)});
+  };
+  const auto refused = start("refused", "300ms");
+  EXPECT_EQ(refused->Wait(), 2);
+  EXPECT_THAT(refused->err(),
+              AllOf(HasSubstr("waiting for its end, for up to 300ms"),
+                    HasSubstr("grapnel: work_dir: ")));
+  const auto stopped = start("stopped", "1h");
+  ASSERT_TRUE(stopped->WaitForStderr("waiting for its end"));
+  stopped->Signal(SIGTERM);
+  EXPECT_EQ(stopped->Wait(), 128 + SIGTERM);
+  EXPECT_THAT(stopped->err(), HasSubstr("interrupted while "));
+  const auto waits = start("waits", "1h");
+  ASSERT_TRUE(waits->WaitForStderr("waiting for its end"));
+  lock->reset();
+  EXPECT_EQ(waits->Wait(), 0) << waits->err();
+  EXPECT_TRUE(Exists("w/epoch_3/manifest.pb"));
+}
+
+TEST_F(GrapnelTest, AnEvaluationNeedsNoLock) {
+  ASSERT_EQ(Run({"train", "data/net.textproto", "--work-dir=w"}).exit_code, 0);
+  const auto lock = io::Env::Posix().LockFile(dir_ + "/w/.lock");
+  ASSERT_THAT(lock, IsOk());
+  EXPECT_EQ(Run({"test", "data/net.textproto", "--work-dir=w"}).exit_code, 0);
+}
+
+TEST_F(GrapnelTest, AnOutDirOfTheCommandLineIsInTheUsersFolder) {
+  const std::vector<std::string> args = {"train",
+                                         "data/net.textproto",
+                                         "--work-dir=w",
+                                         "--cfg-options",
+                                         "default_hooks.checkpoint.out_dir=ck",
+                                         "default_hooks.logger.out_dir=lg"};
+  const Result trained = Run(args);
+  ASSERT_EQ(trained.exit_code, 0) << trained.err;
+  EXPECT_TRUE(Exists("ck/w/epoch_3/manifest.pb"));
+  EXPECT_TRUE(Exists("lg/w"));
+  EXPECT_FALSE(Exists("data/ck"));
+  EXPECT_FALSE(Exists("data/lg"));
+  EXPECT_EQ(ReadOrEmpty(dir_ + "/w/last_checkpoint"), "../ck/w/epoch_3");
+}
+
 class SignalTest : public GrapnelTest,
                    public testing::WithParamInterface<int> {};
 

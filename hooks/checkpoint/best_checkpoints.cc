@@ -24,7 +24,7 @@ class NoCollector final : public google::protobuf::io::ErrorCollector {
 
 }  // namespace
 
-absl::Status WriteBestCheckpoints(io::Env& env, const std::string& work_dir,
+absl::Status WriteBestCheckpoints(io::Env& env, const std::string& dir,
                                   absl::string_view run_uuid,
                                   const BestCheckpointList& best) {
   hooks::v1::BestCheckpoints file;
@@ -32,12 +32,12 @@ absl::Status WriteBestCheckpoints(io::Env& env, const std::string& work_dir,
   *file.mutable_best() = best;
   std::string text;
   GRAPNEL_RET_CHECK(TextFormat::PrintToString(file, &text));
-  return io::WriteFileAtomically(env, io::JoinPath(work_dir, kFile), text);
+  return io::WriteFileAtomically(env, io::JoinPath(dir, kFile), text);
 }
 
 absl::StatusOr<BestCheckpointList> ReadBestCheckpoints(
-    io::Env& env, const std::string& work_dir, absl::string_view run_uuid) {
-  const std::string path = io::JoinPath(work_dir, kFile);
+    io::Env& env, const std::string& dir, absl::string_view run_uuid) {
+  const std::string path = io::JoinPath(dir, kFile);
   GRAPNEL_ASSIGN_OR_RETURN(const std::string text,
                            io::ReadFile(env, path, kMaxSize));
   hooks::v1::BestCheckpoints file;

@@ -1,5 +1,6 @@
-// The file work_dir/best_checkpoints, which knows the best checkpoints of a run
-// also when they are newer than the checkpoint it resumes from.
+// The file best_checkpoints in a folder of checkpoints, which knows the best
+// checkpoints of a run also when they are newer than the checkpoint it resumes
+// from.
 
 #ifndef GRAPNEL_HOOKS_CHECKPOINT_BEST_CHECKPOINTS_H_
 #define GRAPNEL_HOOKS_CHECKPOINT_BEST_CHECKPOINTS_H_
@@ -20,14 +21,14 @@ using BestCheckpointList =
     google::protobuf::RepeatedPtrField<hooks::v1::BestCheckpoint>;
 
 // Replaces the file as a whole. `run_uuid` as in a checkpoint's manifest.
-absl::Status WriteBestCheckpoints(io::Env& env, const std::string& work_dir,
+absl::Status WriteBestCheckpoints(io::Env& env, const std::string& dir,
                                   absl::string_view run_uuid,
                                   const BestCheckpointList& best);
 
 // What the file says of that run. kNotFound if it is missing or another run's;
 // kDataLoss if it can't be read as what it is.
 absl::StatusOr<BestCheckpointList> ReadBestCheckpoints(
-    io::Env& env, const std::string& work_dir, absl::string_view run_uuid);
+    io::Env& env, const std::string& dir, absl::string_view run_uuid);
 
 }  // namespace grapnel
 

@@ -3,10 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <filesystem>
 #include <map>
-#include <set>
-#include <system_error>
+#include <tuple>
 #include <variant>
 
 #include "absl/memory/memory.h"
@@ -17,6 +15,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
 #include "google/protobuf/repeated_field.h"
 #include "grapnel/base/check_field.h"
 #include "grapnel/base/status_macros.h"
@@ -28,11 +27,10 @@
 #include "grapnel/io/env.h"
 #include "grapnel/loggers/run_log.h"
 #include "grapnel/runner/hook_registry.h"
+#include "grapnel/runner/out_dir.h"
 
 namespace grapnel {
 namespace {
-
-namespace fs = std::filesystem;
 
 using Config = CheckpointHook::Config;
 using hooks::v1::BestCheckpoint;
@@ -178,24 +176,6 @@ absl::StatusOr<MetricKeys> KeysOf(const Config& config) {
     }
   }
   return keys;
-}
-
-// By the text of the paths, made absolute.
-fs::path Normal(const std::string& path) {
-  std::error_code error;
-  const fs::path normal = fs::absolute(path, error).lexically_normal();
-  return normal.has_filename() ? normal : normal.parent_path();
-}
-
-std::string DirectoryOf(RunContext& run, const std::string& out_dir) {
-  if (out_dir.empty()) return run.work_dir();
-  const std::string out = io::JoinPath(run.base_dir(), out_dir);
-  const fs::path work_dir = Normal(run.work_dir());
-  if (Normal(out) == work_dir) return run.work_dir();
-  // last_checkpoint of an absolute work_dir holds an absolute path.
-  const bool absolute = absl::StartsWith(run.work_dir(), "/");
-  return io::JoinPath(absolute ? Normal(out).string() : out,
-                      work_dir.filename().string());
 }
 
 absl::StatusOr<double> ScoreOf(const Metrics& metrics,
@@ -351,8 +331,17 @@ absl::Status CheckpointHook::AfterLoadCheckpoint(
 }
 
 absl::Status CheckpointHook::BeforeTrain(RunContext& run) {
-  dir_ = DirectoryOf(run, config_.out_dir());
-  run.log().Info(absl::StrCat("Checkpoints will be saved to ", dir_, "."));
+  // One that was given in code: the run knows only what its config says.
+  if (config_.has_out_dir() &&
+      !IsSamePath(
+          RunFolderIn(config_.out_dir(), run.base_dir(), run.work_dir()),
+          run.checkpoint_dir())) {
+    return absl::InvalidArgumentError(
+        "out_dir: must be set in the configuration, default_hooks { checkpoint "
+        "{ out_dir } }: all of a run looks for its checkpoints there");
+  }
+  run.log().Info(
+      absl::StrCat("Checkpoints will be saved to ", run.checkpoint_dir(), "."));
   if (config_.save_best_size() > 0 && run.dataloader(Mode::kVal) == nullptr) {
     run.log().Warning(
         "save_best: there is no validation, so there will be no best one");
@@ -367,7 +356,6 @@ absl::Status CheckpointHook::BeforeTrain(RunContext& run) {
         "by_epoch: is true, and a run by iteration is one epoch: there will be "
         "no checkpoint before its end, and one name for all best ones");
   }
-  GRAPNEL_RETURN_IF_ERROR(io::RemoveLeftovers(run.env(), dir_));
   if (!run.resumed_from().empty() && !took_over_) {
     took_over_ = true;
     TakeOver(run);
@@ -376,33 +364,91 @@ absl::Status CheckpointHook::BeforeTrain(RunContext& run) {
   CheckBest(run);
   GRAPNEL_RETURN_IF_ERROR(FindAuto(run));
   SortBest();
-  GRAPNEL_RETURN_IF_ERROR(DeleteSurplusBest(run));
-  return DeleteOld(run);
+  DeleteSurplusBest(run);
+  DeleteOld(run);
+  return absl::OkStatus();
 }
 
 void CheckpointHook::TakeOver(RunContext& run) {
-  const fs::path resumed_from = Normal(run.resumed_from());
-  const fs::path parent = resumed_from.parent_path();
-  if (parent != Normal(dir_) && parent != Normal(run.work_dir())) {
+  absl::string_view resumed_from = run.resumed_from();
+  while (absl::ConsumeSuffix(&resumed_from, "/")) {
+  }
+  const std::string name = io::Basename(resumed_from);
+  const std::string here = PathOf(run, name);
+  if (here != resumed_from &&
+      !io::IsSameCheckpoint(run.env(), here, run.resumed_from())) {
     // What the other folder's run made is not ours to delete here.
     state_.clear_kept();
     state_.clear_last();
     for (BestCheckpoint& best : *state_.mutable_best()) best.clear_name();
     return;
   }
-  auto newer = ReadBestCheckpoints(run.env(), run.work_dir(), run_uuid_);
+  auto newer = ReadBestCheckpoints(run.env(), run.checkpoint_dir(), run_uuid_);
+  if (absl::IsNotFound(newer.status())) {  // Where it was before.
+    newer = ReadBestCheckpoints(run.env(), run.work_dir(), run_uuid_);
+  }
   if (newer.ok()) {
     *state_.mutable_best() = *std::move(newer);
   } else if (!absl::IsNotFound(newer.status())) {
     run.log().Warning(newer.status().message());
   }
-  const std::string name = resumed_from.filename().string();
   if (name == state_.last()) {
     last_saved_ = CountOf(run);
-  } else if (config_.max_keep_ckpts() > 0 && !IsKept(name) &&
-             !absl::StartsWith(name, kBestPrefix)) {
-    state_.add_kept(name);  // Of an interrupt: made without this hook.
   }
+  if (config_.max_keep_ckpts() <= 0) return;
+  const auto resumed = io::ReadManifest(run.env(), here);
+  if (resumed.ok()) FindKept(run, *resumed);
+}
+
+void CheckpointHook::FindKept(RunContext& run,
+                              const io::v1::CheckpointManifest& resumed) {
+  using Age = std::tuple<int64_t, int64_t, int64_t, std::string>;
+  const auto age_of = [](const io::v1::CheckpointManifest& manifest) {
+    return Age(manifest.progress().iter(), manifest.progress().epoch(),
+               manifest.created_unix_nanos(), manifest.name());
+  };
+  std::set<Age> found;
+  for (const std::string& dir : {run.checkpoint_dir(), run.work_dir()}) {
+    const auto names = run.env().ListDir(dir);
+    if (!names.ok()) continue;  // Then nothing is there to be deleted.
+    for (const std::string& name : *names) {
+      if (!IsKept(name) && !IsPeriodicName(name)) continue;
+      const auto manifest =
+          io::ReadManifest(run.env(), io::JoinPath(dir, name));
+      // A newer one is of what the run gave up when it went back; its name
+      // comes again.
+      if (manifest.ok() && manifest->run_uuid() == run_uuid_ &&
+          !manifest->partial() && age_of(*manifest) <= age_of(resumed)) {
+        found.insert(age_of(*manifest));
+      }
+    }
+  }
+  state_.clear_kept();
+  for (const Age& age : found) {
+    if (!IsKept(std::get<3>(age))) state_.add_kept(std::get<3>(age));
+  }
+}
+
+bool CheckpointHook::IsPeriodicName(absl::string_view name) const {
+  const std::string& tmpl = config_.filename_tmpl();
+  const size_t at = tmpl.find("{}");
+  const std::pair<absl::string_view, absl::string_view> forms[] = {
+      {absl::string_view(tmpl).substr(0, at),
+       absl::string_view(tmpl).substr(at + 2)},
+      // Of an interrupt, or by the default of before.
+      {"epoch_", ""},
+      {"iter_", ""}};
+  for (const auto& [prefix, suffix] : forms) {
+    absl::string_view number = name;
+    if (absl::ConsumePrefix(&number, prefix) &&
+        absl::ConsumeSuffix(&number, suffix) && !number.empty() &&
+        std::all_of(number.begin(), number.end(), [](char c) {
+          return absl::ascii_isdigit(static_cast<unsigned char>(c));
+        })) {
+      return true;
+    }
+  }
+  return false;
 }
 
 void CheckpointHook::CheckBest(RunContext& run) {
@@ -506,7 +552,7 @@ absl::Status CheckpointHook::Save(RunContext& run, int64_t count) {
                               config_.by_epoch() ? "epochs" : "iterations"));
   SaveRequest request;
   request.name = NameOf(count);
-  request.dir = dir_;
+  request.dir = run.checkpoint_dir();
   request.optimizer = config_.save_optimizer();
   request.param_schedulers = config_.save_param_scheduler();
   // Before it is written, so that the checkpoint knows of itself; the newest is
@@ -526,40 +572,65 @@ bool CheckpointHook::IsKept(const std::string& name) const {
   return std::find(kept.begin(), kept.end(), name) != kept.end();
 }
 
-absl::Status CheckpointHook::DeleteOld(RunContext& run) {
-  if (config_.max_keep_ckpts() <= 0) return absl::OkStatus();
+void CheckpointHook::DeleteOld(RunContext& run) {
+  DeleteRemains(run);
+  if (config_.max_keep_ckpts() <= 0) return;
   auto& kept = *state_.mutable_kept();
-  while (kept.size() > config_.max_keep_ckpts()) {
-    const std::string name = kept.Get(0);
-    kept.erase(kept.begin());
-    GRAPNEL_RETURN_IF_ERROR(Delete(run, name));
+  int64_t surplus = kept.size() - config_.max_keep_ckpts();
+  for (auto name = kept.begin(); surplus > 0; --surplus) {
+    if (Delete(run, std::string(*name))) {
+      name = kept.erase(name);
+    } else {
+      ++name;
+    }
   }
-  return absl::OkStatus();
 }
 
-// One of an interrupt is in work_dir, wherever the others are; and out_dir may
-// be new.
+// out_dir may be new; and one of an interrupt was once in work_dir, wherever
+// the others were.
 std::string CheckpointHook::PathOf(RunContext& run,
                                    const std::string& name) const {
-  const std::string path = io::JoinPath(dir_, name);
+  const std::string path = io::JoinPath(run.checkpoint_dir(), name);
   const std::string other = io::JoinPath(run.work_dir(), name);
   return !run.env().FileExists(path) && run.env().FileExists(other) ? other
                                                                     : path;
 }
 
-absl::Status CheckpointHook::Delete(RunContext& run, const std::string& name) {
-  if (io::Basename(name) != name) return absl::OkStatus();  // Not from here.
+bool CheckpointHook::Delete(RunContext& run, const std::string& name) {
+  if (io::Basename(name) != name) return true;  // Not from here.
   const std::string path = PathOf(run, name);
   const auto manifest = io::ReadManifest(run.env(), path);
-  if (absl::IsNotFound(manifest.status())) return absl::OkStatus();
-  if (!manifest.ok() || manifest->run_uuid() != run_uuid_) {
+  if (absl::IsNotFound(manifest.status())) return true;
+  if (manifest.ok() ? manifest->run_uuid() != run_uuid_
+                    : absl::IsDataLoss(manifest.status())) {
     run.log().Warning(
         absl::StrCat(path, " isn't deleted: ",
                      manifest.ok() ? absl::string_view("another run made it")
                                    : manifest.status().message()));
-    return absl::OkStatus();
+    return true;
   }
-  return io::DeleteCheckpoint(run.env(), path);
+  const absl::Status status =
+      manifest.ok() ? io::DeleteCheckpoint(run.env(), path) : manifest.status();
+  if (status.ok()) return true;
+  // The run is as good as it was, and the reason may go away.
+  if (undeletable_.insert(name).second) {
+    run.log().Warning(absl::StrCat(path,
+                                   " can't be deleted now: ", status.message(),
+                                   "; it is tried again at the next save"));
+  }
+  remains_ = true;
+  return false;
+}
+
+void CheckpointHook::DeleteRemains(RunContext& run) {
+  if (!remains_) return;
+  // Nobody else writes here. What went wrong has been said.
+  std::vector<std::string> undeleted;
+  bool all = true;
+  for (const std::string& dir : {run.checkpoint_dir(), run.work_dir()}) {
+    all = io::RemoveLeftovers(run.env(), dir, &undeleted).ok() && all;
+  }
+  remains_ = !all || !undeleted.empty();
 }
 
 absl::Status CheckpointHook::BeforeSaveCheckpoint(
@@ -579,7 +650,7 @@ absl::Status CheckpointHook::AfterSaveCheckpoint(RunContext& run,
   if (best != being_saved_.end()) {
     run.log().Info(best->second);
     being_saved_.erase(best);
-    GRAPNEL_RETURN_IF_ERROR(DeleteSurplusBest(run));
+    DeleteSurplusBest(run);
     if (best_changed_) GRAPNEL_RETURN_IF_ERROR(WriteBest(run));
   }
   if (!saved.is_last) return absl::OkStatus();
@@ -587,7 +658,8 @@ absl::Status CheckpointHook::AfterSaveCheckpoint(RunContext& run,
   if (config_.max_keep_ckpts() > 0 && !IsKept(saved.name)) {
     state_.add_kept(saved.name);
   }
-  return DeleteOld(run);
+  DeleteOld(run);
+  return absl::OkStatus();
 }
 
 // ---------------------------------------------------------- best checkpoints
@@ -629,7 +701,7 @@ absl::Status CheckpointHook::AfterValEpoch(RunContext& run,
             scores[i], indicator.name, count,
             config_.by_epoch() ? "epoch" : "iter", request.name));
     request.update_last_checkpoint = false;
-    request.dir = dir_;
+    request.dir = run.checkpoint_dir();
     request.optimizer = config_.save_best_optimizer();
     request.param_schedulers = config_.save_best_optimizer();
     GRAPNEL_RETURN_IF_ERROR(run.Save(std::move(request)));
@@ -670,7 +742,7 @@ std::optional<int> CheckpointHook::AddBest(const Indicator& indicator,
   return index;
 }
 
-absl::Status CheckpointHook::DeleteSurplusBest(RunContext& run) {
+void CheckpointHook::DeleteSurplusBest(RunContext& run) {
   for (const Indicator& indicator : indicators_) {
     int64_t count = 0;
     auto& best = *state_.mutable_best();
@@ -681,19 +753,24 @@ absl::Status CheckpointHook::DeleteSurplusBest(RunContext& run) {
         continue;
       }
       const std::string name = record->name();
+      // "": another folder's.
+      if (!name.empty() && !Delete(run, name)) {
+        ++record;
+        continue;
+      }
       record = best.erase(record);
       best_changed_ = true;
-      if (name.empty()) continue;  // Another folder's.
-      GRAPNEL_RETURN_IF_ERROR(Delete(run, name));
+      if (name.empty()) continue;
       run.log().Info(
           absl::StrCat("The previous best checkpoint ", name, " is removed"));
     }
   }
-  return absl::OkStatus();
 }
 
 absl::Status CheckpointHook::WriteBest(RunContext& run) {
-  GRAPNEL_RETURN_IF_ERROR(WriteBestCheckpoints(run.env(), run.work_dir(),
+  // The first thing there may be.
+  GRAPNEL_RETURN_IF_ERROR(run.env().CreateDir(run.checkpoint_dir()));
+  GRAPNEL_RETURN_IF_ERROR(WriteBestCheckpoints(run.env(), run.checkpoint_dir(),
                                                run_uuid_, state_.best()));
   best_changed_ = false;
   return absl::OkStatus();
@@ -754,11 +831,12 @@ absl::Status CheckpointHook::Publish(RunContext& run, const std::string& name) {
   }
   contents->manifest.set_partial(true);
   const std::string published = absl::StrCat(name, "-", DigestOf(*contents));
-  if (io::ReadManifest(run.env(), io::JoinPath(dir_, published)).ok()) {
+  const std::string& dir = run.checkpoint_dir();
+  if (io::ReadManifest(run.env(), io::JoinPath(dir, published)).ok()) {
     return absl::OkStatus();  // By a run that ended here before.
   }
   GRAPNEL_RETURN_IF_ERROR(
-      WithContext(io::WriteCheckpoint(run.env(), dir_, published, *contents),
+      WithContext(io::WriteCheckpoint(run.env(), dir, published, *contents),
                   "published_keys"));
   run.log().Info(absl::StrCat("The checkpoint ", name, " is published as ",
                               published, ", without ",

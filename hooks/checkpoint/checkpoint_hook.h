@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "grapnel/hooks/checkpoint/checkpoint_hook.pb.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/models/metric_rule.h"
 #include "grapnel/models/metric_value.h"
 #include "grapnel/runner/hook.h"
@@ -23,12 +25,15 @@ namespace grapnel {
 // training also for best_<metric>_epoch_5, if it was better than before.
 //
 // An old checkpoint is deleted only when a newer one is on the disk, and only
-// if its manifest says that this run, or one that it continues, made it.
+// if its manifest says that this run, or one that it continues, made it. A run
+// that resumes finds them in its folder, whatever was configured when they were
+// made. One that can't be deleted is warned of, and tried again at the next
+// save.
 //
 // The scores to beat, and whose checkpoints to delete then, are in every
 // checkpoint and, from the moment a new best is written, in the file
-// work_dir/best_checkpoints: a run that resumes from an older checkpoint knows
-// them.
+// best_checkpoints beside them: a run that resumes from an older checkpoint
+// knows them.
 class CheckpointHook final : public Hook {
  public:
   using Config = hooks::v1::CheckpointHookConfig;
@@ -80,6 +85,10 @@ class CheckpointHook final : public Hook {
   // Makes what the checkpoint that the run resumes from says its own, as far as
   // it is about this folder.
   void TakeOver(RunContext& run);
+  // Makes `kept` what the folder has of this run: not newer than `resumed`,
+  // which the run goes on from, and called as periodic ones are.
+  void FindKept(RunContext& run, const io::v1::CheckpointManifest& resumed);
+  bool IsPeriodicName(absl::string_view name) const;
   // Corrects the best ones by what is on the disk.
   void CheckBest(RunContext& run);
   // The best first, after scores were corrected.
@@ -94,18 +103,22 @@ class CheckpointHook final : public Hook {
   absl::Status Save(RunContext& run, int64_t count);
   std::string NameOf(int64_t count) const;
   bool IsKept(const std::string& name) const;
-  absl::Status DeleteOld(RunContext& run);
+  void DeleteOld(RunContext& run);
 
   // Takes a score in, at its place, unless it is not among the best. 0-based.
   std::optional<int> AddBest(const Indicator& indicator, double score,
                              const std::string& name);
-  absl::Status DeleteSurplusBest(RunContext& run);
+  void DeleteSurplusBest(RunContext& run);
   absl::Status WriteBest(RunContext& run);
 
   // Where the checkpoint of that name is.
   std::string PathOf(RunContext& run, const std::string& name) const;
-  // Deletes a checkpoint of this run. OK if it is gone or another run's.
-  absl::Status Delete(RunContext& run, const std::string& name);
+  // Deletes a checkpoint of this run. True if that is done with: it is gone, or
+  // another run's. If it can't be deleted, which is warned of once, false: try
+  // it again later.
+  bool Delete(RunContext& run, const std::string& name);
+  // Tries again what a Delete left half done.
+  void DeleteRemains(RunContext& run);
 
   absl::Status Publish(RunContext& run, const std::string& name);
 
@@ -114,9 +127,10 @@ class CheckpointHook final : public Hook {
   // Empty with "auto" until the first validation.
   std::vector<Indicator> indicators_;
   hooks::v1::CheckpointHookState state_;
-  std::string run_uuid_;       // Known once something was loaded or saved.
-  std::string dir_;            // Where checkpoints go.
-  int64_t last_saved_ = -1;    // The count of the newest one.
+  std::string run_uuid_;  // Known once something was loaded or saved.
+  bool remains_ = false;  // There may be half deleted checkpoints.
+  std::set<std::string> undeletable_;  // That was said.
+  int64_t last_saved_ = -1;            // The count of the newest one.
   bool took_over_ = false;     // What the run was resumed from is among them.
   bool best_changed_ = false;  // And best_checkpoints doesn't say so yet.
   bool publish_ = false;       // Training has ended.

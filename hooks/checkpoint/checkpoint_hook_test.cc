@@ -1,10 +1,12 @@
 #include "grapnel/hooks/checkpoint/checkpoint_hook.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <memory>
 #include <ostream>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -19,6 +21,8 @@
 #include "grapnel/hooks/checkpoint/best_checkpoints.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/fault_injection_env.h"
+#include "grapnel/io/mem_env.h"
 #include "grapnel/loggers/run_log.h"
 #include "grapnel/models/log_vars.h"
 #include "grapnel/models/metric_value.h"
@@ -330,6 +334,7 @@ TEST(CheckpointHookTest, OneOfAnInterruptIsFoundThoughTheOthersAreElsewhere) {
   FakeRunContext run;
   Write(run, "iter_7");
   const auto hook = NewHook("interval: 1 max_keep_ckpts: 1 out_dir: '/out'");
+  run.checkpoints = "/out/work_dir";
   run.resumed = "/work_dir/iter_7";
   run.total_epochs = 5;
   ASSERT_THAT(hook->BeforeTrain(run), IsOk());
@@ -390,43 +395,189 @@ TEST(CheckpointHookTest, ChoosesWhatIsInACheckpoint) {
   EXPECT_FALSE(run.saves[1].update_last_checkpoint);
 }
 
-struct OutDirCase {
-  std::string name;
-  std::string work_dir;
-  std::string out_dir;
-  std::string expected;
-};
-
-void PrintTo(const OutDirCase& c, std::ostream* os) { *os << c.expected; }
-
-class OutDirTest : public TestWithParam<OutDirCase> {};
-
-INSTANTIATE_TEST_SUITE_P(
-    , OutDirTest,
-    ValuesIn(std::vector<OutDirCase>{
-        {"RelativeToTheConfig", "/runs/exp", "out", "/base/out/exp"},
-        {"Absolute", "/runs/exp", "/out", "/out/exp"},
-        {"SlashAtTheEnd", "/runs/exp/", "/out/", "/out/exp"},
-        {"SameAsWorkDir", "/runs/exp", "/runs/../runs/exp/", "/runs/exp"},
-        {"ParentOfWorkDir", "/runs/exp", "/runs", "/runs/exp"},
-    }),
-    [](const auto& info) { return info.param.name; });
-
-TEST_P(OutDirTest, IsJoinedWithTheRunsNameOnce) {
-  const OutDirCase& c = GetParam();
-  const auto hook =
-      NewHook(absl::StrCat("interval: 1 out_dir: '", c.out_dir, "'"));
+TEST(CheckpointHookTest, SavesWhereTheRunsCheckpointsAre) {
+  const auto hook = NewHook("interval: 1 save_best: 'acc' out_dir: '/out/'");
   FakeRunContext run;
-  run.work = c.work_dir;
+  run.work = "/runs/exp/.";
+  run.checkpoints = "/out/exp";
   run.total_epochs = 5;
   for (int i = 0; i < 2; ++i) {  // Training goes on with a second call.
     ASSERT_THAT(hook->BeforeTrain(run), IsOk());
     ASSERT_THAT(hook->AfterTrainEpoch(run), IsOk());
-    ASSERT_EQ(run.saves.size(), 1u);
-    EXPECT_EQ(run.saves[0].dir, c.expected);
+    ASSERT_THAT(hook->AfterValEpoch(run, {{"acc", 0.5 + i}}), IsOk());
+    ASSERT_EQ(run.saves.size(), 2u);
+    EXPECT_EQ(run.saves[0].dir, "/out/exp");
+    EXPECT_EQ(run.saves[1].dir, "/out/exp");
     run.saves.clear();
     ++run.epochs;
   }
+}
+
+TEST(CheckpointHookTest, AFolderThatTheRunDoesNotKnowIsRefused) {
+  FakeRunContext run;
+  EXPECT_THAT(NewHook("out_dir: '/out'")->BeforeTrain(run),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("out_dir: must be set in the config")));
+  EXPECT_THAT(NewHook("out_dir: '/'")->BeforeTrain(run), IsOk());
+}
+
+// Epochs 1 to 5 of this run, one of another, a copy to pass on and one of a
+// hook of the user's; all but the last two are called as periodic ones are.
+void WriteFive(FakeRunContext& run) {
+  for (int epoch = 1; epoch <= 5; ++epoch) {
+    io::CheckpointContents contents = Contents(run, epoch == 2 ? "other" : "");
+    contents.manifest.mutable_progress()->set_epoch(epoch);
+    contents.manifest.mutable_progress()->set_iter(10 * epoch);
+    for (const char* name : {"epoch_", "mine_"}) {
+      ASSERT_THAT(io::WriteCheckpoint(*run.mem_env, run.checkpoint_dir(),
+                                      absl::StrCat(name, epoch), contents),
+                  IsOk());
+    }
+    contents.manifest.set_partial(true);
+    ASSERT_THAT(io::WriteCheckpoint(*run.mem_env, run.checkpoint_dir(),
+                                    absl::StrCat("epoch_", epoch, "-0123abcd"),
+                                    contents),
+                IsOk());
+  }
+}
+
+std::vector<std::string> Periodic(const FakeRunContext& run) {
+  std::vector<std::string> names;
+  for (const std::string& name : Checkpoints(run, run.checkpoint_dir())) {
+    if (absl::StartsWith(name, "epoch_") && name.size() == 7) {
+      names.push_back(name);
+    }
+  }
+  return names;
+}
+
+TEST(CheckpointHookTest, ALimitThatIsNewAtAResumeCountsWhatIsThere) {
+  FakeRunContext run;
+  for (const char* checkpoints : {"", "/out/work_dir"}) {
+    run.checkpoints = checkpoints;
+    WriteFive(run);
+    run.resumed = io::JoinPath(run.checkpoint_dir(), "epoch_5");
+    const auto hook =
+        NewHook(absl::StrCat("interval: 1 max_keep_ckpts: 2 ",
+                             run.checkpoints.empty() ? "" : "out_dir: '/out'"));
+    ASSERT_THAT(hook->BeforeTrain(run), IsOk());
+    // epoch_2 is another run's.
+    EXPECT_THAT(Periodic(run), ElementsAre("epoch_2", "epoch_4", "epoch_5"));
+    EXPECT_EQ(Checkpoints(run, run.checkpoint_dir()).size(), 3u + 5u + 5u);
+  }
+}
+
+TEST(CheckpointHookTest, WhatARunGaveUpWhenItWentBackDoesNotCount) {
+  FakeRunContext run;
+  WriteFive(run);
+  run.resumed = "/work_dir/epoch_3";
+  const auto hook = NewHook("interval: 1 max_keep_ckpts: 2");
+  ASSERT_THAT(hook->BeforeTrain(run), IsOk());
+  EXPECT_THAT(Periodic(run), ElementsAre("epoch_1", "epoch_2", "epoch_3",
+                                         "epoch_4", "epoch_5"));
+  EXPECT_THAT(NewHook("interval: 1 max_keep_ckpts: 1")->BeforeTrain(run),
+              IsOk());
+  EXPECT_THAT(Periodic(run),
+              ElementsAre("epoch_2", "epoch_3", "epoch_4", "epoch_5"));
+}
+
+TEST(CheckpointHookTest, ARunThatBeginsLeavesWhatIsThere) {
+  FakeRunContext run;
+  WriteFive(run);
+  const auto hook = NewHook("interval: 1 max_keep_ckpts: 1");
+  ASSERT_THAT(hook->BeforeTrain(run), IsOk());
+  EXPECT_EQ(Periodic(run).size(), 5u);
+}
+
+// A folder in which some operation fails.
+class UndeletableTest : public testing::Test {
+ protected:
+  UndeletableTest() {
+    auto env = std::make_unique<io::FaultInjectionEnv>(mem_, "/");
+    env_ = env.get();
+    run_.mem_env = std::move(env);
+    EXPECT_THAT(run_.mem_env->CreateDir(run_.logs), IsOk());
+    run_.total_epochs = 100;
+  }
+
+  // The checkpoint hook's part after the save of the next epoch, in which the
+  // operation number `fail` fails; < 0: none.
+  void Epoch(int64_t fail = -1) {
+    ASSERT_THAT(hook_->AfterTrainEpoch(run_), IsOk());
+    ASSERT_EQ(run_.saves.size(), 1u);
+    const SaveRequest request = run_.saves[0];
+    run_.saves.clear();
+    io::CheckpointContents contents = Contents(run_, kUuid);
+    ASSERT_THAT(hook_->BeforeSaveCheckpoint(run_, contents), IsOk());
+    ASSERT_THAT(
+        io::WriteCheckpoint(*run_.mem_env, request.dir, request.name, contents),
+        IsOk());
+    SavedCheckpoint saved;
+    saved.name = request.name;
+    saved.path = io::JoinPath(request.dir, request.name);
+    saved.is_last = true;
+    if (fail >= 0) {
+      env_->FailOperation(fail, absl::PermissionDeniedError("not yours"));
+    }
+    ASSERT_THAT(hook_->AfterSaveCheckpoint(run_, saved), IsOk());
+    env_->StopFailing();
+    ++run_.epochs;
+  }
+
+  std::vector<std::string> Hidden() {
+    std::vector<std::string> names;
+    const auto all = run_.mem_env->ListDir(run_.work);
+    for (const std::string& name : *all) {
+      if (name[0] == '.') names.push_back(name);
+    }
+    return names;
+  }
+
+  io::MemEnv mem_;
+  io::FaultInjectionEnv* env_ = nullptr;
+  FakeRunContext run_;
+  const std::unique_ptr<CheckpointHook> hook_ =
+      NewHook("interval: 1 max_keep_ckpts: 2");
+};
+
+TEST_F(UndeletableTest, IsWarnedOfAndDeletedAtTheNextSave) {
+  // What deleting does: rename, sync of the folder, three files, the directory.
+  for (int64_t fail = 0; fail < 6; ++fail) {
+    SCOPED_TRACE(fail);
+    run_.epochs = 10 * fail;
+    ASSERT_THAT(hook_->BeforeTrain(run_), IsOk());
+    const auto before = run_.run_log.messages(RunLog::Level::kWarning).size();
+    Epoch();
+    Epoch();
+    Epoch(fail);
+    const std::string first = absl::StrCat("epoch_", 10 * fail + 1);
+    const auto warnings = run_.run_log.messages(RunLog::Level::kWarning);
+    ASSERT_EQ(warnings.size(), before + 1);
+    EXPECT_THAT(warnings.back(), HasSubstr("can't be deleted now"));
+    EXPECT_THAT(warnings.back(), HasSubstr("not yours"));
+    Epoch();
+    EXPECT_THAT(Checkpoints(run_),
+                ElementsAre(absl::StrCat("epoch_", 10 * fail + 3),
+                            absl::StrCat("epoch_", 10 * fail + 4)));
+    EXPECT_THAT(Hidden(), IsEmpty());
+    EXPECT_EQ(run_.run_log.messages(RunLog::Level::kWarning).size(),
+              before + 1);
+  }
+}
+
+TEST_F(UndeletableTest, IsWarnedOfOnceThoughItStays) {
+  ASSERT_THAT(hook_->BeforeTrain(run_), IsOk());
+  Epoch();
+  Epoch();
+  for (int i = 0; i < 5; ++i) Epoch(0);
+  const auto warnings = run_.run_log.messages(RunLog::Level::kWarning);
+  EXPECT_EQ(std::count_if(warnings.begin(), warnings.end(),
+                          [](const std::string& warning) {
+                            return absl::StrContains(warning, "/epoch_1 can");
+                          }),
+            1);
+  Epoch();
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("epoch_7", "epoch_8"));
 }
 
 // A run of one epoch and one validation after the other.
@@ -847,6 +998,56 @@ TEST_F(BestCheckpointTest, RunResumedFromItsBestKeepsIt) {
   Resume(config, "/work_dir/best_acc_epoch_1", State());
   Epochs({0.1, 0.1});
   EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_1", "epoch_3"));
+}
+
+TEST_F(BestCheckpointTest, OneThatCannotBeDeletedIsDeletedWithTheNext) {
+  io::MemEnv mem;
+  auto owned = std::make_unique<io::FaultInjectionEnv>(mem, "/");
+  io::FaultInjectionEnv& env = *owned;
+  run_.mem_env = std::move(owned);
+  ASSERT_THAT(run_.mem_env->CreateDir(run_.logs), IsOk());
+  Start("save_best: 'acc'");
+  Epochs({0.1});
+  ++run_.epochs;
+  ASSERT_THAT(hook_->AfterValEpoch(run_, {{"acc", 0.2}}), IsOk());
+  ASSERT_EQ(run_.saves.size(), 1u);
+  io::CheckpointContents contents = Contents(run_, kUuid);
+  (*contents.manifest.mutable_metrics())["acc"] = 0.2;
+  ASSERT_THAT(hook_->BeforeSaveCheckpoint(run_, contents), IsOk());
+  ASSERT_THAT(
+      io::WriteCheckpoint(env, run_.saves[0].dir, run_.saves[0].name, contents),
+      IsOk());
+  SavedCheckpoint saved;
+  saved.name = run_.saves[0].name;
+  run_.saves.clear();
+  env.FailOperation(0, absl::PermissionDeniedError("not yours"));
+  ASSERT_THAT(hook_->AfterSaveCheckpoint(run_, saved), IsOk());
+  env.StopFailing();
+  EXPECT_THAT(Logged(run_, RunLog::Level::kWarning),
+              HasSubstr("/work_dir/best_acc_epoch_1 can't be deleted now"));
+  EXPECT_THAT(Checkpoints(run_),
+              ElementsAre("best_acc_epoch_1", "best_acc_epoch_2"));
+  Epochs({0.3});
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_3"));
+  EXPECT_THAT(Logged(run_, RunLog::Level::kInfo),
+              AllOf(HasSubstr("best_acc_epoch_1 is removed"),
+                    HasSubstr("best_acc_epoch_2 is removed")));
+}
+
+TEST_F(BestCheckpointTest, TheirListIsBesideThem) {
+  run_.checkpoints = "/out/work_dir";
+  const std::string config = "save_best: 'acc' out_dir: '/out'";
+  Start(config);
+  Epochs({0.5});
+  EXPECT_TRUE(run_.mem_env->FileExists("/out/work_dir/best_checkpoints"));
+  EXPECT_FALSE(run_.mem_env->FileExists("/work_dir/best_checkpoints"));
+  // Where it was before.
+  ASSERT_THAT(run_.mem_env->Rename("/out/work_dir/best_checkpoints",
+                                   "/work_dir/best_checkpoints"),
+              IsOk());
+  Resume(config, "/out/work_dir/best_acc_epoch_1", "");
+  Epochs({0.4});
+  EXPECT_THAT(written_, IsEmpty());
 }
 
 TEST_F(BestCheckpointTest, DamagedRecordIsWarnedOf) {

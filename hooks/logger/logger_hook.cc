@@ -7,7 +7,6 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/data/data_loader.h"
 #include "grapnel/io/env.h"
@@ -15,6 +14,7 @@
 #include "grapnel/loggers/run_log.h"
 #include "grapnel/runner/hook_registry.h"
 #include "grapnel/runner/mode.h"
+#include "grapnel/runner/out_dir.h"
 
 namespace grapnel {
 namespace {
@@ -105,11 +105,7 @@ absl::Status LoggerHook::AfterRun(RunContext& run) {
 }
 
 std::string LoggerHook::OutDir(RunContext& run) const {
-  absl::string_view work_dir = run.work_dir();
-  while (absl::ConsumeSuffix(&work_dir, "/")) {
-  }
-  return io::JoinPath(io::JoinPath(run.base_dir(), config_.out_dir()),
-                      io::Basename(work_dir));
+  return RunFolderIn(config_.out_dir(), run.base_dir(), run.work_dir());
 }
 
 absl::Status LoggerHook::CopyFiles(RunContext& run, const std::string& dir) {

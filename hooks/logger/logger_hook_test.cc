@@ -233,6 +233,14 @@ TEST_F(LoggerOutDirTest, AnEmptySuffixIsAllOfThem) {
   EXPECT_EQ(Files("/out/exp"), Files(run_.logs));
 }
 
+TEST_F(LoggerOutDirTest, IsWhereTheCheckpointHooksWouldBe) {
+  for (const char* work_dir : {"/runs/exp/", "/runs/exp/.", "/runs/a/../exp"}) {
+    run_.work = work_dir;
+    ASSERT_THAT(New("out_dir: '/out'")->Setup(run_), IsOk());
+    EXPECT_THAT(*run_.env().ListDir("/out"), ElementsAre("exp")) << work_dir;
+  }
+}
+
 TEST_F(LoggerOutDirTest, WithoutOneNothingIsCopied) {
   ASSERT_THAT(New("")->AfterRun(run_), IsOk());
   EXPECT_THAT(Files("/"), SizeIs(6));

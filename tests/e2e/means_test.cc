@@ -65,6 +65,8 @@ class MeansTest : public ::testing::Test {
       model { sequential { layers { linear { out_features: 3 } } } }
     )pb");
     parsed.MergeFrom(Parse(config));
+    // Each has a folder of its own: some are there at the same time.
+    if (num_runs_++ > 0) parsed.set_work_dir(absl::StrCat("/run", num_runs_));
     RunnerOptions options;
     options.env = &env_;
     options.clock = &clock_;
@@ -95,6 +97,7 @@ class MeansTest : public ::testing::Test {
   }
 
   at::Tensor inputs_, labels_;
+  int num_runs_ = 0;
   io::MemEnv env_;
   FakeClock clock_;
   MemoryRunLog log_;

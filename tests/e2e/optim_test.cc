@@ -126,9 +126,11 @@ class OptimRunTest : public ::testing::Test {
   // 10 samples of 2 numbers, in batches of 4, 4 and 2.
   absl::StatusOr<std::unique_ptr<Runner>> Create(
       const std::string& config, std::unique_ptr<Model> model = nullptr) {
-    runner::v1::RunnerConfig parsed = Parse(
-        "work_dir: '/run' randomness { seed: 1 } "
-        "train_dataloader { batch_size: 4 }");
+    // The first one is in /run. Each has its own folder.
+    runner::v1::RunnerConfig parsed =
+        Parse("randomness { seed: 1 } train_dataloader { batch_size: 4 }");
+    parsed.set_work_dir(runs_ == 0 ? "/run" : absl::StrCat("/run_", runs_));
+    ++runs_;
     parsed.MergeFrom(Parse(config));
     RunnerOptions options;
     options.env = &env_;
@@ -165,6 +167,7 @@ class OptimRunTest : public ::testing::Test {
     return history == nullptr ? NAN : history->Current().value_or(NAN);
   }
 
+  int runs_ = 0;
   io::MemEnv env_;
   FakeClock clock_;
   MemoryRunLog log_;

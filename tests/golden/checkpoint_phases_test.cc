@@ -146,6 +146,11 @@ const std::map<std::string, Difference>& Differences() {
       {"resume_one_to_two_indicators",
        {"the best of before, 0.9, is known and not beaten",
         {{1, {"+epoch_3 +best_loss_epoch_3", 3, 12}}}}},
+      {"resume_keep_after_unlimited",
+       {"those of before the limit count too",
+        {{1,
+          {"-epoch_1 +epoch_4 -epoch_2 +epoch_5 -epoch_3 +epoch_6 -epoch_4", 6,
+           24}}}}},
       {"resume_dangling_pointer",
        {"c20: goes on from epoch_1", {{1, {"+epoch_2 +epoch_3", 3, 12}}}}},
       {"iter_ckpt_epoch_loop_mid",
@@ -463,7 +468,7 @@ TEST_P(CheckpointPhasesTest, AreMmenginesButForStatedDifferences) {
       reasons.insert(difference->second.why);
     }
     if (name == "out_dir") {
-      reasons.insert("last_checkpoint is absolute if work_dir is");
+      reasons.insert("last_checkpoint is relative to work_dir");
     }
     NoteGoldenCase(absl::StrCat(GetParam(), ".json"),
                    absl::StrCat("cases/", name), absl::StrJoin(reasons, "; "));

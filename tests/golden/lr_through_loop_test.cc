@@ -145,6 +145,7 @@ void ExpectReplayed(const Json& before, const Json& after, int cut,
   TestRun first(&env);
   ASSERT_THAT(first.Create(ResumableConfig(before, 4)), IsOk());
   ASSERT_THAT(first.runner->Train(), IsOk());
+  first.runner.reset();  // The folder is free.
   TestRun second(&env);
   Json config = ResumableConfig(after, 4);
   config["resume"] = true;
@@ -181,6 +182,7 @@ TEST(LrThroughLoopTest, ALongerRunStretchesItsSchedules) {
   TestRun first(&env);
   ASSERT_THAT(first.Create(ResumableConfig(cosine, 2)), IsOk());
   ASSERT_THAT(first.runner->Train(), IsOk());
+  first.runner.reset();  // The folder is free.
   TestRun second(&env);
   Json config = ResumableConfig(cosine, 4);
   config["resume"] = true;
@@ -207,6 +209,7 @@ TEST(LrThroughLoopTest, UnchangedSchedulesGoOnWithoutAWord) {
   TestRun whole(&env);
   ASSERT_THAT(whole.Create(ResumableConfig(schedulers, 4)), IsOk());
   ASSERT_THAT(whole.runner->Train(), IsOk());
+  whole.runner.reset();  // The folder is free.
   for (const int cut : {1, 3, 7, 9}) {
     SCOPED_TRACE(cut);
     TestRun second(&env);

@@ -5,6 +5,9 @@
 #include <cstring>
 #include <exception>
 #include <new>
+#include <string>
+
+#include "grapnel/base/utf8.h"
 
 namespace grapnel {
 namespace {
@@ -15,30 +18,35 @@ bool IsOutOfCpuMemory(const c10::Error& e) {
          nullptr;
 }
 
+// What goes into logs and messages is text, whatever the exception says.
+std::string Text(const c10::Error& e) {
+  return EscapeToUtf8(e.what_without_backtrace());
+}
+
 }  // namespace
 
 absl::Status CurrentExceptionToStatus() {
   try {
     throw;
   } catch (const c10::OutOfMemoryError& e) {
-    return absl::ResourceExhaustedError(e.what_without_backtrace());
+    return absl::ResourceExhaustedError(Text(e));
   } catch (const c10::IndexError& e) {
-    return absl::OutOfRangeError(e.what_without_backtrace());
+    return absl::OutOfRangeError(Text(e));
   } catch (const c10::ValueError& e) {
-    return absl::InvalidArgumentError(e.what_without_backtrace());
+    return absl::InvalidArgumentError(Text(e));
   } catch (const c10::TypeError& e) {
-    return absl::InvalidArgumentError(e.what_without_backtrace());
+    return absl::InvalidArgumentError(Text(e));
   } catch (const c10::NotImplementedError& e) {
-    return absl::UnimplementedError(e.what_without_backtrace());
+    return absl::UnimplementedError(Text(e));
   } catch (const c10::Error& e) {
     if (IsOutOfCpuMemory(e)) {
-      return absl::ResourceExhaustedError(e.what_without_backtrace());
+      return absl::ResourceExhaustedError(Text(e));
     }
-    return absl::InternalError(e.what_without_backtrace());
+    return absl::InternalError(Text(e));
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("out of memory");
   } catch (const std::exception& e) {
-    return absl::InternalError(e.what());
+    return absl::InternalError(EscapeToUtf8(e.what()));
   } catch (...) {
     return absl::InternalError("unknown exception");
   }

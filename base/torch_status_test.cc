@@ -55,5 +55,17 @@ TEST(TorchStatusTest, StatusOfTheCallPassesThrough) {
               StatusIs(absl::StatusCode::kNotFound, "gone"));
 }
 
+TEST(TorchStatusTest, MessagesAreUtf8) {
+  EXPECT_THAT(CatchAsStatus([]() -> absl::Status {
+                TORCH_CHECK(false, "no caf\xe9");
+                return absl::OkStatus();
+              }),
+              StatusIs(absl::StatusCode::kInternal, "no caf\\xe9"));
+  EXPECT_THAT(CatchAsStatus([]() -> absl::Status {
+                throw std::runtime_error("no caf\xe9");
+              }),
+              StatusIs(absl::StatusCode::kInternal, "no caf\\xe9"));
+}
+
 }  // namespace
 }  // namespace grapnel

@@ -4,6 +4,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/io/out_of_memory.h"
 #include "grapnel/io/unique_name.h"
@@ -65,6 +66,11 @@ absl::Status DeleteRecursively(Env& env, const std::string& path) {
 
 std::string JoinPath(absl::string_view a, absl::string_view b) {
   if (a.empty() || absl::StartsWith(b, "/")) return std::string(b);
+  while (absl::ConsumePrefix(&b, "./")) {
+    while (absl::ConsumePrefix(&b, "/")) {
+    }
+  }
+  if (b == ".") b = "";
   if (b.empty()) return std::string(a);
   return absl::StrCat(a, absl::EndsWith(a, "/") ? "" : "/", b);
 }

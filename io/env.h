@@ -88,6 +88,9 @@ class Env {
   virtual bool IsDirectory(const std::string& path) = 0;
   virtual bool IsSymlink(const std::string& path) = 0;  // Dangling or not.
 
+  // Where relative paths start; "" if they start nowhere in particular.
+  virtual absl::StatusOr<std::string> CurrentDir() { return std::string(); }
+
   // Names in `path`, without "." and "..", sorted.
   virtual absl::StatusOr<std::vector<std::string>> ListDir(
       const std::string& path) = 0;
@@ -147,6 +150,7 @@ absl::Status WriteFileAtomically(Env& env, const std::string& path,
 absl::Status DeleteRecursively(Env& env, const std::string& path);
 
 // "a" and "b" to "a/b"; an absolute `b` is itself, and so is `b` if `a` is "".
+// "." and what it begins with in `b` add nothing: "a" and "./b" are "a/b".
 std::string JoinPath(absl::string_view a, absl::string_view b);
 
 // What is before and behind the last "/". "" and "x" for "x".

@@ -198,6 +198,10 @@ bool FaultInjectionEnv::IsDirectory(const std::string& path) {
   return base_.IsDirectory(path);
 }
 
+absl::StatusOr<std::string> FaultInjectionEnv::CurrentDir() {
+  return base_.CurrentDir();
+}
+
 bool FaultInjectionEnv::IsSymlink(const std::string& path) {
   return base_.IsSymlink(path);
 }

@@ -73,6 +73,7 @@ class FaultInjectionEnv : public Env {
   bool FileExists(const std::string& path) override;
   bool IsDirectory(const std::string& path) override;
   bool IsSymlink(const std::string& path) override;
+  absl::StatusOr<std::string> CurrentDir() override;
   absl::StatusOr<std::vector<std::string>> ListDir(
       const std::string& path) override;
   absl::Status CreateDir(const std::string& path) override;

@@ -7,6 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "grapnel/base/checked_message.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/io/digest.h"
 
@@ -224,10 +225,9 @@ absl::Status CheckManifest(const v1::CheckpointManifest& manifest) {
 
 absl::StatusOr<std::string> EncodeManifest(
     const v1::CheckpointManifest& manifest) {
-  std::string body;
-  if (!manifest.SerializeToString(&body)) {
-    return absl::InvalidArgumentError("manifest: cannot be serialized");
-  }
+  const absl::StatusOr<std::string> serialized = SerializeChecked(manifest);
+  if (!serialized.ok()) return WithContext(serialized.status(), "manifest");
+  const std::string& body = *serialized;
   std::string bytes(kMagic);
   AppendNumber(kFrameVersion, 4, &bytes);
   AppendNumber(body.size(), 8, &bytes);

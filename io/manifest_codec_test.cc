@@ -56,6 +56,14 @@ TEST(ManifestCodecTest, WritesTheDocumentedFrameAndReadsItBack) {
   EXPECT_EQ(decoded->SerializeAsString(), manifest.SerializeAsString());
 }
 
+TEST(ManifestCodecTest, TextThatCannotBeReadBackIsNotWritten) {
+  v1::CheckpointManifest manifest = Good();
+  manifest.set_config("work_dir: \"caf\xe9\"");
+  EXPECT_THAT(EncodeManifest(manifest),
+              StatusIs(Code::kInvalidArgument,
+                       HasSubstr("manifest: config: not UTF-8 from byte 14")));
+}
+
 TEST(ManifestCodecTest, KeepsFieldsThatItDoesNotKnow) {
   const std::string unknown = "\xa2\x06\x03new";  // Field 100.
   const std::string body = Good().SerializeAsString() + unknown;

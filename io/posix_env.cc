@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <limits>
+#include <memory>
 #include <system_error>
 #include <utility>
 
@@ -284,6 +286,14 @@ class PosixEnv : public Env {
     struct stat info;
     return CheckPath(path).ok() && ::stat(path.c_str(), &info) == 0 &&
            S_ISDIR(info.st_mode);
+  }
+
+  absl::StatusOr<std::string> CurrentDir() override {
+    const std::unique_ptr<char, decltype(&::free)> dir(::getcwd(nullptr, 0),
+                                                       &::free);
+    if (dir == nullptr)
+      return ErrnoStatus("the current directory", "is not known", errno);
+    return std::string(dir.get());
   }
 
   bool IsSymlink(const std::string& path) override {

@@ -199,10 +199,12 @@ struct PathCase {
 };
 
 TEST(PathTest, JoinPath) {
-  const PathCase cases[] = {{"a", "b", "a/b"},      {"a/", "b", "a/b"},
-                            {"", "b", "b"},         {"a", "/b", "/b"},
-                            {"/", "b", "/b"},       {"a", "", "a"},
-                            {"a/b", "c/", "a/b/c/"}};
+  const PathCase cases[] = {
+      {"a", "b", "a/b"},       {"a/", "b", "a/b"},  {"", "b", "b"},
+      {"a", "/b", "/b"},       {"/", "b", "/b"},    {"a", "", "a"},
+      {"a/b", "c/", "a/b/c/"}, {"a", ".", "a"},     {"a", "./", "a"},
+      {"a", ".//./b", "a/b"},  {"a", ".b", "a/.b"}, {"a", "../b", "a/../b"},
+      {"", "./b", "./b"}};
   for (const PathCase& c : cases) {
     EXPECT_EQ(JoinPath(c.a, c.b), c.joined) << c.a << " + " << c.b;
   }
@@ -216,6 +218,15 @@ TEST(PathTest, DirnameAndBasename) {
     EXPECT_EQ(Dirname(c.joined), c.a) << c.joined;
     EXPECT_EQ(Basename(c.joined), c.b) << c.joined;
   }
+}
+
+TEST_F(PosixEnvTest, CurrentDirIsWhereRelativePathsStart) {
+  const auto dir = Env::Posix().CurrentDir();
+  ASSERT_THAT(dir, IsOk());
+  EXPECT_EQ((*dir)[0], '/');
+  ASSERT_THAT(WriteFileAtomically(Env::Posix(), "here", "x"), IsOk());
+  EXPECT_EQ(ReadFile(Env::Posix(), *dir + "/here").value_or(""), "x");
+  ASSERT_THAT(Env::Posix().DeleteFile("here"), IsOk());
 }
 
 }  // namespace

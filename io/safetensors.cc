@@ -15,6 +15,7 @@
 #include "c10/core/ScalarType.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
+#include "grapnel/base/utf8.h"
 #include "grapnel/io/digest.h"
 #include "grapnel/io/out_of_memory.h"
 
@@ -70,44 +71,13 @@ const Dtype* FindDtype(c10::ScalarType type) {
   return nullptr;
 }
 
-// Shortest forms only, no surrogates, nothing above U+10FFFF.
-bool IsUtf8(absl::string_view text) {
-  size_t i = 0;
-  while (i < text.size()) {
-    const auto byte = [&](size_t k) -> uint32_t {
-      return i + k < text.size() ? static_cast<unsigned char>(text[i + k]) : 0;
-    };
-    const uint32_t lead = byte(0);
-    size_t length;
-    uint32_t code, smallest;
-    if (lead < 0x80) {
-      ++i;
-      continue;
-    } else if (lead >> 5 == 0x6) {
-      length = 2, code = lead & 0x1f, smallest = 0x80;
-    } else if (lead >> 4 == 0xe) {
-      length = 3, code = lead & 0x0f, smallest = 0x800;
-    } else if (lead >> 3 == 0x1e) {
-      length = 4, code = lead & 0x07, smallest = 0x10000;
-    } else {
-      return false;
-    }
-    for (size_t k = 1; k < length; ++k) {
-      if (byte(k) >> 6 != 0x2) return false;
-      code = code << 6 | (byte(k) & 0x3f);
-    }
-    if (code < smallest || code > 0x10ffff || code >> 11 == 0x1b) return false;
-    i += length;
-  }
-  return true;
-}
-
 // A name for a message: nothing in it that a terminal would obey.
 std::string Quoted(absl::string_view name) {
   std::string quoted = "\"";
   for (const char c : name.substr(0, 200)) {
     quoted += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
   }
+  quoted = EscapeToUtf8(quoted);
   return quoted + (name.size() > 200 ? "...\"" : "\"");
 }
 

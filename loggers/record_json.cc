@@ -2,39 +2,16 @@
 
 #include <cmath>
 #include <cstdint>
+#include <optional>
 #include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "grapnel/base/utf8.h"
 #include "grapnel/loggers/number_format.h"
 
 namespace grapnel {
 namespace {
-
-constexpr char32_t kReplacement = 0xfffd;
-
-// Takes one code point of UTF-8 off `*text`, which isn't empty: U+FFFD, and one
-// byte, where it isn't UTF-8.
-char32_t TakeCodePoint(absl::string_view* text) {
-  const auto byte = [text](size_t i) {
-    return static_cast<unsigned char>((*text)[i]);
-  };
-  const unsigned char lead = byte(0);
-  const size_t size = lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-  char32_t point = size == 1 ? lead : lead & (0x7f >> size);
-  bool valid =
-      (lead < 0x80 || (lead >= 0xc2 && lead <= 0xf4)) && text->size() >= size;
-  for (size_t i = 1; valid && i < size; ++i) {
-    valid = (byte(i) & 0xc0) == 0x80;
-    point = point << 6 | (byte(i) & 0x3f);
-  }
-  // Surrogates, numbers that need fewer bytes, and those past the last plane.
-  valid = valid && !(point >= 0xd800 && point <= 0xdfff) &&
-          !(size == 3 && point < 0x800) && !(size == 4 && point < 0x10000) &&
-          point <= 0x10ffff;
-  text->remove_prefix(valid ? size : 1);
-  return valid ? point : kReplacement;
-}
 
 void AppendItem(absl::string_view name, const Scalar& scalar,
                 std::string* json) {
@@ -48,7 +25,13 @@ void AppendItem(absl::string_view name, const Scalar& scalar,
 void AppendJsonString(absl::string_view text, std::string* json) {
   json->push_back('"');
   while (!text.empty()) {
-    const char32_t point = TakeCodePoint(&text);
+    const auto byte = static_cast<unsigned char>(text[0]);
+    const std::optional<char32_t> taken = TakeCodePoint(&text);
+    if (!taken.has_value()) {
+      absl::StrAppendFormat(json, "\\\\x%02x", byte);
+      continue;
+    }
+    const char32_t point = *taken;
     switch (point) {
       case '"':
         json->append("\\\"");
@@ -121,21 +104,6 @@ std::string RecordToJson(const Record& record) {
   std::string json;
   AppendRecordJson(record, &json);
   return json;
-}
-
-std::string ToUtf8(absl::string_view text) {
-  std::string valid;
-  while (!text.empty()) {
-    const absl::string_view before = text;
-    const char32_t point = TakeCodePoint(&text);
-    const size_t size = before.size() - text.size();
-    if (point == kReplacement && size == 1) {
-      valid.append("\xef\xbf\xbd");
-    } else {
-      valid.append(before.data(), size);
-    }
-  }
-  return valid;
 }
 
 }  // namespace grapnel

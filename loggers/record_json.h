@@ -22,14 +22,10 @@ void AppendRecordJson(const Record& record, std::string* json);
 
 std::string RecordToJson(const Record& record);
 
-// Appends one value of such a line. Text is read as UTF-8, with U+FFFD for what
-// is none, and written in ASCII.
+// Appends one value of such a line. Text is read as UTF-8, with what
+// EscapeToUtf8 makes of the rest, and written in ASCII.
 void AppendJsonString(absl::string_view text, std::string* json);
 void AppendJsonNumber(const Scalar& scalar, std::string* json);
-
-// `text` if it is UTF-8, else with U+FFFD for each byte that is none: a string
-// field of a message holds nothing else.
-std::string ToUtf8(absl::string_view text);
 
 }  // namespace grapnel
 

@@ -12,6 +12,7 @@
 #include "absl/strings/str_split.h"
 #include "grapnel/base/clock.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/utf8.h"
 #include "grapnel/loggers/crc32c.h"
 #include "grapnel/loggers/host_name.h"
 #include "grapnel/loggers/record_json.h"
@@ -120,7 +121,7 @@ absl::Status TensorBoardBackend::WriteRecord(const Record& record) {
   summary->clear_value();  // Keeps its memory.
   for (const auto& [name, scalar] : record.scalars) {
     Summary::Value* value = summary->add_value();
-    value->set_tag(ToUtf8(name));
+    value->set_tag(EscapeToUtf8(name));
     value->set_simple_value(ToFloat(scalar));
   }
   return Append(clock_->WallTime(), &event_);

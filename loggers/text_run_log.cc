@@ -25,6 +25,7 @@
 #include "absl/time/time.h"
 #include "grapnel/base/log.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/utf8.h"
 
 namespace grapnel {
 namespace {
@@ -218,7 +219,13 @@ class TextRunLog : public RunLog {
     }
     line_.clear();  // Keeps its memory.
     absl::StrAppend(&line_, time_text_, " - grapnel - ", LevelName(level),
-                    " - ", message, "\n");
+                    " - ");
+    // Readers of text files stop at bytes that are none.
+    if (IsUtf8(message)) {
+      absl::StrAppend(&line_, message, "\n");
+    } else {
+      absl::StrAppend(&line_, EscapeToUtf8(message), "\n");
+    }
   }
 
   static void Report(const absl::Status& status) {

@@ -132,6 +132,13 @@ TEST_F(TextRunLogTest, MessagesOfManyLinesStaySo) {
   EXPECT_EQ(terminal_.Read(), "01/02 03:04:05 - grapnel - INFO - a\n  b\n\n");
 }
 
+TEST_F(TextRunLogTest, BytesThatAreNoTextAreEscaped) {
+  NewLog(env_)->Info("caf\xc3\xa9 caf\xe9");
+  EXPECT_EQ(File(),
+            "2026/01/02 03:04:05 - grapnel - INFO - caf\xc3\xa9 "
+            "caf\\xe9\n");
+}
+
 TEST_F(TextRunLogTest, TheSameWarningComesOnce) {
   auto log = NewLog(env_);
   for (int i = 0; i < 3; ++i) {

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/clock.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/utf8.h"
 #include "grapnel/loggers/config_json.h"
 #include "grapnel/loggers/host_name.h"
 #include "grapnel/loggers/record_json.h"
@@ -196,7 +197,7 @@ absl::Status WandbBackend::WriteRecord(const Record& record) {
   const auto add = [history](const std::string& name, const Scalar& scalar) {
     std::string json;
     AppendJsonNumber(scalar, &json);
-    AddItem(ToUtf8(name), std::move(json), history->mutable_item());
+    AddItem(EscapeToUtf8(name), std::move(json), history->mutable_item());
   };
   bool has_step = record.kind == Record::Kind::kTest;
   for (const auto& [name, scalar] : record.scalars) {

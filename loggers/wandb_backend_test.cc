@@ -209,7 +209,7 @@ TEST_F(WandbBackendTest, RecordsAreRows) {
   EXPECT_EQ(records[2].history().step().num(), 0);
   row = ToMap(records[4].history().item());
   EXPECT_EQ(row["acc"], "NaN");
-  EXPECT_EQ(row.count("\xef\xbf\xbd"), 1u);
+  EXPECT_EQ(row.count("\\xff"), 1u);
   EXPECT_EQ(row["step"], "1");
   EXPECT_EQ(row["_step"], "1");
   EXPECT_EQ(row["_runtime"], "2.5");

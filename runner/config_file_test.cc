@@ -285,7 +285,7 @@ INSTANTIATE_TEST_SUITE_P(
          "x.textproto:1:9: invalid control characters encountered in text"},
         {"NotUtf8", "# fine\nwork_dir: '\xff'", "x.textproto:2:12: not UTF-8"},
         {"EscapedNotUtf8", "work_dir: 'ab\\xff'",
-         "x.textproto: work_dir: not UTF-8 from byte 2 on"},
+         "x.textproto: work_dir: not UTF-8 from byte 2 on: \"ab\\xff\""},
         {"OverlongUtf8", "work_dir: '\xc0\xaf'", "x.textproto:1:12: not UTF-8"},
         {"Surrogate", "work_dir: '\xed\xa0\x80'",
          "x.textproto:1:12: not UTF-8"},

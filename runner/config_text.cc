@@ -19,6 +19,7 @@
 #include "google/protobuf/unknown_field_set.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/suggestion.h"
+#include "grapnel/base/utf8.h"
 #include "grapnel/runner/config_types.h"
 #include "re2/re2.h"
 
@@ -37,38 +38,6 @@ using ::google::protobuf::io::ErrorCollector;
 using ::google::protobuf::io::Tokenizer;
 
 constexpr int kMaxDepth = 100;
-
-// The length of the valid UTF-8 at the start of `text`.
-size_t ValidUtf8Prefix(absl::string_view text) {
-  size_t i = 0;
-  while (i < text.size()) {
-    const auto byte = [&](size_t k) {
-      return i + k < text.size() ? static_cast<unsigned char>(text[i + k]) : 0;
-    };
-    const unsigned lead = byte(0);
-    size_t length;
-    if (lead < 0x80) {
-      length = 1;
-    } else if (lead >= 0xC2 && lead < 0xE0) {
-      length = 2;
-    } else if (lead >= 0xE0 && lead < 0xF0) {
-      length = 3;
-      if (lead == 0xE0 && byte(1) < 0xA0) return i;   // Overlong.
-      if (lead == 0xED && byte(1) >= 0xA0) return i;  // Surrogates.
-    } else if (lead >= 0xF0 && lead < 0xF5) {
-      length = 4;
-      if (lead == 0xF0 && byte(1) < 0x90) return i;   // Overlong.
-      if (lead == 0xF4 && byte(1) >= 0x90) return i;  // Beyond U+10FFFF.
-    } else {
-      return i;
-    }
-    for (size_t k = 1; k < length; ++k) {
-      if ((byte(k) & 0xC0) != 0x80) return i;
-    }
-    i += length;
-  }
-  return i;
-}
 
 // Keeps the first error.
 class FirstError : public ErrorCollector {
@@ -230,13 +199,6 @@ void Reword(absl::string_view text, const Descriptor* root,
   }
   message[0] = absl::ascii_tolower(message[0]);
   error->message = std::string(absl::StripSuffix(message, "."));
-}
-
-absl::Status CheckUtf8(const std::string& value) {
-  const size_t valid = ValidUtf8Prefix(value);
-  if (valid == value.size()) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("not UTF-8 from byte ", valid, " on"));
 }
 
 // Whoever writes a key twice means something else than that the last one

@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "grapnel/base/log.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/utf8.h"
 
 namespace grapnel {
 
@@ -19,6 +20,8 @@ absl::Status HookList::Add(ScheduledHook hook) {
         absl::StrCat("hook \"", hook.hook->name(),
                      "\": priority: must be in 0..100, is ", hook.priority));
   }
+  GRAPNEL_RETURN_IF_ERROR(
+      WithContext(CheckUtf8(hook.hook->name()), "hook: name"));
   for (const ScheduledHook& other : hooks_) {
     if (other.hook->name() == hook.hook->name()) {
       return absl::AlreadyExistsError(

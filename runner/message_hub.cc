@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
+#include "grapnel/base/utf8.h"
 
 namespace grapnel {
 namespace {
@@ -114,6 +115,15 @@ absl::Status CheckHistory(const State::History& history) {
   return absl::OkStatus();
 }
 
+// Names, and facts that are text, as they are kept: models, metrics and hooks
+// give them, and checkpoints hold UTF-8 alone. `*escaped` holds the result if
+// `name` isn't.
+absl::string_view Kept(absl::string_view name, std::string* escaped) {
+  if (IsUtf8(name)) return name;
+  *escaped = EscapeToUtf8(name);
+  return *escaped;
+}
+
 void SaveInfo(const MessageHub::Info& info, State::Info* state) {
   struct Visitor {
     State::Info* state;
@@ -121,7 +131,8 @@ void SaveInfo(const MessageHub::Info& info, State::Info* state) {
     void operator()(double value) { state->set_double_value(value); }
     void operator()(bool value) { state->set_bool_value(value); }
     void operator()(const std::string& value) {
-      state->set_string_value(value);
+      // What came by InfoSlot has not been looked at.
+      state->set_string_value(IsUtf8(value) ? value : EscapeToUtf8(value));
     }
     void operator()(const std::vector<int64_t>& value) {
       state->mutable_ints_value()->mutable_values()->Assign(value.begin(),
@@ -438,6 +449,8 @@ MessageHub::MessageHub() = default;
 MessageHub::~MessageHub() = default;
 
 HistoryBuffer& MessageHub::Scalar(absl::string_view name) {
+  std::string escaped;
+  name = Kept(name, &escaped);
   std::unique_ptr<HistoryBuffer>& history = histories_[name];
   if (history == nullptr) {
     history =
@@ -447,7 +460,8 @@ HistoryBuffer& MessageHub::Scalar(absl::string_view name) {
 }
 
 const HistoryBuffer* MessageHub::FindScalar(absl::string_view name) const {
-  const auto it = histories_.find(name);
+  std::string escaped;
+  const auto it = histories_.find(Kept(name, &escaped));
   if (it == histories_.end() || it->second->num_entries() == 0) return nullptr;
   return it->second.get();
 }
@@ -465,23 +479,30 @@ void MessageHub::BeginEpoch(Mode mode) {
 }
 
 void MessageHub::SetInfo(absl::string_view name, Info value, bool resumable) {
-  Fact& fact = infos_[name];
+  std::string escaped;
+  Fact& fact = infos_[Kept(name, &escaped)];
+  if (auto* text = std::get_if<std::string>(&value)) {
+    if (!IsUtf8(*text)) *text = EscapeToUtf8(*text);
+  }
   fact.value = std::move(value);
   fact.resumable = resumable;
 }
 
 std::optional<MessageHub::Info>& MessageHub::InfoSlot(absl::string_view name) {
-  return infos_[name].value;
+  std::string escaped;
+  return infos_[Kept(name, &escaped)].value;
 }
 
 const MessageHub::Info* MessageHub::FindInfo(absl::string_view name) const {
-  const auto it = infos_.find(name);
+  std::string escaped;
+  const auto it = infos_.find(Kept(name, &escaped));
   if (it == infos_.end() || !it->second.value.has_value()) return nullptr;
   return &*it->second.value;
 }
 
 void MessageHub::RemoveInfo(absl::string_view name) {
-  const auto it = infos_.find(name);
+  std::string escaped;
+  const auto it = infos_.find(Kept(name, &escaped));
   if (it != infos_.end()) it->second.value.reset();
 }
 

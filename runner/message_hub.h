@@ -155,7 +155,8 @@ class HistoryBuffer {
   mutable absl::Status status_;  // The first failure.
 };
 
-// Thread-compatible. Scalars are named "<mode>/<name>", "train/loss".
+// Thread-compatible. Scalars are named "<mode>/<name>", "train/loss". Names,
+// and facts that are text, are kept as EscapeToUtf8 makes them.
 class MessageHub {
  public:
   using Info =

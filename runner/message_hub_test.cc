@@ -776,5 +776,30 @@ INSTANTIATE_TEST_SUITE_P(
     }),
     [](const auto& info) { return info.param.name; });
 
+TEST(MessageHubTest, TextThatIsNotUtf8IsEscapedWhenItIsGiven) {
+  MessageHub hub;
+  hub.Scalar("train/caf\xe9").Add(1.0);
+  hub.Scalar("train/caf\xe8").Add(2.0);
+  EXPECT_EQ(hub.Scalar("train/caf\xe9").name(), "train/caf\\xe9");
+  ASSERT_NE(hub.FindScalar("train/caf\xe8"), nullptr);
+  EXPECT_EQ(hub.FindScalar("train/caf\xe8"), hub.FindScalar("train/caf\\xe8"));
+  hub.SetInfo("k\xff", std::string("v\xfe"));
+  hub.InfoSlot("slot\xfd") = std::string("v\xfc");
+  hub.SetInfo("gone\xff", int64_t{1});
+  hub.RemoveInfo("gone\xff");
+  EXPECT_EQ(std::get<std::string>(*hub.FindInfo("k\xff")), "v\\xfe");
+
+  State state;
+  hub.SaveState(&state);
+  State back;
+  ASSERT_TRUE(back.ParseFromString(state.SerializeAsString()));
+  EXPECT_EQ(back.infos().size(), 2u);
+  EXPECT_EQ(back.infos().at("slot\\xfd").string_value(), "v\\xfc");
+  MessageHub other;
+  ASSERT_THAT(other.LoadState(back), IsOk());
+  EXPECT_EQ(other.FindScalar("train/caf\xe8")->Current().value_or(0), 2.0);
+  EXPECT_EQ(std::get<std::string>(*other.FindInfo("k\xff")), "v\\xfe");
+}
+
 }  // namespace
 }  // namespace grapnel

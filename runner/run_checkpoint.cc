@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
 #include "google/protobuf/message.h"
+#include "grapnel/base/checked_message.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/optim/schedulers/scheduler_replay.h"
@@ -57,6 +58,9 @@ absl::Status CaptureHooks(const HookList& hooks, RunState* state,
     HookState* hook_state = state->add_hooks();
     hook_state->set_name(std::string(hook.name()));
     if (const auto* message = hook.mutable_state()) {
+      GRAPNEL_RETURN_IF_ERROR(
+          WithContext(SerializeChecked(*message).status(),
+                      absl::StrCat("hook \"", hook.name(), "\": its state")));
       hook_state->mutable_state()->PackFrom(*message);
     }
     TensorMap own;
@@ -167,7 +171,9 @@ absl::StatusOr<io::CheckpointContents> CaptureRun(
     contents.sections.emplace_back(kGradients, std::move(gradients));
   }
   if (!hooks.empty()) contents.sections.emplace_back(kHooks, std::move(hooks));
-  contents.blobs.emplace_back(kState, state.SerializeAsString());
+  auto blob = SerializeChecked(state);
+  if (!blob.ok()) return WithContext(blob.status(), "state");
+  contents.blobs.emplace_back(kState, *std::move(blob));
   return contents;
 }
 

@@ -43,7 +43,8 @@ struct RunParts {
 
 // Everything that changes as the run goes on, LibTorch's default generator
 // included. Tensors share storage with the run: write them before it goes on.
-// The manifest is the caller's to fill in.
+// The manifest is the caller's to fill in. kInvalidArgument, naming it, for
+// state that ReadRunState couldn't read back.
 absl::StatusOr<io::CheckpointContents> CaptureRun(
     const RunParts& parts, int64_t seed, const runner::v1::DataPosition& data);
 

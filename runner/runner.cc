@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "ATen/Context.h"
@@ -11,6 +12,7 @@
 #include "c10/core/GradMode.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
+#include "grapnel/base/utf8.h"
 #include "grapnel/data/data_loader.h"
 #include "grapnel/models/log_vars.h"
 #include "grapnel/models/model.h"
@@ -50,6 +52,16 @@ absl::Status WithOrigin(absl::Status status, ErrorOrigin origin) {
                       absl::Cord(absl::StrCat(static_cast<int>(origin))));
   }
   return status;
+}
+
+// Metrics make up their names: they go into checkpoints, records and logs.
+void MakeUtf8(Metrics* metrics) {
+  for (auto& [name, value] : *metrics) {
+    name = EscapeToUtf8(name);
+    if (auto* text = std::get_if<std::string>(&value)) {
+      *text = EscapeToUtf8(*text);
+    }
+  }
 }
 
 // Restores what a call may change of LibTorch's process-wide settings.
@@ -394,6 +406,7 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
     return absl::OkStatus();
   }));
   for (const std::string& note : notes) log_->Warning(note);
+  MakeUtf8(&metrics);
   if (points.mode == Mode::kVal) {
     latest_metrics_.clear();
     metrics_iter_ = iter();

@@ -105,22 +105,18 @@ bool CanHold(at::ScalarType to, at::ScalarType from) {
          (c10::isSignedType(to) || !c10::isSignedType(from));
 }
 
-absl::Status CheckCopy(const std::string& name, const Copy& copy) {
-  if (!copy.from.defined()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("tensor \"", name, "\": has no value"));
-  }
+// Why `copy` can't be made; "" if it can.
+std::string Mismatch(const Copy& copy) {
   if (copy.from.sizes() != copy.to.sizes()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "tensor \"", name, "\": has the shape ", ShapeString(copy.from.sizes()),
-        ", the model's is ", ShapeString(copy.to.sizes())));
+    return absl::StrCat("has the shape ", ShapeString(copy.from.sizes()),
+                        ", the model's is ", ShapeString(copy.to.sizes()));
   }
   if (!CanHold(copy.to.scalar_type(), copy.from.scalar_type())) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "tensor \"", name, "\": is ", c10::toString(copy.from.scalar_type()),
-        ", the model's is ", c10::toString(copy.to.scalar_type())));
+    return absl::StrCat("is ", c10::toString(copy.from.scalar_type()),
+                        ", the model's is ",
+                        c10::toString(copy.to.scalar_type()));
   }
-  return absl::OkStatus();
+  return "";
 }
 
 }  // namespace
@@ -164,7 +160,7 @@ absl::Status Model::Export(const std::string&) {
 absl::Status LoadModelState(const TensorMap& tensors, bool strict, Model& model,
                             std::vector<std::string>* report) {
   std::vector<Copy> copies;
-  std::vector<std::string> missing;
+  std::vector<std::string> missing, mismatched;
   absl::flat_hash_set<absl::string_view> known;
   for (const auto* list : {&model.parameters(), &model.buffers()}) {
     for (const NamedTensor& mine : *list) {
@@ -174,8 +170,17 @@ absl::Status LoadModelState(const TensorMap& tensors, bool strict, Model& model,
         missing.push_back(mine.name);
         continue;
       }
-      copies.push_back({*theirs, mine.tensor});
-      GRAPNEL_RETURN_IF_ERROR(CheckCopy(mine.name, copies.back()));
+      if (!theirs->defined()) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("tensor \"", mine.name, "\": has no value"));
+      }
+      const Copy copy = {*theirs, mine.tensor};
+      const std::string mismatch = Mismatch(copy);
+      if (mismatch.empty()) {
+        copies.push_back(copy);
+      } else {
+        mismatched.push_back(absl::StrCat(mine.name, ": ", mismatch));
+      }
     }
   }
   std::vector<std::string> unexpected;
@@ -183,24 +188,28 @@ absl::Status LoadModelState(const TensorMap& tensors, bool strict, Model& model,
     if (!known.contains(theirs.name)) unexpected.push_back(theirs.name);
   }
 
-  if (strict && !(missing.empty() && unexpected.empty())) {
+  const std::pair<const char*, const std::vector<std::string>&> kinds[] = {
+      {"missing: ", missing},
+      {"mismatched: ", mismatched},
+      {"unexpected: ", unexpected}};
+  const bool nothing = copies.empty() && !known.empty();
+  if (nothing || (strict && !(missing.empty() && mismatched.empty() &&
+                              unexpected.empty()))) {
     std::vector<std::string> parts;
-    if (!missing.empty()) {
-      parts.push_back(absl::StrCat("missing: ", Listed(missing)));
+    for (const auto& [what, names] : kinds) {
+      if (!names.empty()) parts.push_back(absl::StrCat(what, Listed(names)));
     }
-    if (!unexpected.empty()) {
-      parts.push_back(absl::StrCat("unexpected: ", Listed(unexpected)));
-    }
-    return absl::InvalidArgumentError(absl::StrCat(
-        "tensors don't match the model's: ", absl::StrJoin(parts, "; ")));
+    return absl::InvalidArgumentError(
+        absl::StrCat(nothing ? "there is nothing for the model: "
+                             : "tensors don't match the model's: ",
+                     absl::StrJoin(parts, "; ")));
   }
   if (report != nullptr) {
     report->clear();
-    for (const std::string& name : missing) {
-      report->push_back(absl::StrCat("missing: ", name));
-    }
-    for (const std::string& name : unexpected) {
-      report->push_back(absl::StrCat("unexpected: ", name));
+    for (const auto& [what, names] : kinds) {
+      for (const std::string& name : names) {
+        report->push_back(absl::StrCat(what, name));
+      }
     }
   }
   return CatchAsStatus([&] {

@@ -100,13 +100,16 @@ struct ModelTraits {
 using ModelRegistry = Registry<ModelTraits, const ModelOptions&>;
 
 // Copies tensors into a model's parameters and buffers, by name. Checks all
-// before it copies any: after an error the model is as it was. With `strict`
-// the names must be the same on both sides; else names on one side only are
-// left, and listed in `*report`, if not null, as "missing: <name>", which the
-// model alone has, and "unexpected: <name>". A shape that differs is always an
-// error, and so are numbers of a type that the model's can't hold: complex ones
-// for real, floating ones for integers, integers for narrower ones. Floating
-// types convert to each other.
+// before it copies any: after an error the model is as it was. Floating types
+// convert to each other; a tensor doesn't fit if its shape differs, or if its
+// numbers are of a type that the model's can't hold: complex ones for real,
+// floating ones for integers, integers for narrower ones.
+//
+// With `strict` the names must be the same on both sides, and all must fit:
+// kInvalidArgument lists what doesn't, shortened. Else the rest is left, and
+// listed in `*report`, if not null, in lines "missing: <name>", which the model
+// alone has, "mismatched: <name>: ...", and "unexpected: <name>". Tensors of
+// which the model can take none are kInvalidArgument even so.
 absl::Status LoadModelState(const TensorMap& tensors, bool strict, Model& model,
                             std::vector<std::string>* report);
 

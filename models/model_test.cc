@@ -461,38 +461,48 @@ INSTANTIATE_TEST_SUITE_P(
           {"f", Bias()}},
          true,
          {"unexpected: 6 (a, b, c, d, e, ...)"}},
-        {"ShapeEvenIfNotStrict",
+        {"Shape",
          {{"fc.weight", Weight()}, {"fc.bias", at::zeros({3})}},
-         false,
-         {"tensor \"fc.bias\": has the shape (3,), the model's is (2,)"}},
+         true,
+         {"missing: 4 (bn.count, small, byte, flag)",
+          "mismatched: 1 (fc.bias: has the shape (3,), the model's is (2,))"}},
         {"ShapeBroadcastIsNoMatch",
          {{"fc.weight", Weight()}, {"fc.bias", at::zeros({1})}},
-         false,
-         {"(1,)", "(2,)"}},
+         true,
+         {"mismatched: 1 (fc.bias", "(1,)", "(2,)"}},
         {"RoundingToIntegers",
          {{"fc.weight", Weight()}, {"bn.count", at::full({}, 1.5)}},
-         false,
-         {"tensor \"bn.count\": is Float, the model's is Long"}},
+         true,
+         {"mismatched: 1 (bn.count: is Float, the model's is Long)"}},
         {"ComplexToReal",
          {{"fc.weight", at::zeros({}, at::kComplexFloat)}},
-         false,
-         {"tensor \"fc.weight\": is ComplexFloat, the model's is Float"}},
+         true,
+         {"(fc.weight: is ComplexFloat, the model's is Float)"}},
         {"FloatToBool",
          {{"flag", at::ones({})}},
-         false,
-         {"tensor \"flag\": is Float, the model's is Bool"}},
+         true,
+         {"(flag: is Float, the model's is Bool)"}},
         {"IntegersToBool",
          {{"flag", Count()}},
-         false,
-         {"tensor \"flag\": is Long, the model's is Bool"}},
+         true,
+         {"(flag: is Long, the model's is Bool)"}},
         {"NarrowerIntegers",
          {{"fc.bias", Bias()}, {"small", Count()}},
-         false,
-         {"tensor \"small\": is Long, the model's is Int"}},
+         true,
+         {"(small: is Long, the model's is Int)"}},
         {"IntegersOfAnotherSign",
          {{"byte", at::zeros({}, at::kChar)}},
+         true,
+         {"(byte: is Char, the model's is Byte)"}},
+        {"NothingInCommonEvenIfNotStrict",
+         {{"classifier.weight", Weight()}},
          false,
-         {"tensor \"byte\": is Char, the model's is Byte"}},
+         {"there is nothing for the model: missing: 6 (fc.weight, fc.bias, "
+          "bn.count, small, byte, ...); unexpected: 1 (classifier.weight)"}},
+        {"NothingThatFitsEvenIfNotStrict",
+         {{"fc.bias", at::zeros({3})}},
+         false,
+         {"there is nothing for the model", "mismatched: 1 (fc.bias"}},
         {"Undefined",
          {{"fc.weight", Weight()}, {"fc.bias", at::Tensor()}},
          false,
@@ -534,6 +544,25 @@ TEST(LoadModelStateTest, NotStrictLoadsWhatIsThereAndReportsTheRest) {
   EXPECT_THAT(State(model), ElementsAre(1, 8, 9, 0));
   EXPECT_THAT(report, ElementsAre("missing: fc.weight", "missing: bn.count",
                                   "unexpected: head.w"));
+}
+
+TEST(LoadModelStateTest, NotStrictLeavesOutAndNamesWhatDoesNotFit) {
+  FakeModelOfDtypes model;
+  std::vector<std::string> report;
+  EXPECT_THAT(LoadModelState(MapOf({{"fc.weight", Weight()},
+                                    {"fc.bias", at::zeros({3})},
+                                    {"bn.count", Count()},
+                                    {"small", at::full({}, 1.5)},
+                                    {"byte", Count().to(at::kByte)},
+                                    {"flag", Count().to(at::kBool)}}),
+                             /*strict=*/false, model, &report),
+              IsOk());
+  EXPECT_THAT(State(model), ElementsAre(7, 0, 0, 5, 0, 5, 1));
+  EXPECT_THAT(
+      report,
+      ElementsAre(
+          "mismatched: fc.bias: has the shape (3,), the model's is (2,)",
+          "mismatched: small: is Float, the model's is Int"));
 }
 
 TEST(ModelStateTest, SharesTheStorageAndRoundTrips) {

@@ -691,6 +691,30 @@ TEST(PathFieldTest, TheseAreMarked) {
                           "grapnel.runner.v1.RunnerConfig.work_dir"));
 }
 
+TEST(RebasePathsTest, EveryRelativePathGetsTheBase) {
+  absl::StatusOr<RunnerConfig> config = ParseText(R"(
+      work_dir: "." load_from: "../l"
+      model { torch_script { path: "m.pt" } }
+      train_dataloader { dataset { idx { images: "i" labels: "/l" } } }
+      val_dataloader { dataset { image_folder { root: "./r" } } }
+      experiment_name: "e")");
+  ASSERT_THAT(config, IsOk());
+  ASSERT_THAT(RebasePaths("/base", &*config), IsOk());
+  EXPECT_EQ(config->work_dir(), "/base");
+  EXPECT_EQ(config->load_from(), "/base/../l");
+  EXPECT_EQ(config->model().torch_script().path(), "/base/m.pt");
+  EXPECT_EQ(config->train_dataloader().dataset().idx().images(), "/base/i");
+  EXPECT_EQ(config->train_dataloader().dataset().idx().labels(), "/l");
+  EXPECT_EQ(config->val_dataloader().dataset().image_folder().root(),
+            "/base/r");
+  EXPECT_EQ(config->experiment_name(), "e");
+  EXPECT_FALSE(config->val_dataloader().dataset().has_idx());
+
+  const RunnerConfig once = *config;
+  ASSERT_THAT(RebasePaths("/other", &*config), IsOk());
+  EXPECT_TRUE(MessageDifferencer::Equals(*config, once));
+}
+
 struct BadOverride {
   const char* name;
   const char* assignment;

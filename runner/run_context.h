@@ -137,7 +137,8 @@ class RunContext {
   virtual const std::string& timestamp() const = 0;  // "20260821_025841"
   virtual const std::string& experiment_name() const = 0;
   virtual int64_t seed() const = 0;
-  virtual const std::string& config_text() const = 0;  // Resolved.
+  // Resolved, with absolute paths: the same run from anywhere.
+  virtual const std::string& config_text() const = 0;
 
   // Saves a checkpoint once all hooks of this mount point have run, so that it
   // holds what they did. The same name and directory asked for twice at one

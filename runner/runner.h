@@ -47,6 +47,8 @@ struct RunnerOptions {
 
   // False if Train() won't be called: training data is then not opened, and
   // `resume` and `load_from` take weights alone, as they do without train_cfg.
+  // What Val(), Test() and Export() load must be all of the model's, unless
+  // load_options say otherwise.
   bool for_training = true;
 
   // Lines of the run's log also go to this file descriptor; -1 for none.
@@ -104,7 +106,10 @@ struct RunnerOptions {
 class Runner {
  public:
   // Checks the configuration, makes the model and the hooks, and makes
-  // work_dir. Errors name the field: "train_dataloader: dataset: idx: images:
+  // work_dir, with the resolved configuration in <config_name>.textproto: the
+  // same run from anywhere, also if work_dir is moved. (That of an evaluation
+  // is in the folder of its logs.) Errors name the field: "train_dataloader:
+  // dataset: idx: images:
   // ...".
   //
   // A runner that can train locks work_dir, and the checkpoints' folder if that

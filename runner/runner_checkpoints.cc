@@ -20,6 +20,8 @@
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/optim/param_scheduler.h"
 #include "grapnel/optim/schedulers/scheduler_replay.h"
+#include "grapnel/runner/load_options.h"
+#include "grapnel/runner/mode.h"
 #include "grapnel/runner/run_checkpoint.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/run_progress.h"
@@ -70,7 +72,17 @@ absl::Status RunnerImpl::Load() {
     return absl::OkStatus();
   }
   RunContext& run = *this;
-  if (resume_) resumed_from_ = checkpoint_path_;
+  if (resume_) {
+    resumed_from_ = checkpoint_path_;
+  } else {
+    std::vector<std::string> warnings;
+    GRAPNEL_RETURN_IF_ERROR(
+        WithContext(load_rules_.Apply(&checkpoint_, &warnings),
+                    absl::StrCat(checkpoint_path_, ": load_options")));
+    for (const std::string& warning : warnings) {
+      log_->Warning(absl::StrCat("load_options: ", warning));
+    }
+  }
   GRAPNEL_RETURN_IF_ERROR(hooks_.Call(Stage::kAfterLoadCheckpoint,
                                       &Hook::AfterLoadCheckpoint, run,
                                       checkpoint_));
@@ -87,8 +99,11 @@ absl::Status RunnerImpl::LoadWeights() {
     return absl::InvalidArgumentError("there is no section \"model\"");
   }
   std::vector<std::string> report;
-  GRAPNEL_RETURN_IF_ERROR(
-      LoadModelState(*weights, /*strict=*/false, *model_, &report));
+  // Numbers of weights that were never loaded look like any others.
+  const auto& options = config_.load_options();
+  const bool strict =
+      options.has_strict() ? options.strict() : mode_ != Mode::kTrain;
+  GRAPNEL_RETURN_IF_ERROR(LoadModelState(*weights, strict, *model_, &report));
   for (const std::string& line : report) log_->Warning(line);
   for (const auto& scheduler : schedulers_) scheduler->Apply();
   log_->Info(absl::StrCat("Load checkpoint from ", checkpoint_path_));

@@ -37,6 +37,7 @@
 #include "grapnel/optim/param_scheduler.h"
 #include "grapnel/optim/param_scheduler.pb.h"
 #include "grapnel/runner/hook_list.h"
+#include "grapnel/runner/load_options.h"
 #include "grapnel/runner/log_processor.h"
 #include "grapnel/runner/message_hub.h"
 #include "grapnel/runner/run_context.h"
@@ -144,6 +145,10 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   absl::Status AfterOptimizerStep(const StepResult& result) override;
 
  private:
+  // Looks at the config alone; nothing else has been touched.
+  absl::Status InitConfig();
+  // Sets what is saved of the config, as it is resolved by then.
+  absl::Status DescribeConfig();
   // Before anything in the folders is looked at.
   absl::Status LockFolders();
   // What killed runs left there.
@@ -235,6 +240,10 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
 
   std::string work_dir_, checkpoint_dir_, log_dir_;
   std::string timestamp_, experiment_name_, config_text_;
+  std::string config_dir_;  // base_dir, absolute where that can be told.
+  // config_text_ with a work_dir relative to where it is written: the folder
+  // may be moved.
+  std::string dumped_config_text_;
   int64_t seed_ = 0;
   std::string run_uuid_, parent_uuid_;
 
@@ -256,6 +265,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   std::unique_ptr<LogProcessor> log_processor_;
   HookList hooks_;
 
+  LoadRules load_rules_;
   std::string checkpoint_path_;  // To load from; "" for none.
   // What is there, until it is loaded; the state if the run resumes.
   io::CheckpointContents checkpoint_;

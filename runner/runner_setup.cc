@@ -16,9 +16,11 @@
 #include "grapnel/base/clock.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
+#include "grapnel/base/utf8.h"
 #include "grapnel/data/data_loader.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/weights.h"
 #include "grapnel/loggers/log_thread.h"
 #include "grapnel/loggers/record_writer.h"
 #include "grapnel/loggers/text_run_log.h"
@@ -29,7 +31,10 @@
 #include "grapnel/optim/param_scheduler.h"
 #include "grapnel/optim/param_scheduler.pb.h"
 #include "grapnel/runner/config_file.h"
+#include "grapnel/runner/config_paths.h"
+#include "grapnel/runner/config_text.h"
 #include "grapnel/runner/configured_hooks.h"
+#include "grapnel/runner/load_options.h"
 #include "grapnel/runner/log_processor.h"
 #include "grapnel/runner/message_hub.h"
 #include "grapnel/runner/out_dir.h"
@@ -127,6 +132,17 @@ absl::Status CheckConfig(const RunnerConfig& config,
   return absl::OkStatus();
 }
 
+// Or no checkpoint could be written.
+absl::Status CheckTensorNames(const Model& model) {
+  for (const auto* list : {&model.parameters(), &model.buffers()}) {
+    for (const NamedTensor& tensor : *list) {
+      GRAPNEL_RETURN_IF_ERROR(
+          WithContext(CheckUtf8(tensor.name), "model: a tensor's name"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 std::string NewUuid() {
   std::random_device device;
   std::string uuid(16, '\0');
@@ -145,7 +161,7 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   config_ = config;
   env_ = options_.env != nullptr ? options_.env : &io::Env::Posix();
   clock_ = options_.clock != nullptr ? options_.clock : &Clock::System();
-  GRAPNEL_RETURN_IF_ERROR(CheckConfig(config_, options_));
+  GRAPNEL_RETURN_IF_ERROR(InitConfig());
   if (config_.has_train_cfg()) {
     auto plan = TrainPlan::Create(config_.train_cfg());
     if (!plan.ok()) return WithContext(plan.status(), "train_cfg");
@@ -174,7 +190,7 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   }
   GRAPNEL_RETURN_IF_ERROR(FindCheckpoint());
   GRAPNEL_RETURN_IF_ERROR(InitSeed());
-  config_text_ = PrintRunnerConfig(config_);
+  GRAPNEL_RETURN_IF_ERROR(DescribeConfig());
   GRAPNEL_RETURN_IF_ERROR(InitLoaders());
   if (plan_) GRAPNEL_RETURN_IF_ERROR(InitProgress());
   GRAPNEL_RETURN_IF_ERROR(InitModel());
@@ -209,7 +225,7 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
           *env_,
           io::JoinPath(options_.for_training ? work_dir_ : log_dir_,
                        absl::StrCat(options_.config_name, ".textproto")),
-          config_text_),
+          dumped_config_text_),
       "work_dir"));
   for (const std::string& warning : start_warnings_) log_->Warning(warning);
   for (const std::string& slot : left_out) {
@@ -262,6 +278,36 @@ absl::Status RunnerImpl::RemoveLeftovers() {
     start_warnings_.insert(start_warnings_.end(), undeleted.begin(),
                            undeleted.end());
   }
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::InitConfig() {
+  // It may have been made in code.
+  GRAPNEL_RETURN_IF_ERROR(CanonicalizeConfig(&config_));
+  GRAPNEL_RETURN_IF_ERROR(
+      WithContext(CheckUtf8(options_.config_name), "config_name"));
+  // Without one, relative paths are as good as they can be.
+  config_dir_ =
+      io::JoinPath(env_->CurrentDir().value_or(""), options_.base_dir);
+  GRAPNEL_RETURN_IF_ERROR(
+      WithContext(CheckUtf8(config_dir_), "the configuration's folder"));
+  GRAPNEL_RETURN_IF_ERROR(CheckConfig(config_, options_));
+  auto rules = LoadRules::Create(config_.load_options());
+  if (!rules.ok()) return WithContext(rules.status(), "load_options");
+  load_rules_ = *std::move(rules);
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::DescribeConfig() {
+  RunnerConfig described = config_;
+  // Relative to config_dir_, as base_dir is.
+  described.set_work_dir(config_.has_work_dir()
+                             ? config_.work_dir()
+                             : io::JoinPath("work_dirs", options_.config_name));
+  GRAPNEL_RETURN_IF_ERROR(RebasePaths(config_dir_, &described));
+  config_text_ = PrintRunnerConfig(described);
+  described.set_work_dir(options_.for_training ? "." : "..");
+  dumped_config_text_ = PrintRunnerConfig(described);
   return absl::OkStatus();
 }
 
@@ -319,7 +365,15 @@ absl::Status RunnerImpl::FindCheckpoint() {
   resume_ = config_.resume() && plan_.has_value();
   if (!config_.load_from().empty()) {
     checkpoint_path_ = io::JoinPath(options_.base_dir, config_.load_from());
-    auto contents = io::ReadCheckpoint(*env_, checkpoint_path_);
+    if (resume_ && io::IsWeightsFile(checkpoint_path_) &&
+        !env_->IsDirectory(checkpoint_path_)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "resume: ", checkpoint_path_,
+          ": holds weights alone, which a run can begin with (load_from, "
+          "without resume) but not go on from"));
+    }
+    auto contents = resume_ ? io::ReadCheckpoint(*env_, checkpoint_path_)
+                            : io::ReadWeightsAndMore(*env_, checkpoint_path_);
     if (!contents.ok()) return WithContext(contents.status(), "load_from");
     checkpoint_ = *std::move(contents);
     return absl::OkStatus();
@@ -492,7 +546,7 @@ absl::Status RunnerImpl::InitProgress() {
 absl::Status RunnerImpl::InitModel() {
   if (options_.model != nullptr) {
     model_ = std::move(options_.model);
-    return absl::OkStatus();
+    return CheckTensorNames(*model_);
   }
   ModelOptions options;
   options.base_dir = options_.base_dir;
@@ -503,7 +557,7 @@ absl::Status RunnerImpl::InitModel() {
   auto model = ModelRegistry::Create(config_.model(), options);
   if (!model.ok()) return WithContext(model.status(), "model");
   model_ = *std::move(model);
-  return absl::OkStatus();
+  return CheckTensorNames(*model_);
 }
 
 absl::Status RunnerImpl::InitOptimizer() {

@@ -12,12 +12,15 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
+#include "grapnel/base/checked_message.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/suggestion.h"
+#include "grapnel/base/utf8.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
 #include "grapnel/loggers/number_format.h"
 #include "grapnel/runner/config_file.h"
+#include "grapnel/runner/config_paths.h"
 #include "grapnel/runner/run_folders.h"
 #include "grapnel/runner/runner.h"
 
@@ -33,7 +36,9 @@ const char kHelp[] =
 
   --work-dir DIR           where checkpoints and logs go
   --resume[=PATH]          go on from PATH, or from the newest in the work dir
-  --load-from PATH         start from (test, export) a checkpoint's weights
+  --load-from PATH         start from (test, export) a checkpoint's weights, or
+                           those in a .safetensors file
+  --no-strict              take of weights what the model has, and fits
   --cfg-options A.B=V ...  set fields of the configuration
   --seed N                 of weights, order, augmentation and dropout
   --threads N              of LibTorch's operators
@@ -91,6 +96,11 @@ absl::Status SetResume(absl::string_view value, CommandLine* command) {
   return SetLoadFrom(value, command);
 }
 
+absl::Status SetNoStrict(absl::string_view, CommandLine* command) {
+  command->strict = false;
+  return absl::OkStatus();
+}
+
 absl::Status SetOutput(absl::string_view value, CommandLine* command) {
   return SetPath(value, &command->output);
 }
@@ -143,7 +153,8 @@ absl::Status SetVersion(absl::string_view, CommandLine* command) {
 }
 
 enum class Value {
-  kNone,      // --help
+  kNone,      // --no-strict
+  kLast,      // --help: nothing else is read
   kOptional,  // --resume, --resume=PATH
   kOne,       // --seed 1, --seed=1
   kMany,      // --cfg-options a=1 b=2
@@ -158,13 +169,14 @@ struct Flag {
 
 constexpr Flag kFlags[] = {
     {"cfg-options", Value::kMany, AddCfgOption},
-    {"help", Value::kNone, SetHelp},
+    {"help", Value::kLast, SetHelp},
     {"load-from", Value::kOne, SetLoadFrom},
+    {"no-strict", Value::kNone, SetNoStrict},
     {"output", Value::kOne, SetOutput},
     {"resume", Value::kOptional, SetResume, "auto"},
     {"seed", Value::kOne, SetSeed},
     {"threads", Value::kOne, SetThreads},
-    {"version", Value::kNone, SetVersion},
+    {"version", Value::kLast, SetVersion},
     {"wait-for-lock", Value::kOne, SetWaitForLock},
     {"work-dir", Value::kOne, SetWorkDir},
 };
@@ -237,11 +249,13 @@ class Reader {
       }
     }
     seen_.push_back(flag);
-    if (flag->value == Value::kNone && value.has_value()) {
+    const bool bare =
+        flag->value == Value::kNone || flag->value == Value::kLast;
+    if (bare && value.has_value()) {
       return absl::InvalidArgumentError(absl::StrCat(shown, " takes no value"));
     }
-    if (flag->value == Value::kNone) {
-      help_ = true;
+    if (bare) {
+      help_ = flag->value == Value::kLast;
     } else if (flag->value == Value::kOptional && !value.has_value()) {
       // MMEngine's "--resume auto"; anything else behind it stands for itself.
       if (next_ < args_.size() && args_[next_] == flag->value_if_none) ++next_;
@@ -354,6 +368,10 @@ std::string Quoted(absl::string_view text) {
 
 absl::StatusOr<CommandLine> ParseCommandLine(
     const std::vector<std::string>& args) {
+  for (size_t i = 0; i < args.size(); ++i) {
+    GRAPNEL_RETURN_IF_ERROR(
+        WithContext(CheckUtf8(args[i]), absl::StrCat("argument ", i + 1)));
+  }
   return Reader(args).Read();
 }
 
@@ -362,6 +380,8 @@ absl::StatusOr<RunnerConfig> ResolveConfig(const CommandLine& command,
                                            absl::string_view current_dir) {
   GRAPNEL_ASSIGN_OR_RETURN(RunnerConfig config,
                            LoadRunnerConfig(env, command.config));
+  GRAPNEL_RETURN_IF_ERROR(RebasePaths(
+      io::JoinPath(current_dir, io::Dirname(command.config)), &config));
   for (const std::string& assignment : command.cfg_options) {
     GRAPNEL_RETURN_IF_ERROR(WithContext(
         ApplyOverride(assignment, current_dir, &config), "--cfg-options"));
@@ -373,12 +393,17 @@ absl::StatusOr<RunnerConfig> ResolveConfig(const CommandLine& command,
     config.set_load_from(io::JoinPath(current_dir, *command.load_from));
   }
   if (command.resume.has_value()) config.set_resume(*command.resume);
+  if (command.strict.has_value()) {
+    config.mutable_load_options()->set_strict(*command.strict);
+  }
   if (command.work_dir.has_value()) {
     config.set_work_dir(io::JoinPath(current_dir, *command.work_dir));
   } else if (config.work_dir().empty()) {
     config.set_work_dir(io::JoinPath(io::JoinPath(current_dir, "work_dirs"),
                                      ConfigName(command.config)));
   }
+  // Where the user is may be called anything.
+  GRAPNEL_RETURN_IF_ERROR(CheckStrings(config));
   if (command.verb == Verb::kTest || command.verb == Verb::kExport) {
     GRAPNEL_RETURN_IF_ERROR(ChooseCheckpoint(command, env, &config));
   }

@@ -46,20 +46,22 @@ struct CommandLine {
   std::optional<int64_t> seed;
   std::optional<int> threads;
   std::optional<absl::Duration> wait_for_lock;  // >= 0. For train alone.
+  std::optional<bool> strict;                   // False for --no-strict.
 };
 
 // Reads the arguments that follow the program's name. Flags may stand anywhere,
 // with dashes or underscores, and with "=" or a space before their value.
-// kInvalidArgument names the argument.
+// kInvalidArgument names the argument, or its number if it isn't UTF-8.
 absl::StatusOr<CommandLine> ParseCommandLine(
     const std::vector<std::string>& args);
 
 // The configuration that `command` means: its file, then --cfg-options, then
 // the other flags. Paths on the command line, and the default work_dir, start
-// at `current_dir` and come out absolute if that is; those in the file are left
-// relative to it. For test and export, says which checkpoint is meant: the one
-// that was named, else the newest in work_dir, else the file's load_from; it's
-// kNotFound if there is none.
+// at `current_dir`, those in the file at its folder; they come out absolute if
+// `current_dir` is, so that the result is the same run from anywhere. For test
+// and export, says which checkpoint is meant: the one that was named, else the
+// newest in work_dir, else the file's load_from; it's kNotFound if there is
+// none.
 absl::StatusOr<runner::v1::RunnerConfig> ResolveConfig(
     const CommandLine& command, io::Env& env, absl::string_view current_dir);
 

@@ -51,7 +51,7 @@ TEST(ParseCommandLineTest, ReadsEveryFlag) {
   const CommandLine command =
       Parse({"train", "c.textproto", "--work-dir", "w", "--resume",
              "--load-from=l", "--cfg-options", "a.b=1", "c=[2,3]", "--seed",
-             "7", "--threads=2", "--wait-for-lock", "1h30m"});
+             "7", "--threads=2", "--wait-for-lock", "1h30m", "--no-strict"});
   EXPECT_EQ(command.verb, Verb::kTrain);
   EXPECT_EQ(command.config, "c.textproto");
   EXPECT_THAT(command.work_dir, Optional(Eq("w")));
@@ -61,13 +61,15 @@ TEST(ParseCommandLineTest, ReadsEveryFlag) {
   EXPECT_THAT(command.seed, Optional(7));
   EXPECT_THAT(command.threads, Optional(2));
   EXPECT_THAT(command.wait_for_lock, Optional(absl::Minutes(90)));
+  EXPECT_THAT(command.strict, Optional(false));
 }
 
 TEST(ParseCommandLineTest, UnsetFlagsStayUnset) {
   const CommandLine command = Parse({"config", "c.json"});
   EXPECT_EQ(command.verb, Verb::kConfig);
   EXPECT_FALSE(command.work_dir || command.resume || command.load_from ||
-               command.seed || command.threads || command.wait_for_lock);
+               command.seed || command.threads || command.wait_for_lock ||
+               command.strict);
   EXPECT_TRUE(command.cfg_options.empty());
 }
 
@@ -170,6 +172,15 @@ INSTANTIATE_TEST_SUITE_P(
          "--work-dir needs a value"},
         {"EmptyValue", {"train", "c", "--work-dir="}, "--work-dir: is empty"},
         {"EmptyResume", {"train", "c", "--resume="}, "--resume: is empty"},
+        {"ValueForNoStrict",
+         {"test", "c", "--no-strict=1"},
+         "--no-strict takes no value"},
+        {"NotUtf8",
+         {"train", "c", "--work-dir", "caf\xe9"},
+         "argument 4: not UTF-8 from byte 3 on: \"caf\\xe9\""},
+        {"ConfigNotUtf8",
+         {"train", "caf\xe9.textproto"},
+         "argument 2: not UTF-8 from byte 3 on: \"caf\\xe9.textproto\""},
         {"ValueForHelp", {"--help=1"}, "--help takes no value"},
         {"NegativeSeed",
          {"train", "c", "--seed", "-1"},
@@ -217,12 +228,13 @@ class ResolveConfigTest : public testing::Test {
  protected:
   // Resolves for a user in /home whose file is /home/p/net.textproto.
   absl::StatusOr<RunnerConfig> Resolve(std::vector<std::string> args,
-                                       const std::string& file) {
+                                       const std::string& file,
+                                       const std::string& user = "/home") {
     EXPECT_THAT(env_.CreateDir("/home/p"), IsOk());
     EXPECT_THAT(io::WriteFileAtomically(env_, "/home/p/net.textproto", file),
                 IsOk());
     args.insert(args.begin() + 1, "/home/p/net.textproto");
-    return ResolveConfig(Parse(args), env_, "/home");
+    return ResolveConfig(Parse(args), env_, user);
   }
 
   void ExpectResolves(std::vector<std::string> args, const std::string& file,
@@ -254,9 +266,32 @@ TEST_F(ResolveConfigTest, DefaultWorkDirIsInTheUsersFolder) {
                  "log_level: 'INFO' work_dir: '/home/work_dirs/net'");
 }
 
-TEST_F(ResolveConfigTest, PathsOfTheFileStayRelativeToIt) {
-  ExpectResolves({"train"}, "work_dir: 'w' load_from: 'l'",
-                 "work_dir: 'w' load_from: 'l'");
+TEST_F(ResolveConfigTest, PathsOfTheFileStartInItsFolder) {
+  const std::string file =
+      "work_dir: 'w' load_from: '../l' "
+      "train_dataloader { dataset { idx { images: 'i' labels: '/l' } } }";
+  const std::string expected =
+      "work_dir: '/home/p/w' load_from: '/home/p/../l' "
+      "train_dataloader { "
+      "  dataset { idx { images: '/home/p/i' labels: '/l' } } }";
+  ExpectResolves({"train"}, file, expected);
+  ExpectResolves({"config"}, file, expected);
+  ExpectResolves({"train"}, "work_dir: '.'", "work_dir: '/home/p'");
+}
+
+TEST_F(ResolveConfigTest, AFolderThatIsNotUtf8IsRefusedWhereAPathNeedsIt) {
+  EXPECT_THAT(Resolve({"train"}, "log_level: 'INFO'", "/caf\xe9"),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "work_dir: not UTF-8 from byte 4 on: "
+                       "\"/caf\\xe9/work_dirs/net\""));
+  EXPECT_THAT(Resolve({"train"}, "work_dir: 'w'", "/caf\xe9"), IsOk());
+}
+
+TEST_F(ResolveConfigTest, NoStrictIsALoadOption) {
+  ExpectResolves(
+      {"config", "--no-strict"},
+      "work_dir: '/w' load_options { exclude: 'head' }",
+      "work_dir: '/w' load_options { strict: false exclude: 'head' }");
 }
 
 TEST_F(ResolveConfigTest, PathsOfTheCommandLineStartInTheUsersFolder) {
@@ -269,22 +304,25 @@ TEST_F(ResolveConfigTest, PathsOfTheCommandLineStartInTheUsersFolder) {
       {"train", "--cfg-options", "default_hooks.checkpoint.out_dir=x",
        "default_hooks.logger.out_dir=y"},
       "work_dir: 'w' default_hooks { checkpoint { out_dir: 'ck' } }",
-      "work_dir: 'w' default_hooks { checkpoint { out_dir: '/home/x' } "
+      "work_dir: '/home/p/w' "
+      "default_hooks { checkpoint { out_dir: '/home/x' } "
       "logger { out_dir: '/home/y' } }");
-  ExpectResolves({"train", "--resume=/abs/epoch_1"}, "work_dir: 'w'",
-                 "work_dir: 'w' resume: true load_from: '/abs/epoch_1'");
+  ExpectResolves(
+      {"train", "--resume=/abs/epoch_1"}, "work_dir: 'w'",
+      "work_dir: '/home/p/w' resume: true load_from: '/abs/epoch_1'");
 }
 
 TEST_F(ResolveConfigTest, FlagsWinOverCfgOptionsOverTheFile) {
-  ExpectResolves({"train", "--cfg-options", "randomness.seed=2", "--seed=3"},
-                 "work_dir: 'w' randomness { seed: 1 deterministic: true }",
-                 "work_dir: 'w' randomness { seed: 3 deterministic: true }");
+  ExpectResolves(
+      {"train", "--cfg-options", "randomness.seed=2", "--seed=3"},
+      "work_dir: 'w' randomness { seed: 1 deterministic: true }",
+      "work_dir: '/home/p/w' randomness { seed: 3 deterministic: true }");
   ExpectResolves(
       {"train", "--cfg-options", "randomness.seed=2", "randomness.seed=4"},
       "work_dir: 'w' randomness { seed: 1 }",
-      "work_dir: 'w' randomness { seed: 4 }");
+      "work_dir: '/home/p/w' randomness { seed: 4 }");
   ExpectResolves({"train", "--resume=false"}, "work_dir: 'w' resume: true",
-                 "work_dir: 'w' resume: false");
+                 "work_dir: '/home/p/w' resume: false");
 }
 
 TEST_F(ResolveConfigTest, NamesTheFlagOfABadOverride) {
@@ -299,7 +337,7 @@ TEST_F(ResolveConfigTest, NamesTheFlagOfABadOverride) {
 TEST_F(ResolveConfigTest, TestTakesTheNewestCheckpointOfTheWorkDir) {
   WriteCheckpointTo("/home/p/w/epoch_3");
   ExpectResolves({"test"}, "work_dir: 'w' load_from: 'pretrained'",
-                 "work_dir: 'w' resume: true");
+                 "work_dir: '/home/p/w' resume: true");
 }
 
 TEST_F(ResolveConfigTest, TestTakesTheNewestCheckpointOfTheOutDir) {
@@ -307,19 +345,19 @@ TEST_F(ResolveConfigTest, TestTakesTheNewestCheckpointOfTheOutDir) {
   // There is no work_dir, and no last_checkpoint that is looked at.
   ExpectResolves({"test"},
                  "work_dir: 'w' default_hooks { checkpoint { out_dir: 'ck' } }",
-                 "work_dir: 'w' resume: true "
-                 "default_hooks { checkpoint { out_dir: 'ck' } }");
+                 "work_dir: '/home/p/w' resume: true "
+                 "default_hooks { checkpoint { out_dir: '/home/p/ck' } }");
 }
 
 TEST_F(ResolveConfigTest, TestTakesTheNamedCheckpoint) {
   WriteCheckpointTo("/home/p/w/epoch_3");
   ExpectResolves({"test", "--load-from", "other"}, "work_dir: 'w'",
-                 "work_dir: 'w' load_from: '/home/other'");
+                 "work_dir: '/home/p/w' load_from: '/home/other'");
 }
 
 TEST_F(ResolveConfigTest, TestFallsBackToTheCheckpointOfTheFile) {
   ExpectResolves({"test"}, "work_dir: 'w' load_from: 'pretrained'",
-                 "work_dir: 'w' load_from: 'pretrained'");
+                 "work_dir: '/home/p/w' load_from: '/home/p/pretrained'");
 }
 
 TEST_F(ResolveConfigTest, TestWithoutACheckpointIsRefused) {

@@ -70,14 +70,6 @@ int Report(const absl::Status& status, int exit_code) {
   return exit_code;
 }
 
-absl::StatusOr<std::string> CurrentDir() {
-  std::unique_ptr<char, decltype(&free)> dir(getcwd(nullptr, 0), &free);
-  if (dir == nullptr) {
-    return absl::ErrnoToStatus(errno, "the current directory");
-  }
-  return std::string(dir.get());
-}
-
 std::string Version() {
   // 3021012 is 3.21.12.
   constexpr int kProtobuf = GOOGLE_PROTOBUF_VERSION;
@@ -126,7 +118,7 @@ int Main(const std::vector<std::string>& args) {
     return std::cout.good() ? kDone : kRunFailed;
   }
   io::Env& env = io::Env::Posix();
-  const absl::StatusOr<std::string> current_dir = CurrentDir();
+  const absl::StatusOr<std::string> current_dir = env.CurrentDir();
   if (!current_dir.ok()) return Report(current_dir.status(), kBadInput);
   const absl::StatusOr<runner::v1::RunnerConfig> config =
       ResolveConfig(*command, env, *current_dir);

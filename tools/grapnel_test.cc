@@ -20,8 +20,12 @@
 #include "gmock/gmock.h"
 #include "google/protobuf/util/message_differencer.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_map.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/safetensors.h"
+#include "grapnel/io/weights.h"
 #include "grapnel/runner/config_file.h"
+#include "grapnel/runner/config_paths.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
@@ -292,9 +296,85 @@ TEST_F(GrapnelTest, ConfigPrintsWhatParsesBack) {
   expected->mutable_randomness()->set_seed(5);
   expected->mutable_train_cfg()->set_max_epochs(7);
   expected->set_work_dir(printed->work_dir());
+  // Wherever it is used.
+  ASSERT_THAT(
+      RebasePaths(io::Dirname(printed->work_dir()) + "/data", &*expected),
+      IsOk());
   EXPECT_THAT(printed->work_dir(), AllOf(StartsWith("/"), EndsWith("/w")));
   EXPECT_TRUE(MessageDifferencer::Equals(*printed, *expected));
   EXPECT_FALSE(Exists("w"));
+}
+
+TEST_F(GrapnelTest, ConfigsAreTheSameRunFromAnywhere) {
+  Write(dir_ + "/data/net.textproto", absl::StrCat("work_dir: 'w'\n", kConfig));
+  ASSERT_EQ(Run({"train", "data/net.textproto"}).exit_code, 0);
+  ASSERT_TRUE(Exists("data/w/epoch_3"));
+
+  // What it left there, also when the folder has another place.
+  const Result longer = Run({"train", "data/w/net.textproto", "--resume",
+                             "--cfg-options", "train_cfg.max_epochs=4"});
+  EXPECT_EQ(longer.exit_code, 0) << longer.err;
+  EXPECT_TRUE(Exists("data/w/epoch_4"));
+  EXPECT_FALSE(Exists("data/w/w"));
+  ASSERT_THAT(io::Env::Posix().Rename(dir_ + "/data/w", dir_ + "/moved"),
+              IsOk());
+  const Result moved = Run({"train", "moved/net.textproto", "--resume",
+                            "--cfg-options", "train_cfg.max_epochs=5"});
+  EXPECT_EQ(moved.exit_code, 0) << moved.err;
+  EXPECT_TRUE(Exists("moved/epoch_5"));
+  EXPECT_FALSE(Exists("data/w"));
+  EXPECT_EQ(Run({"test", "moved/net.textproto"}).exit_code, 0);
+  EXPECT_THAT(ReadOrEmpty(dir_ + "/moved/net.textproto"),
+              HasSubstr("work_dir: \".\""));
+
+  const Result printed = Run({"config", "data/net.textproto"});
+  Write(dir_ + "/printed.textproto", printed.out);
+  const Result trained = Run({"train", "printed.textproto"});
+  EXPECT_EQ(trained.exit_code, 0) << trained.err;
+  EXPECT_TRUE(Exists("data/w/epoch_3"));
+}
+
+TEST_F(GrapnelTest, TextThatIsNotUtf8IsRefusedBeforeAnythingIsWritten) {
+  ExpectRefused({"train", "data/net.textproto", "--work-dir", "caf\xe9"}, 2,
+                HasSubstr("argument 4: not UTF-8"));
+  EXPECT_FALSE(Exists("caf\xe9"));
+  const std::string odd = dir_ + "/caf\xe9";
+  ASSERT_THAT(io::Env::Posix().CreateDir(odd), IsOk());
+  Process process(odd, {"train", "../data/net.textproto"});
+  EXPECT_EQ(process.Wait(), 2);
+  EXPECT_THAT(process.err(), HasSubstr("not UTF-8"));
+  EXPECT_FALSE(Exists("caf\xe9/work_dirs"));
+}
+
+TEST_F(GrapnelTest, WeightsThatAreNotThereAreNotEvaluated) {
+  ASSERT_EQ(Run({"train", "data/net.textproto"}).exit_code, 0);
+  // One tensor of two.
+  const auto all =
+      io::ReadWeights(io::Env::Posix(), dir_ + "/work_dirs/net/epoch_3");
+  ASSERT_THAT(all, IsOk());
+  ASSERT_EQ(all->size(), 2u);
+  TensorMap part;
+  ASSERT_THAT(part.Add(all->begin()->name, all->begin()->tensor), IsOk());
+  ASSERT_THAT(
+      io::WriteSafetensors(io::Env::Posix(), dir_ + "/part.safetensors", part),
+      IsOk());
+
+  const Result refused =
+      Run({"test", "data/net.textproto", "--load-from=part.safetensors"});
+  EXPECT_EQ(refused.exit_code, 4);
+  EXPECT_EQ(refused.out, "");
+  EXPECT_THAT(refused.err, HasSubstr("missing: 1 ("));
+  const Result taken = Run({"test", "data/net.textproto", "--no-strict",
+                            "--load-from=part.safetensors"});
+  EXPECT_EQ(taken.exit_code, 0) << taken.err;
+  EXPECT_THAT(taken.out, StartsWith("{\"accuracy/top1\": "));
+  EXPECT_EQ(Run({"train", "data/net.textproto", "--load-from=part.safetensors",
+                 "--work-dir=w"})
+                .exit_code,
+            0);
+  ExpectRefused({"train", "data/net.textproto", "--resume=part.safetensors",
+                 "--work-dir=w2"},
+                4, AllOf(HasSubstr("resume: "), HasSubstr("weights alone")));
 }
 
 TEST_F(GrapnelTest, TrainsThenTestsTheNewestCheckpoint) {

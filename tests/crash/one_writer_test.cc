@@ -150,7 +150,7 @@ class OneWriterTest : public testing::Test {
   }
 
   // A folder with a config and its data; 16 images of 2x2 pixels.
-  std::string NewDir(const std::string& name) {
+  std::string NewDir(const std::string& name, int epochs = kEpochs) {
     const std::string dir = absl::StrCat(root_, "/", name);
     Clear(dir);
     std::string images("\0\0\x8\x3\0\0\0\x10\0\0\0\x2\0\0\0\x2", 16);
@@ -160,7 +160,7 @@ class OneWriterTest : public testing::Test {
     Write(dir + "/images", images);
     Write(dir + "/labels", labels);
     Write(dir + "/net.textproto",
-          absl::StrCat(kConfig, "train_cfg { max_epochs: ", kEpochs, " }\n"));
+          absl::StrCat(kConfig, "train_cfg { max_epochs: ", epochs, " }\n"));
     return dir;
   }
 
@@ -196,6 +196,32 @@ class OneWriterTest : public testing::Test {
   std::vector<std::string> roots_;  // One folder by several paths.
   std::string root_;                // The first of them.
 };
+
+TEST_F(OneWriterTest, WhileOneTrainsTheOthersAreRefusedAtOnce) {
+  const std::string dir = NewDir("busy", /*epochs=*/1000000);
+  Training first(dir, "first", false);
+  const absl::Time give_up = absl::Now() + kTimeout;
+  while (!io::Env::Posix().FileExists(dir + "/w/epoch_2") && !first.Ended() &&
+         absl::Now() < give_up) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  ASSERT_FALSE(first.Ended()) << first.err();
+  for (const bool resume : {false, true}) {
+    Training second(dir, "second", resume);
+    while (!second.Ended()) absl::SleepFor(absl::Milliseconds(1));
+    EXPECT_EQ(second.exit_code(), 2);
+    EXPECT_TRUE(absl::StrContains(second.err(), "/w is in use by another run"))
+        << second.err();
+    EXPECT_TRUE(absl::StrContains(second.err(),
+                                  absl::StrCat(", process ", first.pid(), ",")))
+        << second.err();
+  }
+  EXPECT_FALSE(first.Ended()) << first.err();
+  first.Kill();
+  while (!first.Ended()) absl::SleepFor(absl::Milliseconds(1));
+  EXPECT_EQ(first.exit_code(), -1);
+  ExpectWhole(dir);
+}
 
 TEST_F(OneWriterTest, OneHasTheFolderAndTheOthersAreRefused) {
   const int64_t starts = FromEnvironment("GRAPNEL_STARTS", kDefaultStarts);
@@ -306,7 +332,6 @@ TEST_F(OneWriterTest, OneHasTheFolderAndTheOthersAreRefused) {
   std::printf("%d finished, %d refused, %d killed; %.1f s alone\n", finished,
               refused, killed, absl::ToDoubleSeconds(whole));
   EXPECT_GT(finished, 0);
-  EXPECT_GT(refused, 0);
 }
 
 }  // namespace

@@ -14,10 +14,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "c10/core/GradMode.h"
-#include "c10/util/thread_name.h"
 #include "google/protobuf/message.h"
 #include "grapnel/base/kind_name.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/thread.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/data/collate.h"
 #include "grapnel/data/sample_rng.h"
@@ -347,17 +347,19 @@ absl::Status LoaderImpl::StartWorkers() {
     const std::lock_guard<std::mutex> lock(mutex_);
     planned_ = Canonical(next_);
   }
-  const absl::Status status = CatchAsStatus([this] {
-    workers_.reserve(parts_.num_workers);
-    while (static_cast<int>(workers_.size()) < parts_.num_workers) {
-      workers_.emplace_back(&LoaderImpl::Work, this);
+  workers_.reserve(parts_.num_workers);
+  while (static_cast<int>(workers_.size()) < parts_.num_workers) {
+    absl::StatusOr<std::thread> worker =
+        StartThread("grapnel-data", [this] { Work(); });
+    if (!worker.ok()) {
+      return WithContext(
+          worker.status(),
+          absl::StrCat("num_workers: thread ", workers_.size() + 1, " of ",
+                       parts_.num_workers));
     }
-    return absl::OkStatus();
-  });
-  if (status.ok()) return status;
-  return absl::ResourceExhaustedError(
-      absl::StrCat("num_workers: can't start thread ", workers_.size() + 1,
-                   " of ", parts_.num_workers, ": ", status.message()));
+    workers_.push_back(*std::move(worker));
+  }
+  return absl::OkStatus();
 }
 
 void LoaderImpl::DropFront() {
@@ -381,7 +383,6 @@ void LoaderImpl::PlanSlot() {
 }
 
 void LoaderImpl::Work() {
-  c10::setThreadName("grapnel_data");
   std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {
     work_.wait(lock, [this] {

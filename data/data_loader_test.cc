@@ -1,5 +1,7 @@
 #include "grapnel/data/data_loader.h"
 
+#include <signal.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -471,6 +473,25 @@ TEST(DataLoaderTest, DefaultGeneratorIsNotTouched) {
     Epoch(*loader, 1);
   }
   EXPECT_TRUE(at::equal(generator.get_state(), before));
+}
+
+// A signal handler of the process's runs on a thread of the process's.
+TEST(DataLoaderTest, WorkersTakeNoSignals) {
+  auto dataset = std::make_unique<CountingDataset>(4);
+  std::atomic<int> open{0};
+  dataset->on_get = [&open](int64_t) {
+    sigset_t mask;
+    pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGCHLD}) {
+      if (sigismember(&mask, signal) == 0) ++open;
+    }
+    return absl::OkStatus();
+  };
+  const auto loader =
+      NewLoader("batch_size: 2 num_workers: 2", std::move(dataset));
+  MustNext(*loader);
+  MustNext(*loader);
+  EXPECT_EQ(open, 0);
 }
 
 // --- What is read, and what isn't ---

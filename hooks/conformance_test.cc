@@ -163,6 +163,7 @@ TEST(HookConformanceTest, NamesAreDistinctSnakeCase) {
 
 constexpr int kEpochs = 3;
 constexpr int kBatches = 3;
+constexpr char kAtTheEnd[] = "at_the_end";
 
 // Stops the process, as a signal would, after training iteration `at`, or, if
 // negative, validation iteration -at.
@@ -185,6 +186,19 @@ class InterruptAt : public Hook {
   int64_t validated_ = 0;
   const int64_t at_;
   std::atomic<int>* const flag_;
+};
+
+// Saves what hooks have come to, whatever checkpoints there are otherwise.
+class SaveAtTheEnd : public Hook {
+ public:
+  absl::string_view name() const override { return "save_at_the_end"; }
+  absl::Status AfterTrain(RunContext& run) override {
+    SaveRequest request;
+    request.dir = run.work_dir();
+    request.name = kAtTheEnd;
+    request.update_last_checkpoint = false;
+    return run.Save(std::move(request));
+  }
 };
 
 // A linear regression with every hook on: default hooks in their slots, the
@@ -254,6 +268,7 @@ struct TestRun {
       if (!tensors.ok()) return tensors.status();
       *dataset = *std::move(tensors);
     }
+    options.hooks.push_back(Schedule(std::make_unique<SaveAtTheEnd>()));
     if (interrupt_at != 0) {
       options.hooks.push_back(
           Schedule(std::make_unique<InterruptAt>(interrupt_at, &interrupt)));
@@ -292,12 +307,11 @@ TEST(HookConformanceTest, EveryHookRunsInAStandaloneEvaluation) {
   }
 }
 
-// State of the hooks in the last checkpoint, by hook.
+// State of the hooks at the end of the run, by hook.
 std::map<std::string, std::string> HookStates(io::Env& env) {
   std::map<std::string, std::string> states;
-  const auto path = io::FindLatestCheckpoint(env, "/run", nullptr);
-  EXPECT_THAT(path, IsOk());
-  const auto contents = io::ReadCheckpoint(env, *path);
+  const auto contents =
+      io::ReadCheckpoint(env, absl::StrCat("/run/", kAtTheEnd));
   EXPECT_THAT(contents, IsOk());
   const auto state = ReadRunState(*contents);
   EXPECT_THAT(state, IsOk());
@@ -308,7 +322,9 @@ std::map<std::string, std::string> HookStates(io::Env& env) {
       // An interrupt makes checkpoints of its own: what is kept differs.
       hooks::v1::CheckpointHookState kept;
       EXPECT_TRUE(hook.state().UnpackTo(&kept) || state.empty());
-      state = kept.kept().empty() ? "" : *kept.kept().rbegin();
+      kept.clear_kept();
+      kept.clear_last();
+      state = kept.SerializeAsString();
     }
     states[hook.name()] = state;
   }

@@ -42,6 +42,10 @@ struct CheckpointContents {
   std::vector<std::pair<std::string, TensorMap>> sections;
   std::vector<std::pair<std::string, std::string>> blobs;
 
+  // Files beside these that the manifest doesn't list: their names. Not read
+  // and not written.
+  std::vector<std::string> unlisted;
+
   // The section or blob of that name, or null.
   const TensorMap* FindSection(absl::string_view name) const;
   const std::string* FindBlob(absl::string_view name) const;

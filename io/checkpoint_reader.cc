@@ -7,7 +7,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
-#include "grapnel/base/log.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_files.h"
@@ -148,20 +147,19 @@ absl::Status ReadPart(Env& env, const std::string& checkpoint,
   return absl::OkStatus();
 }
 
-void WarnOfUnlisted(Env& env, const std::string& path,
-                    const v1::CheckpointManifest& manifest) {
+std::vector<std::string> Unlisted(Env& env, const std::string& path,
+                                  const v1::CheckpointManifest& manifest) {
   absl::flat_hash_set<absl::string_view> listed = {kManifestFile};
   for (const v1::FileRecord& file : manifest.files()) {
     listed.insert(file.name());
   }
+  std::vector<std::string> unlisted;
   const absl::StatusOr<std::vector<std::string>> names = env.ListDir(path);
-  if (!names.ok()) return;
+  if (!names.ok()) return unlisted;
   for (const std::string& name : *names) {
-    if (name[0] != '.' && !listed.contains(name)) {
-      GRAPNEL_LOG(WARNING) << "ignoring " << JoinPath(path, name)
-                           << ", which the manifest does not list";
-    }
+    if (name[0] != '.' && !listed.contains(name)) unlisted.push_back(name);
   }
+  return unlisted;
 }
 
 // The name that a checkpoint at `path` must have; "" if the path doesn't tell.
@@ -189,7 +187,7 @@ absl::StatusOr<CheckpointContents> Read(Env& env, const std::string& path,
                                                 records[static_cast<size_t>(i)],
                                                 verify, contents)));
   }
-  WarnOfUnlisted(env, path, manifest);
+  contents.unlisted = Unlisted(env, path, manifest);
   return contents;
 }
 

@@ -374,6 +374,9 @@ TEST(CheckpointTest, UnlistedFilesDoNoHarm) {
   ASSERT_THAT(WriteCheckpoint(env, "/w", "epoch_1", Contents(1)), IsOk());
   Put(env, "/w/epoch_1/notes.txt", "x");
   EXPECT_EQ(MarkAt(env, "/w/epoch_1"), "1");
+  const auto contents = ReadCheckpoint(env, "/w/epoch_1");
+  ASSERT_THAT(contents, IsOk());
+  EXPECT_THAT(contents->unlisted, testing::ElementsAre("notes.txt"));
 }
 
 TEST(CheckpointTest, PipesAndLinksInPlaceOfFilesAreRefusedAtOnce) {

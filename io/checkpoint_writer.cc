@@ -8,7 +8,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "grapnel/base/clock.h"
-#include "grapnel/base/log.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_files.h"
@@ -189,12 +188,8 @@ absl::Status Publish(Env& env, const std::string& parent,
     env.SyncDir(parent).IgnoreError();
     return status;
   }
-  if (!replaced.empty()) {
-    status = DeleteManifestFirst(env, replaced);
-    if (!status.ok()) {
-      GRAPNEL_LOG(WARNING) << "replaced checkpoint is left: " << status;
-    }
-  }
+  // What can't be deleted is for RemoveLeftovers, which says so.
+  if (!replaced.empty()) DeleteManifestFirst(env, replaced).IgnoreError();
   return absl::OkStatus();
 }
 

@@ -1,14 +1,13 @@
 #include "grapnel/loggers/log_thread.h"
 
-#include <pthread.h>
-#include <signal.h>
-
 #include <chrono>
 #include <cstddef>
 #include <string>
 #include <utility>
 
+#include "absl/status/statusor.h"
 #include "grapnel/base/log.h"
+#include "grapnel/base/thread.h"
 #include "grapnel/base/torch_status.h"
 
 namespace grapnel {
@@ -81,22 +80,11 @@ void LogThread::Drain() {
 }
 
 bool LogThread::Start() {
-  // A new thread has its maker's mask: signals are for the process's others.
-  // Not those of a fault, which whoever reports crashes waits for.
-  sigset_t mask, old;
-  sigfillset(&mask);
-  for (const int fault : {SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP}) {
-    sigdelset(&mask, fault);
-  }
-  pthread_sigmask(SIG_SETMASK, &mask, &old);
-  const absl::Status status = CatchAsStatus([this] {
-    thread_ = std::thread([this] { Loop(); });
-    return absl::OkStatus();
-  });
-  pthread_sigmask(SIG_SETMASK, &old, nullptr);
-  if (!status.ok()) return false;
+  absl::StatusOr<std::thread> thread =
+      StartThread("grapnel-log", [this] { Loop(); });
+  if (!thread.ok()) return false;
+  thread_ = *std::move(thread);
   id_ = thread_.get_id();
-  pthread_setname_np(thread_.native_handle(), "grapnel-log");
   return true;
 }
 

@@ -15,7 +15,8 @@ namespace grapnel {
 //   08/21 02:58:41 - grapnel - INFO - Saving checkpoint at 2 epochs
 //
 // for people. Nothing goes to stdout. A write that fails (a full disk, a closed
-// terminal) is reported once through GRAPNEL_LOG and training goes on.
+// terminal) is told in the other place, if there is one, and by Flush, and
+// training goes on.
 //
 // Safe to use from many threads.
 class RunLog {

@@ -23,7 +23,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "grapnel/base/log.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/utf8.h"
 
@@ -125,35 +124,21 @@ class TextRunLog : public RunLog {
 
   ~TextRunLog() override {
     SetStatusLine("");
+    SigpipeBlocker blocker;
+    const std::lock_guard<std::mutex> lock(mutex_);
     if (file_ == nullptr) return;
-    const absl::Status status = file_->Close();
-    if (!status.ok()) GRAPNEL_LOG(WARNING) << "run log: " << status.message();
+    const absl::Status status = std::exchange(file_, nullptr)->Close();
+    // There is nobody left to tell if that fails.
+    if (!status.ok()) Append(Level::kWarning, Lost(status)).IgnoreError();
   }
 
   void Write(Level level, absl::string_view message) override {
     if (level < level_) return;
-    // Also for GRAPNEL_LOG below: standard error may be that same pipe.
     SigpipeBlocker blocker;
-    absl::Status file_status, terminal_status;
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      FormatLine(level, message);
-      const absl::string_view line = line_;
-      if (file_ != nullptr) {
-        file_status = file_->Append(line);
-        if (file_status.ok()) file_status = file_->Flush();
-        if (!file_status.ok()) {
-          file_ = nullptr;
-          file_status_ = file_status;
-        }
-      }
-      if (terminal_fd_ >= 0) {
-        terminal_status = WriteLineToTerminal(line.substr(kYearSize));
-        if (!terminal_status.ok()) terminal_fd_ = -1;
-      }
-    }
-    Report(file_status);
-    Report(terminal_status);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    // What one can't take, the other one tells; and that may fail in turn.
+    absl::Status lost = Append(level, message);
+    while (!lost.ok()) lost = Append(Level::kWarning, Lost(lost));
   }
 
   void Warning(absl::string_view message) override {
@@ -198,6 +183,32 @@ class TextRunLog : public RunLog {
   }
 
  private:
+  static std::string Lost(const absl::Status& status) {
+    return absl::StrCat("run log: nothing more is written there: ",
+                        status.message());
+  }
+
+  // To whichever there is of file and terminal; one that can't be written to is
+  // done with, and its error comes back.
+  absl::Status Append(Level level, absl::string_view message)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    FormatLine(level, message);
+    const absl::string_view line = line_;
+    absl::Status lost;
+    if (file_ != nullptr) {
+      file_status_ = file_->Append(line);
+      if (file_status_.ok()) file_status_ = file_->Flush();
+      if (!file_status_.ok()) file_ = nullptr;
+      lost = file_status_;
+    }
+    if (terminal_fd_ >= 0) {
+      const absl::Status status = WriteLineToTerminal(line.substr(kYearSize));
+      if (!status.ok()) terminal_fd_ = -1;
+      lost.Update(status);
+    }
+    return lost;
+  }
+
   absl::Status WriteLineToTerminal(absl::string_view line)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (!status_shown_ && status_.empty()) {
@@ -226,12 +237,6 @@ class TextRunLog : public RunLog {
     } else {
       absl::StrAppend(&line_, EscapeToUtf8(message), "\n");
     }
-  }
-
-  static void Report(const absl::Status& status) {
-    if (status.ok()) return;
-    GRAPNEL_LOG(WARNING) << "run log: nothing more is written there: "
-                         << status.message();
   }
 
   const Clock& clock_;

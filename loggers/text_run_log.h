@@ -33,9 +33,9 @@ struct TextRunLogOptions {
 // A log of lines. Each is one write to the terminal and one to the file, is
 // with the system when the call returns, and stands where the order of the
 // calls puts it. Times are local. A message of many lines stays so. If a write
-// fails, that place gets nothing more; GRAPNEL_LOG says so once. A status line
-// is shown where terminal_fd is a terminal, and TERM says more than "dumb"; it
-// is gone when the log is.
+// fails, that place gets nothing more, and the other one a line that says so. A
+// status line is shown where terminal_fd is a terminal, and TERM says more than
+// "dumb"; it is gone when the log is.
 //
 // Errors are those of opening the file, and name its path.
 absl::StatusOr<std::unique_ptr<RunLog>> CreateTextRunLog(

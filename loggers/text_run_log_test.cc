@@ -187,6 +187,8 @@ TEST_F(TextRunLogTest, AFullDiskTurnsTheFileOffAndNothingElse) {
   EXPECT_EQ(terminal_.Read(),
             "01/02 03:04:05 - grapnel - INFO - a\n"
             "01/02 03:04:05 - grapnel - INFO - b\n"
+            "01/02 03:04:05 - grapnel - WARNING - run log: nothing more is "
+            "written there: run.log: cannot write: no space left on device\n"
             "01/02 03:04:05 - grapnel - INFO - c\n");
 }
 
@@ -197,9 +199,12 @@ TEST_F(TextRunLogTest, ATerminalThatHangsUpDoesNotEndTheProcess) {
   terminal_.HangUp();
   log->Info("b");
   log->Info("c");
-  EXPECT_THAT(absl::StrSplit(File(), '\n'),
-              ElementsAre(HasSubstr("INFO - a"), HasSubstr("INFO - b"),
-                          HasSubstr("INFO - c"), ""));
+  EXPECT_THAT(
+      absl::StrSplit(File(), '\n'),
+      ElementsAre(HasSubstr("INFO - a"), HasSubstr("INFO - b"),
+                  HasSubstr("WARNING - run log: nothing more is written "
+                            "there: terminal: cannot write"),
+                  HasSubstr("INFO - c"), ""));
   // The signal mask is the caller's again, and no signal waits behind it.
   sigset_t mask, pending;
   ASSERT_EQ(pthread_sigmask(SIG_BLOCK, nullptr, &mask), 0);
@@ -235,7 +240,9 @@ TEST_F(TextRunLogTest, LinesOfManyThreadsAreWhole) {
 
   std::vector<std::string> lines = absl::StrSplit(File(), '\n');
   std::vector<std::string> expected = {
-      "", "2026/01/02 03:04:05 - grapnel - WARNING - the same"};
+      "", "2026/01/02 03:04:05 - grapnel - WARNING - the same",
+      "2026/01/02 03:04:05 - grapnel - WARNING - run log: nothing more is "
+      "written there: terminal: cannot write: Broken pipe"};
   for (int t = 0; t < kThreads; ++t) {
     for (int i = 0; i < kLines; ++i) {
       expected.push_back(absl::StrCat(

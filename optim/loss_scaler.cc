@@ -8,7 +8,6 @@
 #include "ATen/ops/full.h"
 #include "ATen/ops/zeros.h"
 #include "grapnel/base/check_field.h"
-#include "grapnel/base/log.h"
 #include "grapnel/base/status_macros.h"
 
 namespace grapnel {
@@ -97,15 +96,9 @@ bool LossScaler::Unscale(const std::vector<at::Tensor>& grads,
 void LossScaler::Update(bool finite) {
   if (!dynamic_) return;
   if (!finite) {
-    const bool high = scale_ >= 1;
     scale_ = std::max(static_cast<float>(scale_ * backoff_factor_),
                       std::numeric_limits<float>::min());
     good_steps_ = 0;
-    if (high && scale_ < 1) {
-      GRAPNEL_LOG(WARNING)
-          << "the loss scale fell to " << scale_
-          << ": the gradients are infinite or NaN whatever it is";
-    }
     return;
   }
   if (++good_steps_ < growth_interval_) return;

@@ -73,7 +73,7 @@ struct FakeRunContext : public RunContext {
   void RequestStop(absl::string_view reason) override {
     if (stopped.empty()) stopped = std::string(reason);
   }
-  const std::string& stop_reason() const override { return stopped; }
+  std::string stop_reason() const override { return stopped; }
 
   int64_t epochs = 0;
   int64_t iters = 0;

@@ -69,8 +69,11 @@ struct SavedCheckpoint {
 // Code that runs at fixed points of a run: see stage.h for when.
 //
 // A subclass overrides the points it cares for; only those are called. An error
-// returned from one ends the run with that error, with the hook's name and the
-// point in front. All calls come from the thread that called the runner, never
+// returned from one ends the call of the runner with that error, with the
+// hook's name and the point in front. If Train() is called again, it goes on
+// where that was: what was done isn't done twice, and of AfterTrainIter,
+// AfterTrainEpoch, AfterValEpoch and AfterTrain the hooks are called that were
+// still to come. All calls come from the thread that called the runner, never
 // at once, so a hook needs no locks for its own members.
 //
 // A hook that overrides a generic point (BeforeEpoch, AfterEpoch, BeforeIter,
@@ -93,11 +96,18 @@ class Hook {
   virtual google::protobuf::Message* mutable_state() { return nullptr; }
   virtual absl::Status state_tensors(TensorMap*) { return absl::OkStatus(); }
 
+  // A validation in training that is cut short, by an interrupt or an error, is
+  // done anew later. The message is then put back to what it was before, and so
+  // are the tensors of a hook that doesn't override OnError; one that does puts
+  // them back there by itself.
+
   // Once per runner, when model, data and optimizer are there, before anything
   // else: look up what the other points need.
   virtual absl::Status Setup(RunContext&) { return absl::OkStatus(); }
 
   virtual absl::Status BeforeRun(RunContext&) { return absl::OkStatus(); }
+  // Also after an error or an interrupt, behind OnError, and if another hook's
+  // AfterRun has failed: the first error counts.
   virtual absl::Status AfterRun(RunContext&) { return absl::OkStatus(); }
 
   // Before anything of the checkpoint reaches the run. Changes to it do.
@@ -137,6 +147,7 @@ class Hook {
   virtual absl::Status BeforeOptimizerStep(RunContext&) {
     return absl::OkStatus();
   }
+  // An error ends the run once Model::TrainStep has returned: the step is made.
   virtual absl::Status AfterOptimizerStep(RunContext&, const StepResult&) {
     return absl::OkStatus();
   }

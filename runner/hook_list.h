@@ -4,6 +4,7 @@
 #define GRAPNEL_RUNNER_HOOK_LIST_H_
 
 #include <array>
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -33,10 +34,22 @@ class HookList {
   template <typename... P, typename... A>
   absl::Status Call(Stage stage, absl::Status (Hook::*point)(RunContext&, P...),
                     RunContext& run, A&... args) const {
-    for (Hook* hook : by_stage_[static_cast<int>(stage)]) {
+    size_t first = 0;
+    return CallFrom(&first, stage, point, run, args...);
+  }
+
+  // Begins with the `*next`th of those hooks, from 0; then it is how many of
+  // them have been called, the one that failed included.
+  template <typename... P, typename... A>
+  absl::Status CallFrom(size_t* next, Stage stage,
+                        absl::Status (Hook::*point)(RunContext&, P...),
+                        RunContext& run, A&... args) const {
+    const std::vector<Hook*>& hooks = by_stage_[static_cast<int>(stage)];
+    while (*next < hooks.size()) {
+      Hook& hook = *hooks[(*next)++];
       absl::Status status =
-          CatchAsStatus([&] { return (hook->*point)(run, args...); });
-      if (!status.ok()) return Blame(*hook, stage, status);
+          CatchAsStatus([&] { return (hook.*point)(run, args...); });
+      if (!status.ok()) return Blame(hook, stage, status);
     }
     return absl::OkStatus();
   }

@@ -42,7 +42,8 @@ struct SaveRequest {
   // Write its path to work_dir/last_checkpoint, where `resume` looks.
   bool update_last_checkpoint = true;
 
-  // The directory that it goes into, made if needed; "" for checkpoint_dir().
+  // The directory that it goes into, made if needed; "" for checkpoint_dir(). A
+  // relative path starts at the process's current directory.
   // What is elsewhere is not found again by `resume`, nor looked after.
   std::string dir;
 
@@ -53,7 +54,8 @@ struct SaveRequest {
 };
 
 // Counters are of completed units: within an iteration's hooks iter() does not
-// count that iteration. All calls are for the thread on which the hook runs.
+// count that iteration. All calls are for the thread on which the hook runs,
+// but RequestStop and stop_reason, which any may call.
 class RunContext {
  public:
   virtual ~RunContext() = default;
@@ -148,11 +150,13 @@ class RunContext {
   virtual absl::Status Save(SaveRequest request) = 0;
 
   // Ends training after the current epoch, or iteration in an iteration-based
-  // loop, and the validation due then. The first reason is kept, and logged.
+  // loop, and the validation due then. The first reason is kept, and logged. A
+  // later Train() does no more. Without a training that goes on, it is for the
+  // next one, unless Val(), Test() or Export() goes on: it ends with that.
   virtual void RequestStop(absl::string_view reason) = 0;
 
   // The reason, or "" if nobody asked.
-  virtual const std::string& stop_reason() const = 0;
+  virtual std::string stop_reason() const = 0;
 };
 
 // True iff n > 0, count >= start and (count - start) is a multiple of n: with

@@ -1,12 +1,15 @@
 #include "grapnel/runner/runner.h"
 
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <variant>
 #include <vector>
 
-#include "ATen/Context.h"
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
@@ -19,10 +22,11 @@
 #include "grapnel/optim/autocast.h"
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/runner/message_hub.h"
-#include "grapnel/runner/message_hub.pb.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/runner_impl.h"
+#include "grapnel/runner/torch_loan.h"
 #include "grapnel/runner/train_plan.h"
+#include "grapnel/runner/validation_snapshot.h"
 
 namespace grapnel {
 
@@ -64,29 +68,6 @@ void MakeUtf8(Metrics* metrics) {
   }
 }
 
-// Restores what a call may change of LibTorch's process-wide settings.
-class DeterminismGuard {
- public:
-  explicit DeterminismGuard(bool deterministic)
-      : previous_(at::globalContext().deterministicAlgorithms()),
-        previous_warn_only_(
-            at::globalContext().deterministicAlgorithmsWarnOnly()) {
-    if (deterministic) {
-      at::globalContext().setDeterministicAlgorithms(true, false);
-    }
-  }
-  DeterminismGuard(const DeterminismGuard&) = delete;
-  DeterminismGuard& operator=(const DeterminismGuard&) = delete;
-  ~DeterminismGuard() {
-    at::globalContext().setDeterministicAlgorithms(previous_,
-                                                   previous_warn_only_);
-  }
-
- private:
-  const bool previous_;
-  const bool previous_warn_only_;
-};
-
 constexpr EvalPoints kValPoints = {Mode::kVal,
                                    Stage::kBeforeVal,
                                    Stage::kBeforeValEpoch,
@@ -121,16 +102,21 @@ constexpr EvalPoints kTestPoints = {Mode::kTest,
 template <typename F>
 absl::Status RunnerImpl::Run(Mode mode, F&& body) {
   GRAPNEL_RETURN_IF_ERROR(broken_);
-  const DeterminismGuard determinism(config_.randomness().deterministic());
+  TorchLoan loan(config_.randomness().deterministic(), &generator_);
+  GRAPNEL_RETURN_IF_ERROR(loan.Begin());
+  const bool was_stopped = stop_requested();
   mode_ = mode;
   interrupted_ = false;
+  bool begun = false;
   RunContext& run = *this;
-  const auto steps = [&]() -> absl::Status {
+  // Anything may throw, if only for want of memory.
+  absl::Status status = CatchAsStatus([&]() -> absl::Status {
     if (!set_up_) {
       broken_ = hooks_.Call(Stage::kSetup, &Hook::Setup, run);
       GRAPNEL_RETURN_IF_ERROR(broken_);
       set_up_ = true;
     }
+    begun = true;
     GRAPNEL_RETURN_IF_ERROR(
         hooks_.Call(Stage::kBeforeRun, &Hook::BeforeRun, run));
     if (!loaded_) {
@@ -138,21 +124,51 @@ absl::Status RunnerImpl::Run(Mode mode, F&& body) {
       GRAPNEL_RETURN_IF_ERROR(broken_);
       loaded_ = true;
     }
-    GRAPNEL_RETURN_IF_ERROR(body());
-    return hooks_.Call(Stage::kAfterRun, &Hook::AfterRun, run);
-  };
-  const absl::Status status = steps();
-  if (!status.ok() && !(interrupted_ && absl::IsCancelled(status))) {
-    log_->Error(status.message());
-  }
-  if (!status.ok() && !interrupted_) hooks_.CallOnError(run, status);
+    return body();
+  });
+  if (!status.ok()) Fail(status);
   training_ = false;
   saves_allowed_ = false;
-  save_requests_.clear();
+  mode_ = mode;
+  if (begun) CallAfterRun(&status);
+  // A training that comes later was not meant.
+  if (mode != Mode::kTrain && !was_stopped) ForgetStop();
   LogLater([this, status] { records_->NoteOutcome(status); });
   log_->SetStatusLine("");      // Nothing is going on now.
   log_->Flush().IgnoreError();  // It has reported what went wrong by itself.
   return status;
+}
+
+void RunnerImpl::Fail(const absl::Status& status) {
+  if (!interrupted_ || !absl::IsCancelled(status)) {
+    log_->Error(status.message());
+  }
+  if (!interrupted_) TellOfError(status);
+}
+
+void RunnerImpl::TellOfError(const absl::Status& status) {
+  hooks_.CallOnError(*this, status);
+  if (!before_validation_.has_value()) return;
+  const absl::Status restored = before_validation_->Restore(&hub_);
+  if (!restored.ok()) {
+    log_->Error(absl::StrCat("what a validation had changed is not put back: ",
+                             restored.message()));
+  }
+  before_validation_.reset();
+}
+
+void RunnerImpl::CallAfterRun(absl::Status* status) {
+  RunContext& run = *this;
+  const bool failed = !status->ok();
+  // Each hook has something of its own to bring to an end.
+  for (size_t next = 0;;) {
+    const absl::Status error =
+        hooks_.CallFrom(&next, Stage::kAfterRun, &Hook::AfterRun, run);
+    if (error.ok()) break;
+    log_->Error(error.message());
+    if (status->ok()) *status = error;
+  }
+  if (!failed && !status->ok()) TellOfError(*status);
 }
 
 absl::Status RunnerImpl::Refuse(absl::string_view why) {
@@ -161,60 +177,51 @@ absl::Status RunnerImpl::Refuse(absl::string_view why) {
 }
 
 absl::Status RunnerImpl::Train() {
-  if (!plan_) {
-    return Refuse(options_.for_training
-                      ? "can't train: train_dataloader, train_cfg and "
-                        "optim_wrapper are not set"
-                      : "can't train: the runner was made with for_training: "
-                        "false");
-  }
-  // Of a call before: between them another run may have the folders.
-  if (lock_ == nullptr) GRAPNEL_RETURN_IF_ERROR(LockFolders());
-  const absl::Status status = Run(Mode::kTrain, [this]() -> absl::Status {
-    RunContext& run = *this;
-    training_ = true;
-    const c10::AutoGradMode with_grad(true);
-    GRAPNEL_RETURN_IF_ERROR(
-        hooks_.Call(Stage::kBeforeTrain, &Hook::BeforeTrain, run));
-    GRAPNEL_RETURN_IF_ERROR(plan_->by_epoch() ? TrainEpochs() : TrainIters());
-    GRAPNEL_RETURN_IF_ERROR(
-        CallAllowingSaves(Stage::kAfterTrain, &Hook::AfterTrain, run));
-    GRAPNEL_RETURN_IF_ERROR(FlushSaves(progress_));
-    training_ = false;
-    return absl::OkStatus();
+  return CatchAsStatus([this]() -> absl::Status {
+    if (!plan_) {
+      return Refuse(options_.for_training
+                        ? "can't train: train_dataloader, train_cfg and "
+                          "optim_wrapper are not set"
+                        : "can't train: the runner was made with "
+                          "for_training: false");
+    }
+    // Of a call before: between them another run may have the folders.
+    if (lock_ == nullptr) GRAPNEL_RETURN_IF_ERROR(LockFolders());
+    const absl::Status status = CatchAsStatus(
+        [this] { return Run(Mode::kTrain, [this] { return TrainAll(); }); });
+    if (lock_ != nullptr) lock_->Keep();
+    lock_.reset();
+    return status;
   });
-  if (lock_ != nullptr) lock_->Keep();
-  lock_.reset();
-  return status;
+}
+
+absl::StatusOr<Metrics> RunnerImpl::RunEvaluation(const EvalPoints& points,
+                                                  absl::string_view missing) {
+  Metrics metrics;
+  GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&]() -> absl::Status {
+    if (dataloader(points.mode) == nullptr) return Refuse(missing);
+    return Run(points.mode, [&]() -> absl::Status {
+      GRAPNEL_ASSIGN_OR_RETURN(metrics, Evaluate(points));
+      return absl::OkStatus();
+    });
+  }));
+  return metrics;
 }
 
 absl::StatusOr<Metrics> RunnerImpl::Val() {
-  if (dataloader(Mode::kVal) == nullptr) {
-    return Refuse(
-        "can't validate: val_dataloader and val_evaluator are not set");
-  }
-  Metrics metrics;
-  GRAPNEL_RETURN_IF_ERROR(Run(Mode::kVal, [&]() -> absl::Status {
-    GRAPNEL_ASSIGN_OR_RETURN(metrics, Evaluate(kValPoints));
-    return absl::OkStatus();
-  }));
-  return metrics;
+  return RunEvaluation(
+      kValPoints,
+      "can't validate: val_dataloader and val_evaluator are not set");
 }
 
 absl::StatusOr<Metrics> RunnerImpl::Test() {
-  if (dataloader(Mode::kTest) == nullptr) {
-    return Refuse("can't test: test_dataloader and test_evaluator are not set");
-  }
-  Metrics metrics;
-  GRAPNEL_RETURN_IF_ERROR(Run(Mode::kTest, [&]() -> absl::Status {
-    GRAPNEL_ASSIGN_OR_RETURN(metrics, Evaluate(kTestPoints));
-    return absl::OkStatus();
-  }));
-  return metrics;
+  return RunEvaluation(
+      kTestPoints,
+      "can't test: test_dataloader and test_evaluator are not set");
 }
 
 absl::Status RunnerImpl::Export(const std::string& path) {
-  return Run(Mode::kTest, [&]() -> absl::Status {
+  const auto body = [&]() -> absl::Status {
     RunContext& run = *this;
     GRAPNEL_RETURN_IF_ERROR(
         hooks_.Call(Stage::kBeforeExport, &Hook::BeforeExport, run));
@@ -222,50 +229,65 @@ absl::Status RunnerImpl::Export(const std::string& path) {
         CatchAsStatus([&] { return model_->Export(path); }));
     log_->Info(absl::StrCat("Model exported to ", path));
     return hooks_.Call(Stage::kAfterExport, &Hook::AfterExport, run);
-  });
+  };
+  return CatchAsStatus([&] { return Run(Mode::kTest, body); });
 }
 
 // -------------------------------------------------------------------- loops
 
+absl::Status RunnerImpl::TrainAll() {
+  RunContext& run = *this;
+  training_ = true;
+  const c10::AutoGradMode with_grad(true);
+  GRAPNEL_RETURN_IF_ERROR(
+      hooks_.Call(Stage::kBeforeTrain, &Hook::BeforeTrain, run));
+  GRAPNEL_RETURN_IF_ERROR(FinishCutStage());
+  GRAPNEL_RETURN_IF_ERROR(plan_->by_epoch() ? TrainEpochs() : TrainIters());
+  GRAPNEL_RETURN_IF_ERROR(CallRest(Stage::kAfterTrain, &Hook::AfterTrain, run));
+  GRAPNEL_RETURN_IF_ERROR(FlushSaves(progress_));
+  cut_stage_.reset();
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::FinishCutStage() {
+  if (!cut_stage_.has_value()) return absl::OkStatus();
+  switch (*cut_stage_) {
+    case Stage::kAfterTrainIter:
+      return FinishTrainIter();
+    case Stage::kAfterTrainEpoch:
+      return FinishTrainEpoch();
+    case Stage::kAfterValEpoch:
+      mode_ = Mode::kVal;
+      return FinishValidation();
+    default:
+      return absl::OkStatus();  // AfterTrain's turn comes by itself.
+  }
+}
+
 absl::Status RunnerImpl::TrainEpochs() {
   RunContext& run = *this;
   DataLoader& loader = *dataloader(Mode::kTrain);
-  IterInfo info;
-  info.batch = &batch_;
 
   GRAPNEL_RETURN_IF_ERROR(ValidateIfPending());
-  while (!progress_.done() && stop_reason_.empty()) {
-    info.num_batches = progress_.epoch_length();
+  while (!MustStop() && !progress_.done()) {
+    train_iter_.num_batches = progress_.epoch_length();
     // An epoch that is gone on with keeps what its histories hold.
     if (progress_.iter_in_epoch() == 0) hub_.BeginEpoch(Mode::kTrain);
     GRAPNEL_RETURN_IF_ERROR(
         hooks_.Call(Stage::kBeforeTrainEpoch, &Hook::BeforeTrainEpoch, run));
     GRAPNEL_RETURN_IF_ERROR(SetTraining(true));
     // One that is complete may have had more batches than there are now.
-    if (iter_in_epoch() < info.num_batches) {
+    if (iter_in_epoch() < train_iter_.num_batches) {
       loader.Seek(sampler_epoch_, iter_in_epoch());
     }
-    while (iter_in_epoch() < info.num_batches) {
+    while (iter_in_epoch() < train_iter_.num_batches) {
       GRAPNEL_RETURN_IF_ERROR(
-          WithOrigin(loader.Next(&batch_), ErrorOrigin::kData));
-      info.batch_idx = iter_in_epoch();
-      GRAPNEL_RETURN_IF_ERROR(TrainIter(info));
-      if (!save_requests_.empty()) {
-        RunProgress next = progress_;
-        next.CountIter(batch_.size());
-        GRAPNEL_RETURN_IF_ERROR(FlushSaves(next));
-      }
-      progress_.CountIter(batch_.size());
+          WithOrigin(loader.Next(&train_batch_), ErrorOrigin::kData));
+      train_iter_.batch_idx = iter_in_epoch();
+      GRAPNEL_RETURN_IF_ERROR(TrainIter());
       if (interrupt_requested()) return StopInterrupted();
     }
-    GRAPNEL_RETURN_IF_ERROR(CallAllowingSaves(Stage::kAfterTrainEpoch,
-                                              &Hook::AfterTrainEpoch, run));
-    RunProgress next = progress_;
-    next.EndEpoch();
-    next.set_validation_pending(dataloader(Mode::kVal) != nullptr &&
-                                plan_->ValidationDue(next.epoch()));
-    GRAPNEL_RETURN_IF_ERROR(FlushSaves(next));
-    progress_ = next;
+    GRAPNEL_RETURN_IF_ERROR(FinishTrainEpoch());
     GRAPNEL_RETURN_IF_ERROR(ValidateIfPending());
   }
   return absl::OkStatus();
@@ -274,15 +296,12 @@ absl::Status RunnerImpl::TrainEpochs() {
 absl::Status RunnerImpl::TrainIters() {
   RunContext& run = *this;
   // Its end is not done twice.
-  if (progress_.loop_ended() &&
-      (iter() >= max_iters() || !stop_reason_.empty())) {
+  if (progress_.loop_ended() && (MustStop() || iter() >= max_iters())) {
     return absl::OkStatus();
   }
   progress_.BeginLoop();
   DataLoader& loader = *dataloader(Mode::kTrain);
-  IterInfo info;
-  info.num_batches = progress_.num_batches();
-  info.batch = &batch_;
+  train_iter_.num_batches = progress_.num_batches();
 
   if (iter() == 0) hub_.BeginEpoch(Mode::kTrain);
   GRAPNEL_RETURN_IF_ERROR(
@@ -296,49 +315,92 @@ absl::Status RunnerImpl::TrainIters() {
                 place.batch);
   };
   seek();
-  while (iter() < max_iters() && stop_reason_.empty()) {
+  while (!MustStop() && iter() < max_iters()) {
     // Validation leaves it in evaluation mode.
     if (!model_->training()) GRAPNEL_RETURN_IF_ERROR(SetTraining(true));
-    absl::Status status = loader.Next(&batch_);
+    absl::Status status = loader.Next(&train_batch_);
     if (absl::IsOutOfRange(status)) {
       seek();
-      status = loader.Next(&batch_);
+      status = loader.Next(&train_batch_);
     }
     GRAPNEL_RETURN_IF_ERROR(WithOrigin(status, ErrorOrigin::kData));
-    info.batch_idx = iter();
-    GRAPNEL_RETURN_IF_ERROR(TrainIter(info));
-    const bool pending =
-        dataloader(Mode::kVal) != nullptr && plan_->ValidationDue(iter() + 1);
-    if (!save_requests_.empty()) {
-      RunProgress next = progress_;
-      next.CountIter(batch_.size());
-      next.set_validation_pending(pending);
-      GRAPNEL_RETURN_IF_ERROR(FlushSaves(next));
-    }
-    progress_.CountIter(batch_.size());
-    progress_.set_validation_pending(pending);
+    train_iter_.batch_idx = iter();
+    GRAPNEL_RETURN_IF_ERROR(TrainIter());
     if (interrupt_requested()) return StopInterrupted();
     GRAPNEL_RETURN_IF_ERROR(ValidateIfPending());
   }
-  GRAPNEL_RETURN_IF_ERROR(
-      CallAllowingSaves(Stage::kAfterTrainEpoch, &Hook::AfterTrainEpoch, run));
-  progress_.EndEpoch();
-  return FlushSaves(progress_);
+  return FinishTrainEpoch();
 }
 
-absl::Status RunnerImpl::TrainIter(const IterInfo& info) {
+absl::Status RunnerImpl::TrainIter() {
   RunContext& run = *this;
-  GRAPNEL_RETURN_IF_ERROR(
-      hooks_.Call(Stage::kBeforeTrainIter, &Hook::BeforeTrainIter, run, info));
+  GRAPNEL_RETURN_IF_ERROR(hooks_.Call(
+      Stage::kBeforeTrainIter, &Hook::BeforeTrainIter, run, train_iter_));
   log_vars_.Clear();
+  const int64_t windows = windows_;
+  const int64_t accumulated = optim_wrapper_->accumulated();
   absl::Status status = CatchAsStatus([this] {
-    return model_->TrainStep(batch_, *optim_wrapper_, &log_vars_);
+    return model_->TrainStep(train_batch_, *optim_wrapper_, &log_vars_);
   });
+  if (!step_error_.ok()) {
+    status = std::exchange(step_error_, absl::OkStatus());
+  }
   if (!status.ok()) {
+    // The weights, or the gradients that wait, have this batch.
+    if (windows_ != windows || optim_wrapper_->accumulated() != accumulated) {
+      cut_stage_ = Stage::kAfterTrainIter;
+      next_hook_ = 0;
+    }
     return WithContext(status, absl::StrCat("training iteration ", iter() + 1));
   }
-  return CallAllowingSaves(Stage::kAfterTrainIter, &Hook::AfterTrainIter, run,
-                           info, log_vars_);
+  return FinishTrainIter();
+}
+
+template <typename... A>
+absl::Status RunnerImpl::CallRest(Stage stage, A&&... args) {
+  if (cut_stage_ != stage) next_hook_ = 0;
+  cut_stage_ = stage;
+  saves_allowed_ = training_;
+  absl::Status status =
+      hooks_.CallFrom(&next_hook_, stage, std::forward<A>(args)...);
+  saves_allowed_ = false;
+  return status;
+}
+
+absl::Status RunnerImpl::FinishTrainIter() {
+  RunContext& run = *this;
+  GRAPNEL_RETURN_IF_ERROR(CallRest(Stage::kAfterTrainIter,
+                                   &Hook::AfterTrainIter, run, train_iter_,
+                                   log_vars_));
+  const bool pending = !plan_->by_epoch() &&
+                       dataloader(Mode::kVal) != nullptr &&
+                       plan_->ValidationDue(iter() + 1);
+  if (!save_requests_.empty()) {
+    RunProgress next = progress_;
+    next.CountIter(train_batch_.size());
+    next.set_validation_pending(pending);
+    GRAPNEL_RETURN_IF_ERROR(FlushSaves(next));
+  }
+  progress_.CountIter(train_batch_.size());
+  progress_.set_validation_pending(pending);
+  cut_stage_.reset();
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::FinishTrainEpoch() {
+  RunContext& run = *this;
+  GRAPNEL_RETURN_IF_ERROR(
+      CallRest(Stage::kAfterTrainEpoch, &Hook::AfterTrainEpoch, run));
+  RunProgress next = progress_;
+  next.EndEpoch();
+  if (plan_->by_epoch()) {
+    next.set_validation_pending(dataloader(Mode::kVal) != nullptr &&
+                                plan_->ValidationDue(next.epoch()));
+  }
+  GRAPNEL_RETURN_IF_ERROR(FlushSaves(next));
+  progress_ = next;
+  cut_stage_.reset();
+  return absl::OkStatus();
 }
 
 absl::Status RunnerImpl::ValidateIfPending() {
@@ -346,19 +408,34 @@ absl::Status RunnerImpl::ValidateIfPending() {
   return Evaluate(kValPoints).status();
 }
 
+absl::Status RunnerImpl::FinishValidation() {
+  RunContext& run = *this;
+  GRAPNEL_RETURN_IF_ERROR(
+      CallRest(Stage::kAfterValEpoch, &Hook::AfterValEpoch, run, val_metrics_));
+  RunProgress next = progress_;
+  next.set_validation_pending(false);
+  GRAPNEL_RETURN_IF_ERROR(FlushSaves(next));
+  progress_ = next;
+  cut_stage_.reset();
+  GRAPNEL_RETURN_IF_ERROR(hooks_.Call(Stage::kAfterVal, &Hook::AfterVal, run));
+  mode_ = Mode::kTrain;
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
   RunContext& run = *this;
   DataLoader& loader = *dataloader(points.mode);
   Evaluator& evaluator = *evaluators_[static_cast<int>(points.mode)];
   const Mode outer_mode = mode_;
-  // What an interrupt goes back to: the run that goes on evaluates anew.
-  runner::v1::MessageHubState before;
-  if (training_ && options_.interrupt != nullptr) hub_.SaveState(&before);
+  if (training_) {
+    GRAPNEL_ASSIGN_OR_RETURN(before_validation_,
+                             ValidationSnapshot::Take(hub_, hooks_));
+  }
   mode_ = points.mode;
   hub_.BeginEpoch(points.mode);
   IterInfo info;
   info.num_batches = loader.num_batches();
-  info.batch = &batch_;
+  info.batch = &eval_batch_;
 
   GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points.before, points.call_before, run));
   GRAPNEL_RETURN_IF_ERROR(
@@ -372,7 +449,7 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
   for (info.batch_idx = 0; info.batch_idx < info.num_batches;
        ++info.batch_idx) {
     GRAPNEL_RETURN_IF_ERROR(
-        WithOrigin(loader.Next(&batch_), ErrorOrigin::kData));
+        WithOrigin(loader.Next(&eval_batch_), ErrorOrigin::kData));
     const c10::NoGradGuard no_grad;
     GRAPNEL_RETURN_IF_ERROR(
         hooks_.Call(points.before_iter, points.call_before_iter, run, info));
@@ -380,11 +457,11 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
     predictions_.losses.set_wants_weights(true);
     absl::Status status = CatchAsStatus([this] {
       const AutocastScope autocast(autocast_);
-      return model_->ValStep(batch_, &predictions_);
+      return model_->ValStep(eval_batch_, &predictions_);
     });
     if (status.ok()) {
       status = CatchAsStatus(
-          [&] { return evaluator.Process(predictions_, batch_); });
+          [&] { return evaluator.Process(predictions_, eval_batch_); });
     }
     if (!status.ok()) {
       return WithContext(status, absl::StrCat(ModeName(points.mode), " batch ",
@@ -393,7 +470,6 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
     GRAPNEL_RETURN_IF_ERROR(hooks_.Call(
         points.after_iter, points.call_after_iter, run, info, predictions_));
     if (interrupt_requested()) {
-      if (training_) GRAPNEL_RETURN_IF_ERROR(hub_.LoadState(before));
       mode_ = outer_mode;
       return StopInterrupted();
     }
@@ -418,17 +494,14 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
       }
     }
   }
-  saves_allowed_ = training_;
-  const absl::Status status =
-      hooks_.Call(points.after_epoch, points.call_after_epoch, run, metrics);
-  saves_allowed_ = false;
-  GRAPNEL_RETURN_IF_ERROR(status);
+  before_validation_.reset();  // From here on it is done.
   if (training_) {
-    RunProgress next = progress_;
-    next.set_validation_pending(false);
-    GRAPNEL_RETURN_IF_ERROR(FlushSaves(next));
-    progress_ = next;
+    val_metrics_ = metrics;
+    GRAPNEL_RETURN_IF_ERROR(FinishValidation());
+    return metrics;
   }
+  GRAPNEL_RETURN_IF_ERROR(
+      hooks_.Call(points.after_epoch, points.call_after_epoch, run, metrics));
   GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points.after, points.call_after, run));
   mode_ = outer_mode;
   return metrics;
@@ -441,26 +514,64 @@ absl::Status RunnerImpl::BeforeOptimizerStep() {
 }
 
 absl::Status RunnerImpl::AfterOptimizerStep(const StepResult& result) {
+  ++windows_;
   if (result.stepped) progress_.CountUpdate();
-  const StepHistories& histories = step_histories_[result.optimizer];
+  StepHistories& histories = step_histories_[result.optimizer];
   if (result.grad_norm.defined()) histories.grad_norm->Add(result.grad_norm);
-  if (histories.loss_scale != nullptr) histories.loss_scale->Add(result.scale);
+  if (histories.loss_scale != nullptr) {
+    histories.loss_scale->Add(result.scale);
+    if (std::exchange(histories.last_scale, result.scale) >= 1 &&
+        result.scale < 1) {
+      log_->Warning(
+          absl::StrCat("the loss scale fell to ", result.scale,
+                       ": the gradients are infinite or NaN whatever it is"));
+    }
+  }
   RunContext& run = *this;
-  return hooks_.Call(Stage::kAfterOptimizerStep, &Hook::AfterOptimizerStep, run,
-                     result);
+  // The step is made: the model goes on with its own, and the run ends then.
+  step_error_.Update(hooks_.Call(Stage::kAfterOptimizerStep,
+                                 &Hook::AfterOptimizerStep, run, result));
+  return absl::OkStatus();
 }
 
+// ----------------------------------------------------------------- stopping
+
 void RunnerImpl::RequestStop(absl::string_view reason) {
-  if (!stop_reason_.empty()) return;
-  stop_reason_ = reason.empty() ? "a hook asked for it" : std::string(reason);
-  log_->Info(absl::StrCat("stopping: ", stop_reason_));
+  const std::lock_guard<std::mutex> lock(stop_mutex_);
+  if (stop_requested()) return;
+  stop_reason_ = reason.empty() ? "it was asked for" : EscapeToUtf8(reason);
+  stop_requested_.store(true, std::memory_order_release);
+}
+
+std::string RunnerImpl::stop_reason() const {
+  if (!stop_requested()) return "";
+  const std::lock_guard<std::mutex> lock(stop_mutex_);
+  return stop_reason_;
+}
+
+bool RunnerImpl::MustStop() {
+  if (!stop_requested()) return false;
+  if (!std::exchange(stop_logged_, true)) {
+    log_->Info(absl::StrCat("stopping: ", stop_reason()));
+  }
+  return true;
+}
+
+void RunnerImpl::ForgetStop() {
+  const std::lock_guard<std::mutex> lock(stop_mutex_);
+  stop_requested_.store(false, std::memory_order_release);
+  stop_reason_.clear();
+  stop_logged_ = false;
 }
 
 absl::StatusOr<std::unique_ptr<Runner>> Runner::Create(
     const RunnerConfig& config, RunnerOptions options) {
-  auto runner = std::make_unique<RunnerImpl>(std::move(options));
+  std::unique_ptr<RunnerImpl> runner;
   // Of what users register, anything may throw.
-  GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] { return runner->Init(config); }));
+  GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+    runner = std::make_unique<RunnerImpl>(std::move(options));
+    return runner->Init(config);
+  }));
   return runner;
 }
 

@@ -80,7 +80,7 @@ struct RunnerOptions {
   // false, by the thread that logs, at once.
   bool log_in_background = true;
 
-  // Null: this process trains alone. Not owned.
+  // Null, or of one rank: this process trains alone. Not owned.
   ProcessGroup* process_group = nullptr;
 
   // In place of what the config describes, which must then be unset there.
@@ -100,9 +100,12 @@ struct RunnerOptions {
 // Drives the loops drawn in stage.h. Thread-compatible; all work, hooks
 // included, is done on the thread that calls.
 //
-// Autograd mode and everything else that LibTorch keeps per thread are as
-// before when a call returns. LibTorch's default generator is the run's: seeded
-// by Create, and restored by a resume.
+// Whatever a call comes to, it throws nothing, and LibTorch is as before when
+// it returns: autograd mode and all that it keeps per thread, deterministic
+// flags, and its default CPU generator. In a call that is the run's: seeded by
+// Create, restored by a resume, and going on from call to call, whatever the
+// process draws between them. Runs in several threads at once share it, and
+// draw what they happen to.
 class Runner {
  public:
   // Checks the configuration, makes the model and the hooks, and makes
@@ -115,16 +118,17 @@ class Runner {
   // A runner that can train locks work_dir, and the checkpoints' folder if that
   // is another one, before it looks at what is in them, until Train() returns
   // or it is destroyed: kAborted, naming host, process and start of who is
-  // there, if they are in use; another Train() locks them again. Several ranks
-  // have one lock, rank 0's. One that only evaluates locks nothing and may read
-  // beside a training.
+  // there, if they are in use; another Train() locks them again. One that only
+  // evaluates locks nothing and may read beside a training.
   static absl::StatusOr<std::unique_ptr<Runner>> Create(
       const runner::v1::RunnerConfig& config, RunnerOptions options);
 
   virtual ~Runner() = default;
 
-  // Trains to the end, from where `resume` or `load_from` say. OK also if a
-  // hook stopped it (see stop_reason); kCancelled if it was interrupted.
+  // Trains to the end, from where `resume` or `load_from` say, or where a call
+  // before has failed or was interrupted: no batch is stepped twice, and what
+  // could not be saved is tried again. OK also if a hook stopped it (see
+  // stop_reason); kCancelled if it was interrupted.
   virtual absl::Status Train() = 0;
 
   // One evaluation. kFailedPrecondition, naming what is missing, if it isn't
@@ -137,7 +141,7 @@ class Runner {
   virtual absl::Status Export(const std::string& path) = 0;
 
   virtual RunContext& context() = 0;
-  virtual const std::string& stop_reason() const = 0;
+  virtual std::string stop_reason() const = 0;
 
   // Names of the hooks, in the order in which they act.
   virtual std::vector<std::string> HookNames() const = 0;

@@ -9,6 +9,7 @@
 #include "ATen/Parallel.h"
 #include "ATen/Version.h"
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "grapnel/base/clock.h"
@@ -206,6 +207,15 @@ absl::Status RunnerImpl::Save(SaveRequest request) {
         "AfterTrain and, in training, AfterValEpoch");
   }
   if (request.dir.empty()) request.dir = checkpoint_dir_;
+  if (absl::StartsWith(work_dir_, "/") && !absl::StartsWith(request.dir, "/")) {
+    GRAPNEL_ASSIGN_OR_RETURN(const std::string current, env_->CurrentDir());
+    if (current.empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("dir: \"", request.dir, "\" must be absolute, as \"",
+                       work_dir_, "\" is"));
+    }
+    request.dir = io::JoinPath(current, request.dir);
+  }
   for (SaveRequest& waiting : save_requests_) {
     if (waiting.name != request.name || waiting.dir != request.dir) continue;
     waiting.update_last_checkpoint |= request.update_last_checkpoint;
@@ -220,7 +230,7 @@ absl::Status RunnerImpl::Save(SaveRequest request) {
 absl::Status RunnerImpl::StopInterrupted() {
   interrupted_ = true;
   const absl::Status cancelled = absl::CancelledError("interrupted");
-  hooks_.CallOnError(*this, cancelled);
+  TellOfError(cancelled);
   if (training_ && last_saved_ != ProgressKey(progress_)) {
     SaveRequest request;
     request.dir = checkpoint_dir_;
@@ -228,20 +238,27 @@ absl::Status RunnerImpl::StopInterrupted() {
                        ? absl::StrCat("epoch_", epoch())
                        : absl::StrCat("iter_", iter());
     log_->Info(absl::StrCat("interrupted: saving ", request.name));
-    save_requests_.push_back(std::move(request));
-    GRAPNEL_RETURN_IF_ERROR(FlushSaves(progress_));
+    GRAPNEL_RETURN_IF_ERROR(SaveNow(request, progress_));
   }
   return cancelled;
 }
 
 absl::Status RunnerImpl::WriteRequestedCheckpoints(const RunProgress& next) {
-  for (const SaveRequest& request : save_requests_) {
-    GRAPNEL_RETURN_IF_ERROR(
-        WithContext(WriteCheckpoint(request, next),
-                    absl::StrCat("checkpoint \"", request.name, "\"")));
+  while (!save_requests_.empty()) {
+    const absl::Status status = SaveNow(save_requests_.front(), next);
+    // A folder that could not be written may be so later.
+    if (!status.ok() && !written_) return status;
+    save_requests_.erase(save_requests_.begin());
+    GRAPNEL_RETURN_IF_ERROR(status);
   }
-  save_requests_.clear();
   return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::SaveNow(const SaveRequest& request,
+                                 const RunProgress& next) {
+  written_ = false;
+  return WithContext(WriteCheckpoint(request, next),
+                     absl::StrCat("checkpoint \"", request.name, "\""));
 }
 
 absl::Status RunnerImpl::WriteCheckpoint(const SaveRequest& request,
@@ -274,6 +291,7 @@ absl::Status RunnerImpl::WriteCheckpoint(const SaveRequest& request,
   log_->Flush().IgnoreError();  // It has reported what went wrong by itself.
   GRAPNEL_RETURN_IF_ERROR(
       io::WriteCheckpoint(*env_, request.dir, request.name, contents));
+  written_ = true;
   SavedCheckpoint saved;
   saved.name = request.name;
   saved.path = io::JoinPath(request.dir, request.name);

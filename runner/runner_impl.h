@@ -6,15 +6,19 @@
 #define GRAPNEL_RUNNER_RUNNER_IMPL_H_
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "ATen/core/Tensor.h"
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -46,7 +50,9 @@
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/runner_config.pb.h"
+#include "grapnel/runner/stage.h"
 #include "grapnel/runner/train_plan.h"
+#include "grapnel/runner/validation_snapshot.h"
 
 namespace grapnel {
 
@@ -138,7 +144,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   const std::string& config_text() const override { return config_text_; }
   absl::Status Save(SaveRequest request) override;
   void RequestStop(absl::string_view reason) override;
-  const std::string& stop_reason() const override { return stop_reason_; }
+  std::string stop_reason() const override;
 
   // StepObserver.
   absl::Status BeforeOptimizerStep() override;
@@ -179,26 +185,40 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // tells the hooks if it fails.
   template <typename F>
   absl::Status Run(Mode mode, F&& body);
+  // Logs what a run failed with and tells the hooks.
+  void Fail(const absl::Status& status);
+  // OnError; then takes back what a validation had done that isn't over.
+  void TellOfError(const absl::Status& status);
+  // Of all hooks; `*status` becomes the first error if there was none.
+  void CallAfterRun(absl::Status* status);
   // kFailedPrecondition, also in the log, as what fails in a run is.
   absl::Status Refuse(absl::string_view why);
   absl::Status Load();
   absl::Status Resume();
   absl::Status LoadWeights();
+  absl::Status TrainAll();
   absl::Status TrainEpochs();
   absl::Status TrainIters();
-  absl::Status TrainIter(const IterInfo& info);
+  absl::Status TrainIter();
 
   absl::Status ValidateIfPending();
   absl::StatusOr<Metrics> Evaluate(const EvalPoints& points);
+  // `missing`: what it says if that isn't configured.
+  absl::StatusOr<Metrics> RunEvaluation(const EvalPoints& points,
+                                        absl::string_view missing);
 
-  // Calls the hooks of a point at which they may ask for checkpoints.
+  // What comes behind a training step, an epoch's last iteration or a
+  // validation's last batch: hooks, the checkpoints that they ask for, and the
+  // count. What fails there has been done, and is not done again if Train() is
+  // called once more: that begins with what is left of these.
+  absl::Status FinishTrainIter();
+  absl::Status FinishTrainEpoch();
+  absl::Status FinishValidation();
+  absl::Status FinishCutStage();
+  // Calls the hooks of such a stage, at which they may ask for checkpoints, or
+  // those that a call before has left.
   template <typename... A>
-  absl::Status CallAllowingSaves(A&&... args) {
-    saves_allowed_ = true;
-    absl::Status status = hooks_.Call(std::forward<A>(args)...);
-    saves_allowed_ = false;
-    return status;
-  }
+  absl::Status CallRest(Stage stage, A&&... args);
 
   absl::Status SetTraining(bool training) {
     return CatchAsStatus([&] {
@@ -214,6 +234,12 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // Tells the hooks and saves, if anything was done since the last checkpoint.
   absl::Status StopInterrupted();
 
+  bool stop_requested() const {
+    return stop_requested_.load(std::memory_order_acquire);
+  }
+  bool MustStop();  // Logs why, once.
+  void ForgetStop();
+
   // Writes what hooks asked for at the point that has just ended; `next` is
   // where a resumed run goes on.
   absl::Status FlushSaves(const RunProgress& next) {
@@ -221,6 +247,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
     return WriteRequestedCheckpoints(next);
   }
   absl::Status WriteRequestedCheckpoints(const RunProgress& next);
+  absl::Status SaveNow(const SaveRequest& request, const RunProgress& next);
   absl::Status WriteCheckpoint(const SaveRequest& request,
                                const RunProgress& next);
   runner::v1::DataPosition CurrentDataPosition();
@@ -260,6 +287,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   struct StepHistories {
     HistoryBuffer* grad_norm = nullptr;
     HistoryBuffer* loss_scale = nullptr;  // Null without loss scaling.
+    double last_scale = 0;
   };
   std::vector<StepHistories> step_histories_;
   std::unique_ptr<LogProcessor> log_processor_;
@@ -282,19 +310,38 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   int64_t sampler_epoch_ = 0;
   Mode mode_ = Mode::kTrain;
   bool training_ = false;
-  std::string stop_reason_;
+
+  mutable std::mutex stop_mutex_;
+  std::string stop_reason_ ABSL_GUARDED_BY(stop_mutex_);
+  std::atomic<bool> stop_requested_{false};
+  bool stop_logged_ = false;
+
+  at::Tensor generator_;  // This run's; LibTorch has it during calls.
+  // Of the validation in training that is going on.
+  std::optional<ValidationSnapshot> before_validation_;
+  Metrics val_metrics_;  // Of the one before.
+
+  int64_t windows_ = 0;      // Ends of accumulation windows, stepped or not.
+  absl::Status step_error_;  // Of AfterOptimizerStep in the step going on.
+  // What has begun and isn't over: where the stage's hooks go on.
+  std::optional<Stage> cut_stage_;
+  size_t next_hook_ = 0;
+
   bool interrupted_ = false;  // This call of Train was.
   bool saves_allowed_ = false;
   std::vector<SaveRequest> save_requests_;
+  bool written_ = false;    // The last of them is on the disk.
   std::string last_saved_;  // ProgressKey of the newest checkpoint.
   // Of the last validation, and how many iterations its weights had.
   std::map<std::string, double> latest_metrics_;
   int64_t metrics_iter_ = -1;
 
   // Kept across iterations, so that none allocates them anew.
-  Batch batch_;
+  Batch train_batch_;
+  Batch eval_batch_;
   LogVars log_vars_;
   Predictions predictions_;
+  IterInfo train_iter_ = {0, 0, &train_batch_};
 };
 
 }  // namespace grapnel

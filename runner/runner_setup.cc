@@ -2,12 +2,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "ATen/Context.h"
+#include "ATen/CPUGeneratorImpl.h"
+#include "ATen/core/Generator.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
@@ -18,6 +20,7 @@
 #include "grapnel/base/torch_status.h"
 #include "grapnel/base/utf8.h"
 #include "grapnel/data/data_loader.h"
+#include "grapnel/dist/process_group.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/weights.h"
@@ -43,6 +46,7 @@
 #include "grapnel/runner/run_lock.h"
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner_impl.h"
+#include "grapnel/runner/torch_loan.h"
 #include "grapnel/runner/train_plan.h"
 
 namespace grapnel {
@@ -112,6 +116,13 @@ absl::Status CheckConfig(const RunnerConfig& config,
     return absl::InvalidArgumentError(absl::StrCat(
         "launcher: must be \"none\", is \"", config.launcher(), "\""));
   }
+  if (options.process_group != nullptr &&
+      options.process_group->world_size() != 1) {
+    return absl::UnimplementedError(
+        absl::StrCat("process_group: must have 1 rank, has ",
+                     options.process_group->world_size(),
+                     ": each would go through all of the data by itself"));
+  }
   GRAPNEL_RETURN_IF_ERROR(ParseLogLevel(config.log_level()).status());
   if (config.randomness().has_seed() && config.randomness().seed() < 0) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -158,6 +169,8 @@ int64_t DrawSeed() {
 }  // namespace
 
 absl::Status RunnerImpl::Init(const RunnerConfig& config) {
+  TorchLoan loan(/*deterministic=*/false, &generator_);
+  GRAPNEL_RETURN_IF_ERROR(loan.Begin());
   config_ = config;
   env_ = options_.env != nullptr ? options_.env : &io::Env::Posix();
   clock_ = options_.clock != nullptr ? options_.clock : &Clock::System();
@@ -189,6 +202,10 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
     GRAPNEL_RETURN_IF_ERROR(RemoveLeftovers());
   }
   GRAPNEL_RETURN_IF_ERROR(FindCheckpoint());
+  for (const std::string& file : checkpoint_.unlisted) {
+    start_warnings_.push_back(absl::StrCat(checkpoint_path_, ": ", file,
+                                           " is not of this checkpoint: left"));
+  }
   GRAPNEL_RETURN_IF_ERROR(InitSeed());
   GRAPNEL_RETURN_IF_ERROR(DescribeConfig());
   GRAPNEL_RETURN_IF_ERROR(InitLoaders());
@@ -238,8 +255,6 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
 }
 
 absl::Status RunnerImpl::LockFolders() {
-  // The other ranks are of the same run.
-  if (process_group().rank() != 0) return absl::OkStatus();
   std::vector<RunLock::Folder> folders = {{"work_dir", work_dir_}};
   if (!IsSamePath(checkpoint_dir_, work_dir_)) {
     folders.push_back({"out_dir", checkpoint_dir_});
@@ -264,7 +279,6 @@ absl::Status RunnerImpl::LockFolders() {
 }
 
 absl::Status RunnerImpl::RemoveLeftovers() {
-  if (process_group().rank() != 0) return absl::OkStatus();
   std::vector<std::string> folders = {work_dir_};
   if (!IsSamePath(checkpoint_dir_, work_dir_)) {
     folders.push_back(checkpoint_dir_);
@@ -443,7 +457,9 @@ absl::Status RunnerImpl::InitSeed() {
   }
   config_.mutable_randomness()->set_seed(seed_);
   return CatchAsStatus([this] {
-    at::manual_seed(static_cast<uint64_t>(seed_));
+    at::Generator generator = at::detail::getDefaultCPUGenerator();
+    const std::lock_guard<std::mutex> lock(generator.mutex());
+    generator.set_current_seed(static_cast<uint64_t>(seed_));
     return absl::OkStatus();
   });
 }

@@ -19,7 +19,7 @@
 //       AfterValEpoch               with the metrics
 //     AfterVal
 //   AfterTrain
-//   AfterRun
+//   AfterRun                        however the call ends, if BeforeRun came
 //
 //   BeforeTest ... AfterTest        as validation
 //   BeforeExport, AfterExport       round the writing of the model's own file
@@ -27,8 +27,8 @@
 //   BeforeSaveCheckpoint            when the hooks of the point at which a hook
 //   AfterSaveCheckpoint             asked for it have all run; the latter when
 //                                   the checkpoint is safely on the disk
-//   OnError                         instead of the rest, if anything failed, or
-//                                   the run was interrupted
+//   OnError                         instead of the rest up to AfterRun, if
+//                                   anything failed or the run was interrupted
 //
 // In an iteration-based loop validation stands between two iterations.
 

@@ -32,12 +32,12 @@ const char kHelp[] =
   grapnel train CONFIG     train, and validate as configured
   grapnel test CONFIG      evaluate a checkpoint: one line of JSON on stdout
   grapnel export CONFIG    write a checkpoint's model (TorchScript) to --output
+  grapnel check CONFIG     try one batch, write nothing, and print a table
   grapnel config CONFIG    print the configuration as it would be used
 
   --work-dir DIR           where checkpoints and logs go
   --resume[=PATH]          go on from PATH, or from the newest in the work dir
-  --load-from PATH         start from (test, export) a checkpoint's weights, or
-                           those in a .safetensors file
+  --load-from PATH         weights, of a checkpoint or in a .safetensors file
   --no-strict              take of weights what the model has, and fits
   --cfg-options A.B=V ...  set fields of the configuration
   --seed N                 of weights, order, augmentation and dropout
@@ -67,6 +67,7 @@ struct VerbName {
 constexpr VerbName kVerbs[] = {{"train", Verb::kTrain},
                                {"test", Verb::kTest},
                                {"export", Verb::kExport},
+                               {"check", Verb::kCheck},
                                {"config", Verb::kConfig}};
 
 absl::Status SetPath(absl::string_view value,
@@ -291,7 +292,8 @@ class Reader {
   absl::StatusOr<CommandLine> Finish() {
     if (positional_.empty()) {
       return absl::InvalidArgumentError(
-          "no command: train, test, export or config; see grapnel --help");
+          "no command: train, test, export, check or config; see grapnel "
+          "--help");
     }
     GRAPNEL_ASSIGN_OR_RETURN(command_.verb, FindVerb(positional_[0]));
     if (positional_.size() < 2) {

@@ -34,10 +34,10 @@ enum ExitCode : int {
 };
 
 struct CommandLine {
-  enum class Verb { kTrain, kTest, kExport, kConfig, kHelp, kVersion };
+  enum class Verb { kTrain, kTest, kExport, kCheck, kConfig, kHelp, kVersion };
 
   Verb verb = Verb::kHelp;
-  std::string config;  // Path. Set for train, test, export and config.
+  std::string config;  // Path. Set for all but help and version.
   std::optional<std::string> work_dir;
   std::optional<bool> resume;
   std::optional<std::string> load_from;  // Of --load-from, or of --resume=PATH.
@@ -65,11 +65,11 @@ absl::StatusOr<CommandLine> ParseCommandLine(
 absl::StatusOr<runner::v1::RunnerConfig> ResolveConfig(
     const CommandLine& command, io::Env& env, absl::string_view current_dir);
 
-// For an error of ParseCommandLine, ResolveConfig or Runner::Create, when
-// nothing was trained yet.
+// For an error of ParseCommandLine, ResolveConfig, Runner::Create or
+// Rehearsal::Create, when nothing was trained yet.
 ExitCode ExitCodeAtStart(const absl::Status& status);
 
-// For an error of a Runner's Train, Test or Export.
+// For an error of a Runner's Train, Test or Export, or of a Rehearsal's Run.
 ExitCode ExitCodeOfRun(const absl::Status& status);
 
 // One JSON object in one line; numbers with full precision, NaN and infinities

@@ -64,6 +64,13 @@ TEST(ParseCommandLineTest, ReadsEveryFlag) {
   EXPECT_THAT(command.strict, Optional(false));
 }
 
+TEST(ParseCommandLineTest, CheckTakesWhatTrainDoes) {
+  const CommandLine command =
+      Parse({"check", "c.json", "--resume", "--work-dir", "w"});
+  EXPECT_EQ(command.verb, Verb::kCheck);
+  EXPECT_THAT(command.resume, Optional(true));
+}
+
 TEST(ParseCommandLineTest, UnsetFlagsStayUnset) {
   const CommandLine command = Parse({"config", "c.json"});
   EXPECT_EQ(command.verb, Verb::kConfig);
@@ -150,7 +157,8 @@ INSTANTIATE_TEST_SUITE_P(
     testing::ValuesIn(std::vector<BadArgs>{
         {"Nothing",
          {},
-         "no command: train, test, export or config; see grapnel --help"},
+         "no command: train, test, export, check or config; see grapnel "
+         "--help"},
         {"NoConfig", {"train"}, "no configuration: grapnel train CONFIG"},
         {"UnknownVerb",
          {"trian", "c"},

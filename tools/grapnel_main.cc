@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -24,9 +25,12 @@
 #include "grapnel/base/log.h"
 #include "grapnel/io/env.h"
 #include "grapnel/runner/config_file.h"
+#include "grapnel/runner/rehearsal.h"
+#include "grapnel/runner/run_folders.h"
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/version.h"
 #include "grapnel/tools/command_line.h"
+#include "grapnel/tools/report_table.h"
 
 namespace grapnel {
 namespace {
@@ -101,6 +105,55 @@ int Test(Runner& runner) {
   return ExitCodeOfRun(metrics.status());
 }
 
+// That a folder could be made, or written to if it is there: what a rehearsal,
+// which writes nothing, doesn't find out.
+absl::Status CheckFolder(std::string path, const char* field) {
+  struct stat info;
+  const std::string shown = path;
+  while (lstat(path.c_str(), &info) != 0) {
+    if (errno != ENOENT) {
+      return absl::ErrnoToStatus(errno, absl::StrCat(field, ": ", shown));
+    }
+    path = io::Dirname(path);
+    if (path.empty()) path = ".";
+  }
+  if (access(path.c_str(), W_OK | X_OK) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat(field, ": ", path));
+  }
+  return absl::OkStatus();
+}
+
+// Check and config: what train would refuse is refused, and nothing is written.
+int Check(const CommandLine& command, const runner::v1::RunnerConfig& config,
+          RunnerOptions options) {
+  const RunFolders folders =
+      FoldersOf(config, options.base_dir, options.config_name);
+  for (const auto& [path, field] :
+       {std::pair(folders.work_dir, "work_dir"),
+        std::pair(folders.checkpoint_dir, "out_dir")}) {
+    const absl::Status status = CheckFolder(path, field);
+    if (!status.ok()) return Report(status, ExitCodeAtStart(status));
+  }
+  const absl::StatusOr<std::unique_ptr<Rehearsal>> rehearsal =
+      Rehearsal::Create(config, std::move(options));
+  if (!rehearsal.ok()) {
+    return Report(rehearsal.status(), ExitCodeAtStart(rehearsal.status()));
+  }
+  if (command.verb == Verb::kConfig) {
+    std::cout << PrintRunnerConfig(config) << std::flush;
+    return std::cout.good() ? kDone : kRunFailed;
+  }
+  const absl::StatusOr<RehearsalReport> report = (*rehearsal)->Run();
+  for (const std::string& warning : (*rehearsal)->warnings()) {
+    std::cerr << "grapnel: warning: " << warning << std::endl;
+  }
+  if (!report.ok()) {
+    return Report(report.status(), ExitCodeOfRun(report.status()));
+  }
+  std::cout << ReportTable(*report) << std::flush;
+  return std::cout.good() ? kDone : kRunFailed;
+}
+
 int Main(const std::vector<std::string>& args) {
   // Under `bazel run` the paths that a user types start where the user is.
   const char* const user_dir = getenv("BUILD_WORKING_DIRECTORY");
@@ -125,18 +178,18 @@ int Main(const std::vector<std::string>& args) {
   if (!config.ok()) {
     return Report(config.status(), ExitCodeAtStart(config.status()));
   }
-  if (command->verb == Verb::kConfig) {
-    std::cout << PrintRunnerConfig(*config) << std::flush;
-    return std::cout.good() ? kDone : kRunFailed;
-  }
 
   if (command->threads.has_value()) at::set_num_threads(*command->threads);
   RunnerOptions options;
   options.base_dir = io::Dirname(command->config);
   options.config_name = ConfigName(command->config);
-  options.for_training = command->verb == Verb::kTrain;
+  options.for_training =
+      command->verb != Verb::kTest && command->verb != Verb::kExport;
   options.terminal_fd = STDERR_FILENO;
   options.env = &env;
+  if (command->verb == Verb::kCheck || command->verb == Verb::kConfig) {
+    return Check(*command, *config, std::move(options));
+  }
   options.interrupt = &interrupt;
   options.wait_for_lock = command->wait_for_lock.value_or(absl::ZeroDuration());
   // A test has nothing to save: a signal ends it as it ends any process.

@@ -377,6 +377,55 @@ TEST_F(GrapnelTest, WeightsThatAreNotThereAreNotEvaluated) {
                 4, AllOf(HasSubstr("resume: "), HasSubstr("weights alone")));
 }
 
+TEST_F(GrapnelTest, CheckTriesTheRunAndWritesNothing) {
+  const Result result = Run({"check", "data/net.textproto"});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(result.err, "");
+  EXPECT_THAT(
+      result.out,
+      AllOf(HasSubstr("1.weight   (2, 4)  8        Float\n"),
+            HasSubstr("in all             10       10 trained\n"),
+            HasSubstr("train_dataloader  16       4        (4, 1, 2, 2) Float"),
+            HasSubstr("test_dataloader   16       2        (8, 1, 2, 2) Float"),
+            HasSubstr("run: 3 epochs, 12 iterations, about ")));
+  EXPECT_FALSE(Exists("work_dirs"));
+
+  // Beside a training, of what it has come to.
+  ASSERT_EQ(Run({"train", "data/net.textproto"}).exit_code, 0);
+  const auto before = io::Env::Posix().ListDir(dir_ + "/work_dirs/net").value();
+  EXPECT_EQ(Run({"check", "data/net.textproto", "--resume"}).exit_code, 0);
+  EXPECT_EQ(io::Env::Posix().ListDir(dir_ + "/work_dirs/net").value(), before);
+
+  // A label that the model has no output for.
+  ExpectRefused({"check", "data/net.textproto", "--cfg-options",
+                 "train_dataloader.dataset.idx={images:'data/images' "
+                 "labels:'data/labels'}",
+                 "model.sequential.layers.1.linear.out_features=1"},
+                1, HasSubstr("training iteration 1"));
+}
+
+TEST_F(GrapnelTest, CheckAndConfigRefuseWhatTrainWould) {
+  Write(dir_ + "/file", "");
+  for (const char* const verb : {"check", "config"}) {
+    const std::string config = "data/net.textproto";
+    ExpectRefused(
+        {verb, config, "--cfg-options", "optim_wrapper.optimizer.sgd.lr=nan"},
+        2, HasSubstr("lr: must be finite"));
+    ExpectRefused({verb, config, "--cfg-options",
+                   "val_dataloader.dataset.idx.images=none"},
+                  2, AllOf(HasSubstr("val_dataloader"), HasSubstr("none")));
+    ExpectRefused({verb, config, "--load-from=none"}, 2,
+                  HasSubstr("load_from"));
+    ExpectRefused({verb, config, "--work-dir=file/below"}, 2,
+                  HasSubstr("work_dir"));
+    ExpectRefused({verb, config, "--work-dir=file"}, 2, HasSubstr("work_dir"));
+    ExpectRefused(
+        {verb, config, absl::StrCat("--work-dir=", std::string(300, 'x'))}, 2,
+        HasSubstr("work_dir"));
+  }
+  EXPECT_FALSE(Exists("work_dirs"));
+}
+
 TEST_F(GrapnelTest, TrainsThenTestsTheNewestCheckpoint) {
   const Result trained = Run({"train", "data/net.textproto", "--threads=1"});
   ASSERT_EQ(trained.exit_code, 0) << trained.err;

@@ -778,6 +778,11 @@ absl::Status CheckpointHook::WriteBest(RunContext& run) {
 
 // --------------------------------------------------------------- publishing
 
+// A run that could not save its end has nothing to publish yet.
+void CheckpointHook::OnError(RunContext&, const absl::Status&) {
+  publish_ = false;
+}
+
 // Not in AfterTrain: what is asked for there is written after it.
 absl::Status CheckpointHook::AfterRun(RunContext& run) {
   if (!publish_) return absl::OkStatus();

@@ -67,6 +67,7 @@ class CheckpointHook final : public Hook {
                                    const SavedCheckpoint& saved) override;
   absl::Status AfterTrain(RunContext& run) override;
   absl::Status AfterRun(RunContext& run) override;
+  void OnError(RunContext& run, const absl::Status& error) override;
 
  private:
   // A metric of save_best.

@@ -9,26 +9,17 @@
 #include "ATen/ops/empty.h"
 #include "ATen/ops/equal.h"
 #include "ATen/ops/full.h"
-#include "ATen/ops/ones.h"
 #include "absl/status/status.h"
-#include "absl/strings/match.h"
 #include "c10/util/complex.h"
 #include "gmock/gmock.h"
-#include "google/protobuf/text_format.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
-#include "grapnel/data/tensor_dataset.h"
 #include "grapnel/dist/fake_process_group.h"
 #include "grapnel/dist/process_group.h"
-#include "grapnel/io/mem_env.h"
-#include "grapnel/loggers/memory_run_log.h"
 #include "grapnel/models/model.h"
 #include "grapnel/runner/fake_run_context.h"
-#include "grapnel/runner/hook_registry.h"
 #include "grapnel/runner/run_context.h"
-#include "grapnel/runner/runner.h"
-#include "grapnel/runner/runner_config.pb.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
@@ -200,55 +191,6 @@ TEST(SyncBuffersHookTest, ErrorOfTheGroupEndsTheRun) {
   });
   EXPECT_THAT(statuses, Each(StatusIs(absl::StatusCode::kInvalidArgument,
                                       ::testing::HasSubstr("AllReduce"))));
-}
-
-// Two runners, each with other data for its batch norm.
-TEST(SyncBuffersHookTest, RanksOfARunEndWithTheSameBuffers) {
-  runner::v1::RunnerConfig config;
-  ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(
-      R"pb(
-        work_dir: "/run"
-        model {
-          sequential {
-            layers { batch_norm1d {} }
-            layers { linear { out_features: 1 } }
-            loss { mse {} }
-          }
-        }
-        train_dataloader { batch_size: 2 }
-        val_dataloader { batch_size: 2 }
-        val_evaluator { mse {} }
-        train_cfg { max_epochs: 2 }
-        optim_wrapper { optimizer { sgd { lr: 0.1 } } }
-      )pb",
-      &config));
-  std::vector<at::Tensor> means(2);
-  RunAll(2, [&](ProcessGroup& group) -> absl::Status {
-    io::MemEnv env;
-    MemoryRunLog log;
-    RunnerOptions options;
-    options.env = &env;
-    options.log = &log;
-    options.process_group = &group;
-    for (auto* dataset : {&options.train_dataset, &options.val_dataset}) {
-      GRAPNEL_ASSIGN_OR_RETURN(
-          *dataset, TensorDataset::Create(at::full({4, 3}, 8.0 * group.rank()),
-                                          at::ones({4, 1})));
-    }
-    options.hooks.push_back(Schedule(NewHook()));
-    GRAPNEL_ASSIGN_OR_RETURN(const auto runner,
-                             Runner::Create(config, std::move(options)));
-    GRAPNEL_RETURN_IF_ERROR(runner->Train());
-    for (const NamedTensor& buffer : runner->context().model().buffers()) {
-      if (absl::EndsWith(buffer.name, "running_mean")) {
-        means[group.rank()] = buffer.tensor;
-      }
-    }
-    return absl::OkStatus();
-  });
-  ASSERT_TRUE(means[0].defined() && means[1].defined());
-  EXPECT_TRUE(at::equal(means[0], means[1]));
-  EXPECT_GT(means[0][0].item<float>(), 0) << "rank 0 alone has 0";
 }
 
 TEST(SyncBuffersHookTest, ProcessAloneKeepsItsBuffers) {

@@ -1,0 +1,81 @@
+#include "grapnel/runner/validation_snapshot.h"
+
+#include <utility>
+
+#include "ATen/CPUGeneratorImpl.h"
+#include "ATen/core/Generator.h"
+#include "absl/strings/str_cat.h"
+#include "c10/core/GradMode.h"
+#include "google/protobuf/message.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/base/torch_status.h"
+#include "grapnel/runner/stage.h"
+
+namespace grapnel {
+
+absl::StatusOr<ValidationSnapshot> ValidationSnapshot::Take(
+    const MessageHub& hub, const HookList& hooks) {
+  ValidationSnapshot snapshot;
+  hub.SaveState(&snapshot.hub_);
+  const c10::NoGradGuard no_grad;
+  for (const ScheduledHook& scheduled : hooks.hooks()) {
+    SavedHook saved{scheduled.hook.get(), nullptr, {}};
+    const absl::Status status = CatchAsStatus([&]() -> absl::Status {
+      if (const auto* state = saved.hook->mutable_state()) {
+        saved.state.reset(state->New());
+        saved.state->CopyFrom(*state);
+      }
+      if (scheduled.stages.Has(Stage::kOnError)) return absl::OkStatus();
+      TensorMap own;
+      GRAPNEL_RETURN_IF_ERROR(saved.hook->state_tensors(&own));
+      for (const NamedTensor& tensor : own) {
+        GRAPNEL_RETURN_IF_ERROR(
+            saved.tensors.Add(tensor.name, tensor.tensor.clone()));
+      }
+      return absl::OkStatus();
+    });
+    if (!status.ok()) {
+      return WithContext(status,
+                         absl::StrCat("hook \"", saved.hook->name(), "\""));
+    }
+    if (saved.state != nullptr || !saved.tensors.empty()) {
+      snapshot.hooks_.push_back(std::move(saved));
+    }
+  }
+  GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+    snapshot.generator_ = at::detail::getDefaultCPUGenerator().get_state();
+    return absl::OkStatus();
+  }));
+  return snapshot;
+}
+
+absl::Status ValidationSnapshot::Restore(MessageHub* hub) const {
+  GRAPNEL_RETURN_IF_ERROR(hub->LoadState(hub_));
+  const c10::NoGradGuard no_grad;
+  for (const SavedHook& saved : hooks_) {
+    const absl::Status status = CatchAsStatus([&]() -> absl::Status {
+      if (saved.state != nullptr) {
+        saved.hook->mutable_state()->CopyFrom(*saved.state);
+      }
+      if (saved.tensors.empty()) return absl::OkStatus();
+      TensorMap own;
+      GRAPNEL_RETURN_IF_ERROR(saved.hook->state_tensors(&own));
+      for (const NamedTensor& tensor : own) {
+        const at::Tensor* const before = saved.tensors.Find(tensor.name);
+        if (before != nullptr) tensor.tensor.copy_(*before);
+      }
+      return absl::OkStatus();
+    });
+    if (!status.ok()) {
+      return WithContext(status,
+                         absl::StrCat("hook \"", saved.hook->name(), "\""));
+    }
+  }
+  return CatchAsStatus([this] {
+    at::Generator generator = at::detail::getDefaultCPUGenerator();
+    generator.set_state(generator_);
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace grapnel

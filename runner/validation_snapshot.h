@@ -1,0 +1,48 @@
+// What a validation may change of a run that goes on behind it.
+
+#ifndef GRAPNEL_RUNNER_VALIDATION_SNAPSHOT_H_
+#define GRAPNEL_RUNNER_VALIDATION_SNAPSHOT_H_
+
+#include <memory>
+#include <vector>
+
+#include "ATen/core/Tensor.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "grapnel/base/tensor_map.h"
+#include "grapnel/runner/hook.h"
+#include "grapnel/runner/hook_list.h"
+#include "grapnel/runner/message_hub.h"
+#include "grapnel/runner/message_hub.pb.h"
+
+namespace grapnel {
+
+// The message hub, the hooks' states and LibTorch's default generator before a
+// validation: if it is cut short it is done anew from the start, and what it
+// had done must not be done twice.
+//
+// Of hooks that act at OnError the tensors are not here: such a hook puts them
+// back there, as an average does that has lent the model its weights.
+class ValidationSnapshot {
+ public:
+  // Both outlive the snapshot.
+  static absl::StatusOr<ValidationSnapshot> Take(const MessageHub& hub,
+                                                 const HookList& hooks);
+
+  absl::Status Restore(MessageHub* hub) const;
+
+ private:
+  struct SavedHook {
+    Hook* hook;
+    std::unique_ptr<google::protobuf::Message> state;  // Null if it has none.
+    TensorMap tensors;                                 // Copies.
+  };
+
+  runner::v1::MessageHubState hub_;
+  std::vector<SavedHook> hooks_;
+  at::Tensor generator_;
+};
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_RUNNER_VALIDATION_SNAPSHOT_H_

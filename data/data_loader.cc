@@ -72,6 +72,7 @@ class LoaderImpl final : public DataLoader {
     bool drop_last;
     bool same_every_epoch;
     std::unique_ptr<Dataset> dataset;
+    std::string dataset_name;  // For messages.
     int64_t dataset_size;
     std::vector<std::unique_ptr<Transform>> transforms;
     std::vector<std::string> transform_names;  // For messages.
@@ -98,6 +99,7 @@ class LoaderImpl final : public DataLoader {
   bool infinite() const override { return infinite_; }
   int64_t batch_size() const override { return parts_.batch_size; }
   const Dataset& dataset() const override { return *parts_.dataset; }
+  absl::StatusOr<std::vector<std::string>> Warnings() const override;
 
  private:
   // OK if there is a batch at `next_`.
@@ -201,6 +203,19 @@ absl::StatusOr<std::vector<int64_t>> LoaderImpl::InputShape() const {
     return absl::InvalidArgumentError("sample 0: input: must be defined");
   }
   return sample.input.sizes().vec();
+}
+
+absl::StatusOr<std::vector<std::string>> LoaderImpl::Warnings() const {
+  std::vector<std::string> warnings;
+  GRAPNEL_RETURN_IF_ERROR(WithContext(CatchAsStatus([&] {
+                                        warnings = parts_.dataset->warnings();
+                                        return absl::OkStatus();
+                                      }),
+                                      "dataset"));
+  for (std::string& warning : warnings) {
+    warning = absl::StrCat(parts_.dataset_name, ": ", warning);
+  }
+  return warnings;
 }
 
 void LoaderImpl::Seek(int64_t epoch, int64_t batch) {
@@ -455,6 +470,7 @@ absl::StatusOr<std::unique_ptr<DataLoader>> CreateOver(
     return absl::InvalidArgumentError(absl::StrCat(
         "dataset: must have at least one sample, has ", parts.dataset_size));
   }
+  parts.dataset_name = FieldName("dataset", config.dataset());
   parts.batch_size = config.batch_size();
   parts.num_workers = config.num_workers();
   parts.prefetch_factor = config.has_prefetch_factor()

@@ -72,6 +72,9 @@ class DataLoader {
   virtual bool infinite() const = 0;
   virtual int64_t batch_size() const = 0;
   virtual const Dataset& dataset() const = 0;
+
+  // The dataset's, with the field in front: "dataset: image_folder: ...".
+  virtual absl::StatusOr<std::vector<std::string>> Warnings() const = 0;
 };
 
 }  // namespace grapnel

@@ -43,6 +43,7 @@ using ::testing::AllOf;
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::SizeIs;
 using ::testing::TestWithParam;
@@ -80,6 +81,9 @@ class CountingDataset final : public Dataset {
     return absl::OkStatus();
   }
 
+  std::vector<std::string> warnings() const override { return says; }
+
+  std::vector<std::string> says;
   std::function<absl::Status(int64_t)> on_get;
   mutable std::atomic<int64_t> gets{0};
 
@@ -922,6 +926,24 @@ TEST(DataLoaderTest, MakesARegisteredDataset) {
   ASSERT_THAT(loader, IsOk());
   EXPECT_EQ((*loader)->dataset().size(), 6);
   EXPECT_THAT(MustNext(**loader).indices, ElementsAre(0, 1));
+}
+
+TEST(DataLoaderTest, WarningsOfTheDatasetNameTheField) {
+  const auto by_config = DataLoader::Create(
+      Parse("batch_size: 2 dataset { custom { "
+            "[type.googleapis.com/google.protobuf.Int64Value] "
+            "{ value: 6 } } }"),
+      Options());
+  ASSERT_THAT(by_config, IsOk());
+  EXPECT_THAT(*(*by_config)->Warnings(), IsEmpty());
+
+  auto dataset = std::make_unique<CountingDataset>(3);
+  dataset->says = {"one is odd", "two isn't"};
+  const auto by_code =
+      DataLoader::Create(Parse("batch_size: 2"), std::move(dataset), Options());
+  ASSERT_THAT(by_code, IsOk());
+  EXPECT_THAT(*(*by_code)->Warnings(),
+              ElementsAre("dataset: one is odd", "dataset: two isn't"));
 }
 
 TEST(DataLoaderTest, DatasetErrorsNameTheField) {

@@ -477,6 +477,11 @@ absl::Status RunnerImpl::InitLoaders() {
     if (!part.present) continue;
     auto loader = CreateLoader(part.config, std::move(part.dataset));
     if (!loader.ok()) return WithContext(loader.status(), part.name);
+    auto warnings = (*loader)->Warnings();
+    if (!warnings.ok()) return WithContext(warnings.status(), part.name);
+    for (const std::string& warning : *warnings) {
+      start_warnings_.push_back(absl::StrCat(part.name, ": ", warning));
+    }
     if (part.mode != Mode::kTrain && (*loader)->infinite()) {
       return absl::InvalidArgumentError(absl::StrCat(
           part.name, ": sampler: type: must not be INFINITE in an evaluation"));

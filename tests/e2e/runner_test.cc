@@ -20,6 +20,8 @@
 #include "google/protobuf/wrappers.pb.h"
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/data/dataset.h"
+#include "grapnel/data/sample.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
@@ -78,7 +80,7 @@ class RunnerTest : public ::testing::Test {
     options.clock = &clock_;
     options.log = &log_;
     const auto data = [](bool wanted, std::unique_ptr<Dataset>* dataset) {
-      if (!wanted) return;
+      if (!wanted || *dataset != nullptr) return;
       auto tensors =
           TensorDataset::Create(at::full({12, 2}, 0.5), at::ones({12, 1}));
       EXPECT_THAT(tensors, IsOk());
@@ -199,6 +201,24 @@ TEST_F(RunnerTest, ResolvedConfigIsInTheWorkDir) {
   const auto text = io::ReadFile(env_, "/run/grapnel.textproto");
   ASSERT_THAT(text, IsOk());
   EXPECT_THAT(*text, HasSubstr("max_epochs: 3"));
+}
+
+TEST_F(RunnerTest, WhatADatasetWarnsOfIsInTheLogAtTheStart) {
+  class Halved final : public Dataset {
+   public:
+    int64_t size() const override { return 4; }
+    absl::Status Get(int64_t index, Sample* sample) const override {
+      sample->input = at::full({2}, 0.5);
+      sample->target = at::ones({1});
+      return absl::OkStatus();
+    }
+    std::vector<std::string> warnings() const override { return {"is half"}; }
+  };
+  RunnerOptions options;
+  options.train_dataset = std::make_unique<Halved>();
+  New(Parse(kConfig), std::move(options));
+  EXPECT_THAT(log_.messages(RunLog::Level::kWarning),
+              ElementsAre("train_dataloader: dataset: is half"));
 }
 
 TEST_F(RunnerTest, RatesAreScaledByTheBatchSize) {

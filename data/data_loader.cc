@@ -98,6 +98,11 @@ class LoaderImpl final : public DataLoader {
   int64_t num_batches() const override { return num_batches_; }
   bool infinite() const override { return infinite_; }
   int64_t batch_size() const override { return parts_.batch_size; }
+  int64_t last_batch_size() const override {
+    const int64_t rest =
+        infinite_ || parts_.drop_last ? 0 : samples_ % parts_.batch_size;
+    return rest == 0 ? parts_.batch_size : rest;
+  }
   const Dataset& dataset() const override { return *parts_.dataset; }
   absl::StatusOr<std::vector<std::string>> Warnings() const override;
 

@@ -71,6 +71,11 @@ class DataLoader {
 
   virtual bool infinite() const = 0;
   virtual int64_t batch_size() const = 0;
+
+  // Samples of the last batch of a pass over the data; of all others, and of
+  // all that there are if infinite(), it is batch_size().
+  virtual int64_t last_batch_size() const = 0;
+
   virtual const Dataset& dataset() const = 0;
 
   // The dataset's, with the field in front: "dataset: image_folder: ...".

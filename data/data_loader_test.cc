@@ -224,6 +224,35 @@ TEST(DataLoaderTest, DropLastLeavesTheIncompleteBatchOut) {
   }
 }
 
+TEST(DataLoaderTest, LastBatchSizeIsWhatIsLeft) {
+  struct Case {
+    std::string config;
+    int64_t dataset_size;
+    int64_t expected;
+  };
+  for (const Case& c : std::vector<Case>{
+           {"batch_size: 4", 12, 4},
+           {"batch_size: 4", 13, 1},
+           {"batch_size: 4 drop_last: true", 13, 4},
+           {"batch_size: 4 sampler { type: INFINITE }", 13, 4},
+           {"batch_size: 4", 3, 3},
+           {"batch_size: 1", 3, 1},
+       }) {
+    const auto loader = DataLoader::Create(
+        Parse(c.config), std::make_unique<CountingDataset>(c.dataset_size),
+        Options());
+    ASSERT_THAT(loader, IsOk());
+    EXPECT_EQ((*loader)->last_batch_size(), c.expected)
+        << c.config << ", " << c.dataset_size;
+  }
+  // Of rank 1 of 2, whose pass has 4 of 7 samples, the first one again.
+  const auto second = DataLoader::Create(
+      Parse("batch_size: 3"), std::make_unique<CountingDataset>(7),
+      Options(/*seed=*/3, /*rank=*/1, /*world_size=*/2));
+  ASSERT_THAT(second, IsOk());
+  EXPECT_EQ((*second)->last_batch_size(), 1);
+}
+
 TEST(DataLoaderTest, InfiniteGoesOnOverTheEdgeOfAPass) {
   for (const int workers : {0, 2}) {
     const auto loader = NewLoader(

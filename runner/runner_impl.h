@@ -168,6 +168,8 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
       const data::v1::DataLoaderConfig& config,
       std::unique_ptr<Dataset> dataset);
   absl::Status InitModel();
+  // That it goes with the training data, and into checkpoints.
+  absl::Status CheckModel();
   absl::Status InitOptimizer();
   // Histories and schedulers of one of the optimizers; `name` is "" if it is
   // the only one.

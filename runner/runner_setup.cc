@@ -143,6 +143,30 @@ absl::Status CheckTensorNames(const Model& model) {
   return absl::OkStatus();
 }
 
+// Or training would fail within an epoch, after all that was done in it.
+absl::Status CheckSmallestBatch(const Model& model, const DataLoader& loader,
+                                const RunProgress& progress, bool by_epoch) {
+  const int64_t left = progress.max_iters() - progress.iter();
+  if (left == 0 || loader.last_batch_size() > 1) return absl::OkStatus();
+  if (loader.batch_size() > 1 && !by_epoch &&
+      left < loader.num_batches() - progress.place().batch) {
+    return absl::OkStatus();  // The last batch of a pass doesn't come.
+  }
+  const std::string why = model.NeedsTwoSamples();
+  if (why.empty()) return absl::OkStatus();
+  if (loader.batch_size() == 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("train_dataloader: batch_size: must be >= 2 for this "
+                     "model, is 1: ",
+                     why));
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "train_dataloader: drop_last: must be true for this model with "
+      "batch_size ",
+      loader.batch_size(), " and a dataset of ", loader.dataset().size(),
+      ", whose last batch has one sample: ", why));
+}
+
 std::string NewUuid() {
   std::random_device device;
   std::string uuid(16, '\0');
@@ -551,7 +575,7 @@ absl::Status RunnerImpl::InitProgress() {
 absl::Status RunnerImpl::InitModel() {
   if (options_.model != nullptr) {
     model_ = std::move(options_.model);
-    return CheckTensorNames(*model_);
+    return CheckModel();
   }
   ModelOptions options;
   options.base_dir = options_.base_dir;
@@ -562,6 +586,14 @@ absl::Status RunnerImpl::InitModel() {
   auto model = ModelRegistry::Create(config_.model(), options);
   if (!model.ok()) return WithContext(model.status(), "model");
   model_ = *std::move(model);
+  return CheckModel();
+}
+
+absl::Status RunnerImpl::CheckModel() {
+  if (plan_) {
+    GRAPNEL_RETURN_IF_ERROR(CheckSmallestBatch(
+        *model_, *dataloader(Mode::kTrain), progress_, plan_->by_epoch()));
+  }
   return CheckTensorNames(*model_);
 }
 

@@ -175,6 +175,90 @@ TEST_P(RunnerBadConfigTest, NamesTheField) {
               HasSubstr(GetParam().error));
 }
 
+// --- batches of one sample
+
+struct OneSampleCase {
+  std::string name;
+  std::string change;  // Applied to kConfig, with 13 samples, with MergeFrom.
+  std::string error;   // "" if it trains.
+};
+
+void PrintTo(const OneSampleCase& c, std::ostream* os) { *os << c.change; }
+
+class RunnerOneSampleTest
+    : public RunnerTest,
+      public ::testing::WithParamInterface<OneSampleCase> {};
+
+INSTANTIATE_TEST_SUITE_P(
+    , RunnerOneSampleTest,
+    ValuesIn(std::vector<OneSampleCase>{
+        {"LastBatch", "",
+         "train_dataloader: drop_last: must be true for this model with "
+         "batch_size 4 and a dataset of 13, whose last batch has one sample: "
+         "layers[1] batch_norm1d: has one value per channel in a sample"},
+        {"EveryBatch", "train_dataloader { batch_size: 1 }",
+         "train_dataloader: batch_size: must be >= 2 for this model, is 1: "
+         "layers[1] batch_norm1d"},
+        {"EveryBatchOfAnInfiniteStream",
+         "train_dataloader { batch_size: 1 sampler { type: INFINITE } } "
+         "train_cfg { by_epoch: false max_iters: 2 }",
+         "train_dataloader: batch_size: must be >= 2"},
+        {"DropLast", "train_dataloader { drop_last: true }", ""},
+        {"OtherBatchSize", "train_dataloader { batch_size: 5 }", ""},
+        {"Infinite",
+         "train_dataloader { sampler { type: INFINITE } } "
+         "train_cfg { by_epoch: false max_iters: 9 }",
+         ""},
+        {"ByIterationToTheLastBatch",
+         "train_cfg { by_epoch: false max_iters: 4 }",
+         "train_dataloader: drop_last: must be true"},
+        {"ByIterationBeforeTheLastBatch",
+         "train_cfg { by_epoch: false max_iters: 3 }", ""},
+    }),
+    [](const auto& info) { return info.param.name; });
+
+TEST_P(RunnerOneSampleTest, IsRefusedWhereItWouldFail) {
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  if (GetParam().change.find("max_iters") != std::string::npos) {
+    config.mutable_train_cfg()->clear_max_epochs();
+  }
+  config.MergeFrom(
+      Parse("model { sequential { layers { batch_norm1d {} } } }"));
+  config.MergeFrom(Parse(GetParam().change));
+  RunnerOptions options;
+  auto data = TensorDataset::Create(at::full({13, 2}, 0.5), at::ones({13, 1}));
+  ASSERT_THAT(data, IsOk());
+  options.train_dataset = *std::move(data);
+  const auto runner = Create(config, std::move(options));
+  if (GetParam().error.empty()) {
+    ASSERT_THAT(runner, IsOk());
+    EXPECT_THAT((*runner)->Train(), IsOk());
+  } else {
+    EXPECT_THAT(runner, StatusIs(absl::StatusCode::kInvalidArgument,
+                                 HasSubstr(GetParam().error)));
+  }
+}
+
+TEST_F(RunnerTest, FinishedRunIsNotRefusedForABatchOfOneSample) {
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.MergeFrom(
+      Parse("model { sequential { layers { batch_norm1d {} } } }"));
+  ASSERT_THAT(New(config)->Train(), IsOk());
+  config.set_resume(true);
+  const auto create = [&] {
+    RunnerOptions options;
+    auto data =
+        TensorDataset::Create(at::full({13, 2}, 0.5), at::ones({13, 1}));
+    EXPECT_THAT(data, IsOk());
+    options.train_dataset = *std::move(data);
+    return Create(config, std::move(options));
+  };
+  EXPECT_THAT(create(), IsOk());
+  config.mutable_train_cfg()->set_max_epochs(4);
+  EXPECT_THAT(create(), StatusIs(absl::StatusCode::kInvalidArgument,
+                                 HasSubstr("drop_last: must be true")));
+}
+
 TEST_F(RunnerTest, HalfATrainingIsRefused) {
   for (const char* field : {"train_dataloader", "train_cfg", "optim_wrapper"}) {
     runner::v1::RunnerConfig config = Parse(kConfig);

@@ -107,6 +107,8 @@ TEST(HookListTest, OnErrorReachesTheHookAndCannotFail) {
   FakeRunContext run;
   hooks.CallOnError(run, absl::DataLossError("torn"));
   EXPECT_EQ(failing.heard, "torn");
+  EXPECT_THAT(run.run_log.messages(RunLog::Level::kWarning),
+              testing::ElementsAre("hook \"failing\": OnError: again"));
 }
 
 // ------------------------------------------------- which points are overridden

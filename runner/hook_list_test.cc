@@ -63,6 +63,16 @@ TEST(HookListTest, TwoHooksOfOneNameAreRefused) {
               StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("\"a\"")));
 }
 
+TEST(HookListTest, FindsByName) {
+  std::vector<std::string> trace;
+  HookList hooks;
+  ASSERT_THAT(hooks.Add(Traced("a", 50, &trace)), IsOk());
+  ASSERT_THAT(hooks.Add(Traced("b", 10, &trace)), IsOk());
+  ASSERT_NE(hooks.Find("a"), nullptr);
+  EXPECT_EQ(hooks.Find("a")->name(), "a");
+  EXPECT_EQ(hooks.Find("c"), nullptr);
+}
+
 class Failing : public Hook {
  public:
   absl::string_view name() const override { return "failing"; }

@@ -76,6 +76,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
     }
     return names;
   }
+  Hook* FindHook(absl::string_view name) override { return hooks_.Find(name); }
   std::string StageTable() const override { return hooks_.Table(); }
 
   // RunContext.

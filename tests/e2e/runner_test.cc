@@ -23,12 +23,15 @@
 #include "grapnel/data/dataset.h"
 #include "grapnel/data/sample.h"
 #include "grapnel/data/tensor_dataset.h"
+#include "grapnel/hooks/checkpoint/checkpoint_hook.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/fault_injection_env.h"
 #include "grapnel/io/mem_env.h"
 #include "grapnel/loggers/log_backend.h"
 #include "grapnel/loggers/memory_run_log.h"
+#include "grapnel/models/metric.h"
+#include "grapnel/models/model.h"
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/runner/run_context.h"
 #include "gtest/gtest.h"
@@ -109,6 +112,70 @@ class RunnerTest : public ::testing::Test {
   FakeClock clock_;
   MemoryRunLog log_;
 };
+
+// ---------------------------------------------------------------
+// what a host program may ask
+
+TEST_F(RunnerTest, HookThatIsConfiguredIsFoundByName) {
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.MergeFrom(
+      Parse("default_hooks { checkpoint { save_best: 'mse' rule: 'less' } }"));
+  const auto runner = New(config);
+  const auto* hook =
+      dynamic_cast<CheckpointHook*>(runner->FindHook("checkpoint"));
+  ASSERT_NE(hook, nullptr);
+  EXPECT_EQ(hook->last_checkpoint(), "");
+  ASSERT_THAT(runner->Train(), IsOk());
+  EXPECT_EQ(hook->last_checkpoint(), "/run/epoch_3");
+  const auto best = hook->best_checkpoint("mse");
+  ASSERT_TRUE(best.has_value());
+  const auto manifest = io::ReadManifest(env_, best->path);
+  ASSERT_THAT(manifest, IsOk());
+  EXPECT_EQ(manifest->metrics().at("mse"), best->value);
+
+  EXPECT_EQ(runner->FindHook("ema"), nullptr);
+  for (const std::string& name : runner->HookNames()) {
+    ASSERT_NE(runner->FindHook(name), nullptr) << name;
+    EXPECT_EQ(runner->FindHook(name)->name(), name);
+  }
+}
+
+// Writes down which evaluation it is told of.
+class Told final : public Metric {
+ public:
+  explicit Told(std::vector<std::string>* evaluations)
+      : evaluations_(*evaluations) {}
+  void Reset() override {}
+  void Begin(const EvalProgress& progress) override {
+    evaluations_.push_back(absl::StrCat(
+        progress.loop, progress.training ? " in training" : "", ": ",
+        progress.epoch, " epochs, ", progress.iter, " iterations"));
+  }
+  absl::Status Process(const Predictions&, const Batch&) override {
+    return absl::OkStatus();
+  }
+  absl::Status Compute(Metrics*) override { return absl::OkStatus(); }
+
+ private:
+  std::vector<std::string>& evaluations_;
+};
+
+TEST_F(RunnerTest, MetricsAreToldHowFarTheModelIsTrained) {
+  std::vector<std::string> evaluations;
+  RunnerOptions options;
+  options.val_metrics.push_back(std::make_unique<Told>(&evaluations));
+  options.test_metrics.push_back(std::make_unique<Told>(&evaluations));
+  const auto runner = New(Parse(kConfig), std::move(options));
+  ASSERT_THAT(runner->Val(), IsOk());
+  ASSERT_THAT(runner->Train(), IsOk());
+  ASSERT_THAT(runner->Test(), IsOk());
+  EXPECT_THAT(evaluations,
+              ElementsAre("val: 0 epochs, 0 iterations",
+                          "val in training: 1 epochs, 3 iterations",
+                          "val in training: 2 epochs, 6 iterations",
+                          "val in training: 3 epochs, 9 iterations",
+                          "test: 3 epochs, 9 iterations"));
+}
 
 // ---------------------------------------------------------------
 // configurations

@@ -36,6 +36,7 @@
 #include "grapnel/optim/param_groups.h"
 #include "grapnel/optim/param_scheduler.h"
 #include "grapnel/optim/param_scheduler.pb.h"
+#include "grapnel/runner/default_hooks.h"
 #include "grapnel/runner/hook_list.h"
 #include "grapnel/runner/load_options.h"
 #include "grapnel/runner/log_processor.h"
@@ -76,7 +77,9 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
     }
     return names;
   }
-  Hook* FindHook(absl::string_view name) override { return hooks_.Find(name); }
+  Hook* FindHook(absl::string_view name) override {
+    return hooks_.Find(DefaultHookName(name));
+  }
   std::string StageTable() const override { return hooks_.Table(); }
 
   // RunContext.

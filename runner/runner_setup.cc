@@ -34,6 +34,7 @@
 #include "grapnel/runner/config_paths.h"
 #include "grapnel/runner/config_text.h"
 #include "grapnel/runner/configured_hooks.h"
+#include "grapnel/runner/default_hooks.h"
 #include "grapnel/runner/load_options.h"
 #include "grapnel/runner/log_processor.h"
 #include "grapnel/runner/message_hub.h"
@@ -308,6 +309,7 @@ absl::Status RunnerImpl::RemoveLeftovers() {
 absl::Status RunnerImpl::InitConfig() {
   // It may have been made in code.
   GRAPNEL_RETURN_IF_ERROR(CanonicalizeConfig(&config_));
+  GRAPNEL_RETURN_IF_ERROR(JoinDefaultHookNames(&config_));
   GRAPNEL_RETURN_IF_ERROR(
       WithContext(CheckUtf8(options_.config_name), "config_name"));
   // Without one, relative paths are as good as they can be.

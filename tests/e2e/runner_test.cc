@@ -222,7 +222,10 @@ INSTANTIATE_TEST_SUITE_P(
          "default_hooks: checkpoint: is both configured and off"},
         {"HookPriority",
          "default_hooks { priority { key: 'timer' value: 'FIRST' } }",
-         "default_hooks: timer: priority: must be"},
+         "default_hooks: iter_timer: priority: must be"},
+        {"HookOffByItsName", "default_hooks { off: 'itr_timer' }",
+         "there are runtime_info, iter_timer, dist_sampler_seed, logger, "
+         "param_scheduler, checkpoint; did you mean \"iter_timer\"?"},
         {"HookOption", "default_hooks { logger { interval: 0 } }",
          "default_hooks: logger: interval: must be >= 1, is 0"},
         {"CustomHook", "custom_hooks {}",
@@ -950,6 +953,20 @@ TEST_F(RunnerTest, GradModeOfTheCallerIsAsItWas) {
   const c10::AutoGradMode off(false);
   ASSERT_THAT(runner->Train(), IsOk());
   EXPECT_FALSE(c10::GradMode::is_enabled());
+}
+
+TEST_F(RunnerTest, DefaultHooksGoBySlotAndByName) {
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.MergeFrom(
+      Parse("default_hooks { iter_timer {} off: 'dist_sampler_seed' "
+            "priority { key: 'iter_timer' value: '3' } }"));
+  const auto runner = New(config);
+  EXPECT_THAT(runner->HookNames(),
+              ElementsAre("iter_timer", "runtime_info", "logger",
+                          "param_scheduler", "checkpoint"));
+  ASSERT_NE(runner->FindHook("iter_timer"), nullptr);
+  EXPECT_EQ(runner->FindHook("timer"), runner->FindHook("iter_timer"));
+  EXPECT_EQ(runner->FindHook("sampler_seed"), nullptr);
 }
 
 TEST_F(RunnerTest, TrainsWithAllDefaultHooksOff) {

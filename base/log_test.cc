@@ -1,5 +1,8 @@
 #include "grapnel/base/log.h"
 
+#include <string>
+
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 // What LibTorch's and other people's headers leave behind must not matter.
@@ -15,6 +18,16 @@ TEST(LogTest, WorksAmongForeignMacros) {
   GRAPNEL_LOG(ERROR) << "a message, " << 1;
   GRAPNEL_LOG(INFO) << "another";
   GRAPNEL_CHECK(1 + 1 == 2) << "arithmetic";
+}
+
+// A host program may know nothing of glog.
+TEST(LogTest, WithoutSetUpThereIsTheMessageAlone) {
+  testing::internal::CaptureStderr();
+  GRAPNEL_LOG(WARNING) << "half full";
+  const std::string text = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(text, testing::MatchesRegex(
+                        "W[0-9]+ [0-9:.]+ +[0-9]+ log_test.cc:[0-9]+\\] half "
+                        "full\n"));
 }
 
 TEST(LogTest, ConditionalFormsAreOneStatement) {

@@ -72,6 +72,7 @@ class LoaderImpl final : public DataLoader {
     bool drop_last;
     bool same_every_epoch;
     std::unique_ptr<Dataset> dataset;
+    std::string dataset_name;  // For messages.
     int64_t dataset_size;
     std::vector<std::unique_ptr<Transform>> transforms;
     std::vector<std::string> transform_names;  // For messages.
@@ -97,7 +98,13 @@ class LoaderImpl final : public DataLoader {
   int64_t num_batches() const override { return num_batches_; }
   bool infinite() const override { return infinite_; }
   int64_t batch_size() const override { return parts_.batch_size; }
+  int64_t last_batch_size() const override {
+    const int64_t rest =
+        infinite_ || parts_.drop_last ? 0 : samples_ % parts_.batch_size;
+    return rest == 0 ? parts_.batch_size : rest;
+  }
   const Dataset& dataset() const override { return *parts_.dataset; }
+  absl::StatusOr<std::vector<std::string>> Warnings() const override;
 
  private:
   // OK if there is a batch at `next_`.
@@ -201,6 +208,19 @@ absl::StatusOr<std::vector<int64_t>> LoaderImpl::InputShape() const {
     return absl::InvalidArgumentError("sample 0: input: must be defined");
   }
   return sample.input.sizes().vec();
+}
+
+absl::StatusOr<std::vector<std::string>> LoaderImpl::Warnings() const {
+  std::vector<std::string> warnings;
+  GRAPNEL_RETURN_IF_ERROR(WithContext(CatchAsStatus([&] {
+                                        warnings = parts_.dataset->warnings();
+                                        return absl::OkStatus();
+                                      }),
+                                      "dataset"));
+  for (std::string& warning : warnings) {
+    warning = absl::StrCat(parts_.dataset_name, ": ", warning);
+  }
+  return warnings;
 }
 
 void LoaderImpl::Seek(int64_t epoch, int64_t batch) {
@@ -456,6 +476,7 @@ absl::StatusOr<std::unique_ptr<DataLoader>> CreateOver(
     return absl::InvalidArgumentError(absl::StrCat(
         "dataset: must have at least one sample, has ", parts.dataset_size));
   }
+  parts.dataset_name = FieldName("dataset", config.dataset());
   parts.batch_size = config.batch_size();
   parts.num_workers = config.num_workers();
   parts.prefetch_factor = config.has_prefetch_factor()

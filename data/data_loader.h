@@ -71,7 +71,15 @@ class DataLoader {
 
   virtual bool infinite() const = 0;
   virtual int64_t batch_size() const = 0;
+
+  // Samples of the last batch of a pass over the data; of all others, and of
+  // all that there are if infinite(), it is batch_size().
+  virtual int64_t last_batch_size() const = 0;
+
   virtual const Dataset& dataset() const = 0;
+
+  // The dataset's, with the field in front: "dataset: image_folder: ...".
+  virtual absl::StatusOr<std::vector<std::string>> Warnings() const = 0;
 };
 
 }  // namespace grapnel

@@ -45,6 +45,7 @@ using ::testing::AllOf;
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::SizeIs;
 using ::testing::TestWithParam;
@@ -82,6 +83,9 @@ class CountingDataset final : public Dataset {
     return absl::OkStatus();
   }
 
+  std::vector<std::string> warnings() const override { return says; }
+
+  std::vector<std::string> says;
   std::function<absl::Status(int64_t)> on_get;
   mutable std::atomic<int64_t> gets{0};
 
@@ -220,6 +224,35 @@ TEST(DataLoaderTest, DropLastLeavesTheIncompleteBatchOut) {
     loader->Seek(1, 0);
     EXPECT_THAT(MustNext(*loader).indices, ElementsAre(0, 1, 2, 3));
   }
+}
+
+TEST(DataLoaderTest, LastBatchSizeIsWhatIsLeft) {
+  struct Case {
+    std::string config;
+    int64_t dataset_size;
+    int64_t expected;
+  };
+  for (const Case& c : std::vector<Case>{
+           {"batch_size: 4", 12, 4},
+           {"batch_size: 4", 13, 1},
+           {"batch_size: 4 drop_last: true", 13, 4},
+           {"batch_size: 4 sampler { type: INFINITE }", 13, 4},
+           {"batch_size: 4", 3, 3},
+           {"batch_size: 1", 3, 1},
+       }) {
+    const auto loader = DataLoader::Create(
+        Parse(c.config), std::make_unique<CountingDataset>(c.dataset_size),
+        Options());
+    ASSERT_THAT(loader, IsOk());
+    EXPECT_EQ((*loader)->last_batch_size(), c.expected)
+        << c.config << ", " << c.dataset_size;
+  }
+  // Of rank 1 of 2, whose pass has 4 of 7 samples, the first one again.
+  const auto second = DataLoader::Create(
+      Parse("batch_size: 3"), std::make_unique<CountingDataset>(7),
+      Options(/*seed=*/3, /*rank=*/1, /*world_size=*/2));
+  ASSERT_THAT(second, IsOk());
+  EXPECT_EQ((*second)->last_batch_size(), 1);
 }
 
 TEST(DataLoaderTest, InfiniteGoesOnOverTheEdgeOfAPass) {
@@ -943,6 +976,24 @@ TEST(DataLoaderTest, MakesARegisteredDataset) {
   ASSERT_THAT(loader, IsOk());
   EXPECT_EQ((*loader)->dataset().size(), 6);
   EXPECT_THAT(MustNext(**loader).indices, ElementsAre(0, 1));
+}
+
+TEST(DataLoaderTest, WarningsOfTheDatasetNameTheField) {
+  const auto by_config = DataLoader::Create(
+      Parse("batch_size: 2 dataset { custom { "
+            "[type.googleapis.com/google.protobuf.Int64Value] "
+            "{ value: 6 } } }"),
+      Options());
+  ASSERT_THAT(by_config, IsOk());
+  EXPECT_THAT(*(*by_config)->Warnings(), IsEmpty());
+
+  auto dataset = std::make_unique<CountingDataset>(3);
+  dataset->says = {"one is odd", "two isn't"};
+  const auto by_code =
+      DataLoader::Create(Parse("batch_size: 2"), std::move(dataset), Options());
+  ASSERT_THAT(by_code, IsOk());
+  EXPECT_THAT(*(*by_code)->Warnings(),
+              ElementsAre("dataset: one is odd", "dataset: two isn't"));
 }
 
 TEST(DataLoaderTest, DatasetErrorsNameTheField) {

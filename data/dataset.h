@@ -44,6 +44,10 @@ class Dataset {
   // Names of the classes, by label; empty if there are none or they are not
   // known.
   virtual std::vector<std::string> class_names() const { return {}; }
+
+  // What whoever trains on it should know, a line each, for the run's log: what
+  // was left out. Constant.
+  virtual std::vector<std::string> warnings() const { return {}; }
 };
 
 struct DatasetOptions {

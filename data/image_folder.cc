@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -8,12 +9,15 @@
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "grapnel/base/registry.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
+#include "grapnel/base/utf8.h"
 #include "grapnel/data/data.pb.h"
 #include "grapnel/data/dataset.h"
 #include "grapnel/data/dense_tensor.h"
@@ -90,6 +94,54 @@ bool IsImage(absl::string_view name) {
          absl::EndsWithIgnoreCase(name, ".jpeg");
 }
 
+// Below a class's folder, for what is left out: a link may lead back up.
+constexpr int kMaxDepth = 8;
+
+// Kinds of files that are told apart in a warning.
+constexpr size_t kMaxEndings = 8;
+
+// Files that are no samples, by kind.
+class LeftOut {
+ public:
+  void AddOther(absl::string_view name) {
+    const size_t dot = name.rfind('.');
+    const bool none = dot == absl::string_view::npos || dot + 1 == name.size();
+    ++endings_[none ? "without an ending"
+                    : absl::AsciiStrToLower(EscapeToUtf8(name.substr(dot)))];
+  }
+  void AddNested() { ++nested_; }
+  void AddOutside() { ++outside_; }
+
+  // "3 .bmp, 1 without an ending", the most frequent first; "" for none.
+  std::string Text() const {
+    std::vector<std::pair<int64_t, std::string>> kinds;
+    for (const auto& [ending, n] : endings_) kinds.emplace_back(-n, ending);
+    std::sort(kinds.begin(), kinds.end());
+    std::vector<std::string> parts;
+    int64_t rest = 0;
+    for (const auto& [minus_n, ending] : kinds) {
+      if (parts.size() == kMaxEndings) {
+        rest -= minus_n;
+      } else {
+        parts.push_back(absl::StrCat(-minus_n, " ", ending));
+      }
+    }
+    if (rest > 0) parts.push_back(absl::StrCat(rest, " with other endings"));
+    const auto add_images = [&](int64_t n, absl::string_view where) {
+      if (n == 0) return;
+      parts.push_back(absl::StrCat(n, n == 1 ? " image " : " images ", where));
+    };
+    add_images(nested_, "in folders within a class's");
+    add_images(outside_, "outside the classes' folders");
+    return absl::StrJoin(parts, ", ");
+  }
+
+ private:
+  std::map<std::string, int64_t> endings_;
+  int64_t nested_ = 0;
+  int64_t outside_ = 0;
+};
+
 // Only names are kept; an image is read and decoded whenever it is asked for.
 class ImageFolder final : public Dataset {
  public:
@@ -101,6 +153,11 @@ class ImageFolder final : public Dataset {
   int64_t size() const override { return static_cast<int64_t>(files_.size()); }
   absl::Status Get(int64_t index, Sample* sample) const override;
   std::vector<std::string> class_names() const override { return classes_; }
+  std::vector<std::string> warnings() const override {
+    const std::string left_out = left_out_.Text();
+    if (left_out.empty()) return {};
+    return {absl::StrCat(EscapeToUtf8(root_), ": left out: ", left_out)};
+  }
 
  private:
   struct File {
@@ -118,6 +175,8 @@ class ImageFolder final : public Dataset {
   // Finds classes and files, and the size of the images if it wasn't given.
   absl::Status Scan();
   absl::Status ScanClass(const std::string& name);
+  // Counts what is in a folder within a class's.
+  absl::Status ScanLeftOut(const std::string& path, int depth);
 
   std::string Path(const File& file) const {
     return io::JoinPath(io::JoinPath(root_, classes_[file.label]), file.name);
@@ -133,6 +192,7 @@ class ImageFolder final : public Dataset {
   std::vector<std::string> classes_;
   std::vector<at::Tensor> targets_;  // A scalar for each class.
   std::vector<File> files_;
+  LeftOut left_out_;
 };
 
 absl::Status ValidateSide(absl::string_view name, int64_t value) {
@@ -176,7 +236,9 @@ absl::Status ImageFolder::Scan() {
   // Env sorts; the labels depend on it, so don't rely on it.
   std::sort(names.begin(), names.end());
   for (const std::string& name : names) {
-    if (IsHidden(name) || !env_.IsDirectory(io::JoinPath(root_, name))) {
+    if (IsHidden(name)) continue;
+    if (!env_.IsDirectory(io::JoinPath(root_, name))) {
+      if (IsImage(name)) left_out_.AddOutside();
       continue;
     }
     GRAPNEL_RETURN_IF_ERROR(ScanClass(name));
@@ -201,7 +263,16 @@ absl::Status ImageFolder::ScanClass(const std::string& name) {
   const int32_t label = static_cast<int32_t>(classes_.size());
   const size_t before = files_.size();
   for (std::string& file : names) {
-    if (IsHidden(file) || !IsImage(file)) continue;
+    if (IsHidden(file)) continue;
+    const std::string file_path = io::JoinPath(path, file);
+    if (!IsImage(file)) {
+      if (env_.IsDirectory(file_path)) {
+        GRAPNEL_RETURN_IF_ERROR(ScanLeftOut(file_path, 1));
+      } else {
+        left_out_.AddOther(file);
+      }
+      continue;
+    }
     files_.push_back({std::move(file), label});
   }
   if (files_.size() == before) {
@@ -211,6 +282,24 @@ absl::Status ImageFolder::ScanClass(const std::string& name) {
   classes_.push_back(name);
   targets_.push_back(NewTensor({}, at::kLong));
   *targets_.back().mutable_data_ptr<int64_t>() = label;
+  return absl::OkStatus();
+}
+
+absl::Status ImageFolder::ScanLeftOut(const std::string& path, int depth) {
+  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                           env_.ListDir(path));
+  for (const std::string& name : names) {
+    if (IsHidden(name)) continue;
+    const std::string file_path = io::JoinPath(path, name);
+    if (env_.IsDirectory(file_path)) {
+      if (depth == kMaxDepth) continue;
+      GRAPNEL_RETURN_IF_ERROR(ScanLeftOut(file_path, depth + 1));
+    } else if (IsImage(name)) {
+      left_out_.AddNested();
+    } else {
+      left_out_.AddOther(name);
+    }
+  }
   return absl::OkStatus();
 }
 

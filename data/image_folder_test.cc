@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <ostream>
@@ -25,6 +26,7 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::FloatNear;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::Pointwise;
 
 std::vector<float> Values(const at::Tensor& tensor) {
@@ -86,6 +88,51 @@ TEST_F(ImageFolderTest, ClassesAndFilesAreSortedByName) {
     EXPECT_THAT(Values(sample.input),
                 Pointwise(FloatNear(1e-6f), std::vector<float>(18, values[i])));
   }
+}
+
+TEST_F(ImageFolderTest, WhatIsLeftOutIsCountedByKind) {
+  Write("cat/1.png", GrayPng(1, 1, 0));
+  for (const char* name :
+       {"cat/a.bmp", "cat/b.BMP", "dog/c.bmp", "cat/d.webp", "dog/e.x.webp",
+        "dog/README", "dog/dot.", "dog/\xe9.\xe9", "cat/more/f.png",
+        "cat/more/even/g.jpg", "dog/more/h.jpeg", "dog/more/i.webp",
+        "top.png"}) {
+    Write(name, "not read");
+  }
+  Write("dog/1.png", GrayPng(1, 1, 0));
+  // Nothing is said of these.
+  for (const char* name : {"cat/.DS_Store", "cat/more/.j.png", ".git/k.png",
+                           "cat/.cache/l.png", "labels.csv"}) {
+    Write(name, "not read");
+  }
+  const auto dataset = Create();
+  ASSERT_THAT(dataset, IsOk());
+  EXPECT_EQ((*dataset)->size(), 2);
+  EXPECT_THAT((*dataset)->warnings(),
+              ElementsAre("/images: left out: 3 .bmp, 3 .webp, 2 without an "
+                          "ending, 1 .\\xe9, 3 images in folders within a "
+                          "class's, 1 image outside the classes' folders"));
+}
+
+TEST_F(ImageFolderTest, RareEndingsAreCountedTogether) {
+  Write("a/1.png", GrayPng(1, 1, 0));
+  for (int i = 10; i < 22; ++i) {
+    Write(absl::StrCat("a/x.", i), "");
+    Write(absl::StrCat("a/y.", std::min(i, 15)), "");
+  }
+  const auto dataset = Create();
+  ASSERT_THAT(dataset, IsOk());
+  EXPECT_THAT((*dataset)->warnings(),
+              ElementsAre("/images: left out: 2 .10, 2 .11, 2 .12, 2 .13, "
+                          "2 .14, 2 .15, 1 .16, 1 .17, 4 with other endings"));
+}
+
+TEST_F(ImageFolderTest, NothingLeftOutIsNoWarning) {
+  Write("a/1.png", GrayPng(1, 1, 0));
+  Write("a/.DS_Store", "");
+  const auto dataset = Create();
+  ASSERT_THAT(dataset, IsOk());
+  EXPECT_THAT((*dataset)->warnings(), IsEmpty());
 }
 
 TEST_F(ImageFolderTest, ChannelsComeFirst) {

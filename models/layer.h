@@ -45,6 +45,10 @@ class Layer {
   // for this layer's backward.
   virtual bool output_may_be_overwritten() const { return false; }
 
+  // Why a batch of one sample of LayerOptions::input_shape can't be trained on:
+  // "has one value ...". "" if it can.
+  virtual std::string NeedsTwoSamples() const { return ""; }
+
   virtual void SetTraining(bool training) { training_ = training; }
   bool training() const { return training_; }
 

@@ -113,6 +113,14 @@ bool LayerChain::output_may_be_overwritten() const {
   return links_.back().layer->output_may_be_overwritten();
 }
 
+std::string LayerChain::NeedsTwoSamples() const {
+  for (const Link& link : links_) {
+    const std::string why = link.layer->NeedsTwoSamples();
+    if (!why.empty()) return absl::StrCat(link.position, ": ", why);
+  }
+  return "";
+}
+
 void LayerChain::SetTraining(bool training) {
   Layer::SetTraining(training);
   for (Link& link : links_) link.layer->SetTraining(training);

@@ -35,6 +35,10 @@ class LayerChain : public Layer {
   at::Tensor Forward(const at::Tensor& input) override;
 
   bool output_may_be_overwritten() const override;
+
+  // Names the layer: "layers[3] batch_norm1d: has ...".
+  std::string NeedsTwoSamples() const override;
+
   void SetTraining(bool training) override;
 
   // Of one sample.

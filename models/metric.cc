@@ -75,8 +75,11 @@ absl::StatusOr<std::unique_ptr<Evaluator>> Evaluator::Create(
 Evaluator::Evaluator(std::vector<std::unique_ptr<Metric>> metrics)
     : metrics_(std::move(metrics)) {}
 
-void Evaluator::Reset() {
-  for (const auto& metric : metrics_) metric->Reset();
+void Evaluator::Reset(const EvalProgress& progress) {
+  for (const auto& metric : metrics_) {
+    metric->Reset();
+    metric->Begin(progress);
+  }
   loss_sums_.clear();
   num_samples_ = 0;
 }

@@ -25,6 +25,17 @@ namespace grapnel {
 // The value of that name, or null if there is none.
 const MetricValue* FindMetric(const Metrics& metrics, absl::string_view name);
 
+// What is evaluated, and how far it is trained.
+struct EvalProgress {
+  std::string loop;       // "val" or "test".
+  bool training = false;  // A validation within training.
+
+  // Completed ones, as RunContext counts them; 0 where nothing was trained or
+  // resumed.
+  int64_t epoch = 0;
+  int64_t iter = 0;
+};
+
 // Gathers over the batches of one evaluation. Thread-compatible.
 class Metric {
  public:
@@ -32,6 +43,9 @@ class Metric {
 
   // Forgets everything: a new evaluation begins.
   virtual void Reset() = 0;
+
+  // Called after Reset, for metrics that are to know which evaluation it is.
+  virtual void Begin(const EvalProgress& progress) {}
 
   // Takes one batch. Keeps sums and counts, or what Compute needs.
   virtual absl::Status Process(const Predictions& predictions,
@@ -69,7 +83,8 @@ class Evaluator {
 
   explicit Evaluator(std::vector<std::unique_ptr<Metric>> metrics);
 
-  void Reset();
+  // A new evaluation begins.
+  void Reset(const EvalProgress& progress = {});
   absl::Status Process(const Predictions& predictions, const Batch& batch);
 
   // `prefix`: "val" or "test". `*notes`, if not null, becomes what is to be

@@ -542,6 +542,32 @@ TEST(EvaluatorTest, ExceptionsOfMetricsBecomeStatuses) {
               StatusIs(absl::StatusCode::kInternal, "no labels"));
 }
 
+TEST(EvaluatorTest, MetricsAreToldWhichEvaluationBegins) {
+  class Told final : public Metric {
+   public:
+    explicit Told(std::vector<std::string>* calls) : calls_(*calls) {}
+    void Reset() override { calls_.push_back("reset"); }
+    void Begin(const EvalProgress& progress) override {
+      calls_.push_back(absl::StrCat(progress.loop, " ", progress.training, " ",
+                                    progress.epoch, " ", progress.iter));
+    }
+    absl::Status Process(const Predictions&, const Batch&) override {
+      return absl::OkStatus();
+    }
+    absl::Status Compute(Metrics*) override { return absl::OkStatus(); }
+
+   private:
+    std::vector<std::string>& calls_;
+  };
+  std::vector<std::string> calls;
+  std::vector<std::unique_ptr<Metric>> metrics;
+  metrics.push_back(std::make_unique<Told>(&calls));
+  metrics.push_back(std::make_unique<ThrowingMetric>());  // Needs no Begin.
+  Evaluator evaluator(std::move(metrics));
+  evaluator.Reset({"val", true, 3, 42});
+  EXPECT_THAT(calls, ElementsAre("reset", "val 1 3 42"));
+}
+
 TEST(FindMetricTest, FindsByWholeName) {
   const Metrics metrics = {{"acc", 1.0}, {"n", int64_t{3}}};
   EXPECT_EQ(std::get<int64_t>(*FindMetric(metrics, "n")), 3);

@@ -76,6 +76,11 @@ class Model {
   // existing one. kUnimplemented if it has none: weights are in checkpoints.
   virtual absl::Status Export(const std::string& path);
 
+  // Why a batch of one sample can't be trained on, naming the layer: "layers[3]
+  // batch_norm1d: has ...". "" if it can, or if that isn't known. The runner
+  // then refuses training data that comes to such a batch.
+  virtual std::string NeedsTwoSamples() const { return ""; }
+
   // Training or evaluation mode, of dropout, batch norm and the like. A new
   // model is in training mode.
   virtual void SetTraining(bool training) = 0;

@@ -46,12 +46,17 @@ absl::StatusOr<std::unique_ptr<Sequential>> Sequential::Create(
     if (!created.ok()) return WithContext(created.status(), "loss");
     loss = *std::move(created);
   }
-  return absl::WrapUnique(new Sequential(std::move(layers), std::move(loss)));
+  const bool other_shape = !options.input_shape.empty() &&
+                           options.input_shape != layer_options.input_shape;
+  return absl::WrapUnique(
+      new Sequential(std::move(layers), std::move(loss), other_shape));
 }
 
 Sequential::Sequential(std::unique_ptr<LayerChain> layers,
-                       std::unique_ptr<Loss> loss)
-    : SupervisedModel(std::move(loss)), layers_(std::move(layers)) {}
+                       std::unique_ptr<Loss> loss, bool other_shape)
+    : SupervisedModel(std::move(loss)),
+      layers_(std::move(layers)),
+      other_shape_(other_shape) {}
 
 absl::StatusOr<at::Tensor> Sequential::Forward(const Batch& batch) {
   at::Tensor outputs;
@@ -68,6 +73,10 @@ const std::vector<NamedTensor>& Sequential::parameters() const {
 
 const std::vector<NamedTensor>& Sequential::buffers() const {
   return layers_->buffers();
+}
+
+std::string Sequential::NeedsTwoSamples() const {
+  return other_shape_ ? "" : layers_->NeedsTwoSamples();
 }
 
 void Sequential::SetTraining(bool training) { layers_->SetTraining(training); }

@@ -37,6 +37,7 @@ class Sequential : public SupervisedModel {
 
   const std::vector<NamedTensor>& parameters() const override;
   const std::vector<NamedTensor>& buffers() const override;
+  std::string NeedsTwoSamples() const override;
   void SetTraining(bool training) override;
   bool training() const override;
 
@@ -44,9 +45,11 @@ class Sequential : public SupervisedModel {
   const std::vector<int64_t>& output_shape() const;
 
  private:
-  Sequential(std::unique_ptr<LayerChain> layers, std::unique_ptr<Loss> loss);
+  Sequential(std::unique_ptr<LayerChain> layers, std::unique_ptr<Loss> loss,
+             bool other_shape);
 
   const std::unique_ptr<LayerChain> layers_;
+  const bool other_shape_;  // The data's isn't the one that was configured.
 };
 
 }  // namespace grapnel

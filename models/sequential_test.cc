@@ -538,6 +538,67 @@ TEST(SequentialTest, ErrorsOfTheLoopAreStatuses) {
                        HasSubstr("more than one value per channel")));
 }
 
+// What it says is what LibTorch does.
+TEST(SequentialTest, NeedsTwoSamplesWhereOneCannotTrain) {
+  struct Case {
+    std::string says;
+    std::string config;
+    std::vector<int64_t> input_shape;
+  };
+  const std::string norm1d = "layers { batch_norm1d {} } ";
+  const std::string norm2d = "layers { batch_norm2d {} } ";
+  const std::string conv3 =
+      "layers { conv2d { out_channels: 2 kernel_size: 3 } } ";
+  for (const Case& c : std::vector<Case>{
+           {"layers[0] batch_norm1d: has one value per channel in a sample",
+            norm1d,
+            {4}},
+           {"layers[0] batch_norm1d: has one value per channel in a sample",
+            norm1d,
+            {4, 1}},
+           {"", norm1d, {4, 2}},
+           {"", norm2d, {4, 1, 2}},
+           {"", conv3 + norm2d, {1, 4, 3}},
+           {"layers[1] batch_norm2d: has one value per channel in a sample",
+            conv3 + norm2d,
+            {1, 3, 3}},
+           {"layers[1] batch_norm1d: has one value per channel in a sample",
+            "layers { flatten {} } "
+            "layers { batch_norm1d { track_running_stats: false } }",
+            {4, 2, 2}},
+           {"layers[0] residual: layers[0] batch_norm1d: has one value per "
+            "channel in a sample",
+            "layers { residual { " + norm1d + " } }",
+            {4}},
+           {"layers[0] residual: shortcut[0] batch_norm1d: has one value per "
+            "channel in a sample",
+            "layers { residual { layers { linear { out_features: 4 } } "
+            "shortcut { batch_norm1d {} } } }",
+            {4}},
+           {"",
+            "layers { layer_norm {} } layers { group_norm { num_groups: 4 "
+            "} }",
+            {4}},
+       }) {
+    const auto model = New(c.config, c.input_shape);
+    EXPECT_EQ(model->NeedsTwoSamples(), c.says) << c.config;
+    std::vector<int64_t> shape = c.input_shape;
+    shape.insert(shape.begin(), 1);
+    Batch batch;
+    batch.inputs = at::randn(shape);
+    EXPECT_EQ(model->Forward(batch).ok(), c.says.empty()) << c.config;
+  }
+}
+
+TEST(SequentialTest, NeedsTwoSamplesIsNotGuessedForAnotherShape) {
+  EXPECT_EQ(New("layers { batch_norm2d {} } input_shape: [4, 1, 1]", {4, 2, 2})
+                ->NeedsTwoSamples(),
+            "");
+  EXPECT_THAT(New("layers { batch_norm2d {} } input_shape: [4, 1, 1]", {})
+                  ->NeedsTwoSamples(),
+              HasSubstr("batch_norm2d"));
+}
+
 // --- Bad configs ---
 
 struct BadCase {

@@ -158,6 +158,38 @@ TEST(ConfiguredOptionsTest, GroupsThatAreJoinedHaveOneValueAgain) {
   EXPECT_THAT(again.notes, ElementsAre("lr: 0.07 and 0.1 -> 0.1"));
 }
 
+// Of a rule, as of the optimizer itself.
+TEST(ConfiguredOptionsTest, OptionsOfAGroupOfItsOwnGoOnAsOthers) {
+  const auto config = [](const std::string& option) {
+    return absl::StrCat(kSgd, "paramwise_cfg { rules { pattern: 'a' ", option,
+                        " } } ");
+  };
+  auto before = Make(config("lr: 0.4"));
+  Move(*before, 0.5);
+  EXPECT_THAT(Lrs(*before), ElementsAre(0.2, 0.05, 0.05));
+
+  auto same = Make(config("lr: 0.4"));
+  EXPECT_THAT(Load(*before, *same).notes, IsEmpty());
+  EXPECT_THAT(Lrs(*same), ElementsAre(0.2, 0.05, 0.05));
+
+  // The same rate, said otherwise.
+  auto by_mult = Make(config("lr_mult: 4"));
+  EXPECT_THAT(Load(*before, *by_mult).notes, IsEmpty());
+
+  auto other = Make(config("lr: 0.8"));
+  const Loaded loaded = Load(*before, *other);
+  EXPECT_THAT(Lrs(*other), ElementsAre(0.8, 0.05, 0.05));
+  EXPECT_THAT(loaded.options.reset,
+              ElementsAre(other->scheduled_groups().option(0, "lr")));
+  EXPECT_THAT(loaded.notes, ElementsAre("lr of group 0 (\"a\"): 0.4 -> 0.8"));
+
+  auto decayed = Make(config("weight_decay: 0.1 lr: 0.4"));
+  const Loaded again = Load(*before, *decayed);
+  EXPECT_THAT(Lrs(*decayed), ElementsAre(0.2, 0.05, 0.05));
+  EXPECT_THAT(again.notes,
+              ElementsAre("weight_decay of group 0 (\"a\"): 0 -> 0.1"));
+}
+
 TEST(ConfiguredOptionsTest, ScalingIsPartOfWhatIsConfigured) {
   auto before = Make(kSgd);
   ASSERT_THAT(before->ScaleLr(2), IsOk());

@@ -569,14 +569,17 @@ absl::StatusOr<std::unique_ptr<OptimWrapper>> OptimWrapper::Create(
   if (config.optimizers_size() > 0) {
     return CreateSet(config, params);
   }
-  GRAPNEL_ASSIGN_OR_RETURN(std::vector<ParamGroup> groups,
+  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<ParamwiseGroup> paramwise,
                            MakeParamGroups(config.paramwise_cfg(), params));
-  const bool several = groups.size() > 1;
+  const bool several = paramwise.size() > 1;
+  std::vector<ParamGroup> groups;
+  for (const ParamwiseGroup& one : paramwise) groups.push_back(one.group);
   GRAPNEL_ASSIGN_OR_RETURN(
       std::unique_ptr<Optimizer> optimizer,
       CreateOptimizer(config.optimizer(), std::move(groups)));
+  GRAPNEL_RETURN_IF_ERROR(SetParamwiseOptions(paramwise, *optimizer));
   // Only the optimizer knows its defaults, so the group that has no multipliers
-  // is another one's.
+  // and no options of its own is another one's.
   std::unique_ptr<Optimizer> base;
   if (several) {
     ParamGroup group;

@@ -12,7 +12,10 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "google/protobuf/text_format.h"
+#include "google/protobuf/wrappers.pb.h"
+#include "grapnel/base/registry.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/optim/optim_wrapper.pb.h"
@@ -894,11 +897,111 @@ INSTANTIATE_TEST_SUITE_P(
                    "rules { pattern: 'bn' lr_mult: 1 decay_mult: 1 }",
                    {"backbone.conv.weight backbone.bn.weight backbone.bn.bias "
                     "head.weight head.bias 0.5 0.25"}},
+        GroupsCase{"OptionsOfItsOwn",
+                   "rules { pattern: 'head' lr: 3 weight_decay: 0 } "
+                   "rules { pattern: 'bn' weight_decay: 0.125 lr_mult: 2 }",
+                   {"backbone.conv.weight 0.5 0.25",
+                    "backbone.bn.weight backbone.bn.bias 1 0.125",
+                    "head.weight head.bias 3 0"}},
+        GroupsCase{"EqualOptionsMakeOneGroup",
+                   "rules { pattern: 'head' lr: 3 } "
+                   "rules { pattern: 'bn' lr: 3 }",
+                   {"backbone.conv.weight 0.5 0.25",
+                    "backbone.bn.weight backbone.bn.bias head.weight head.bias "
+                    "3 0.25"}},
+        GroupsCase{"AnOptionAsConfiguredIsAGroupToo",
+                   "rules { pattern: 'head' lr: 0.5 }",
+                   {"backbone.conv.weight backbone.bn.weight backbone.bn.bias "
+                    "0.5 0.25",
+                    "head.weight head.bias 0.5 0.25"}},
         GroupsCase{"RuleForAFrozenParameter",
                    "rules { pattern: 'frozen' lr_mult: 2 }",
                    {"backbone.conv.weight backbone.bn.weight backbone.bn.bias "
                     "head.weight head.bias 0.5 0.25"}}),
     [](const auto& info) { return std::string(info.param.name); });
+
+// Around torch::optim::SGD, as a project's own.
+struct TorchSgd {
+  using Config = google::protobuf::DoubleValue;
+  static absl::StatusOr<std::unique_ptr<Optimizer>> Create(
+      const Config& config, std::vector<ParamGroup> groups) {
+    std::vector<torch::optim::OptimizerParamGroup> torch_groups;
+    std::vector<NamedTensor> params;
+    for (const ParamGroup& group : groups) {
+      std::vector<at::Tensor> tensors;
+      for (const NamedTensor& param : group.params) {
+        tensors.push_back(param.tensor);
+        params.push_back(param);
+      }
+      torch_groups.emplace_back(
+          std::move(tensors),
+          std::make_unique<torch::optim::SGDOptions>(
+              torch::optim::SGDOptions(config.value() * group.lr_mult)
+                  .momentum(0.5)));
+    }
+    return WrapTorchOptimizer(
+        std::make_shared<torch::optim::SGD>(
+            std::move(torch_groups), torch::optim::SGDOptions(config.value())),
+        std::move(params));
+  }
+};
+GRAPNEL_REGISTER(OptimizerRegistry, TorchSgd);
+
+// The rule that names a group is what the optimizer steps by.
+TEST(OptimWrapperOptionsTest, AreWhatTheGroupIsSteppedWith) {
+  struct Case {
+    std::string optimizer;
+    std::string rule;
+    std::string alone;  // The optimizer that "a" should be as one of.
+  };
+  for (const Case& c : std::vector<Case>{
+           {"sgd { lr: 0.5 momentum: 0.9 }", "lr: 0.25 momentum: 0.5",
+            "sgd { lr: 0.25 momentum: 0.5 }"},
+           {"sgd { lr: 0.5 momentum: 0.9 }", "momentum: 0", "sgd { lr: 0.5 }"},
+           {"adam { lr: 0.5 }", "beta1: 0.5 beta2: 0.75 weight_decay: 0.125",
+            "adam { lr: 0.5 beta1: 0.5 beta2: 0.75 weight_decay: 0.125 }"},
+           {"adamw { lr: 0.5 }", "lr: 2 weight_decay: 0",
+            "adamw { lr: 2 weight_decay: 0 }"},
+           {"custom { [type.googleapis.com/google.protobuf.DoubleValue] { "
+            "value: 0.5 } }",
+            "lr: 2 momentum: 0.25", "sgd { lr: 2 momentum: 0.25 }"},
+       }) {
+    SCOPED_TRACE(c.optimizer + " " + c.rule);
+    const auto params = [] {
+      return std::vector<NamedTensor>{{"a", torch::ones({3}).requires_grad_()},
+                                      {"b", torch::ones({3}).requires_grad_()}};
+    };
+    const std::vector<NamedTensor> both = params(), alone = params();
+    auto grouped =
+        Make("optimizer { " + c.optimizer +
+                 " } paramwise_cfg { rules { pattern: 'a' " + c.rule + " } }",
+             both);
+    auto one = Make("optimizer { " + c.alone + " }", alone);
+    auto rest = Make("optimizer { " + c.optimizer + " }", {alone[1]});
+    ASSERT_NE(grouped, nullptr);
+    ASSERT_NE(one, nullptr);
+    ASSERT_NE(rest, nullptr);
+    for (int i = 0; i < 3; ++i) {
+      ASSERT_THAT(grouped->Update(both[0].tensor.square().sum() +
+                                  both[1].tensor.square().sum()),
+                  IsOk());
+      ASSERT_THAT(one->Update(alone[0].tensor.square().sum()), IsOk());
+      ASSERT_THAT(rest->Update(alone[1].tensor.square().sum()), IsOk());
+    }
+    EXPECT_TRUE(both[0].tensor.equal(alone[0].tensor)) << both[0].tensor;
+    EXPECT_TRUE(both[1].tensor.equal(alone[1].tensor)) << both[1].tensor;
+  }
+}
+
+TEST(OptimWrapperOptionsTest, AreScaledWithTheOthers) {
+  auto wrapper = Make(
+      "optimizer { sgd { lr: 0.5 } } paramwise_cfg { rules { pattern: 'head' "
+      "lr: 3 } }",
+      NetParams());
+  ASSERT_NE(wrapper, nullptr);
+  ASSERT_THAT(wrapper->ScaleLr(2), IsOk());
+  EXPECT_EQ(*wrapper->optimizer()->option(1, "lr"), 6);
+}
 
 // ---- Clipping ----
 
@@ -1329,6 +1432,38 @@ INSTANTIATE_TEST_SUITE_P(
         ErrorCase{"RuleLrMult",
                   SGD "paramwise_cfg { rules { pattern: 'head' lr_mult: -1 } }",
                   "paramwise_cfg: rules[0]: lr_mult: must be finite and >= 0"},
+        ErrorCase{"LrAndItsMult",
+                  SGD "paramwise_cfg { rules { pattern: 'bn' } "
+                      "rules { pattern: 'head' lr: 0.5 lr_mult: 1 } }",
+                  "paramwise_cfg: rules[1]: lr: must be unset with lr_mult, is "
+                  "0.5"},
+        ErrorCase{"DecayAndItsMult",
+                  SGD "paramwise_cfg { rules { pattern: 'head' weight_decay: 1 "
+                      "decay_mult: 1 } }",
+                  "paramwise_cfg: rules[0]: weight_decay: must be unset with "
+                  "decay_mult"},
+        ErrorCase{"RuleLr",
+                  SGD "paramwise_cfg { rules { pattern: 'head' lr: -1 } }",
+                  "paramwise_cfg: rules[0]: lr: must be finite and >= 0, is "
+                  "-1"},
+        ErrorCase{"RuleBeta",
+                  SGD "paramwise_cfg { rules { pattern: 'head' beta2: 1 } }",
+                  "paramwise_cfg: rules[0]: beta2: must be in [0, 1), is 1"},
+        ErrorCase{"NoSuchOption",
+                  SGD "paramwise_cfg { rules { pattern: 'bn' } "
+                      "rules { pattern: 'head' beta1: 0.5 } }",
+                  "paramwise_cfg: rules[1]: beta1: must be unset: SGD has no "
+                  "such option as it is configured"},
+        ErrorCase{"NoMomentum",
+                  SGD "paramwise_cfg { rules { pattern: 'head' momentum: 0.5 } "
+                      "}",
+                  "paramwise_cfg: rules[0]: momentum: must be unset: SGD has "
+                  "no such option as it is configured"},
+        ErrorCase{"MomentumOfAdam",
+                  "optimizer { adam {} } paramwise_cfg { "
+                  "rules { pattern: 'head' momentum: 0.5 } }",
+                  "paramwise_cfg: rules[0]: momentum: must be unset: Adam has "
+                  "no such option, but beta1"},
         ErrorCase{"BiasMult", SGD "paramwise_cfg { bias_decay_mult: nan }",
                   "paramwise_cfg: bias_decay_mult: must be finite and >= 0"}),
     [](const auto& info) { return std::string(info.param.name); });

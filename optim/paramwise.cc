@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <memory>
+#include <tuple>
 #include <utility>
 
-#include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
@@ -18,9 +19,12 @@ namespace {
 
 using ::grapnel::optim::v1::ParamwiseConfig;
 
-struct Multipliers {
-  double lr = 1;
-  double decay = 1;
+// What parameters have of their own.
+struct Settings {
+  double lr_mult = 1;
+  double decay_mult = 1;
+  std::map<std::string, double> options;
+  int rule = -1;
 };
 
 absl::StatusOr<double> ReadMultiplier(bool is_set, double value,
@@ -29,6 +33,41 @@ absl::StatusOr<double> ReadMultiplier(bool is_set, double value,
   GRAPNEL_RETURN_IF_ERROR(CheckField(std::isfinite(value) && value >= 0, field,
                                      "finite and >= 0", value));
   return value;
+}
+
+// The options that a rule gives in place of the optimizer's.
+absl::StatusOr<std::map<std::string, double>> ReadOptions(
+    const ParamwiseConfig::Rule& rule) {
+  std::map<std::string, double> options;
+  const auto read = [&](const char* name, bool is_set, double value, bool good,
+                        const char* range) {
+    if (is_set) options[name] = value;
+    return CheckField(!is_set || good, name, range, value);
+  };
+  for (const auto& [name, is_set, value] :
+       {std::tuple("lr", rule.has_lr(), rule.lr()),
+        std::tuple("weight_decay", rule.has_weight_decay(),
+                   rule.weight_decay()),
+        std::tuple("momentum", rule.has_momentum(), rule.momentum())}) {
+    GRAPNEL_RETURN_IF_ERROR(read(name, is_set, value,
+                                 std::isfinite(value) && value >= 0,
+                                 "finite and >= 0"));
+  }
+  for (const auto& [name, is_set, value] :
+       {std::tuple("beta1", rule.has_beta1(), rule.beta1()),
+        std::tuple("beta2", rule.has_beta2(), rule.beta2())}) {
+    GRAPNEL_RETURN_IF_ERROR(
+        read(name, is_set, value, value >= 0 && value < 1, "in [0, 1)"));
+  }
+  for (const auto& [name, mult_is_set, mult] :
+       {std::tuple("lr", rule.has_lr_mult(), "lr_mult"),
+        std::tuple("weight_decay", rule.has_decay_mult(), "decay_mult")}) {
+    const auto option = options.find(name);
+    if (option == options.end() || !mult_is_set) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        name, ": must be unset with ", mult, ", is ", option->second));
+  }
+  return options;
 }
 
 class Paramwise {
@@ -41,29 +80,30 @@ class Paramwise {
         return WithContext(std::move(rule).status(),
                            absl::StrCat("rules[", i, "]"));
       }
+      rule->settings.rule = i;
       paramwise.rules_.push_back(*std::move(rule));
     }
     GRAPNEL_ASSIGN_OR_RETURN(
-        paramwise.bias_.lr,
+        paramwise.bias_.lr_mult,
         ReadMultiplier(config.has_bias_lr_mult(), config.bias_lr_mult(),
                        "bias_lr_mult"));
     GRAPNEL_ASSIGN_OR_RETURN(
-        paramwise.bias_.decay,
+        paramwise.bias_.decay_mult,
         ReadMultiplier(config.has_bias_decay_mult(), config.bias_decay_mult(),
                        "bias_decay_mult"));
     GRAPNEL_ASSIGN_OR_RETURN(
-        paramwise.norm_.decay,
+        paramwise.norm_.decay_mult,
         ReadMultiplier(config.has_norm_decay_mult(), config.norm_decay_mult(),
                        "norm_decay_mult"));
     return paramwise;
   }
 
-  Multipliers Of(const NamedTensor& param) {
-    const Multipliers* found = nullptr;
+  Settings Of(const NamedTensor& param) {
+    const Settings* found = nullptr;
     for (Rule& rule : rules_) {
       if (!RE2::PartialMatch(param.name, *rule.pattern)) continue;
       rule.matched = true;
-      if (found == nullptr) found = &rule.multipliers;
+      if (found == nullptr) found = &rule.settings;
     }
     if (found != nullptr) return *found;
     if (absl::EndsWith(param.name, "bias")) return bias_;
@@ -86,7 +126,7 @@ class Paramwise {
  private:
   struct Rule {
     std::unique_ptr<RE2> pattern;
-    Multipliers multipliers;
+    Settings settings;
     bool matched = false;
   };
 
@@ -101,24 +141,25 @@ class Paramwise {
           "pattern: \"", config.pattern(), "\": ", rule.pattern->error()));
     }
     GRAPNEL_ASSIGN_OR_RETURN(
-        rule.multipliers.lr,
+        rule.settings.lr_mult,
         ReadMultiplier(config.has_lr_mult(), config.lr_mult(), "lr_mult"));
-    GRAPNEL_ASSIGN_OR_RETURN(rule.multipliers.decay,
+    GRAPNEL_ASSIGN_OR_RETURN(rule.settings.decay_mult,
                              ReadMultiplier(config.has_decay_mult(),
                                             config.decay_mult(), "decay_mult"));
+    GRAPNEL_ASSIGN_OR_RETURN(rule.settings.options, ReadOptions(config));
     return rule;
   }
 
   std::vector<Rule> rules_;
-  Multipliers bias_;
-  Multipliers norm_;
+  Settings bias_;
+  Settings norm_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::vector<ParamGroup>> MakeParamGroups(
+absl::StatusOr<std::vector<ParamwiseGroup>> MakeParamGroups(
     const ParamwiseConfig& config, const std::vector<NamedTensor>& params) {
-  std::vector<ParamGroup> groups;
+  std::vector<ParamwiseGroup> groups;
   absl::StatusOr<Paramwise> paramwise = Paramwise::Create(config);
   if (!paramwise.ok()) {
     return WithContext(std::move(paramwise).status(), "paramwise_cfg");
@@ -129,18 +170,21 @@ absl::StatusOr<std::vector<ParamGroup>> MakeParamGroups(
           absl::StrCat("parameter \"", param.name, "\": is undefined"));
     }
     // A rule may be about a part that is frozen for now.
-    const Multipliers multipliers = paramwise->Of(param);
+    Settings settings = paramwise->Of(param);
     if (!param.tensor.requires_grad()) continue;
-    auto group = std::find_if(groups.begin(), groups.end(),
-                              [&](const ParamGroup& group) {
-                                return group.lr_mult == multipliers.lr &&
-                                       group.decay_mult == multipliers.decay;
-                              });
+    auto group = std::find_if(
+        groups.begin(), groups.end(), [&](const ParamwiseGroup& other) {
+          return other.group.lr_mult == settings.lr_mult &&
+                 other.group.decay_mult == settings.decay_mult &&
+                 other.options == settings.options;
+        });
     if (group == groups.end()) {
-      groups.push_back({{}, multipliers.lr, multipliers.decay});
+      groups.push_back({{{}, settings.lr_mult, settings.decay_mult},
+                        std::move(settings.options),
+                        settings.rule});
       group = groups.end() - 1;
     }
-    group->params.push_back(param);
+    group->group.params.push_back(param);
   }
   GRAPNEL_RETURN_IF_ERROR(
       WithContext(paramwise->CheckAllMatched(), "paramwise_cfg"));
@@ -149,6 +193,27 @@ absl::StatusOr<std::vector<ParamGroup>> MakeParamGroups(
         "no parameter requires a gradient: there is nothing to optimize");
   }
   return groups;
+}
+
+absl::Status SetParamwiseOptions(const std::vector<ParamwiseGroup>& groups,
+                                 Optimizer& optimizer) {
+  for (size_t i = 0; i < groups.size(); ++i) {
+    for (const auto& [name, value] : groups[i].options) {
+      double* const option = optimizer.option(static_cast<int>(i), name);
+      // To schedules beta1 is also called momentum.
+      const bool is_beta1 =
+          name == "momentum" && option != nullptr &&
+          option == optimizer.option(static_cast<int>(i), "beta1");
+      if (option == nullptr || is_beta1) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "paramwise_cfg: rules[", groups[i].rule, "]: ", name,
+            ": must be unset: ", optimizer.type(), " has no such option",
+            is_beta1 ? ", but beta1" : " as it is configured"));
+      }
+      *option = value;
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace grapnel

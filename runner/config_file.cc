@@ -16,6 +16,7 @@
 #include "grapnel/base/suggestion.h"
 #include "grapnel/io/env.h"
 #include "grapnel/runner/config_text.h"
+#include "grapnel/runner/default_hooks.h"
 #include "re2/re2.h"
 
 namespace grapnel {
@@ -158,6 +159,7 @@ absl::StatusOr<RunnerConfig> ParseRunnerConfig(absl::string_view content,
       break;
   }
   GRAPNEL_RETURN_IF_ERROR(WithContext(CanonicalizeConfig(&config), name));
+  GRAPNEL_RETURN_IF_ERROR(WithContext(JoinDefaultHookNames(&config), name));
   if (config.ByteSizeLong() == 0) {
     return absl::InvalidArgumentError(absl::StrCat(name, ": sets nothing"));
   }

@@ -53,7 +53,7 @@ std::string ConfigName(absl::string_view path);
 
 // Sets one field from "a.b=value". Parts of the path are field names, indexes
 // of lists ("param_scheduler.0", "param_scheduler[0]"; the index one past the
-// end appends), keys of maps (`default_hooks.priority.timer`,
+// end appends), keys of maps (`default_hooks.priority.timer`, or iter_timer,
 // `priority["a.b"]`) and the fields of what is in an Any. A value is written as
 // in text; quotes around strings and brackets around lists may be left out,
 // messages are in braces. It replaces what the field held. Setting a member of

@@ -20,6 +20,7 @@
 #include "grapnel/runner/config_paths.h"
 #include "grapnel/runner/config_text.h"
 #include "grapnel/runner/config_types.h"
+#include "grapnel/runner/default_hooks.h"
 
 namespace grapnel {
 namespace {
@@ -344,9 +345,16 @@ absl::Status ApplyOverride(absl::string_view assignment,
   std::vector<std::string> parts;
   absl::string_view path, value;
   GRAPNEL_RETURN_IF_ERROR(Split(assignment, &parts, &path, &value));
+  // Of two names for one field the file may have the other one.
+  if (parts[0] == "default_hooks" && parts.size() > 1) {
+    std::string& hook =
+        parts[1] == "priority" && parts.size() > 2 ? parts[2] : parts[1];
+    hook = DefaultHookSlotName(hook);
+  }
   RunnerConfig changed = *config;
   GRAPNEL_RETURN_IF_ERROR(WithContext(
       Override(std::move(parts), value, path_base).Apply(&changed, 0), path));
+  GRAPNEL_RETURN_IF_ERROR(WithContext(JoinDefaultHookNames(&changed), path));
   *config = std::move(changed);
   return absl::OkStatus();
 }

@@ -9,43 +9,27 @@
 #include "google/protobuf/message.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/suggestion.h"
+#include "grapnel/runner/default_hooks.h"
 
 namespace grapnel {
 namespace {
 
-using ::google::protobuf::Descriptor;
 using ::google::protobuf::FieldDescriptor;
 using ::google::protobuf::Message;
 using ::grapnel::runner::v1::DefaultHooksConfig;
 using ::grapnel::runner::v1::HookSpec;
 
-// The slots: the fields of DefaultHooksConfig that are messages of their own.
-std::vector<const FieldDescriptor*> Slots() {
-  std::vector<const FieldDescriptor*> slots;
-  const Descriptor* descriptor = DefaultHooksConfig::descriptor();
-  for (int i = 0; i < descriptor->field_count(); ++i) {
-    const FieldDescriptor* field = descriptor->field(i);
-    if (field->type() == FieldDescriptor::TYPE_MESSAGE && !field->is_map()) {
-      slots.push_back(field);
-    }
-  }
-  return slots;
-}
-
-std::vector<std::string> SlotNames() {
-  std::vector<std::string> names;
-  for (const FieldDescriptor* slot : Slots()) names.push_back(slot->name());
-  return names;
-}
-
 absl::Status CheckSlotName(absl::string_view field, const std::string& name) {
-  const std::vector<std::string> names = SlotNames();
-  if (std::find(names.begin(), names.end(), name) != names.end()) {
-    return absl::OkStatus();
+  std::vector<std::string> names, candidates;
+  for (const DefaultHookSlot& slot : DefaultHookSlots()) {
+    if (slot.field->name() == name) return absl::OkStatus();
+    names.push_back(slot.hook_name);
+    candidates.push_back(slot.hook_name);
+    candidates.push_back(slot.field->name());
   }
   return absl::InvalidArgumentError(
       absl::StrCat(field, ": no default hook \"", name, "\"; there are ",
-                   absl::StrJoin(names, ", "), DidYouMean(name, names)));
+                   absl::StrJoin(names, ", "), DidYouMean(name, candidates)));
 }
 
 bool IsLinked(const FieldDescriptor& slot) {
@@ -76,10 +60,11 @@ absl::Status AddDefaultHooks(const DefaultHooksConfig& config,
   for (const auto& [name, priority] : config.priority()) {
     GRAPNEL_RETURN_IF_ERROR(CheckSlotName("priority", name));
   }
-  for (const FieldDescriptor* slot : Slots()) {
-    const std::string& name = slot->name();
+  for (const DefaultHookSlot& default_hook : DefaultHookSlots()) {
+    const FieldDescriptor* slot = default_hook.field;
+    const std::string& name = default_hook.hook_name;  // In messages.
     const bool set = config.GetReflection()->HasField(config, slot);
-    if (std::find(config.off().begin(), config.off().end(), name) !=
+    if (std::find(config.off().begin(), config.off().end(), slot->name()) !=
         config.off().end()) {
       if (set) {
         return absl::InvalidArgumentError(
@@ -97,7 +82,7 @@ absl::Status AddDefaultHooks(const DefaultHooksConfig& config,
     }
     auto hook = CreateHook(config.GetReflection()->GetMessage(config, slot));
     if (!hook.ok()) return WithContext(hook.status(), name);
-    const auto priority = config.priority().find(name);
+    const auto priority = config.priority().find(slot->name());
     if (priority != config.priority().end()) {
       GRAPNEL_RETURN_IF_ERROR(
           WithContext(SetPriority(priority->second, &*hook), name));

@@ -12,10 +12,12 @@
 
 namespace grapnel {
 
+// `config` is as JoinDefaultHookNames leaves it.
+//
 // Makes the default hooks that are not off, in the order of their slots, then
 // the custom hooks. A default hook that isn't linked in is an error, naming the
-// target to depend on, if its slot is set; else it is left out and named in
-// `*left_out`.
+// target to depend on, if its slot is set; else it is left out and named, by
+// the hook's name, in `*left_out`.
 absl::StatusOr<std::vector<ScheduledHook>> CreateConfiguredHooks(
     const runner::v1::RunnerConfig& config, std::vector<std::string>* left_out);
 

@@ -5,9 +5,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "grapnel/base/log.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/utf8.h"
+#include "grapnel/loggers/run_log.h"
+#include "grapnel/runner/run_context.h"
 
 namespace grapnel {
 
@@ -47,14 +48,21 @@ absl::Status HookList::Add(ScheduledHook hook) {
   return absl::OkStatus();
 }
 
+Hook* HookList::Find(absl::string_view name) const {
+  for (const ScheduledHook& h : hooks_) {
+    if (h.hook->name() == name) return h.hook.get();
+  }
+  return nullptr;
+}
+
 void HookList::CallOnError(RunContext& run, const absl::Status& error) const {
   for (Hook* hook : by_stage_[static_cast<int>(Stage::kOnError)]) {
     const absl::Status status = CatchAsStatus([&] {
       hook->OnError(run, error);
       return absl::OkStatus();
     });
-    GRAPNEL_LOG_IF(WARNING, !status.ok())
-        << Blame(*hook, Stage::kOnError, status);
+    if (status.ok()) continue;
+    run.log().Warning(Blame(*hook, Stage::kOnError, status).message());
   }
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/runner/hook.h"
@@ -24,6 +25,9 @@ class HookList {
   // kAlreadyExists if there is one of that name; kInvalidArgument if it is null
   // or its priority isn't in 0..100.
   absl::Status Add(ScheduledHook hook);
+
+  // The hook of that name, or null.
+  Hook* Find(absl::string_view name) const;
 
   // All hooks, in their order.
   absl::Span<const ScheduledHook> hooks() const { return hooks_; }

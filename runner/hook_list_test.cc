@@ -63,6 +63,16 @@ TEST(HookListTest, TwoHooksOfOneNameAreRefused) {
               StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("\"a\"")));
 }
 
+TEST(HookListTest, FindsByName) {
+  std::vector<std::string> trace;
+  HookList hooks;
+  ASSERT_THAT(hooks.Add(Traced("a", 50, &trace)), IsOk());
+  ASSERT_THAT(hooks.Add(Traced("b", 10, &trace)), IsOk());
+  ASSERT_NE(hooks.Find("a"), nullptr);
+  EXPECT_EQ(hooks.Find("a")->name(), "a");
+  EXPECT_EQ(hooks.Find("c"), nullptr);
+}
+
 class Failing : public Hook {
  public:
   absl::string_view name() const override { return "failing"; }
@@ -107,6 +117,8 @@ TEST(HookListTest, OnErrorReachesTheHookAndCannotFail) {
   FakeRunContext run;
   hooks.CallOnError(run, absl::DataLossError("torn"));
   EXPECT_EQ(failing.heard, "torn");
+  EXPECT_THAT(run.run_log.messages(RunLog::Level::kWarning),
+              testing::ElementsAre("hook \"failing\": OnError: again"));
 }
 
 // ------------------------------------------------- which points are overridden

@@ -442,7 +442,7 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
       hooks_.Call(points.before_epoch, points.call_before_epoch, run));
   GRAPNEL_RETURN_IF_ERROR(SetTraining(false));
   GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
-    evaluator.Reset();
+    evaluator.Reset({ModeName(points.mode), training_, epoch(), iter()});
     return absl::OkStatus();
   }));
   loader.Seek(0, 0);

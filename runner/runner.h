@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "grapnel/data/dataset.h"
 #include "grapnel/models/metric.h"
@@ -145,6 +146,13 @@ class Runner {
 
   // Names of the hooks, in the order in which they act.
   virtual std::vector<std::string> HookNames() const = 0;
+
+  // The hook of that name, as HookNames() has it, or null; a default hook's
+  // slot is a name too. Owned by the runner. To ask one of its own class:
+  //   auto* hook =
+  //   dynamic_cast<CheckpointHook*>(runner->FindHook("checkpoint"));
+  // It is as threads are with the runner: not for another one meanwhile.
+  virtual Hook* FindHook(absl::string_view name) = 0;
 
   // Which hooks act where, a line each, in their order: for people.
   virtual std::string StageTable() const = 0;

@@ -40,6 +40,7 @@
 #include "grapnel/optim/param_groups.h"
 #include "grapnel/optim/param_scheduler.h"
 #include "grapnel/optim/param_scheduler.pb.h"
+#include "grapnel/runner/default_hooks.h"
 #include "grapnel/runner/hook_list.h"
 #include "grapnel/runner/load_options.h"
 #include "grapnel/runner/log_processor.h"
@@ -81,6 +82,9 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
       names.emplace_back(scheduled.hook->name());
     }
     return names;
+  }
+  Hook* FindHook(absl::string_view name) override {
+    return hooks_.Find(DefaultHookName(name));
   }
   std::string StageTable() const override { return hooks_.Table(); }
 
@@ -174,6 +178,8 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
       const data::v1::DataLoaderConfig& config,
       std::unique_ptr<Dataset> dataset);
   absl::Status InitModel();
+  // That it goes with the training data, and into checkpoints.
+  absl::Status CheckModel();
   absl::Status InitOptimizer();
   // Histories and schedulers of one of the optimizers; `name` is "" if it is
   // the only one.

@@ -37,6 +37,7 @@
 #include "grapnel/runner/config_paths.h"
 #include "grapnel/runner/config_text.h"
 #include "grapnel/runner/configured_hooks.h"
+#include "grapnel/runner/default_hooks.h"
 #include "grapnel/runner/load_options.h"
 #include "grapnel/runner/log_processor.h"
 #include "grapnel/runner/message_hub.h"
@@ -152,6 +153,30 @@ absl::Status CheckTensorNames(const Model& model) {
     }
   }
   return absl::OkStatus();
+}
+
+// Or training would fail within an epoch, after all that was done in it.
+absl::Status CheckSmallestBatch(const Model& model, const DataLoader& loader,
+                                const RunProgress& progress, bool by_epoch) {
+  const int64_t left = progress.max_iters() - progress.iter();
+  if (left == 0 || loader.last_batch_size() > 1) return absl::OkStatus();
+  if (loader.batch_size() > 1 && !by_epoch &&
+      left < loader.num_batches() - progress.place().batch) {
+    return absl::OkStatus();  // The last batch of a pass doesn't come.
+  }
+  const std::string why = model.NeedsTwoSamples();
+  if (why.empty()) return absl::OkStatus();
+  if (loader.batch_size() == 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("train_dataloader: batch_size: must be >= 2 for this "
+                     "model, is 1: ",
+                     why));
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "train_dataloader: drop_last: must be true for this model with "
+      "batch_size ",
+      loader.batch_size(), " and a dataset of ", loader.dataset().size(),
+      ", whose last batch has one sample: ", why));
 }
 
 std::string NewUuid() {
@@ -298,6 +323,7 @@ absl::Status RunnerImpl::RemoveLeftovers() {
 absl::Status RunnerImpl::InitConfig() {
   // It may have been made in code.
   GRAPNEL_RETURN_IF_ERROR(CanonicalizeConfig(&config_));
+  GRAPNEL_RETURN_IF_ERROR(JoinDefaultHookNames(&config_));
   GRAPNEL_RETURN_IF_ERROR(
       WithContext(CheckUtf8(options_.config_name), "config_name"));
   // Without one, relative paths are as good as they can be.
@@ -493,6 +519,11 @@ absl::Status RunnerImpl::InitLoaders() {
     if (!part.present) continue;
     auto loader = CreateLoader(part.config, std::move(part.dataset));
     if (!loader.ok()) return WithContext(loader.status(), part.name);
+    auto warnings = (*loader)->Warnings();
+    if (!warnings.ok()) return WithContext(warnings.status(), part.name);
+    for (const std::string& warning : *warnings) {
+      start_warnings_.push_back(absl::StrCat(part.name, ": ", warning));
+    }
     if (part.mode != Mode::kTrain && (*loader)->infinite()) {
       return absl::InvalidArgumentError(absl::StrCat(
           part.name, ": sampler: type: must not be INFINITE in an evaluation"));
@@ -562,7 +593,7 @@ absl::Status RunnerImpl::InitProgress() {
 absl::Status RunnerImpl::InitModel() {
   if (options_.model != nullptr) {
     model_ = std::move(options_.model);
-    return CheckTensorNames(*model_);
+    return CheckModel();
   }
   ModelOptions options;
   options.base_dir = options_.base_dir;
@@ -573,6 +604,14 @@ absl::Status RunnerImpl::InitModel() {
   auto model = ModelRegistry::Create(config_.model(), options);
   if (!model.ok()) return WithContext(model.status(), "model");
   model_ = *std::move(model);
+  return CheckModel();
+}
+
+absl::Status RunnerImpl::CheckModel() {
+  if (plan_) {
+    GRAPNEL_RETURN_IF_ERROR(CheckSmallestBatch(
+        *model_, *dataloader(Mode::kTrain), progress_, plan_->by_epoch()));
+  }
   return CheckTensorNames(*model_);
 }
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <map>
 #include <tuple>
 #include <variant>
 
@@ -373,6 +372,7 @@ void CheckpointHook::TakeOver(RunContext& run) {
   absl::string_view resumed_from = run.resumed_from();
   while (absl::ConsumeSuffix(&resumed_from, "/")) {
   }
+  last_path_ = std::string(resumed_from);
   const std::string name = io::Basename(resumed_from);
   const std::string here = PathOf(run, name);
   if (here != resumed_from &&
@@ -453,6 +453,7 @@ bool CheckpointHook::IsPeriodicName(absl::string_view name) const {
 
 void CheckpointHook::CheckBest(RunContext& run) {
   BestCheckpointList checked;
+  best_paths_.clear();
   for (BestCheckpoint& best : *state_.mutable_best()) {
     if (!best.name().empty()) {
       const auto manifest =
@@ -463,6 +464,7 @@ void CheckpointHook::CheckBest(RunContext& run) {
                                        manifest.status().message()));
       }
       if (!manifest.ok() || manifest->run_uuid() != run_uuid_) continue;
+      best_paths_[best.name()] = PathOf(run, best.name());
       const auto score = manifest->metrics().find(best.indicator());
       if (score != manifest->metrics().end()) best.set_score(score->second);
     }
@@ -650,10 +652,12 @@ absl::Status CheckpointHook::AfterSaveCheckpoint(RunContext& run,
   if (best != being_saved_.end()) {
     run.log().Info(best->second);
     being_saved_.erase(best);
+    best_paths_[saved.name] = saved.path;
     DeleteSurplusBest(run);
     if (best_changed_) GRAPNEL_RETURN_IF_ERROR(WriteBest(run));
   }
   if (!saved.is_last) return absl::OkStatus();
+  last_path_ = saved.path;
   state_.set_last(saved.name);
   if (config_.max_keep_ckpts() > 0 && !IsKept(saved.name)) {
     state_.add_kept(saved.name);
@@ -709,6 +713,30 @@ absl::Status CheckpointHook::AfterValEpoch(RunContext& run,
   return absl::OkStatus();
 }
 
+std::vector<std::string> CheckpointHook::best_metrics() const {
+  std::vector<std::string> names;
+  for (const Indicator& indicator : indicators_) {
+    names.push_back(indicator.name);
+  }
+  return names;
+}
+
+std::optional<CheckpointHook::Best> CheckpointHook::best_checkpoint(
+    absl::string_view metric) const {
+  for (const BestCheckpoint& record : state_.best()) {
+    if (record.indicator() != metric) continue;
+    if (record.name().empty()) return Best{"", record.score()};
+    // One that is only asked for: the one before is still there.
+    const auto path = best_paths_.find(record.name());
+    const bool waits = std::any_of(
+        being_saved_.begin(), being_saved_.end(),
+        [&](const auto& waiting) { return waiting.first == record.name(); });
+    if (path == best_paths_.end() || waits) continue;
+    return Best{path->second, record.score()};
+  }
+  return std::nullopt;
+}
+
 std::optional<int> CheckpointHook::AddBest(const Indicator& indicator,
                                            double score,
                                            const std::string& name) {
@@ -759,6 +787,7 @@ void CheckpointHook::DeleteSurplusBest(RunContext& run) {
         continue;
       }
       record = best.erase(record);
+      best_paths_.erase(name);
       best_changed_ = true;
       if (name.empty()) continue;
       run.log().Info(

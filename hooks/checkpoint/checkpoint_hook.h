@@ -2,6 +2,7 @@
 #define GRAPNEL_HOOKS_CHECKPOINT_CHECKPOINT_HOOK_H_
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -49,6 +50,24 @@ class CheckpointHook final : public Hook {
   Priority priority() const override { return Priority::kVeryLow; }
 
   google::protobuf::Message* mutable_state() override { return &state_; }
+
+  // For the host program, in training and after it; also of what a run that is
+  // resumed has found.
+
+  // Path of the newest checkpoint that is on the disk, which is what
+  // last_checkpoint names: periodic, of a stop or of an interrupt. "" if none.
+  const std::string& last_checkpoint() const { return last_path_; }
+
+  struct Best {
+    std::string path;  // "" if it is in the folder of the run of before.
+    double value;
+  };
+  // The best checkpoint on the disk by a metric of save_best; with "auto" by
+  // the one that it has become. Unset if there is none yet.
+  std::optional<Best> best_checkpoint(absl::string_view metric) const;
+
+  // The metrics of save_best; empty with "auto" until the first validation.
+  std::vector<std::string> best_metrics() const;
 
   absl::Status AfterLoadCheckpoint(RunContext& run,
                                    io::CheckpointContents& contents) override;
@@ -128,6 +147,8 @@ class CheckpointHook final : public Hook {
   // Empty with "auto" until the first validation.
   std::vector<Indicator> indicators_;
   hooks::v1::CheckpointHookState state_;
+  std::string last_path_;
+  std::map<std::string, std::string> best_paths_;  // By name; all on the disk.
   std::string run_uuid_;  // Known once something was loaded or saved.
   bool remains_ = false;  // There may be half deleted checkpoints.
   std::set<std::string> undeletable_;  // That was said.

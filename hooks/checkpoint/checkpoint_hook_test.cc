@@ -717,6 +717,57 @@ TEST_F(BestCheckpointTest, OldOneIsDeletedOnlyAfterTheNewOneIsWritten) {
   EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_1"));
 }
 
+TEST_F(BestCheckpointTest, TellsWhatIsOnTheDisk) {
+  const std::string config = "save_best: ['acc', 'loss'] interval: 2";
+  Start(config);
+  EXPECT_EQ(hook_->last_checkpoint(), "");
+  EXPECT_THAT(hook_->best_metrics(), ElementsAre("acc", "loss"));
+  EXPECT_FALSE(hook_->best_checkpoint("acc").has_value());
+  const auto expect_best = [&](const std::string& metric,
+                               const std::string& path, double value) {
+    const auto best = hook_->best_checkpoint(metric);
+    ASSERT_TRUE(best.has_value()) << metric;
+    EXPECT_EQ(best->path, path);
+    EXPECT_EQ(best->value, value);
+  };
+
+  Epoch({{"acc", 0.1}, {"loss", 3.0}});
+  EXPECT_EQ(hook_->last_checkpoint(), "");
+  expect_best("acc", "/work_dir/best_acc_epoch_1", 0.1);
+  expect_best("loss", "/work_dir/best_loss_epoch_1", 3);
+
+  ASSERT_THAT(hook_->AfterTrainEpoch(run_), IsOk());
+  EXPECT_EQ(hook_->last_checkpoint(), "") << "it is only asked for";
+  WriteSaves(*hook_, run_, &written_);
+  ++run_.epochs;
+  EXPECT_EQ(hook_->last_checkpoint(), "/work_dir/epoch_2");
+  const Metrics metrics = {{"acc", 0.2}, {"loss", 4.0}};
+  ASSERT_THAT(hook_->AfterValEpoch(run_, metrics), IsOk());
+  expect_best("acc", "/work_dir/best_acc_epoch_1", 0.1);  // Likewise.
+  WriteSaves(*hook_, run_, &written_, metrics);
+  expect_best("acc", "/work_dir/best_acc_epoch_2", 0.2);
+  expect_best("loss", "/work_dir/best_loss_epoch_1", 3);
+  EXPECT_EQ(hook_->last_checkpoint(), "/work_dir/epoch_2");
+  EXPECT_FALSE(hook_->best_checkpoint("top1").has_value());
+
+  Resume(config, "/work_dir/epoch_2", State());
+  EXPECT_EQ(hook_->last_checkpoint(), "/work_dir/epoch_2");
+  expect_best("acc", "/work_dir/best_acc_epoch_2", 0.2);
+
+  run_.work = "/elsewhere";
+  Resume(config, "/work_dir/epoch_2", State());
+  expect_best("acc", "", 0.2);
+}
+
+TEST_F(BestCheckpointTest, AutoIsToldByTheNameThatItHasBecome) {
+  Start("save_best: 'auto'");
+  EXPECT_THAT(hook_->best_metrics(), IsEmpty());
+  Epochs({0.5});
+  EXPECT_THAT(hook_->best_metrics(), ElementsAre("acc"));
+  EXPECT_EQ(hook_->best_checkpoint("acc")->path, "/work_dir/best_acc_epoch_1");
+  EXPECT_FALSE(hook_->best_checkpoint("auto").has_value());
+}
+
 TEST_F(BestCheckpointTest, SaysWhatIsBestAndWhatIsRemoved) {
   Start("save_best: 'acc' keep_best: 2");
   Epochs({0.1, 0.2, 0.12345});

@@ -6,7 +6,6 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/check_field.h"
-#include "grapnel/base/log.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/loggers/run_log.h"
@@ -186,6 +185,9 @@ absl::Status EMAHook::BeforeTrain(RunContext& run) {
   GRAPNEL_RETURN_IF_ERROR(CheckBegin(run, name_, "begin_iter",
                                      config_.begin_iter(), run.max_iters(),
                                      "iterations"));
+  for (const std::string& warning : average_->warnings()) {
+    run.log().Warning(absl::StrCat("average \"", name_, "\": ", warning));
+  }
   GRAPNEL_RETURN_IF_ERROR(TakeLoaded(run));
   if (average_->steps() > 0 && !Started(run)) {
     run.log().Warning(
@@ -214,14 +216,11 @@ absl::Status EMAHook::AfterTrainIter(RunContext& run, const IterInfo&,
   return absl::OkStatus();
 }
 
-absl::Status EMAHook::CatchUp() {
-  return is_model_ ? average_->CopySource() : absl::OkStatus();
-}
-
 absl::Status EMAHook::Enter(RunContext& run) {
   GRAPNEL_RETURN_IF_ERROR(TakeLoaded(run));
   if (!evaluated_) return absl::OkStatus();
-  GRAPNEL_RETURN_IF_ERROR(CatchUp());
+  // Until the average begins it is only made when it is used.
+  if (is_model_) GRAPNEL_RETURN_IF_ERROR(average_->CopySource());
   GRAPNEL_ASSIGN_OR_RETURN(AverageScope scope,
                            AverageScope::Enter(average_.get()));
   scope_.emplace(std::move(scope));
@@ -244,16 +243,18 @@ absl::Status EMAHook::BeforeSaveCheckpoint(RunContext&,
   return absl::OkStatus();
 }
 
-absl::StatusOr<TensorMap> EMAHook::AveragedWeights() {
+absl::StatusOr<TensorMap> EMAHook::AveragedWeights() const {
   GRAPNEL_RET_CHECK(average_ != nullptr);
-  if (!scope_.has_value()) GRAPNEL_RETURN_IF_ERROR(CatchUp());
-  return average_->State();
+  return is_model_ && !scope_.has_value() ? average_->SourceState()
+                                          : average_->State();
 }
 
-void EMAHook::OnError(RunContext&, const absl::Status&) {
+void EMAHook::OnError(RunContext& run, const absl::Status&) {
   const absl::Status status = Leave();
-  GRAPNEL_LOG_IF(ERROR, !status.ok())
-      << "the model's own weights could not be put back: " << status;
+  if (status.ok()) return;
+  run.log().Error(absl::StrCat(
+      "average \"", name_,
+      "\": the model's own weights could not be put back: ", status.message()));
 }
 
 GRAPNEL_REGISTER_HOOK(EMAHook);

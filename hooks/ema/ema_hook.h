@@ -54,9 +54,10 @@ class EMAHook final : public Hook {
   absl::Status AfterExport(RunContext& run) override { return Leave(); }
   void OnError(RunContext& run, const absl::Status& error) override;
 
-  // The averaged weights, from Setup on: see AveragedModel::State. While the
-  // model has them, its own.
-  absl::StatusOr<TensorMap> AveragedWeights();
+  // The averaged weights, from Setup on, also while the model has them: see
+  // AveragedModel::State. Until the average begins they are the model's, and
+  // share its storage where the average has its type and device. Only looks.
+  absl::StatusOr<TensorMap> AveragedWeights() const;
   int64_t steps() const { return state_.steps(); }
 
  private:
@@ -66,8 +67,6 @@ class EMAHook final : public Hook {
 
   // Takes in what was loaded, once the model has its weights.
   absl::Status TakeLoaded(RunContext& run);
-  // Until the average begins it is only made when somebody looks.
-  absl::Status CatchUp();
   absl::Status Enter(RunContext& run);
   absl::Status Leave();
 

@@ -519,6 +519,59 @@ TEST(EMAHookTest, BeginsAtTheEpochOrIterationThatIsAsked) {
   }
 }
 
+TEST(EMAHookTest, AveragedWeightsAreTheAverageAlsoWhileTheModelHasThem) {
+  const auto hook = EMAHook::Create(
+      Config("ema_type { stochastic_weight_average {} } begin_iter: 2"));
+  ASSERT_THAT(hook, IsOk());
+  const EMAHook& looked_at = **hook;
+  CountingModel model;
+  FakeRunContext run;
+  run.the_model = &model;
+  run.total_epochs = 1;
+  run.total_iters = 3;
+  const auto look = [&] {
+    const auto average = looked_at.AveragedWeights();
+    EXPECT_THAT(average, IsOk());
+    return (*average->Find("w"))[0].item<float>();
+  };
+  ASSERT_THAT((*hook)->Setup(run), IsOk());
+  ASSERT_THAT((*hook)->BeforeRun(run), IsOk());
+  ASSERT_THAT((*hook)->BeforeTrain(run), IsOk());
+  const at::Tensor w = model.parameters()[0].tensor.detach();
+  for (int i = 0; i < 3; ++i) {
+    run.iters = i;
+    w.fill_(10 * i);
+    EXPECT_EQ(look(), i == 2 ? 10 : 10 * i);
+    ASSERT_THAT((*hook)->AfterTrainIter(run, IterInfo(), LogVars()), IsOk());
+  }
+  EXPECT_EQ(look(), 15);
+  EXPECT_EQ(looked_at.steps(), 2) << "looking is no update";
+  ASSERT_THAT((*hook)->BeforeValEpoch(run), IsOk());
+  EXPECT_EQ(model.weight(), 15);
+  EXPECT_EQ(look(), 15);
+  ASSERT_THAT((*hook)->AfterValEpoch(run, Metrics()), IsOk());
+  EXPECT_EQ(model.weight(), 20);
+  EXPECT_EQ(look(), 15);
+}
+
+TEST(EMAHookTest, WhatTheStrategyWarnsOfIsInTheRunsLog) {
+  const auto hook = EMAHook::Create(Config("name: 'slow' momentum: 0.9"));
+  ASSERT_THAT(hook, IsOk());
+  CountingModel model;
+  FakeRunContext run;
+  run.the_model = &model;
+  run.total_epochs = 1;
+  run.total_iters = 3;
+  testing::internal::CaptureStderr();
+  ASSERT_THAT((*hook)->Setup(run), IsOk());
+  ASSERT_THAT((*hook)->BeforeTrain(run), IsOk());
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  EXPECT_THAT(run.run_log.messages(RunLog::Level::kWarning),
+              ElementsAre(HasSubstr(
+                  "average \"ema_slow\": momentum: is 0.9, the weight of the "
+                  "new value")));
+}
+
 TEST(EMAHookTest, BeginningAfterTheLastEpochIsRefused) {
   const auto hook = EMAHook::Create(Config("begin_epoch: 4"));
   ASSERT_THAT(hook, IsOk());

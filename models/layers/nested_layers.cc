@@ -1,6 +1,7 @@
 // Layers made of layers.
 
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -76,6 +77,12 @@ class ResidualLayer : public Layer {
   }
 
   bool output_may_be_overwritten() const override { return true; }
+
+  std::string NeedsTwoSamples() const override {
+    const std::string why = body_->NeedsTwoSamples();
+    if (!why.empty() || shortcut_ == nullptr) return why;
+    return shortcut_->NeedsTwoSamples();
+  }
 
   void SetTraining(bool training) override {
     Layer::SetTraining(training);

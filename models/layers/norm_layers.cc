@@ -1,5 +1,6 @@
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "ATen/core/Tensor.h"
@@ -12,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "c10/util/Exception.h"
+#include "c10/util/accumulate.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/models/layer.h"
 #include "grapnel/models/layers/config_checks.h"
@@ -46,11 +48,15 @@ class BatchNormLayer : public Layer {
     GRAPNEL_RETURN_IF_ERROR(CheckPositive("eps", Epsilon(config)));
     GRAPNEL_RETURN_IF_ERROR(CheckFraction("momentum", momentum));
     return std::make_unique<BatchNormLayer>(config, momentum,
-                                            options.input_shape[0]);
+                                            options.input_shape);
   }
 
-  BatchNormLayer(const Config& config, double momentum, int64_t channels)
-      : eps_(Epsilon(config)), momentum_(momentum) {
+  BatchNormLayer(const Config& config, double momentum,
+                 const std::vector<int64_t>& shape)
+      : eps_(Epsilon(config)),
+        momentum_(momentum),
+        one_value_a_channel_(c10::multiply_integers(shape) == shape[0]) {
+    const int64_t channels = shape[0];
     if (IsAffine(config)) {
       weight_ = AddParameter("weight", at::ones({channels}));
       bias_ = AddParameter("bias", at::zeros({channels}));
@@ -78,10 +84,15 @@ class BatchNormLayer : public Layer {
 
   bool output_may_be_overwritten() const override { return true; }
 
+  std::string NeedsTwoSamples() const override {
+    return one_value_a_channel_ ? "has one value per channel in a sample" : "";
+  }
+
  private:
   const double eps_;
   const double momentum_;
-  at::Tensor weight_;  // Undefined if not affine, as bias_ is.
+  const bool one_value_a_channel_;  // Of a sample.
+  at::Tensor weight_;               // Undefined if not affine, as bias_ is.
   at::Tensor bias_;
   at::Tensor running_mean_;  // Undefined if not tracked, as the next two are.
   at::Tensor running_var_;

@@ -161,9 +161,28 @@ absl::Status AveragedModel::CopySource() {
 
 absl::StatusOr<TensorMap> AveragedModel::State() const {
   TensorMap state;
-  for (const NamedTensor& tensor : tensors_) {
-    GRAPNEL_RETURN_IF_ERROR(state.Add(tensor.name, tensor.tensor));
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    // averages_ is where tensors_ begins.
+    const bool exchanged = i < num_swapped_ && !averages_[i].saved.defined();
+    GRAPNEL_RETURN_IF_ERROR(
+        state.Add(tensors_[i].name, exchanged ? averages_[i].source.detach()
+                                              : tensors_[i].tensor));
   }
+  return state;
+}
+
+absl::StatusOr<TensorMap> AveragedModel::SourceState() const {
+  TensorMap state;
+  GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+    for (size_t i = 0; i < tensors_.size(); ++i) {
+      at::Tensor tensor = tensors_[i].tensor;
+      if (i < averages_.size()) {
+        tensor = averages_[i].source.detach().to(tensor.options());
+      }
+      GRAPNEL_RETURN_IF_ERROR(state.Add(tensors_[i].name, std::move(tensor)));
+    }
+    return absl::OkStatus();
+  }));
   return state;
 }
 

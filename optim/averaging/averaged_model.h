@@ -83,9 +83,19 @@ class AveragedModel {
 
   // The averaged model's whole state, parameters first, in the source's order.
   // They share storage with the average and, of buffers that aren't averaged,
-  // with the source. In an AverageScope they may hold the source's values.
+  // with the source. In an AverageScope tensors() may hold the source's values;
+  // State() has the averages even then, in the source's storage where they are.
   const std::vector<NamedTensor>& tensors() const { return tensors_; }
   absl::StatusOr<TensorMap> State() const;
+
+  // What State() would be after a CopySource. Shares storage with the source,
+  // where the average has its type and device.
+  absl::StatusOr<TensorMap> SourceState() const;
+
+  // What the strategy has to say; see AveragingStrategy.
+  std::vector<std::string> warnings() const {
+    return options_.strategy->warnings();
+  }
 
   // Copies saved averages in, by name; buffers that aren't averaged are left.
   // Everything is checked before anything is copied. With `strict` the names

@@ -240,6 +240,25 @@ TEST(AveragingOptionsTest, DecayIsTheComplementOfMomentum) {
   EXPECT_EQ(options->strategy->MixtureAt(7, 1).weight, 0.25);
 }
 
+TEST(AveragingOptionsTest, AMomentumThatIsADecayIsWarnedOf) {
+  const auto warnings = [](const std::string& strategy) {
+    const auto options =
+        AveragingOptions::FromConfig(Config("strategy { " + strategy + " }"));
+    EXPECT_THAT(options, IsOk());
+    return options->strategy->warnings();
+  };
+  const char kSays[] =
+      "momentum: is 0.9, the weight of the new value, and so hardly an "
+      "average; for a decay of 0.9 set decay";
+  EXPECT_THAT(warnings("exponential_moving_average { momentum: 0.9 }"),
+              ElementsAre(kSays));
+  EXPECT_THAT(warnings("momentum_annealing_ema { momentum: 0.9 }"),
+              ElementsAre(kSays));
+  EXPECT_THAT(warnings("exponential_moving_average { momentum: 0.5 }"),
+              ElementsAre());
+  EXPECT_THAT(warnings("stochastic_weight_average {}"), ElementsAre());
+}
+
 TEST(AveragingOptionsTest, AUsersOwnStrategyIsTaken) {
   optim::v1::AveragedModelConfig config;
   config.mutable_strategy()->mutable_custom()->PackFrom(HalfAndHalf::Config());
@@ -298,6 +317,28 @@ TEST(AveragedModelTest, WithoutUpdateBuffersThoseOfTheModelAreUsed) {
   ASSERT_THAT(state, IsOk());
   EXPECT_TRUE(state->Find("run")->equal(at::full({2}, 3.0F)));
   EXPECT_EQ(state->Find("run")->const_data_ptr(), run.const_data_ptr());
+}
+
+TEST(AveragedModelTest, SourceStateIsTheModelInTheAveragesType) {
+  const at::Tensor w = at::zeros({2}).set_requires_grad(true);
+  const at::Tensor run = at::zeros({2});
+  for (const bool converted : {false, true}) {
+    const auto average = NewAverage(converted ? "dtype: 'float64'" : "",
+                                    {{"w", w}}, {{"run", run}});
+    ASSERT_NE(average, nullptr);
+    w.detach().fill_(5);
+    const auto state = average->SourceState();
+    ASSERT_THAT(state, IsOk());
+    const at::Tensor& found = *state->Find("w");
+    EXPECT_EQ(found.scalar_type(), converted ? at::kDouble : at::kFloat);
+    EXPECT_FALSE(found.requires_grad());
+    EXPECT_EQ(found[1].item<double>(), 5);
+    EXPECT_EQ(found.const_data_ptr() == w.const_data_ptr(), !converted);
+    EXPECT_EQ(state->Find("run")->const_data_ptr(), run.const_data_ptr());
+    EXPECT_EQ(average->tensors()[0].tensor[0].item<double>(), 0)
+        << "it only looks";
+    w.detach().fill_(0);
+  }
 }
 
 TEST(AveragedModelTest, LoadTakesAveragesByName) {
@@ -371,6 +412,11 @@ TEST(AverageScopeTest, ExchangesValuesInPlaceAndBack) {
     EXPECT_TRUE(run.equal(at::full({2}, 2.0F)));
     EXPECT_EQ(count.item<int64_t>(), 1) << "integers are those of the first";
     EXPECT_GT(w._version(), version) << "autograd must notice";
+
+    const auto state = average->State();
+    ASSERT_THAT(state, IsOk());
+    EXPECT_TRUE(state->Find("w")->equal(at::full({5}, 2.0F)));
+    EXPECT_FALSE(state->Find("w")->requires_grad());
 
     // Neither does anything else meanwhile.
     EXPECT_THAT(AverageScope::Enter(average.get()),

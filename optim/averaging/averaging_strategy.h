@@ -4,6 +4,8 @@
 #define GRAPNEL_OPTIM_AVERAGING_AVERAGING_STRATEGY_H_
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 #include "grapnel/base/registry.h"
 #include "grapnel/optim/averaging/mixture.h"
@@ -24,6 +26,10 @@ class AveragingStrategy {
   // and a multiple of `interval`, the number of updates from one averaging to
   // the next. Update 0 is a copy, and no strategy is asked.
   virtual Mixture MixtureAt(int64_t steps, int64_t interval) const = 0;
+
+  // What whoever trains with it should know of its options, a line each, for
+  // the run's log: "momentum: is 0.9, ...".
+  virtual std::vector<std::string> warnings() const { return {}; }
 };
 
 struct AveragingStrategyTraits {

@@ -1,4 +1,6 @@
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "absl/memory/memory.h"
 #include "absl/status/statusor.h"
@@ -21,6 +23,10 @@ class ExponentialMovingAverage final : public AveragingStrategy {
   }
 
   Mixture MixtureAt(int64_t, int64_t) const override { return {momentum_}; }
+
+  std::vector<std::string> warnings() const override {
+    return AverageMomentumWarnings(momentum_);
+  }
 
  private:
   explicit ExponentialMovingAverage(double momentum) : momentum_(momentum) {}

@@ -3,7 +3,6 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/check_field.h"
-#include "grapnel/base/log.h"
 #include "grapnel/base/status_macros.h"
 
 namespace grapnel {
@@ -24,12 +23,15 @@ absl::StatusOr<double> AverageMomentum(std::optional<double> momentum,
   const double value = momentum.value_or(kDefaultAverageMomentum);
   GRAPNEL_RETURN_IF_ERROR(
       CheckField(value > 0 && value < 1, "momentum", kRange, value));
-  GRAPNEL_LOG_IF(WARNING, value > 0.5)
-      << "momentum of an average is " << value
-      << ": the weight of the new value, and so hardly an average; for a decay "
-         "of "
-      << value << " set decay";
   return value;
+}
+
+std::vector<std::string> AverageMomentumWarnings(double momentum) {
+  if (momentum <= 0.5) return {};
+  return {absl::StrCat("momentum: is ", momentum,
+                       ", the weight of the new value, and so hardly an "
+                       "average; for a decay of ",
+                       momentum, " set decay")};
 }
 
 }  // namespace grapnel

@@ -2,6 +2,8 @@
 #define GRAPNEL_OPTIM_AVERAGING_MOMENTUM_H_
 
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 
@@ -11,7 +13,7 @@ inline constexpr double kDefaultAverageMomentum = 0.0002;
 
 // The weight of new values that a config asks for by `momentum` or by `decay`,
 // its complement. kInvalidArgument, naming the field, if both are set or one is
-// not in (0, 1). Warns, in the library's log, of a momentum above 0.5.
+// not in (0, 1).
 absl::StatusOr<double> AverageMomentum(std::optional<double> momentum,
                                        std::optional<double> decay);
 
@@ -23,6 +25,9 @@ absl::StatusOr<double> AverageMomentumOf(const Config& config) {
   if (config.has_decay()) decay = config.decay();
   return AverageMomentum(momentum, decay);
 }
+
+// See AveragingStrategy::warnings: of a momentum above 0.5.
+std::vector<std::string> AverageMomentumWarnings(double momentum);
 
 }  // namespace grapnel
 

@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "absl/memory/memory.h"
 #include "absl/status/statusor.h"
@@ -29,6 +31,10 @@ class MomentumAnnealingEma final : public AveragingStrategy {
   Mixture MixtureAt(int64_t steps, int64_t) const override {
     return {
         std::max(momentum_, gamma_ / (gamma_ + static_cast<double>(steps)))};
+  }
+
+  std::vector<std::string> warnings() const override {
+    return AverageMomentumWarnings(momentum_);
   }
 
  private:

@@ -20,13 +20,18 @@
 #include "google/protobuf/wrappers.pb.h"
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/data/dataset.h"
+#include "grapnel/data/sample.h"
 #include "grapnel/data/tensor_dataset.h"
+#include "grapnel/hooks/checkpoint/checkpoint_hook.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/fault_injection_env.h"
 #include "grapnel/io/mem_env.h"
 #include "grapnel/loggers/log_backend.h"
 #include "grapnel/loggers/memory_run_log.h"
+#include "grapnel/models/metric.h"
+#include "grapnel/models/model.h"
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/runner/run_context.h"
 #include "gtest/gtest.h"
@@ -78,7 +83,7 @@ class RunnerTest : public ::testing::Test {
     options.clock = &clock_;
     options.log = &log_;
     const auto data = [](bool wanted, std::unique_ptr<Dataset>* dataset) {
-      if (!wanted) return;
+      if (!wanted || *dataset != nullptr) return;
       auto tensors =
           TensorDataset::Create(at::full({12, 2}, 0.5), at::ones({12, 1}));
       EXPECT_THAT(tensors, IsOk());
@@ -107,6 +112,70 @@ class RunnerTest : public ::testing::Test {
   FakeClock clock_;
   MemoryRunLog log_;
 };
+
+// ---------------------------------------------------------------
+// what a host program may ask
+
+TEST_F(RunnerTest, HookThatIsConfiguredIsFoundByName) {
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.MergeFrom(
+      Parse("default_hooks { checkpoint { save_best: 'mse' rule: 'less' } }"));
+  const auto runner = New(config);
+  const auto* hook =
+      dynamic_cast<CheckpointHook*>(runner->FindHook("checkpoint"));
+  ASSERT_NE(hook, nullptr);
+  EXPECT_EQ(hook->last_checkpoint(), "");
+  ASSERT_THAT(runner->Train(), IsOk());
+  EXPECT_EQ(hook->last_checkpoint(), "/run/epoch_3");
+  const auto best = hook->best_checkpoint("mse");
+  ASSERT_TRUE(best.has_value());
+  const auto manifest = io::ReadManifest(env_, best->path);
+  ASSERT_THAT(manifest, IsOk());
+  EXPECT_EQ(manifest->metrics().at("mse"), best->value);
+
+  EXPECT_EQ(runner->FindHook("ema"), nullptr);
+  for (const std::string& name : runner->HookNames()) {
+    ASSERT_NE(runner->FindHook(name), nullptr) << name;
+    EXPECT_EQ(runner->FindHook(name)->name(), name);
+  }
+}
+
+// Writes down which evaluation it is told of.
+class Told final : public Metric {
+ public:
+  explicit Told(std::vector<std::string>* evaluations)
+      : evaluations_(*evaluations) {}
+  void Reset() override {}
+  void Begin(const EvalProgress& progress) override {
+    evaluations_.push_back(absl::StrCat(
+        progress.loop, progress.training ? " in training" : "", ": ",
+        progress.epoch, " epochs, ", progress.iter, " iterations"));
+  }
+  absl::Status Process(const Predictions&, const Batch&) override {
+    return absl::OkStatus();
+  }
+  absl::Status Compute(Metrics*) override { return absl::OkStatus(); }
+
+ private:
+  std::vector<std::string>& evaluations_;
+};
+
+TEST_F(RunnerTest, MetricsAreToldHowFarTheModelIsTrained) {
+  std::vector<std::string> evaluations;
+  RunnerOptions options;
+  options.val_metrics.push_back(std::make_unique<Told>(&evaluations));
+  options.test_metrics.push_back(std::make_unique<Told>(&evaluations));
+  const auto runner = New(Parse(kConfig), std::move(options));
+  ASSERT_THAT(runner->Val(), IsOk());
+  ASSERT_THAT(runner->Train(), IsOk());
+  ASSERT_THAT(runner->Test(), IsOk());
+  EXPECT_THAT(evaluations,
+              ElementsAre("val: 0 epochs, 0 iterations",
+                          "val in training: 1 epochs, 3 iterations",
+                          "val in training: 2 epochs, 6 iterations",
+                          "val in training: 3 epochs, 9 iterations",
+                          "test: 3 epochs, 9 iterations"));
+}
 
 // ---------------------------------------------------------------
 // configurations
@@ -153,7 +222,10 @@ INSTANTIATE_TEST_SUITE_P(
          "default_hooks: checkpoint: is both configured and off"},
         {"HookPriority",
          "default_hooks { priority { key: 'timer' value: 'FIRST' } }",
-         "default_hooks: timer: priority: must be"},
+         "default_hooks: iter_timer: priority: must be"},
+        {"HookOffByItsName", "default_hooks { off: 'itr_timer' }",
+         "there are runtime_info, iter_timer, dist_sampler_seed, logger, "
+         "param_scheduler, checkpoint; did you mean \"iter_timer\"?"},
         {"HookOption", "default_hooks { logger { interval: 0 } }",
          "default_hooks: logger: interval: must be >= 1, is 0"},
         {"CustomHook", "custom_hooks {}",
@@ -171,6 +243,90 @@ TEST_P(RunnerBadConfigTest, NamesTheField) {
   config.MergeFrom(Parse(GetParam().change));
   EXPECT_THAT(std::string(Create(config).status().message()),
               HasSubstr(GetParam().error));
+}
+
+// --- batches of one sample
+
+struct OneSampleCase {
+  std::string name;
+  std::string change;  // Applied to kConfig, with 13 samples, with MergeFrom.
+  std::string error;   // "" if it trains.
+};
+
+void PrintTo(const OneSampleCase& c, std::ostream* os) { *os << c.change; }
+
+class RunnerOneSampleTest
+    : public RunnerTest,
+      public ::testing::WithParamInterface<OneSampleCase> {};
+
+INSTANTIATE_TEST_SUITE_P(
+    , RunnerOneSampleTest,
+    ValuesIn(std::vector<OneSampleCase>{
+        {"LastBatch", "",
+         "train_dataloader: drop_last: must be true for this model with "
+         "batch_size 4 and a dataset of 13, whose last batch has one sample: "
+         "layers[1] batch_norm1d: has one value per channel in a sample"},
+        {"EveryBatch", "train_dataloader { batch_size: 1 }",
+         "train_dataloader: batch_size: must be >= 2 for this model, is 1: "
+         "layers[1] batch_norm1d"},
+        {"EveryBatchOfAnInfiniteStream",
+         "train_dataloader { batch_size: 1 sampler { type: INFINITE } } "
+         "train_cfg { by_epoch: false max_iters: 2 }",
+         "train_dataloader: batch_size: must be >= 2"},
+        {"DropLast", "train_dataloader { drop_last: true }", ""},
+        {"OtherBatchSize", "train_dataloader { batch_size: 5 }", ""},
+        {"Infinite",
+         "train_dataloader { sampler { type: INFINITE } } "
+         "train_cfg { by_epoch: false max_iters: 9 }",
+         ""},
+        {"ByIterationToTheLastBatch",
+         "train_cfg { by_epoch: false max_iters: 4 }",
+         "train_dataloader: drop_last: must be true"},
+        {"ByIterationBeforeTheLastBatch",
+         "train_cfg { by_epoch: false max_iters: 3 }", ""},
+    }),
+    [](const auto& info) { return info.param.name; });
+
+TEST_P(RunnerOneSampleTest, IsRefusedWhereItWouldFail) {
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  if (GetParam().change.find("max_iters") != std::string::npos) {
+    config.mutable_train_cfg()->clear_max_epochs();
+  }
+  config.MergeFrom(
+      Parse("model { sequential { layers { batch_norm1d {} } } }"));
+  config.MergeFrom(Parse(GetParam().change));
+  RunnerOptions options;
+  auto data = TensorDataset::Create(at::full({13, 2}, 0.5), at::ones({13, 1}));
+  ASSERT_THAT(data, IsOk());
+  options.train_dataset = *std::move(data);
+  const auto runner = Create(config, std::move(options));
+  if (GetParam().error.empty()) {
+    ASSERT_THAT(runner, IsOk());
+    EXPECT_THAT((*runner)->Train(), IsOk());
+  } else {
+    EXPECT_THAT(runner, StatusIs(absl::StatusCode::kInvalidArgument,
+                                 HasSubstr(GetParam().error)));
+  }
+}
+
+TEST_F(RunnerTest, FinishedRunIsNotRefusedForABatchOfOneSample) {
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.MergeFrom(
+      Parse("model { sequential { layers { batch_norm1d {} } } }"));
+  ASSERT_THAT(New(config)->Train(), IsOk());
+  config.set_resume(true);
+  const auto create = [&] {
+    RunnerOptions options;
+    auto data =
+        TensorDataset::Create(at::full({13, 2}, 0.5), at::ones({13, 1}));
+    EXPECT_THAT(data, IsOk());
+    options.train_dataset = *std::move(data);
+    return Create(config, std::move(options));
+  };
+  EXPECT_THAT(create(), IsOk());
+  config.mutable_train_cfg()->set_max_epochs(4);
+  EXPECT_THAT(create(), StatusIs(absl::StatusCode::kInvalidArgument,
+                                 HasSubstr("drop_last: must be true")));
 }
 
 TEST_F(RunnerTest, HalfATrainingIsRefused) {
@@ -199,6 +355,24 @@ TEST_F(RunnerTest, ResolvedConfigIsInTheWorkDir) {
   const auto text = io::ReadFile(env_, "/run/grapnel.textproto");
   ASSERT_THAT(text, IsOk());
   EXPECT_THAT(*text, HasSubstr("max_epochs: 3"));
+}
+
+TEST_F(RunnerTest, WhatADatasetWarnsOfIsInTheLogAtTheStart) {
+  class Halved final : public Dataset {
+   public:
+    int64_t size() const override { return 4; }
+    absl::Status Get(int64_t index, Sample* sample) const override {
+      sample->input = at::full({2}, 0.5);
+      sample->target = at::ones({1});
+      return absl::OkStatus();
+    }
+    std::vector<std::string> warnings() const override { return {"is half"}; }
+  };
+  RunnerOptions options;
+  options.train_dataset = std::make_unique<Halved>();
+  New(Parse(kConfig), std::move(options));
+  EXPECT_THAT(log_.messages(RunLog::Level::kWarning),
+              ElementsAre("train_dataloader: dataset: is half"));
 }
 
 TEST_F(RunnerTest, RatesAreScaledByTheBatchSize) {
@@ -779,6 +953,20 @@ TEST_F(RunnerTest, GradModeOfTheCallerIsAsItWas) {
   const c10::AutoGradMode off(false);
   ASSERT_THAT(runner->Train(), IsOk());
   EXPECT_FALSE(c10::GradMode::is_enabled());
+}
+
+TEST_F(RunnerTest, DefaultHooksGoBySlotAndByName) {
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.MergeFrom(
+      Parse("default_hooks { iter_timer {} off: 'dist_sampler_seed' "
+            "priority { key: 'iter_timer' value: '3' } }"));
+  const auto runner = New(config);
+  EXPECT_THAT(runner->HookNames(),
+              ElementsAre("iter_timer", "runtime_info", "logger",
+                          "param_scheduler", "checkpoint"));
+  ASSERT_NE(runner->FindHook("iter_timer"), nullptr);
+  EXPECT_EQ(runner->FindHook("timer"), runner->FindHook("iter_timer"));
+  EXPECT_EQ(runner->FindHook("sampler_seed"), nullptr);
 }
 
 TEST_F(RunnerTest, TrainsWithAllDefaultHooksOff) {

@@ -530,7 +530,8 @@ TEST_F(EdgeTest, WrongValuesAreRefusedByName) {
                         priority, "' } }");
   };
   const std::string priority_error =
-      "default_hooks: timer: priority: must be a number in 0..100 or one of ";
+      "default_hooks: iter_timer: priority: must be a number in 0..100 or one "
+      "of ";
   const std::vector<Ours> all = {
       {"priority -1", timer_priority("-1"), priority_error},
       {"priority 101", timer_priority("101"), priority_error},

@@ -14,8 +14,8 @@ HEAD = """# Hooks
 
 Made from the hooks' protos: `./bazelw run //tools/docs:update_hooks_md` writes it anew.
 
-A default hook is there as soon as its target is linked in, and is set in its slot of `default_hooks`, or left out with `off`. The others
-are named in `custom_hooks`:
+A default hook is there as soon as its target is linked in, and is set in its slot of `default_hooks`, or left out with `off`,
+where the hook's name is as good as the slot's. The others are named in `custom_hooks`:
 
     default_hooks { logger { interval: 50 } off: "timer" }
     custom_hooks { config { [hooks/EmptyCacheHook] { after_iter: true } } priority: "LOW" }
@@ -147,7 +147,12 @@ def _nested(block, prefix):
 def slots(runner_config):
     """Config message's last name to the slot of default_hooks that it is set in."""
     defaults = [b for b in parse(runner_config, "runner_config.proto") if b.name == "DefaultHooksConfig"]
-    return {f.type_name.rpartition(".")[2]: f.name for f in defaults[0].fields if f.type_name.endswith("HookConfig")}
+    names = {}
+    for f in defaults[0].fields:
+        if f.type_name.endswith("HookConfig"):
+            # A second one is the hook's own name for it.
+            names.setdefault(f.type_name.rpartition(".")[2], f.name)
+    return names
 
 
 def render(stage_lines, slot_of, messages):

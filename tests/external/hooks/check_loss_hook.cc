@@ -4,6 +4,7 @@
 #include "absl/memory/memory.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "grapnel/io/env.h"
 #include "grapnel/models/log_vars.h"
 #include "grapnel/runner/hook_registry.h"
 #include "grapnel/runner/message_hub.h"
@@ -38,9 +39,14 @@ class CheckLossHook final : public grapnel::Hook {
     state_.set_looks(state_.looks() + 1);
     run.message_hub().SetInfo("check_loss/looks", state_.looks());
     for (const grapnel::NamedTensor& var : log_vars) {
-      if (!std::isfinite(var.tensor.item().toDouble())) {
-        return absl::OutOfRangeError(absl::StrCat(var.name, " is not finite"));
+      if (std::isfinite(var.tensor.item().toDouble())) continue;
+      if (config_.has_report()) {
+        const absl::Status status = grapnel::io::WriteFileAtomically(
+            run.env(), grapnel::io::JoinPath(run.base_dir(), config_.report()),
+            absl::StrCat(var.name, " at iteration ", run.iter() + 1, "\n"));
+        if (!status.ok()) return status;
       }
+      return absl::OutOfRangeError(absl::StrCat(var.name, " is not finite"));
     }
     return absl::OkStatus();
   }

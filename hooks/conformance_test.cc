@@ -252,6 +252,7 @@ struct TestRun {
         is_default = true;
         EXPECT_TRUE(
             any.UnpackTo(hooks->GetReflection()->MutableMessage(hooks, slot)));
+        break;  // A second one is its other name.
       }
       if (!is_default) *config.add_custom_hooks()->mutable_config() = any;
     }

@@ -36,9 +36,12 @@
 namespace grapnel {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
+using ::testing::DoubleNear;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 // A generator of points and a critic that tells them from the data's, each
 // linear, with an optimizer each. The critic learns twice an iteration.
@@ -260,6 +263,45 @@ TEST_F(OptimRunTest, AModelOfOneOptimizerSaysWhatSeveralNeed) {
                                  "model must override TrainStep")));
 }
 
+TEST_F(OptimRunTest, RatesOfARuleAreScheduledFromTheirOwnValueAndResumed) {
+  std::vector<std::vector<double>> rates;  // Of weight, bias and the base.
+  after_iter_ = [&](RunContext& run) {
+    ParamGroups& groups = run.optim_wrapper()->scheduled_groups();
+    ASSERT_EQ(groups.num_groups(), 3);
+    rates.emplace_back();
+    for (int i = 0; i < 3; ++i) rates.back().push_back(*groups.option(i, "lr"));
+    EXPECT_EQ(run.message_hub().FindScalar("train/base_lr") != nullptr, true);
+  };
+  const auto config = [](const std::string& bias_lr, const std::string& more) {
+    return absl::StrCat(
+        "model { sequential { layers { linear { out_features: 1 } } "
+        "loss { mse {} } } } optim_wrapper { optimizer { sgd { lr: 0.1 } } "
+        "paramwise_cfg { rules { pattern: 'bias' lr: ",
+        bias_lr,
+        " } } } param_scheduler { linear { start_factor: 0.5 by_epoch: false "
+        "end: 4 } } ",
+        more);
+  };
+  const auto scheduled = [](double factor, double bias_lr) {
+    return ElementsAre(DoubleNear(0.1 * factor, 1e-12),
+                       DoubleNear(bias_lr * factor, 1e-12),
+                       DoubleNear(0.1 * factor, 1e-12));
+  };
+  Train(config("0.4", "train_cfg { max_epochs: 1 }"));
+  EXPECT_THAT(rates, ElementsAre(scheduled(2.0 / 3, 0.4),
+                                 scheduled(2.5 / 3, 0.4), scheduled(1, 0.4)));
+  EXPECT_THAT(log_.messages(RunLog::Level::kWarning), IsEmpty());
+
+  rates.clear();
+  Train(config("0.8",
+               "train_cfg { max_epochs: 2 } load_from: '/run/epoch_1' "
+               "resume: true"));
+  EXPECT_THAT(rates, ElementsAre(scheduled(1, 0.8), scheduled(1, 0.8),
+                                 scheduled(1, 0.8)));
+  EXPECT_THAT(log_.messages(RunLog::Level::kWarning),
+              Contains(HasSubstr("lr of group 1 (\"0.bias\"): 0.4 -> 0.8")));
+}
+
 TEST_F(OptimRunTest, ASchedulersErrorSaysWhoseItIs) {
   std::string bad = kGan;
   bad.replace(bad.find("end: 3"), 6, "end: 0");
@@ -387,6 +429,26 @@ TEST_F(OptimRunTest, SkippedStepsAreNoUpdatesAndTheScaleIsLogged) {
   EXPECT_NEAR(scales[1], 1e19, 1e13);
   EXPECT_NEAR(scales[2], 10, 1e-5);
   EXPECT_THAT(updates, ElementsAre(0, 0, 1));
+}
+
+TEST_F(OptimRunTest, AScaleThatFallsBelowOneIsWarnedOf) {
+  std::vector<at::ScalarType> seen;
+  Train(
+      R"pb(
+        train_cfg { max_epochs: 2 }
+        optim_wrapper {
+          optimizer { sgd {} }
+          amp {
+            dtype: FLOAT16
+            loss_scale { init_scale: 1e37 backoff_factor: 1e-30 }
+          }
+        })pb",
+      std::make_unique<Watched>(&seen));
+  EXPECT_THAT(
+      log_.messages(RunLog::Level::kWarning),
+      ElementsAre(AllOf(
+          HasSubstr("optim_wrapper: amp: the loss scale fell to 1"),
+          HasSubstr("the gradients are infinite or NaN whatever it is"))));
 }
 
 TEST_F(OptimRunTest, WarnsOfBatchNormUnderAccumulation) {

@@ -111,6 +111,7 @@ class LeftOut {
   }
   void AddNested() { ++nested_; }
   void AddOutside() { ++outside_; }
+  void AddUnreadable() { ++unreadable_; }
 
   // "3 .bmp, 1 without an ending", the most frequent first; "" for none.
   std::string Text() const {
@@ -133,6 +134,11 @@ class LeftOut {
     };
     add_images(nested_, "in folders within a class's");
     add_images(outside_, "outside the classes' folders");
+    if (unreadable_ > 0) {
+      parts.push_back(absl::StrCat(unreadable_,
+                                   unreadable_ == 1 ? " folder" : " folders",
+                                   " that can't be read"));
+    }
     return absl::StrJoin(parts, ", ");
   }
 
@@ -140,6 +146,7 @@ class LeftOut {
   std::map<std::string, int64_t> endings_;
   int64_t nested_ = 0;
   int64_t outside_ = 0;
+  int64_t unreadable_ = 0;
 };
 
 // Only names are kept; an image is read and decoded whenever it is asked for.
@@ -176,7 +183,7 @@ class ImageFolder final : public Dataset {
   absl::Status Scan();
   absl::Status ScanClass(const std::string& name);
   // Counts what is in a folder within a class's.
-  absl::Status ScanLeftOut(const std::string& path, int depth);
+  void ScanLeftOut(const std::string& path, int depth);
 
   std::string Path(const File& file) const {
     return io::JoinPath(io::JoinPath(root_, classes_[file.label]), file.name);
@@ -267,7 +274,7 @@ absl::Status ImageFolder::ScanClass(const std::string& name) {
     const std::string file_path = io::JoinPath(path, file);
     if (!IsImage(file)) {
       if (env_.IsDirectory(file_path)) {
-        GRAPNEL_RETURN_IF_ERROR(ScanLeftOut(file_path, 1));
+        ScanLeftOut(file_path, 1);
       } else {
         left_out_.AddOther(file);
       }
@@ -285,22 +292,21 @@ absl::Status ImageFolder::ScanClass(const std::string& name) {
   return absl::OkStatus();
 }
 
-absl::Status ImageFolder::ScanLeftOut(const std::string& path, int depth) {
-  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> names,
-                           env_.ListDir(path));
-  for (const std::string& name : names) {
+void ImageFolder::ScanLeftOut(const std::string& path, int depth) {
+  const absl::StatusOr<std::vector<std::string>> names = env_.ListDir(path);
+  if (!names.ok()) return left_out_.AddUnreadable();  // It isn't needed.
+  for (const std::string& name : *names) {
     if (IsHidden(name)) continue;
     const std::string file_path = io::JoinPath(path, name);
     if (env_.IsDirectory(file_path)) {
       if (depth == kMaxDepth) continue;
-      GRAPNEL_RETURN_IF_ERROR(ScanLeftOut(file_path, depth + 1));
+      ScanLeftOut(file_path, depth + 1);
     } else if (IsImage(name)) {
       left_out_.AddNested();
     } else {
       left_out_.AddOther(name);
     }
   }
-  return absl::OkStatus();
 }
 
 absl::StatusOr<Image> ImageFolder::Read(const File& file) const {

@@ -2,8 +2,12 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
+#include <optional>
+#include <set>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_macros.h"
 
@@ -28,36 +32,52 @@ std::string OverlayEnv::Absolute(const std::string& path) {
   return (normal.has_filename() ? normal : normal.parent_path()).string();
 }
 
-bool OverlayEnv::InBase(const std::string& path) {
+std::optional<std::string> OverlayEnv::BasePath(const std::string& path) {
   for (std::string above = path; above.size() > 1; above = Dirname(above)) {
-    if (hidden_.count(above) > 0) return false;
+    const auto place = places_.find(above);
+    if (place == places_.end()) continue;
+    if (!place->second.has_value()) return std::nullopt;
+    return *place->second + path.substr(above.size());
   }
-  return true;
+  return path;
 }
 
 bool OverlayEnv::Exists(const std::string& path) {
-  return written_.FileExists(path) || (InBase(path) && base_.FileExists(path));
+  const std::optional<std::string> below = BasePath(path);
+  return written_.FileExists(path) ||
+         (below.has_value() && base_.FileExists(*below));
 }
 
 bool OverlayEnv::IsDir(const std::string& path) {
   if (written_.FileExists(path)) return written_.IsDirectory(path);
-  return InBase(path) && base_.IsDirectory(path);
+  const std::optional<std::string> below = BasePath(path);
+  return below.has_value() && base_.IsDirectory(*below);
 }
 
 absl::StatusOr<std::vector<std::string>> OverlayEnv::List(
     const std::string& path) {
   std::set<std::string> names;
-  bool found = false;
-  if (written_.FileExists(path)) {
+  const bool found = written_.FileExists(path);
+  if (found) {
     GRAPNEL_ASSIGN_OR_RETURN(const auto own, written_.ListDir(path));
     names.insert(own.begin(), own.end());
-    found = true;
   }
-  if (!found || (InBase(path) && base_.IsDirectory(path))) {
-    if (!InBase(path)) return NotFound(path);
-    GRAPNEL_ASSIGN_OR_RETURN(const auto below, base_.ListDir(path));
-    for (const std::string& name : below) {
-      if (InBase(JoinPath(path, name))) names.insert(name);
+  const std::optional<std::string> below = BasePath(path);
+  if (!found && !below.has_value()) return NotFound(path);
+  if (below.has_value() && (!found || base_.IsDirectory(*below))) {
+    GRAPNEL_ASSIGN_OR_RETURN(const auto theirs, base_.ListDir(*below));
+    for (const std::string& name : theirs) {
+      if (Exists(JoinPath(path, name))) names.insert(name);
+    }
+  }
+  // What was renamed to here.
+  const std::string prefix = path == "/" ? path : path + "/";
+  for (auto place = places_.lower_bound(prefix);
+       place != places_.end() && absl::StartsWith(place->first, prefix);
+       ++place) {
+    const std::string name = place->first.substr(prefix.size());
+    if (place->second.has_value() && !absl::StrContains(name, "/")) {
+      names.insert(name);
     }
   }
   return std::vector<std::string>(names.begin(), names.end());
@@ -70,22 +90,22 @@ absl::Status OverlayEnv::MakeParent(const std::string& path) {
 }
 
 absl::Status OverlayEnv::CopyUp(const std::string& path) {
-  if (!Exists(path)) return NotFound(path);
-  if (IsDir(path)) {
-    GRAPNEL_RETURN_IF_ERROR(written_.CreateDir(path));
-    GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> names, List(path));
-    for (const std::string& name : names) {
-      GRAPNEL_RETURN_IF_ERROR(CopyUp(JoinPath(path, name)));
-    }
-    return absl::OkStatus();
-  }
   if (written_.FileExists(path)) return absl::OkStatus();
   GRAPNEL_RETURN_IF_ERROR(MakeParent(path));
-  GRAPNEL_ASSIGN_OR_RETURN(const std::string content, ReadFile(base_, path));
+  GRAPNEL_ASSIGN_OR_RETURN(
+      const std::string content,
+      ReadFile(base_, *BasePath(path), std::numeric_limits<int64_t>::max()));
   return WriteFileAtomically(written_, path, content);
 }
 
-void OverlayEnv::Hide(const std::string& path) { hidden_.insert(path); }
+void OverlayEnv::Hide(const std::string& path) {
+  const std::string prefix = path + "/";
+  auto place = places_.lower_bound(prefix);
+  while (place != places_.end() && absl::StartsWith(place->first, prefix)) {
+    place = places_.erase(place);
+  }
+  places_[path] = std::nullopt;
+}
 
 absl::StatusOr<std::unique_ptr<WritableFile>> OverlayEnv::NewWritableFile(
     const std::string& path) {
@@ -119,8 +139,9 @@ OverlayEnv::NewRandomAccessFile(const std::string& path) {
   if (written_.FileExists(absolute)) {
     return written_.NewRandomAccessFile(absolute);
   }
-  if (!InBase(absolute)) return NotFound(path);
-  return base_.NewRandomAccessFile(path);
+  const std::optional<std::string> below = BasePath(absolute);
+  if (!below.has_value()) return NotFound(path);
+  return base_.NewRandomAccessFile(*below);
 }
 
 bool OverlayEnv::FileExists(const std::string& path) {
@@ -138,8 +159,9 @@ bool OverlayEnv::IsDirectory(const std::string& path) {
 bool OverlayEnv::IsSymlink(const std::string& path) {
   const std::string absolute = Absolute(path);
   const absl::MutexLock lock(&mutex_);
-  return !written_.FileExists(absolute) && InBase(absolute) &&
-         base_.IsSymlink(path);
+  const std::optional<std::string> below = BasePath(absolute);
+  return !written_.FileExists(absolute) && below.has_value() &&
+         base_.IsSymlink(*below);
 }
 
 absl::StatusOr<std::string> OverlayEnv::CurrentDir() {
@@ -180,7 +202,8 @@ absl::Status OverlayEnv::Rename(const std::string& from,
   const std::string source = Absolute(from);
   const std::string target = Absolute(to);
   const absl::MutexLock lock(&mutex_);
-  GRAPNEL_RETURN_IF_ERROR(CopyUp(source));
+  if (!Exists(source)) return NotFound(from);
+  if (source == target) return absl::OkStatus();
   GRAPNEL_RETURN_IF_ERROR(MakeParent(target));
   if (IsDir(target)) {
     GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> names,
@@ -189,16 +212,35 @@ absl::Status OverlayEnv::Rename(const std::string& from,
       return absl::AlreadyExistsError(absl::StrCat(to, ": is not empty"));
     }
   }
-  GRAPNEL_RETURN_IF_ERROR(written_.Rename(source, target));
+  if (written_.FileExists(source)) {
+    GRAPNEL_RETURN_IF_ERROR(written_.Rename(source, target));
+  } else if (written_.FileExists(target)) {
+    GRAPNEL_RETURN_IF_ERROR(DeleteRecursively(written_, target));
+  }
+  // What base has goes along, with what was renamed and deleted below it.
+  std::map<std::string, std::optional<std::string>> moved = {
+      {target, BasePath(source)}};
+  const std::string prefix = source + "/";
+  for (auto place = places_.lower_bound(prefix);
+       place != places_.end() && absl::StartsWith(place->first, prefix);
+       ++place) {
+    moved[target + place->first.substr(source.size())] = place->second;
+  }
   Hide(source);
-  Hide(target);  // What was below it is not in the new one.
+  Hide(target);
+  for (auto& [path, place] : moved) {
+    const bool there = !place.has_value() || base_.FileExists(*place) ||
+                       base_.IsSymlink(*place);
+    places_[path] = there ? std::move(place) : std::nullopt;
+  }
   return absl::OkStatus();
 }
 
 absl::Status OverlayEnv::DeleteFile(const std::string& path) {
   const std::string absolute = Absolute(path);
   const absl::MutexLock lock(&mutex_);
-  const bool link = InBase(absolute) && base_.IsSymlink(path);
+  const std::optional<std::string> below = BasePath(absolute);
+  const bool link = below.has_value() && base_.IsSymlink(*below);
   if (!Exists(absolute) && !link) return NotFound(path);
   if (written_.FileExists(absolute)) {
     GRAPNEL_RETURN_IF_ERROR(written_.DeleteFile(absolute));

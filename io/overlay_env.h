@@ -4,8 +4,9 @@
 #ifndef GRAPNEL_IO_OVERLAY_ENV_H_
 #define GRAPNEL_IO_OVERLAY_ENV_H_
 
+#include <map>
 #include <memory>
-#include <set>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,8 +23,8 @@ namespace io {
 // Shows what is in `base`, with what has been written, renamed and deleted
 // through this object, of which `base` sees nothing and which goes with it: for
 // rehearsals. Paths are compared as they read, "a/../b" being "b". What is
-// renamed is copied into memory. Locks are of this object's users alone. Safe
-// to use from many threads.
+// appended to is copied into memory. Locks are of this object's users alone.
+// Safe to use from many threads.
 class OverlayEnv : public Env {
  public:
   // `base` outlives this, and this its files and locks.
@@ -54,7 +55,9 @@ class OverlayEnv : public Env {
  private:
   // All of these take absolute paths without "." and "..".
   std::string Absolute(const std::string& path);
-  bool InBase(const std::string& path) ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // Where base has it; none if it was deleted or renamed.
+  std::optional<std::string> BasePath(const std::string& path)
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   bool Exists(const std::string& path) ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   bool IsDir(const std::string& path) ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<std::vector<std::string>> List(const std::string& path)
@@ -65,14 +68,16 @@ class OverlayEnv : public Env {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CopyUp(const std::string& path)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Takes the name away.
+  // Takes the name away, with all below it.
   void Hide(const std::string& path) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   Env& base_;
   absl::Mutex mutex_;
   MemEnv written_;
-  // Of base, with all below them.
-  std::set<std::string> hidden_ ABSL_GUARDED_BY(mutex_);
+  // Where what is at a path, and below it, is in base; none for what is gone.
+  // The longest path that fits counts.
+  std::map<std::string, std::optional<std::string>> places_
+      ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace io

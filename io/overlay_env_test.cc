@@ -128,6 +128,17 @@ TEST_F(OverlayEnvTest, Renames) {
   EXPECT_THAT(overlay_.Rename("/data/deep", "/moved"), IsOk());
   EXPECT_EQ(Get(overlay_, "/moved/c"), "base c");
   EXPECT_FALSE(overlay_.FileExists("/data/deep/c"));
+  EXPECT_THAT(List("/"), ElementsAre("data", "moved"));
+  Put(overlay_, "/moved/new", "n");
+  EXPECT_THAT(List("/moved"), ElementsAre("c", "new"));
+  EXPECT_THAT(overlay_.DeleteFile("/moved/c"), IsOk());
+  EXPECT_THAT(overlay_.Rename("/moved", "/again"), IsOk());
+  EXPECT_THAT(List("/again"), ElementsAre("new"));
+  EXPECT_FALSE(overlay_.FileExists("/moved"));
+  // And back to where it was.
+  EXPECT_THAT(overlay_.Rename("/again", "/data/deep"), IsOk());
+  EXPECT_THAT(List("/data/deep"), ElementsAre("new"));
+  EXPECT_THAT(overlay_.Rename("/data/deep", "/moved"), IsOk());
   EXPECT_THAT(overlay_.Rename("/none", "/x"),
               StatusIs(Code::kNotFound, testing::_));
   EXPECT_THAT(overlay_.Rename("/moved", "/data"),

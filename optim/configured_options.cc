@@ -205,10 +205,17 @@ void ConfiguredOptions::Restore(const OptimWrapperState& state,
       double* const value = base->option(0, name);
       if (value == nullptr) continue;
       Saved saved;
-      saved.Add(state.base_configured(), state.base_options(), name);
+      if (state.base_options().empty() &&
+          state.optimizer().groups_size() == 1) {
+        // What has one group has no base group: it was the one.
+        const OptimizerState::Group& only = state.optimizer().groups(0);
+        saved.Add(only.configured(), only.options(), name);
+      } else {
+        saved.Add(state.base_configured(), state.base_options(), name);
+      }
       std::vector<std::string> unsaid;
       RestoreOption(name, configured, saved, " of the base group", value,
-                    options, saved.current.empty() ? &unsaid : &changes);
+                    options, state.base_options().empty() ? &unsaid : &changes);
     }
   }
   if (num_new > 0) {

@@ -903,12 +903,12 @@ INSTANTIATE_TEST_SUITE_P(
                    {"backbone.conv.weight 0.5 0.25",
                     "backbone.bn.weight backbone.bn.bias 1 0.125",
                     "head.weight head.bias 3 0"}},
-        GroupsCase{"EqualOptionsMakeOneGroup",
+        GroupsCase{"RulesWithOptionsStayApart",
                    "rules { pattern: 'head' lr: 3 } "
                    "rules { pattern: 'bn' lr: 3 }",
                    {"backbone.conv.weight 0.5 0.25",
-                    "backbone.bn.weight backbone.bn.bias head.weight head.bias "
-                    "3 0.25"}},
+                    "backbone.bn.weight backbone.bn.bias 3 0.25",
+                    "head.weight head.bias 3 0.25"}},
         GroupsCase{"AnOptionAsConfiguredIsAGroupToo",
                    "rules { pattern: 'head' lr: 0.5 }",
                    {"backbone.conv.weight backbone.bn.weight backbone.bn.bias "

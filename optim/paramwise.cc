@@ -176,7 +176,8 @@ absl::StatusOr<std::vector<ParamwiseGroup>> MakeParamGroups(
         groups.begin(), groups.end(), [&](const ParamwiseGroup& other) {
           return other.group.lr_mult == settings.lr_mult &&
                  other.group.decay_mult == settings.decay_mult &&
-                 other.options == settings.options;
+                 other.options == settings.options &&
+                 (other.options.empty() || other.rule == settings.rule);
         });
     if (group == groups.end()) {
       groups.push_back({{{}, settings.lr_mult, settings.decay_mult},

@@ -1,5 +1,6 @@
 #include "grapnel/runner/config_paths.h"
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,10 +21,6 @@ using ::google::protobuf::FieldDescriptor;
 using ::google::protobuf::Message;
 using ::google::protobuf::Reflection;
 
-std::string Rebased(absl::string_view base, const std::string& path) {
-  return path.empty() ? path : io::JoinPath(base, path);
-}
-
 }  // namespace
 
 bool IsPathField(const FieldDescriptor& field) {
@@ -31,16 +28,20 @@ bool IsPathField(const FieldDescriptor& field) {
          field.options().GetExtension(grapnel::path);
 }
 
-absl::Status RebasePaths(absl::string_view base, Message* message) {
+absl::Status MapPaths(const std::function<std::string(const std::string&)>& map,
+                      Message* message) {
   if (message->GetDescriptor() == Any::descriptor()) {
     Any* const any = static_cast<Any*>(message);
     if (any->type_url().empty()) return absl::OkStatus();
     GRAPNEL_ASSIGN_OR_RETURN(const std::unique_ptr<Message> content,
                              UnpackConfig(*any));
-    GRAPNEL_RETURN_IF_ERROR(RebasePaths(base, content.get()));
+    GRAPNEL_RETURN_IF_ERROR(MapPaths(map, content.get()));
     PackConfig(*content, any);
     return absl::OkStatus();
   }
+  const auto mapped = [&map](const std::string& path) {
+    return path.empty() ? path : map(path);
+  };
   const Reflection& reflection = *message->GetReflection();
   std::vector<const FieldDescriptor*> fields;
   reflection.ListFields(*message, &fields);
@@ -51,12 +52,11 @@ absl::Status RebasePaths(absl::string_view base, Message* message) {
     }
     if (!field->is_repeated()) {
       if (is_path) {
-        reflection.SetString(
-            message, field,
-            Rebased(base, reflection.GetString(*message, field)));
+        reflection.SetString(message, field,
+                             mapped(reflection.GetString(*message, field)));
       } else {
         GRAPNEL_RETURN_IF_ERROR(
-            RebasePaths(base, reflection.MutableMessage(message, field)));
+            MapPaths(map, reflection.MutableMessage(message, field)));
       }
       continue;
     }
@@ -64,14 +64,20 @@ absl::Status RebasePaths(absl::string_view base, Message* message) {
       if (is_path) {
         reflection.SetRepeatedString(
             message, field, i,
-            Rebased(base, reflection.GetRepeatedString(*message, field, i)));
+            mapped(reflection.GetRepeatedString(*message, field, i)));
       } else {
-        GRAPNEL_RETURN_IF_ERROR(RebasePaths(
-            base, reflection.MutableRepeatedMessage(message, field, i)));
+        GRAPNEL_RETURN_IF_ERROR(MapPaths(
+            map, reflection.MutableRepeatedMessage(message, field, i)));
       }
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status RebasePaths(absl::string_view base, Message* message) {
+  return MapPaths(
+      [base](const std::string& path) { return io::JoinPath(base, path); },
+      message);
 }
 
 }  // namespace grapnel

@@ -3,6 +3,9 @@
 #ifndef GRAPNEL_RUNNER_CONFIG_PATHS_H_
 #define GRAPNEL_RUNNER_CONFIG_PATHS_H_
 
+#include <functional>
+#include <string>
+
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 
@@ -19,9 +22,13 @@ namespace grapnel {
 // its proto, base/field_options.proto.
 bool IsPathField(const google::protobuf::FieldDescriptor& field);
 
-// Puts `base` in front of every relative path in `*message`, at any depth, in
-// every Any too, which must be as CanonicalizeConfig leaves it. An unset or
-// empty one stays so.
+// Makes every path in `*message` what `map` makes of it, at any depth, in every
+// Any too, which must be as CanonicalizeConfig leaves it. An unset or empty one
+// stays so.
+absl::Status MapPaths(const std::function<std::string(const std::string&)>& map,
+                      google::protobuf::Message* message);
+
+// Puts `base` in front of every relative path.
 absl::Status RebasePaths(absl::string_view base,
                          google::protobuf::Message* message);
 

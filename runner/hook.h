@@ -72,9 +72,9 @@ struct SavedCheckpoint {
 // returned from one ends the call of the runner with that error, with the
 // hook's name and the point in front. If Train() is called again, it goes on
 // where that was: what was done isn't done twice, and of AfterTrainIter,
-// AfterTrainEpoch, AfterValEpoch and AfterTrain the hooks are called that were
-// still to come. All calls come from the thread that called the runner, never
-// at once, so a hook needs no locks for its own members.
+// AfterTrainEpoch, AfterValEpoch, AfterVal and AfterTrain the hooks are called
+// that were still to come. All calls come from the thread that called the
+// runner, never at once, so a hook needs no locks for its own members.
 //
 // A hook that overrides a generic point (BeforeEpoch, AfterEpoch, BeforeIter,
 // AfterIter) runs there in every mode; overriding the point of one mode as well

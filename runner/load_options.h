@@ -20,6 +20,8 @@ namespace grapnel {
 // The rules of a LoadOptions, ready to be applied. Thread-compatible.
 class LoadRules {
  public:
+  LoadRules() = default;  // Takes all as it is.
+
   // kInvalidArgument, naming the field, for what isn't a pattern or a
   // replacement for it.
   static absl::StatusOr<LoadRules> Create(

@@ -471,6 +471,15 @@ void MessageHub::KeepAtLeast(int64_t window) {
   for (auto& [name, history] : histories_) history->KeepAtLeast(window_);
 }
 
+void MessageHub::ForgetScalar(absl::string_view name) {
+  const auto history = std::find_if(
+      scalars_.begin(), scalars_.end(),
+      [name](const HistoryBuffer* h) { return h->name() == name; });
+  if (history == scalars_.end()) return;
+  (*history)->Clear();
+  scalars_.erase(history);
+}
+
 void MessageHub::BeginEpoch(Mode mode) {
   const std::string prefix = absl::StrCat(ModeName(mode), "/");
   for (HistoryBuffer* history : scalars_) {

@@ -175,6 +175,9 @@ class MessageHub {
   // The history of that name if something was ever added to it, else null.
   const HistoryBuffer* FindScalar(absl::string_view name) const;
 
+  // Drops what the history of that name holds; it isn't listed then.
+  void ForgetScalar(absl::string_view name);
+
   // Histories with entries, in the order of their first entry.
   const std::vector<HistoryBuffer*>& scalars() const { return scalars_; }
 

@@ -776,6 +776,20 @@ INSTANTIATE_TEST_SUITE_P(
     }),
     [](const auto& info) { return info.param.name; });
 
+TEST(MessageHubTest, AScalarThatIsForgottenBeginsAnew) {
+  MessageHub hub;
+  HistoryBuffer& lr = hub.Scalar("train/lr");
+  lr.Add(1.0);
+  hub.Scalar("train/loss").Add(2.0);
+  hub.ForgetScalar("train/lr");
+  hub.ForgetScalar("train/nothing");
+  EXPECT_EQ(hub.FindScalar("train/lr"), nullptr);
+  ASSERT_EQ(hub.scalars().size(), 1u);
+  lr.Add(3.0);
+  EXPECT_EQ(hub.scalars().size(), 2u);
+  EXPECT_EQ(hub.FindScalar("train/lr")->Mean(10).value_or(0), 3.0);
+}
+
 TEST(MessageHubTest, TextThatIsNotUtf8IsEscapedWhenItIsGiven) {
   MessageHub hub;
   hub.Scalar("train/caf\xe9").Add(1.0);

@@ -8,6 +8,8 @@
 
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "grapnel/base/clock.h"
 #include "grapnel/base/status_macros.h"
@@ -31,6 +33,7 @@ namespace {
 
 using Report = RehearsalReport;
 
+constexpr char kName[] = "rehearsal";  // The hook's that looks on.
 constexpr int kMostIterations = 20;
 constexpr absl::Duration kEnough = absl::Seconds(1);
 
@@ -41,6 +44,9 @@ class WarningLog : public RunLog {
     if (level == Level::kWarning) Warning(message);
   }
   void Warning(absl::string_view message) override {
+    // No checkpoint has it.
+    if (absl::StrContains(message, absl::StrCat("hook \"", kName, "\"")))
+      return;
     if (seen_.emplace(message).second) warnings.emplace_back(message);
   }
   absl::Status Flush() override { return absl::OkStatus(); }
@@ -78,7 +84,7 @@ class Watch : public Hook {
  public:
   explicit Watch(Report* report) : report_(*report) {}
 
-  absl::string_view name() const override { return "rehearsal"; }
+  absl::string_view name() const override { return kName; }
   Priority priority() const override { return Priority::kLowest; }
 
   void Begin(Report::Part* part) {
@@ -117,18 +123,21 @@ class Watch : public Hook {
   }
 
   // What comes next in training is long, or large.
-  absl::Status AfterTrainEpoch(RunContext&) override { return Enough(); }
+  absl::Status AfterTrainEpoch(RunContext&) override { return AfterAny(); }
   absl::Status BeforeVal(RunContext& run) override {
-    // Of a run that resumes before a validation, that is the first thing.
-    return run.training() && part_->iterations > 0 ? Enough()
-                                                   : absl::OkStatus();
+    return run.training() ? AfterAny() : absl::OkStatus();
   }
   absl::Status BeforeSaveCheckpoint(RunContext&,
                                     io::CheckpointContents&) override {
-    return Enough();
+    return AfterAny();
   }
 
  private:
+  // A run may resume before any of these.
+  absl::Status AfterAny() {
+    return part_->iterations > 0 ? Enough() : absl::OkStatus();
+  }
+
   static absl::Duration Now(RunContext& run) {
     return absl::Nanoseconds(run.clock().NowNanos());
   }

@@ -68,7 +68,8 @@ class Rehearsal {
 
   // Trains one iteration, and up to 20 while they take less than a second
   // together and neither a checkpoint nor a validation is due; validates and
-  // tests one batch. With all hooks; errors are the runner's. Once.
+  // tests one batch. A validation that a resumed run begins with is done whole.
+  // With all hooks; errors are the runner's. Once.
   virtual absl::StatusOr<RehearsalReport> Run() = 0;
 
   // What a user of the run should know, so far.

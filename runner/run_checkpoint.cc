@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "ATen/CPUGeneratorImpl.h"
-#include "ATen/core/Generator.h"
 #include "ATen/ops/empty.h"
 #include "ATen/ops/from_blob.h"
 #include "absl/strings/str_cat.h"
@@ -14,6 +12,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/optim/schedulers/scheduler_replay.h"
+#include "grapnel/runner/default_generator.h"
 #include "grapnel/runner/saved_settings.h"
 
 namespace grapnel {
@@ -31,8 +30,8 @@ constexpr char kState[] = "state";
 // at::CPUGeneratorImpl's state, as torch.get_rng_state() in Python.
 constexpr size_t kGeneratorStateSize = 5056;
 
-std::string GetGeneratorState() {
-  const at::Tensor state = at::detail::getDefaultCPUGenerator().get_state();
+absl::StatusOr<std::string> GetGeneratorState() {
+  GRAPNEL_ASSIGN_OR_RETURN(const at::Tensor state, DefaultGeneratorState());
   return std::string(static_cast<const char*>(state.const_data_ptr()),
                      state.nbytes());
 }
@@ -43,12 +42,8 @@ absl::Status SetGeneratorState(std::string state) {
                                             state.size(), " bytes and not ",
                                             kGeneratorStateSize));
   }
-  return CatchAsStatus([&] {
-    at::Generator generator = at::detail::getDefaultCPUGenerator();
-    generator.set_state(at::from_blob(
-        state.data(), {static_cast<int64_t>(state.size())}, at::kByte));
-    return absl::OkStatus();
-  });
+  return SetDefaultGeneratorState(at::from_blob(
+      state.data(), {static_cast<int64_t>(state.size())}, at::kByte));
 }
 
 absl::Status CaptureHooks(const HookList& hooks, RunState* state,
@@ -148,7 +143,8 @@ absl::StatusOr<io::CheckpointContents> CaptureRun(
   io::CheckpointContents contents;
   RunState state;
   state.set_seed(seed);
-  state.mutable_rng()->set_cpu(GetGeneratorState());
+  GRAPNEL_ASSIGN_OR_RETURN(*state.mutable_rng()->mutable_cpu(),
+                           GetGeneratorState());
   *state.mutable_data() = data;
 
   GRAPNEL_ASSIGN_OR_RETURN(TensorMap model, ModelState(*parts.model));

@@ -102,6 +102,7 @@ constexpr EvalPoints kTestPoints = {Mode::kTest,
 template <typename F>
 absl::Status RunnerImpl::Run(Mode mode, F&& body) {
   GRAPNEL_RETURN_IF_ERROR(broken_);
+  const TorchThreadScope thread;
   TorchLoan loan(config_.randomness().deterministic(), &generator_);
   GRAPNEL_RETURN_IF_ERROR(loan.Begin());
   const bool was_stopped = stop_requested();
@@ -120,8 +121,9 @@ absl::Status RunnerImpl::Run(Mode mode, F&& body) {
     GRAPNEL_RETURN_IF_ERROR(
         hooks_.Call(Stage::kBeforeRun, &Hook::BeforeRun, run));
     if (!loaded_) {
-      broken_ = WithOrigin(Load(), ErrorOrigin::kCheckpoint);
-      GRAPNEL_RETURN_IF_ERROR(broken_);
+      const absl::Status status = WithOrigin(Load(), ErrorOrigin::kCheckpoint);
+      if (!status.ok() && !may_load_again_) broken_ = status;
+      GRAPNEL_RETURN_IF_ERROR(status);
       loaded_ = true;
     }
     return body();
@@ -158,16 +160,8 @@ void RunnerImpl::TellOfError(const absl::Status& status) {
 }
 
 void RunnerImpl::CallAfterRun(absl::Status* status) {
-  RunContext& run = *this;
   const bool failed = !status->ok();
-  // Each hook has something of its own to bring to an end.
-  for (size_t next = 0;;) {
-    const absl::Status error =
-        hooks_.CallFrom(&next, Stage::kAfterRun, &Hook::AfterRun, run);
-    if (error.ok()) break;
-    log_->Error(error.message());
-    if (status->ok()) *status = error;
-  }
+  status->Update(CallAll(Stage::kAfterRun, &Hook::AfterRun));
   if (!failed && !status->ok()) TellOfError(*status);
 }
 
@@ -186,7 +180,14 @@ absl::Status RunnerImpl::Train() {
                           "for_training: false");
     }
     // Of a call before: between them another run may have the folders.
-    if (lock_ == nullptr) GRAPNEL_RETURN_IF_ERROR(LockFolders());
+    if (lock_ == nullptr) {
+      const absl::Status locked = LockFolders();
+      if (!locked.ok()) log_->Error(locked.message());
+      GRAPNEL_RETURN_IF_ERROR(locked);
+      for (const std::string& warning : lock_->warnings()) {
+        log_->Warning(warning);
+      }
+    }
     const absl::Status status = CatchAsStatus(
         [this] { return Run(Mode::kTrain, [this] { return TrainAll(); }); });
     if (lock_ != nullptr) lock_->Keep();
@@ -257,6 +258,7 @@ absl::Status RunnerImpl::FinishCutStage() {
     case Stage::kAfterTrainEpoch:
       return FinishTrainEpoch();
     case Stage::kAfterValEpoch:
+    case Stage::kAfterVal:
       mode_ = Mode::kVal;
       return FinishValidation();
     default:
@@ -269,7 +271,8 @@ absl::Status RunnerImpl::TrainEpochs() {
   DataLoader& loader = *dataloader(Mode::kTrain);
 
   GRAPNEL_RETURN_IF_ERROR(ValidateIfPending());
-  while (!MustStop() && !progress_.done()) {
+  // An epoch that has begun is brought to its end.
+  while ((progress_.iter_in_epoch() > 0 || !MustStop()) && !progress_.done()) {
     train_iter_.num_batches = progress_.epoch_length();
     // An epoch that is gone on with keeps what its histories hold.
     if (progress_.iter_in_epoch() == 0) hub_.BeginEpoch(Mode::kTrain);
@@ -346,8 +349,14 @@ absl::Status RunnerImpl::TrainIter() {
     status = std::exchange(step_error_, absl::OkStatus());
   }
   if (!status.ok()) {
+    const int64_t now = optim_wrapper_->accumulated();
+    if (windows_ == windows && now < accumulated) {
+      log_->Warning(absl::StrCat("the gradients of ", accumulated,
+                                 " iterations that waited for a step are "
+                                 "dropped"));
+    }
     // The weights, or the gradients that wait, have this batch.
-    if (windows_ != windows || optim_wrapper_->accumulated() != accumulated) {
+    if (windows_ != windows || now > accumulated) {
       cut_stage_ = Stage::kAfterTrainIter;
       next_hook_ = 0;
     }
@@ -360,7 +369,7 @@ template <typename... A>
 absl::Status RunnerImpl::CallRest(Stage stage, A&&... args) {
   if (cut_stage_ != stage) next_hook_ = 0;
   cut_stage_ = stage;
-  saves_allowed_ = training_;
+  saves_allowed_ = stage != Stage::kAfterVal;
   absl::Status status =
       hooks_.CallFrom(&next_hook_, stage, std::forward<A>(args)...);
   saves_allowed_ = false;
@@ -410,14 +419,16 @@ absl::Status RunnerImpl::ValidateIfPending() {
 
 absl::Status RunnerImpl::FinishValidation() {
   RunContext& run = *this;
-  GRAPNEL_RETURN_IF_ERROR(
-      CallRest(Stage::kAfterValEpoch, &Hook::AfterValEpoch, run, val_metrics_));
-  RunProgress next = progress_;
-  next.set_validation_pending(false);
-  GRAPNEL_RETURN_IF_ERROR(FlushSaves(next));
-  progress_ = next;
+  if (cut_stage_ != Stage::kAfterVal) {
+    GRAPNEL_RETURN_IF_ERROR(CallRest(Stage::kAfterValEpoch,
+                                     &Hook::AfterValEpoch, run, val_metrics_));
+    RunProgress next = progress_;
+    next.set_validation_pending(false);
+    GRAPNEL_RETURN_IF_ERROR(FlushSaves(next));
+    progress_ = next;
+  }
+  GRAPNEL_RETURN_IF_ERROR(CallRest(Stage::kAfterVal, &Hook::AfterVal, run));
   cut_stage_.reset();
-  GRAPNEL_RETURN_IF_ERROR(hooks_.Call(Stage::kAfterVal, &Hook::AfterVal, run));
   mode_ = Mode::kTrain;
   return absl::OkStatus();
 }
@@ -522,9 +533,9 @@ absl::Status RunnerImpl::AfterOptimizerStep(const StepResult& result) {
     histories.loss_scale->Add(result.scale);
     if (std::exchange(histories.last_scale, result.scale) >= 1 &&
         result.scale < 1) {
-      log_->Warning(
-          absl::StrCat("the loss scale fell to ", result.scale,
-                       ": the gradients are infinite or NaN whatever it is"));
+      log_->Warning(absl::StrCat(
+          "optim_wrapper: amp: the loss scale fell to ", result.scale,
+          ": the gradients are infinite or NaN whatever it is"));
     }
   }
   RunContext& run = *this;

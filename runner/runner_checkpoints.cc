@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,17 +12,22 @@
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "absl/time/time.h"
 #include "grapnel/base/clock.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/utf8.h"
 #include "grapnel/data/data_loader.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/manifest_codec.h"
 #include "grapnel/models/model.h"
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/optim/param_scheduler.h"
 #include "grapnel/optim/schedulers/scheduler_replay.h"
 #include "grapnel/runner/load_options.h"
+#include "grapnel/runner/message_hub.h"
 #include "grapnel/runner/mode.h"
 #include "grapnel/runner/run_checkpoint.h"
 #include "grapnel/runner/run_context.h"
@@ -75,11 +81,12 @@ absl::Status RunnerImpl::Load() {
   RunContext& run = *this;
   if (resume_) {
     resumed_from_ = checkpoint_path_;
-  } else {
+  } else if (!config_.load_from().empty()) {
     std::vector<std::string> warnings;
     GRAPNEL_RETURN_IF_ERROR(
         WithContext(load_rules_.Apply(&checkpoint_, &warnings),
                     absl::StrCat(checkpoint_path_, ": load_options")));
+    load_rules_ = LoadRules();  // They count once.
     for (const std::string& warning : warnings) {
       log_->Warning(absl::StrCat("load_options: ", warning));
     }
@@ -104,7 +111,11 @@ absl::Status RunnerImpl::LoadWeights() {
   const auto& options = config_.load_options();
   const bool strict =
       options.has_strict() ? options.strict() : mode_ != Mode::kTrain;
-  GRAPNEL_RETURN_IF_ERROR(LoadModelState(*weights, strict, *model_, &report));
+  const absl::Status status =
+      LoadModelState(*weights, strict, *model_, &report);
+  // A training that comes after this evaluation takes what fits.
+  may_load_again_ = !status.ok() && strict && plan_.has_value();
+  GRAPNEL_RETURN_IF_ERROR(status);
   for (const std::string& line : report) log_->Warning(line);
   for (const auto& scheduler : schedulers_) scheduler->Apply();
   log_->Info(absl::StrCat("Load checkpoint from ", checkpoint_path_));
@@ -133,6 +144,7 @@ absl::Status RunnerImpl::Resume() {
   for (const std::string& warning : warnings) {
     log_->Warning(absl::StrCat("resume: ", warning));
   }
+  ForgetWhatOptimizersDoNotGive();
   if (saved.validation_pending() && dataloader(Mode::kVal) == nullptr) {
     log_->Warning(
         "resume: a validation was due, and this run has no val_dataloader");
@@ -158,6 +170,35 @@ absl::Status RunnerImpl::Resume() {
   if (progress_.done())
     log_->Info("the run is complete: nothing is left to do");
   return absl::OkStatus();
+}
+
+void RunnerImpl::ForgetWhatOptimizersDoNotGive() {
+  constexpr char kTrain[] = "train/";
+  std::set<std::string> given;
+  for (const auto& [name, rate] : optim_wrapper_->logged_lrs()) {
+    given.insert(absl::StrCat(kTrain, name));
+  }
+  for (const StepHistories& histories : step_histories_) {
+    if (histories.clips) given.insert(histories.grad_norm->name());
+    if (histories.loss_scale != nullptr) {
+      given.insert(histories.loss_scale->name());
+    }
+  }
+  std::vector<std::string> gone;
+  for (const HistoryBuffer* history : hub_.scalars()) {
+    absl::string_view name = history->name();
+    if (given.count(history->name()) > 0 ||
+        !absl::ConsumePrefix(&name, kTrain)) {
+      continue;
+    }
+    // Of one of several optimizers: "<its name>.lr".
+    name = name.substr(name.find('.') + 1);
+    if (name == "lr" || name == "base_lr" || name == "grad_norm" ||
+        name == "loss_scale") {
+      gone.push_back(history->name());
+    }
+  }
+  for (const std::string& name : gone) hub_.ForgetScalar(name);
 }
 
 runner::v1::DataPosition RunnerImpl::CurrentDataPosition() {
@@ -206,6 +247,12 @@ absl::Status RunnerImpl::Save(SaveRequest request) {
         "a checkpoint can be asked for at AfterTrainIter, AfterTrainEpoch, "
         "AfterTrain and, in training, AfterValEpoch");
   }
+  if (!io::IsCheckpointName(request.name)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a checkpoint's name must be 1 to 200 printable ASCII characters "
+        "without \"/\", and not begin with \".\", is \"",
+        EscapeToUtf8(request.name), "\""));
+  }
   if (request.dir.empty()) request.dir = checkpoint_dir_;
   if (absl::StartsWith(work_dir_, "/") && !absl::StartsWith(request.dir, "/")) {
     GRAPNEL_ASSIGN_OR_RETURN(const std::string current, env_->CurrentDir());
@@ -246,8 +293,11 @@ absl::Status RunnerImpl::StopInterrupted() {
 absl::Status RunnerImpl::WriteRequestedCheckpoints(const RunProgress& next) {
   while (!save_requests_.empty()) {
     const absl::Status status = SaveNow(save_requests_.front(), next);
-    // A folder that could not be written may be so later.
-    if (!status.ok() && !written_) return status;
+    // A folder that could not be written may be so later; what is wrong in
+    // itself stays so.
+    if (!status.ok() && !written_ && !absl::IsInvalidArgument(status)) {
+      return status;
+    }
     save_requests_.erase(save_requests_.begin());
     GRAPNEL_RETURN_IF_ERROR(status);
   }
@@ -291,7 +341,6 @@ absl::Status RunnerImpl::WriteCheckpoint(const SaveRequest& request,
   log_->Flush().IgnoreError();  // It has reported what went wrong by itself.
   GRAPNEL_RETURN_IF_ERROR(
       io::WriteCheckpoint(*env_, request.dir, request.name, contents));
-  written_ = true;
   SavedCheckpoint saved;
   saved.name = request.name;
   saved.path = io::JoinPath(request.dir, request.name);
@@ -301,8 +350,10 @@ absl::Status RunnerImpl::WriteCheckpoint(const SaveRequest& request,
         io::WriteLastCheckpoint(*env_, work_dir_, saved.path));
     last_saved_ = ProgressKey(next);
   }
-  return hooks_.Call(Stage::kAfterSaveCheckpoint, &Hook::AfterSaveCheckpoint,
-                     run, saved);
+  written_ = true;
+  // It is there: each hook that looks after checkpoints must know.
+  return CallAll(Stage::kAfterSaveCheckpoint, &Hook::AfterSaveCheckpoint,
+                 saved);
 }
 
 }  // namespace grapnel

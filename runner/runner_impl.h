@@ -84,7 +84,8 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
     return names;
   }
   Hook* FindHook(absl::string_view name) override {
-    return hooks_.Find(DefaultHookName(name));
+    Hook* const exact = hooks_.Find(name);
+    return exact != nullptr ? exact : hooks_.Find(DefaultHookName(name));
   }
   std::string StageTable() const override { return hooks_.Table(); }
 
@@ -183,7 +184,9 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   absl::Status InitOptimizer();
   // Histories and schedulers of one of the optimizers; `name` is "" if it is
   // the only one.
-  absl::Status InitOneOptimizer(const std::string& name, ParamGroups& groups);
+  absl::Status InitOneOptimizer(const std::string& name,
+                                const optim::v1::ClipGradConfig& clip_grad,
+                                ParamGroups& groups);
   absl::Status AddScheduler(const optim::v1::ParamSchedulerConfig& config,
                             ParamGroups& groups, absl::string_view field);
 
@@ -195,12 +198,31 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   void Fail(const absl::Status& status);
   // OnError; then takes back what a validation had done that isn't over.
   void TellOfError(const absl::Status& status);
-  // Of all hooks; `*status` becomes the first error if there was none.
+  // `*status` becomes the first error if there was none.
   void CallAfterRun(absl::Status* status);
+  // Calls the hooks of a stage, also those behind one that fails; errors are
+  // logged, and the first one comes back.
+  template <typename... P, typename... A>
+  absl::Status CallAll(Stage stage,
+                       absl::Status (Hook::*point)(RunContext&, P...),
+                       A&... args) {
+    absl::Status first;
+    RunContext& run = *this;
+    for (size_t next = 0;;) {
+      const absl::Status error =
+          hooks_.CallFrom(&next, stage, point, run, args...);
+      if (error.ok()) return first;
+      log_->Error(error.message());
+      first.Update(error);
+    }
+  }
   // kFailedPrecondition, also in the log, as what fails in a run is.
   absl::Status Refuse(absl::string_view why);
   absl::Status Load();
   absl::Status Resume();
+  // What a resumed run's optimizers gave to log and this one's don't would stay
+  // at its last value in every record.
+  void ForgetWhatOptimizersDoNotGive();
   absl::Status LoadWeights();
   absl::Status TrainAll();
   absl::Status TrainEpochs();
@@ -292,6 +314,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // What an optimizer's steps give to log, in the order of the optimizers.
   struct StepHistories {
     HistoryBuffer* grad_norm = nullptr;
+    bool clips = false;                   // By the norm.
     HistoryBuffer* loss_scale = nullptr;  // Null without loss scaling.
     double last_scale = 0;
   };
@@ -308,6 +331,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   std::vector<std::string> start_warnings_;  // From before there was a log.
   bool set_up_ = false;
   bool loaded_ = false;
+  bool may_load_again_ = false;  // Loading failed and changed nothing.
   absl::Status broken_;  // Why set-up or loading failed: nothing can be run.
   std::string resumed_from_;
 

@@ -2,18 +2,17 @@
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "ATen/CPUGeneratorImpl.h"
-#include "ATen/core/Generator.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "absl/time/time.h"
 #include "grapnel/base/clock.h"
 #include "grapnel/base/status_macros.h"
@@ -37,6 +36,7 @@
 #include "grapnel/runner/config_paths.h"
 #include "grapnel/runner/config_text.h"
 #include "grapnel/runner/configured_hooks.h"
+#include "grapnel/runner/default_generator.h"
 #include "grapnel/runner/default_hooks.h"
 #include "grapnel/runner/load_options.h"
 #include "grapnel/runner/log_processor.h"
@@ -179,6 +179,18 @@ absl::Status CheckSmallestBatch(const Model& model, const DataLoader& loader,
       ", whose last batch has one sample: ", why));
 }
 
+// Those of an optimizer that was made in code needn't be the model's.
+absl::Status CheckParamNames(OptimWrapper& optim_wrapper) {
+  const Optimizer* const optimizer = optim_wrapper.optimizer();
+  for (int i = 0; optimizer != nullptr && i < optimizer->num_groups(); ++i) {
+    for (const NamedTensor& param : optimizer->params(i)) {
+      GRAPNEL_RETURN_IF_ERROR(
+          WithContext(CheckUtf8(param.name), "optimizer: a parameter's name"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 std::string NewUuid() {
   std::random_device device;
   std::string uuid(16, '\0');
@@ -194,6 +206,7 @@ int64_t DrawSeed() {
 }  // namespace
 
 absl::Status RunnerImpl::Init(const RunnerConfig& config) {
+  const TorchThreadScope thread;
   TorchLoan loan(/*deterministic=*/false, &generator_);
   GRAPNEL_RETURN_IF_ERROR(loan.Begin());
   config_ = config;
@@ -224,6 +237,8 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   checkpoint_dir_ = folders.checkpoint_dir;
   if (plan_) {
     GRAPNEL_RETURN_IF_ERROR(LockFolders());
+    start_warnings_.insert(start_warnings_.end(), lock_->warnings().begin(),
+                           lock_->warnings().end());
     GRAPNEL_RETURN_IF_ERROR(RemoveLeftovers());
   }
   GRAPNEL_RETURN_IF_ERROR(FindCheckpoint());
@@ -298,8 +313,6 @@ absl::Status RunnerImpl::LockFolders() {
     if (log.ok()) (*log)->Warning(message);
   };
   GRAPNEL_ASSIGN_OR_RETURN(lock_, RunLock::Take(*env_, folders, lock_options));
-  start_warnings_.insert(start_warnings_.end(), lock_->warnings().begin(),
-                         lock_->warnings().end());
   return absl::OkStatus();
 }
 
@@ -345,8 +358,37 @@ absl::Status RunnerImpl::DescribeConfig() {
                              ? config_.work_dir()
                              : io::JoinPath("work_dirs", options_.config_name));
   GRAPNEL_RETURN_IF_ERROR(RebasePaths(config_dir_, &described));
+  if (!plan_ && config_.load_from().empty() && !checkpoint_path_.empty()) {
+    // The one that was evaluated, and not whatever is the newest then.
+    described.set_load_from(
+        io::JoinPath(env_->CurrentDir().value_or(""), checkpoint_path_));
+    described.clear_resume();
+    if (described.has_load_options()) {
+      described.mutable_load_options()->clear_exclude();
+      described.mutable_load_options()->clear_rename();
+    }
+  }
   config_text_ = PrintRunnerConfig(described);
-  described.set_work_dir(options_.for_training ? "." : "..");
+  // The folder may be moved, with all that is in it.
+  const std::string work_dir = described.work_dir();
+  const std::string from_here = options_.for_training ? "." : "..";
+  if (absl::StartsWith(work_dir, "/")) {
+    GRAPNEL_RETURN_IF_ERROR(MapPaths(
+        [&](const std::string& path) -> std::string {
+          absl::string_view below = path;
+          if (!absl::ConsumePrefix(&below, work_dir) ||
+              (!below.empty() && below[0] != '/')) {
+            return path;
+          }
+          while (absl::ConsumePrefix(&below, "/")) {
+          }
+          return below.empty()           ? from_here
+                 : options_.for_training ? std::string(below)
+                                         : io::JoinPath(from_here, below);
+        },
+        &described));
+  }
+  described.set_work_dir(from_here);
   dumped_config_text_ = PrintRunnerConfig(described);
   return absl::OkStatus();
 }
@@ -482,12 +524,7 @@ absl::Status RunnerImpl::InitSeed() {
     seed_ = saved;
   }
   config_.mutable_randomness()->set_seed(seed_);
-  return CatchAsStatus([this] {
-    at::Generator generator = at::detail::getDefaultCPUGenerator();
-    const std::lock_guard<std::mutex> lock(generator.mutex());
-    generator.set_current_seed(static_cast<uint64_t>(seed_));
-    return absl::OkStatus();
-  });
+  return SeedDefaultGenerator(static_cast<uint64_t>(seed_));
 }
 
 absl::StatusOr<std::unique_ptr<DataLoader>> RunnerImpl::CreateLoader(
@@ -624,6 +661,7 @@ absl::Status RunnerImpl::InitOptimizer() {
   if (!wrapper.ok()) return WithContext(wrapper.status(), "optim_wrapper");
   optim_wrapper_ = *std::move(wrapper);
   optim_wrapper_->set_step_observer(this);
+  GRAPNEL_RETURN_IF_ERROR(CheckParamNames(*optim_wrapper_));
 
   const DataLoader& loader = *dataloader(Mode::kTrain);
   if (config_.auto_scale_lr().enable()) {
@@ -643,15 +681,16 @@ absl::Status RunnerImpl::InitOptimizer() {
     }
   }
   if (config_.optim_wrapper().optimizers().empty()) {
-    return InitOneOptimizer("", optim_wrapper_->scheduled_groups());
+    return InitOneOptimizer("", config_.optim_wrapper().clip_grad(),
+                            optim_wrapper_->scheduled_groups());
   }
   for (int i = 0; i < config_.optim_wrapper().optimizers_size(); ++i) {
     const auto& named = config_.optim_wrapper().optimizers(i);
     GRAPNEL_ASSIGN_OR_RETURN(OptimWrapper * one,
                              optim_wrapper_->Get(named.name()));
     const size_t first = schedulers_.size();
-    GRAPNEL_RETURN_IF_ERROR(
-        InitOneOptimizer(named.name(), one->scheduled_groups()));
+    GRAPNEL_RETURN_IF_ERROR(InitOneOptimizer(named.name(), named.clip_grad(),
+                                             one->scheduled_groups()));
     for (int k = 0; k < named.param_scheduler_size(); ++k) {
       GRAPNEL_RETURN_IF_ERROR(
           AddScheduler(named.param_scheduler(k), one->scheduled_groups(),
@@ -665,12 +704,14 @@ absl::Status RunnerImpl::InitOptimizer() {
   return absl::OkStatus();
 }
 
-absl::Status RunnerImpl::InitOneOptimizer(const std::string& name,
-                                          ParamGroups& groups) {
+absl::Status RunnerImpl::InitOneOptimizer(
+    const std::string& name, const optim::v1::ClipGradConfig& clip_grad,
+    ParamGroups& groups) {
   const std::string prefix =
       name.empty() ? "train/" : absl::StrCat("train/", name, ".");
   StepHistories histories;
   histories.grad_norm = &hub_.Scalar(absl::StrCat(prefix, "grad_norm"));
+  histories.clips = clip_grad.has_max_norm();
   if (config_.optim_wrapper().amp().dtype() == optim::v1::AmpConfig::FLOAT16) {
     histories.loss_scale = &hub_.Scalar(absl::StrCat(prefix, "loss_scale"));
   }

@@ -1,12 +1,14 @@
 #include "grapnel/runner/torch_loan.h"
 
+#include <memory>
 #include <mutex>
+#include <utility>
 
-#include "ATen/CPUGeneratorImpl.h"
 #include "ATen/Context.h"
-#include "ATen/core/Generator.h"
+#include "ATen/ThreadLocalState.h"
+#include "absl/status/statusor.h"
 #include "grapnel/base/status_macros.h"
-#include "grapnel/base/torch_status.h"
+#include "grapnel/runner/default_generator.h"
 
 namespace grapnel {
 namespace {
@@ -26,18 +28,6 @@ Loans& AllLoans() {
   return *loans;
 }
 
-at::Tensor GetState() {
-  at::Generator generator = at::detail::getDefaultCPUGenerator();
-  const std::lock_guard<std::mutex> lock(generator.mutex());
-  return generator.get_state();
-}
-
-void SetState(const at::Tensor& state) {
-  at::Generator generator = at::detail::getDefaultCPUGenerator();
-  const std::lock_guard<std::mutex> lock(generator.mutex());
-  generator.set_state(state);
-}
-
 }  // namespace
 
 TorchLoan::TorchLoan(bool deterministic, at::Tensor* generator)
@@ -46,11 +36,10 @@ TorchLoan::TorchLoan(bool deterministic, at::Tensor* generator)
 absl::Status TorchLoan::Begin() {
   Loans& loans = AllLoans();
   const std::lock_guard<std::mutex> lock(loans.mutex);
-  GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([this] {
-    before_ = GetState();
-    if (generator_->defined()) SetState(*generator_);
-    return absl::OkStatus();
-  }));
+  GRAPNEL_ASSIGN_OR_RETURN(before_, DefaultGeneratorState());
+  if (generator_->defined()) {
+    GRAPNEL_RETURN_IF_ERROR(SetDefaultGeneratorState(*generator_));
+  }
   if (deterministic_ && loans.deterministic++ == 0) {
     at::Context& context = at::globalContext();
     loans.was_deterministic = context.deterministicAlgorithms();
@@ -73,11 +62,9 @@ TorchLoan::~TorchLoan() {
   }
   if (loans.newest == this) {
     // Fails only where there is no memory for 5 kB, and then the state stays.
-    CatchAsStatus([this] {
-      *generator_ = GetState();
-      SetState(before_);
-      return absl::OkStatus();
-    }).IgnoreError();
+    absl::StatusOr<at::Tensor> state = DefaultGeneratorState();
+    if (state.ok()) *generator_ = *std::move(state);
+    SetDefaultGeneratorState(before_).IgnoreError();
     loans.newest = outer_;
     return;
   }
@@ -88,5 +75,14 @@ TorchLoan::~TorchLoan() {
   inner->before_ = before_;
   inner->outer_ = outer_;
 }
+
+struct TorchThreadScope::Saved {
+  // Sets what is there, and puts that back when it goes.
+  at::ThreadLocalStateGuard guard{at::ThreadLocalState()};
+};
+
+TorchThreadScope::TorchThreadScope() : saved_(std::make_unique<Saved>()) {}
+
+TorchThreadScope::~TorchThreadScope() = default;
 
 }  // namespace grapnel

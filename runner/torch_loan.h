@@ -3,6 +3,8 @@
 #ifndef GRAPNEL_RUNNER_TORCH_LOAN_H_
 #define GRAPNEL_RUNNER_TORCH_LOAN_H_
 
+#include <memory>
+
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 
@@ -38,6 +40,20 @@ class TorchLoan {
   bool begun_ = false;
   at::Tensor before_;           // What the generator was at Begin.
   TorchLoan* outer_ = nullptr;  // Begun before this, and not ended.
+};
+
+// Puts back all that LibTorch keeps for a thread, autograd mode and autocast
+// among it, to what it was. On the stack.
+class TorchThreadScope {
+ public:
+  TorchThreadScope();
+  TorchThreadScope(const TorchThreadScope&) = delete;
+  TorchThreadScope& operator=(const TorchThreadScope&) = delete;
+  ~TorchThreadScope();
+
+ private:
+  struct Saved;
+  const std::unique_ptr<Saved> saved_;
 };
 
 }  // namespace grapnel

@@ -2,13 +2,12 @@
 
 #include <utility>
 
-#include "ATen/CPUGeneratorImpl.h"
-#include "ATen/core/Generator.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
 #include "google/protobuf/message.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
+#include "grapnel/runner/default_generator.h"
 #include "grapnel/runner/stage.h"
 
 namespace grapnel {
@@ -42,10 +41,7 @@ absl::StatusOr<ValidationSnapshot> ValidationSnapshot::Take(
       snapshot.hooks_.push_back(std::move(saved));
     }
   }
-  GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
-    snapshot.generator_ = at::detail::getDefaultCPUGenerator().get_state();
-    return absl::OkStatus();
-  }));
+  GRAPNEL_ASSIGN_OR_RETURN(snapshot.generator_, DefaultGeneratorState());
   return snapshot;
 }
 
@@ -71,11 +67,7 @@ absl::Status ValidationSnapshot::Restore(MessageHub* hub) const {
                          absl::StrCat("hook \"", saved.hook->name(), "\""));
     }
   }
-  return CatchAsStatus([this] {
-    at::Generator generator = at::detail::getDefaultCPUGenerator();
-    generator.set_state(generator_);
-    return absl::OkStatus();
-  });
+  return SetDefaultGeneratorState(generator_);
 }
 
 }  // namespace grapnel

@@ -384,6 +384,16 @@ absl::StatusOr<RunnerConfig> ResolveConfig(const CommandLine& command,
                            LoadRunnerConfig(env, command.config));
   GRAPNEL_RETURN_IF_ERROR(RebasePaths(
       io::JoinPath(current_dir, io::Dirname(command.config)), &config));
+  const bool evaluates =
+      command.verb == Verb::kTest || command.verb == Verb::kExport;
+  // The file's are for what the file loads from, and not for what a run of it
+  // has come to.
+  runner::v1::LoadOptions of_load_from;
+  const std::string load_from = config.load_from();
+  if (evaluates) {
+    of_load_from = config.load_options();
+    config.clear_load_options();
+  }
   for (const std::string& assignment : command.cfg_options) {
     GRAPNEL_RETURN_IF_ERROR(WithContext(
         ApplyOverride(assignment, current_dir, &config), "--cfg-options"));
@@ -406,8 +416,14 @@ absl::StatusOr<RunnerConfig> ResolveConfig(const CommandLine& command,
   }
   // Where the user is may be called anything.
   GRAPNEL_RETURN_IF_ERROR(CheckStrings(config));
-  if (command.verb == Verb::kTest || command.verb == Verb::kExport) {
+  if (evaluates) {
     GRAPNEL_RETURN_IF_ERROR(ChooseCheckpoint(command, env, &config));
+    if (!config.load_from().empty() && config.load_from() == load_from) {
+      of_load_from.MergeFrom(config.load_options());
+      if (of_load_from.ByteSizeLong() > 0) {
+        *config.mutable_load_options() = std::move(of_load_from);
+      }
+    }
   }
   return config;
 }

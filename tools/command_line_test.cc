@@ -274,6 +274,28 @@ TEST_F(ResolveConfigTest, DefaultWorkDirIsInTheUsersFolder) {
                  "log_level: 'INFO' work_dir: '/home/work_dirs/net'");
 }
 
+TEST_F(ResolveConfigTest, LoadOptionsAreForWhatTheFileLoadsFrom) {
+  const std::string file =
+      "work_dir: '/w' load_from: '/pretrained' "
+      "load_options { exclude: 'head' strict: false }";
+  const std::string with =
+      "work_dir: '/w' load_from: '/pretrained' "
+      "load_options { exclude: 'head' strict: false }";
+  ExpectResolves({"train"}, file, with);
+  ExpectResolves({"test"}, file, with);
+  ExpectResolves({"test", "--load-from=/pretrained"}, file, with);
+  ExpectResolves({"test", "--load-from=/other"}, file,
+                 "work_dir: '/w' load_from: '/other'");
+  ExpectResolves({"test", "--load-from=/other", "--no-strict"}, file,
+                 "work_dir: '/w' load_from: '/other' "
+                 "load_options { strict: false }");
+  // What the run has come to.
+  WriteCheckpointTo("/w/epoch_1");
+  ExpectResolves({"test"}, file, "work_dir: '/w' resume: true");
+  ExpectResolves({"test", "--cfg-options", "load_options.exclude=['x']"}, file,
+                 "work_dir: '/w' resume: true load_options { exclude: 'x' }");
+}
+
 TEST_F(ResolveConfigTest, PathsOfTheFileStartInItsFolder) {
   const std::string file =
       "work_dir: 'w' load_from: '../l' "

@@ -117,6 +117,10 @@ absl::Status CheckFolder(std::string path, const char* field) {
     path = io::Dirname(path);
     if (path.empty()) path = ".";
   }
+  if (stat(path.c_str(), &info) == 0 && !S_ISDIR(info.st_mode)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, ": ", path, " is not a directory"));
+  }
   if (access(path.c_str(), W_OK | X_OK) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat(field, ": ", path));
   }

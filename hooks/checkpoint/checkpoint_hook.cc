@@ -359,12 +359,15 @@ absl::Status CheckpointHook::BeforeTrain(RunContext& run) {
     took_over_ = true;
     TakeOver(run);
   }
-  being_saved_.clear();  // What a run that failed didn't come to write.
   CheckBest(run);
   GRAPNEL_RETURN_IF_ERROR(FindAuto(run));
   SortBest();
-  DeleteSurplusBest(run);
-  DeleteOld(run);
+  // What a call before has asked for and could not write replaces nothing yet.
+  if (being_saved_.empty()) DeleteSurplusBest(run);
+  const auto& kept = state_.kept();
+  const bool waits =
+      !kept.empty() && !run.env().FileExists(PathOf(run, *kept.rbegin()));
+  DeleteOld(run, kept.size() - (waits ? 1 : 0));
   return absl::OkStatus();
 }
 
@@ -455,7 +458,7 @@ void CheckpointHook::CheckBest(RunContext& run) {
   BestCheckpointList checked;
   best_paths_.clear();
   for (BestCheckpoint& best : *state_.mutable_best()) {
-    if (!best.name().empty()) {
+    if (!best.name().empty() && !IsBeingSaved(best.name())) {
       const auto manifest =
           io::ReadManifest(run.env(), PathOf(run, best.name()));
       // Missing if the run was killed then, or if it was deleted by hand.
@@ -574,11 +577,11 @@ bool CheckpointHook::IsKept(const std::string& name) const {
   return std::find(kept.begin(), kept.end(), name) != kept.end();
 }
 
-void CheckpointHook::DeleteOld(RunContext& run) {
+void CheckpointHook::DeleteOld(RunContext& run, int64_t num_written) {
   DeleteRemains(run);
   if (config_.max_keep_ckpts() <= 0) return;
   auto& kept = *state_.mutable_kept();
-  int64_t surplus = kept.size() - config_.max_keep_ckpts();
+  int64_t surplus = num_written - config_.max_keep_ckpts();
   for (auto name = kept.begin(); surplus > 0; --surplus) {
     if (Delete(run, std::string(*name))) {
       name = kept.erase(name);
@@ -662,7 +665,7 @@ absl::Status CheckpointHook::AfterSaveCheckpoint(RunContext& run,
   if (config_.max_keep_ckpts() > 0 && !IsKept(saved.name)) {
     state_.add_kept(saved.name);
   }
-  DeleteOld(run);
+  DeleteOld(run, state_.kept_size());
   return absl::OkStatus();
 }
 
@@ -713,6 +716,12 @@ absl::Status CheckpointHook::AfterValEpoch(RunContext& run,
   return absl::OkStatus();
 }
 
+bool CheckpointHook::IsBeingSaved(absl::string_view name) const {
+  return std::any_of(
+      being_saved_.begin(), being_saved_.end(),
+      [name](const auto& waiting) { return waiting.first == name; });
+}
+
 std::vector<std::string> CheckpointHook::best_metrics() const {
   std::vector<std::string> names;
   for (const Indicator& indicator : indicators_) {
@@ -728,10 +737,7 @@ std::optional<CheckpointHook::Best> CheckpointHook::best_checkpoint(
     if (record.name().empty()) return Best{"", record.score()};
     // One that is only asked for: the one before is still there.
     const auto path = best_paths_.find(record.name());
-    const bool waits = std::any_of(
-        being_saved_.begin(), being_saved_.end(),
-        [&](const auto& waiting) { return waiting.first == record.name(); });
-    if (path == best_paths_.end() || waits) continue;
+    if (path == best_paths_.end() || IsBeingSaved(record.name())) continue;
     return Best{path->second, record.score()};
   }
   return std::nullopt;
@@ -809,12 +815,13 @@ absl::Status CheckpointHook::WriteBest(RunContext& run) {
 
 // A run that could not save its end has nothing to publish yet.
 void CheckpointHook::OnError(RunContext&, const absl::Status&) {
-  publish_ = false;
+  failed_ = true;
 }
 
 // Not in AfterTrain: what is asked for there is written after it.
 absl::Status CheckpointHook::AfterRun(RunContext& run) {
-  if (!publish_) return absl::OkStatus();
+  // Kept for the call that goes on.
+  if (!publish_ || std::exchange(failed_, false)) return absl::OkStatus();
   publish_ = false;
   if (config_.save_last() && !state_.last().empty()) {
     GRAPNEL_RETURN_IF_ERROR(Publish(run, state_.last()));

@@ -111,6 +111,8 @@ class CheckpointHook final : public Hook {
   bool IsPeriodicName(absl::string_view name) const;
   // Corrects the best ones by what is on the disk.
   void CheckBest(RunContext& run);
+  // Asked for, and not yet on the disk.
+  bool IsBeingSaved(absl::string_view name) const;
   // The best first, after scores were corrected.
   void SortBest();
   // Which metric "auto" was before this run, if that is known.
@@ -123,7 +125,9 @@ class CheckpointHook final : public Hook {
   absl::Status Save(RunContext& run, int64_t count);
   std::string NameOf(int64_t count) const;
   bool IsKept(const std::string& name) const;
-  void DeleteOld(RunContext& run);
+  // `num_written`: of those that are kept, which are on the disk but for the
+  // newest ones.
+  void DeleteOld(RunContext& run, int64_t num_written);
 
   // Takes a score in, at its place, unless it is not among the best. 0-based.
   std::optional<int> AddBest(const Indicator& indicator, double score,
@@ -156,6 +160,7 @@ class CheckpointHook final : public Hook {
   bool took_over_ = false;     // What the run was resumed from is among them.
   bool best_changed_ = false;  // And best_checkpoints doesn't say so yet.
   bool publish_ = false;       // Training has ended.
+  bool failed_ = false;        // The call of the runner that goes on.
   // Of the last validation, and how many iterations its weights had.
   Metrics metrics_;
   int64_t metrics_iter_ = -1;

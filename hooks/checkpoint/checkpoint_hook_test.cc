@@ -983,15 +983,36 @@ TEST_F(BestCheckpointTest, AutoIsTheSameMetricAfterAResume) {
   EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_3"));
 }
 
-TEST_F(BestCheckpointTest, ThatCouldNotBeWrittenIsForgotten) {
+TEST_F(BestCheckpointTest, ThatCouldNotBeWrittenIsWaitedFor) {
   Start("save_best: 'acc'");
   Epochs({0.1});
   ++run_.epochs;
   ASSERT_THAT(hook_->AfterValEpoch(run_, {{"acc", 0.5}}), IsOk());
-  run_.saves.clear();  // The disk was full. Train() is called again.
+  // The disk was full. Train() is called again, and the runner tries again.
   ASSERT_THAT(hook_->BeforeTrain(run_), IsOk());
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_1"));
+  std::vector<std::string> written;
+  WriteSaves(*hook_, run_, &written, {{"acc", 0.5}});
+  EXPECT_THAT(written, ElementsAre("best_acc_epoch_2"));
   Epochs({0.3});
-  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_3"));
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_2"));
+}
+
+TEST(CheckpointHookTest, OneThatCouldNotBeWrittenReplacesNone) {
+  FakeRunContext run;
+  const auto hook = NewHook("interval: 1 max_keep_ckpts: 1");
+  run.total_epochs = 5;
+  std::vector<std::string> written;
+  ASSERT_THAT(hook->BeforeTrain(run), IsOk());
+  ASSERT_THAT(hook->AfterTrainEpoch(run), IsOk());
+  WriteSaves(*hook, run, &written);
+  ++run.epochs;
+  ASSERT_THAT(hook->AfterTrainEpoch(run), IsOk());
+  // The disk was full. Train() is called again.
+  ASSERT_THAT(hook->BeforeTrain(run), IsOk());
+  EXPECT_THAT(Checkpoints(run), ElementsAre("epoch_1"));
+  WriteSaves(*hook, run, &written);
+  EXPECT_THAT(Checkpoints(run), ElementsAre("epoch_2"));
 }
 
 TEST_F(BestCheckpointTest, DamagedOneIsPassedOver) {

@@ -32,6 +32,7 @@
 #include "grapnel/models/model.h"
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/runner/hook.h"
+#include "grapnel/runner/message_hub.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner.h"
@@ -40,10 +41,13 @@
 namespace grapnel {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::IsSupersetOf;
+using ::testing::Not;
 using ::testing::SizeIs;
 
 // Called before and after each training iteration.
@@ -119,20 +123,6 @@ std::vector<double> Rounded(std::vector<double> values) {
   for (double& value : values) value = std::round(value * 1e4) / 1e4;
   return values;
 }
-
-// Tests look at one runner while the next goes on from what it saved.
-class UnlockedEnv : public io::MemEnv {
- public:
-  absl::StatusOr<std::unique_ptr<io::FileLock>> LockFile(
-      const std::string&) override {
-    struct NoLock : public io::FileLock {
-      absl::Status Write(absl::string_view) override {
-        return absl::OkStatus();
-      }
-    };
-    return std::make_unique<NoLock>();
-  }
-};
 
 class ChangeTest : public ::testing::Test {
  protected:
@@ -214,7 +204,7 @@ class ChangeTest : public ::testing::Test {
     return warnings;
   }
 
-  UnlockedEnv env_;
+  io::MemEnv env_;
   FakeClock clock_;
   std::unique_ptr<MemoryRunLog> log_;  // Of the last run.
   std::vector<double> rates_, base_rates_;
@@ -732,6 +722,30 @@ TEST_F(ChangeTest, ALargerLogWindowIsOverWhatThereIs) {
   EXPECT_THAT(Warnings(),
               ElementsAre(HasSubstr("log_processor: window_size: the "
                                     "checkpoint kept 10 values")));
+}
+
+// In records it would stay at its last value.
+TEST_F(ChangeTest, WhatTheOptimizerNoLongerGivesIsNotLogged) {
+  const std::string base = absl::StrCat(kLine, Batches(4));
+  const auto names = [](Runner& runner) {
+    std::vector<std::string> names;
+    for (const HistoryBuffer* h : runner.context().message_hub().scalars()) {
+      names.push_back(h->name());
+    }
+    return names;
+  };
+  const auto before = MustRun(
+      absl::StrCat(
+          base,
+          "&& optim_wrapper { clip_grad { max_norm: 1 } paramwise_cfg { "
+          "rules { pattern: 'head' lr_mult: 0.1 } } }"),
+      12);
+  EXPECT_THAT(names(*before),
+              IsSupersetOf({"train/lr", "train/base_lr", "train/grad_norm"}));
+  const auto after = MustRun(absl::StrCat(base, From("epoch_2")), 12);
+  EXPECT_THAT(names(*after),
+              AllOf(Contains("train/lr"), Not(Contains("train/base_lr")),
+                    Not(Contains("train/grad_norm"))));
 }
 
 TEST_F(ChangeTest, WhatBeginsBehindTheRunIsAWarning) {

@@ -16,12 +16,14 @@
 #include <vector>
 
 #include "ATen/Context.h"
+#include "ATen/autocast_mode.h"
 #include "ATen/ops/arange.h"
 #include "ATen/ops/equal.h"
 #include "ATen/ops/rand.h"
 #include "ATen/ops/zeros.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "c10/core/GradMode.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
 #include "google/protobuf/wrappers.pb.h"
@@ -526,10 +528,12 @@ TEST_F(GuestTest, DeterministicRunsThatOverlapLeaveTheFlagsAsTheyWere) {
 struct Cut {
   Stage stage;
   bool by_epoch;
+  int accumulative_counts = 1;
 };
 
 void PrintTo(const Cut& cut, std::ostream* os) {
-  *os << StageName(cut.stage) << (cut.by_epoch ? " by epoch" : " by iter");
+  *os << StageName(cut.stage) << (cut.by_epoch ? " by epoch" : " by iter")
+      << ", accumulating " << cut.accumulative_counts;
 }
 
 class TrainAgainTest : public GuestTest,
@@ -618,7 +622,13 @@ std::vector<Cut> AllCuts() {
         Stage::kBeforeValEpoch, Stage::kBeforeValIter, Stage::kAfterValIter,
         Stage::kAfterValEpoch, Stage::kAfterVal, Stage::kAfterTrain,
         Stage::kBeforeSaveCheckpoint, Stage::kAfterSaveCheckpoint}) {
-    for (const bool by_epoch : {true, false}) cuts.push_back({stage, by_epoch});
+    for (const bool by_epoch : {true, false}) {
+      cuts.push_back({stage, by_epoch});
+      // Before the step, a window's gradients go with the error.
+      if (stage != Stage::kBeforeOptimizerStep) {
+        cuts.push_back({stage, by_epoch, /*accumulative_counts=*/2});
+      }
+    }
   }
   return cuts;
 }
@@ -627,8 +637,46 @@ INSTANTIATE_TEST_SUITE_P(Stages, TrainAgainTest, ValuesIn(AllCuts()),
                          [](const auto& info) {
                            return absl::StrCat(
                                StageName(info.param.stage),
-                               info.param.by_epoch ? "ByEpoch" : "ByIter");
+                               info.param.by_epoch ? "ByEpoch" : "ByIter",
+                               info.param.accumulative_counts);
                          });
+
+// The window's gradients are gone, and its iterations count; the one that
+// failed is made again, and the last window has its step.
+TEST_F(GuestTest, AnErrorBeforeAStepDropsTheWindowAndSaysSo) {
+  runner::v1::RunnerConfig config = ByIter();
+  config.mutable_optim_wrapper()->set_accumulative_counts(4);
+  bool failed = false;
+  const auto runner =
+      New(config, With(Stage::kBeforeOptimizerStep, [&](RunContext&) {
+            return std::exchange(failed, true) ? absl::OkStatus()
+                                               : absl::InternalError("not now");
+          }));
+  EXPECT_FALSE(runner->Train().ok());
+  EXPECT_EQ(runner->context().iter(), 3);
+  EXPECT_THAT(log_.messages(RunLog::Level::kWarning),
+              Contains("the gradients of 3 iterations that waited for a step "
+                       "are dropped"));
+  EXPECT_THAT(runner->Train(), IsOk());
+  EXPECT_EQ(runner->context().iter(), 9);
+  EXPECT_EQ(runner->context().optim_wrapper()->accumulated(), 0);
+}
+
+TEST_F(GuestTest, AnEpochThatHasBegunIsEndedAlsoAfterAStopAndAnError) {
+  const auto runner =
+      New(Parse(kConfig), With(Stage::kAfterTrainIter, [](RunContext& run) {
+            if (run.iter() != 3) return absl::OkStatus();
+            run.RequestStop("enough");
+            return absl::InternalError("not now");
+          }));
+  EXPECT_FALSE(runner->Train().ok());
+  EXPECT_EQ(runner->context().iter_in_epoch(), 0);
+  EXPECT_THAT(runner->Train(), IsOk());
+  EXPECT_EQ(runner->context().epoch(), 2);
+  EXPECT_EQ(runner->context().iter(), 6);
+  EXPECT_EQ(io::FindLatestCheckpoint(env_, "/run", nullptr).value_or("none"),
+            "/run/epoch_2");
+}
 
 TEST_F(GuestTest, WhatCouldNotBeSavedIsTriedAgain) {
   io::FaultInjectionEnv disk(env_, "/run");
@@ -655,6 +703,83 @@ TEST_F(GuestTest, WhatCouldNotBeSavedIsTriedAgain) {
   const auto manifest = io::ReadManifest(env_, "/run/epoch_2");
   ASSERT_THAT(manifest, IsOk());
   EXPECT_EQ(manifest->progress().epoch(), 2);
+}
+
+TEST_F(GuestTest, ThePointerToTheLastCheckpointIsTriedAgain) {
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  config.mutable_default_hooks()->mutable_checkpoint()->set_out_dir("/out");
+  config.mutable_default_hooks()->mutable_checkpoint()->set_max_keep_ckpts(1);
+  io::FaultInjectionEnv disk(env_, "/run");  // The checkpoints' has room.
+  bool filled = false;
+  RunnerOptions options =
+      With(Stage::kBeforeSaveCheckpoint, [&](RunContext& run) {
+        if (run.epoch() == 1 && !std::exchange(filled, true)) {
+          disk.FailOperation(0, absl::ResourceExhaustedError("no space left"),
+                             io::FaultInjectionEnv::Times::kFromThenOn);
+        }
+        return absl::OkStatus();
+      });
+  options.env = &disk;
+  const auto runner = New(config, std::move(options));
+  EXPECT_FALSE(runner->Train().ok());
+  disk.StopFailing();
+  EXPECT_THAT(runner->Train(), IsOk());
+  EXPECT_EQ(io::ReadFile(env_, "/run/last_checkpoint").value_or("none"),
+            "../out/run/epoch_3");
+  EXPECT_FALSE(env_.FileExists("/out/run/epoch_2")) << "rotated";
+}
+
+TEST_F(GuestTest, ANameThatNoCheckpointCanHaveIsRefusedWhereItIsGiven) {
+  for (const char* const name : {"caf\xe9", "a/b", ".x", ""}) {
+    io::MemEnv env;
+    RunnerOptions options =
+        With(Stage::kAfterTrainEpoch, [name](RunContext& run) {
+          SaveRequest request;
+          request.name = name;
+          return run.Save(std::move(request));
+        });
+    options.env = &env;
+    EXPECT_THAT(New(Parse(kConfig), std::move(options))->Train(),
+                StatusIs(absl::StatusCode::kInvalidArgument,
+                         HasSubstr("AfterTrainEpoch: a checkpoint's name")));
+  }
+}
+
+TEST_F(GuestTest, EachHookHearsOfACheckpointThatIsThere) {
+  class Hears : public Hook {
+   public:
+    explicit Hears(std::vector<std::string>* names) : names_(*names) {}
+    absl::string_view name() const override { return "hears"; }
+    Priority priority() const override { return Priority::kLowest; }
+    absl::Status AfterSaveCheckpoint(RunContext&,
+                                     const SavedCheckpoint& saved) override {
+      names_.push_back(saved.name);
+      return absl::OkStatus();
+    }
+
+   private:
+    std::vector<std::string>& names_;
+  };
+  std::vector<std::string> names;
+  RunnerOptions options = With(Stage::kAfterSaveCheckpoint, [](RunContext&) {
+    return absl::InternalError("not now");
+  });
+  options.hooks.push_back(Schedule(std::make_unique<Hears>(&names)));
+  const auto runner = New(Parse(kConfig), std::move(options));
+  EXPECT_FALSE(runner->Train().ok());
+  EXPECT_THAT(names, ElementsAre("epoch_1"));
+}
+
+TEST_F(GuestTest, WhatLibTorchKeepsForAThreadIsPutBack) {
+  const auto runner =
+      New(Parse(kConfig), With(Stage::kBeforeVal, [](RunContext&) {
+            c10::GradMode::set_enabled(false);
+            at::autocast::set_autocast_enabled(at::kCPU, true);
+            return absl::InternalError("not now");
+          }));
+  EXPECT_FALSE(runner->Val().ok());
+  EXPECT_TRUE(c10::GradMode::is_enabled());
+  EXPECT_FALSE(at::autocast::is_autocast_enabled(at::kCPU));
 }
 
 // ------------------------------------------------------- a cut validation

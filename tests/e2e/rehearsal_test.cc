@@ -146,6 +146,27 @@ TEST_F(RehearsalTest, ByIterationAndResumed) {
   EXPECT_EQ(report->parts[1].iterations, 1);
 }
 
+// A checkpoint of an epoch's end has its validation before it.
+TEST_F(RehearsalTest, ResumedBeforeAValidationItTrainsTheNextEpoch) {
+  runner::v1::RunnerConfig config = Parse(kConfig);
+  {
+    RunnerOptions options = Options(config);
+    MemoryRunLog log;
+    options.log = &log;
+    const auto runner = Runner::Create(config, std::move(options));
+    ASSERT_THAT(runner, IsOk());
+    ASSERT_THAT((*runner)->Train(), IsOk());
+  }
+  config.set_resume(true);
+  config.set_load_from("/run/epoch_2");
+  config.mutable_default_hooks()->mutable_checkpoint()->add_save_best("mse");
+  config.mutable_default_hooks()->mutable_checkpoint()->add_rule("less");
+  const auto report = Rehearse(config);
+  ASSERT_THAT(report, IsOk());
+  EXPECT_EQ(report->parts[0].iterations, 3);
+  EXPECT_THAT(warnings_, ElementsAre());
+}
+
 TEST_F(RehearsalTest, ErrorsAreTheRuns) {
   runner::v1::RunnerConfig config = Parse(kConfig);
   config.mutable_val_evaluator(0)->mutable_accuracy();

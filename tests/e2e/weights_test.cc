@@ -48,6 +48,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 runner::v1::RunnerConfig Parse(const std::string& text) {
   runner::v1::RunnerConfig config;
@@ -273,6 +274,49 @@ TEST_F(WeightsTest, AResumedRunTakesAllWhateverTheRulesSay) {
   ASSERT_THAT(runner->Train(), IsOk());
   EXPECT_EQ(runner->context().epoch(), 3);
   EXPECT_THAT(log_.messages(), Contains("resumed epoch: 2, iter: 6"));
+}
+
+TEST_F(WeightsTest, ATestOfTheRunsOwnCheckpointTakesAllWhateverTheRulesSay) {
+  Train(Config());
+  const auto runner =
+      NewTest(With(Config(),
+                   "resume: true load_options { exclude: 'head' rename { "
+                   "pattern: '^' replacement: 'other.' } }"));
+  ASSERT_THAT(runner->Test(), IsOk());
+  ExpectTakes(*runner, "head.weight", "/run/epoch_2", "head.weight");
+}
+
+TEST_F(WeightsTest, AValidationThatIsRefusedDoesNotEndTheTraining) {
+  Train(Config());
+  const auto runner = New(
+      With(Config(1, "tail"), "load_from: '/run/epoch_2' work_dir: '/other'"));
+  EXPECT_THAT(runner->Val(), StatusIs(absl::StatusCode::kInvalidArgument,
+                                      HasSubstr("missing: 2 (tail.")));
+  EXPECT_THAT(runner->Train(), IsOk());
+  EXPECT_THAT(log_.messages(), Contains("missing: tail.weight"));
+}
+
+TEST_F(WeightsTest, AnEvaluationsConfigNamesTheCheckpointThatItWasOf) {
+  runner::v1::RunnerConfig config =
+      With(Config(),
+           "work_dir: '/run/x' "
+           "default_hooks { checkpoint { out_dir: '/run/x/out' } }");
+  Train(config);
+  config.set_resume(true);
+  const auto tested = NewTest(config);
+  ASSERT_THAT(tested->Test(), IsOk());
+  const auto dumped = [&](const std::string& dir) {
+    return io::ReadFile(env_, io::JoinPath(dir, "grapnel.textproto"))
+        .value_or("none");
+  };
+  // Beside the logs, two folders up from them.
+  EXPECT_THAT(
+      dumped(tested->context().log_dir()),
+      AllOf(HasSubstr("load_from: \"../out/x/epoch_2\""),
+            HasSubstr("work_dir: \"..\""), Not(HasSubstr("resume: true"))));
+  // What is in work_dir goes along when that is moved.
+  EXPECT_THAT(dumped("/run/x"), AllOf(HasSubstr("out_dir: \"out\""),
+                                      HasSubstr("work_dir: \".\"")));
 }
 
 TEST_F(WeightsTest, ASafetensorsFileIsWeightsToStartFromAndToTest) {

@@ -1,7 +1,7 @@
 #include "grapnel/base/tensor_map.h"
 
-#include "ATen/ops/ones.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
@@ -11,8 +11,8 @@ using ::testing::HasSubstr;
 
 TEST(TensorMapTest, KeepsTheOrderOfAdding) {
   TensorMap map;
-  ASSERT_THAT(map.Add("b", at::ones({2})), IsOk());
-  ASSERT_THAT(map.Add("a", at::ones({3})), IsOk());
+  ASSERT_THAT(map.Add("b", ops::ones({2})), IsOk());
+  ASSERT_THAT(map.Add("a", ops::ones({3})), IsOk());
   std::string names;
   for (const NamedTensor& entry : map) names += entry.name;
   EXPECT_EQ(names, "ba");
@@ -23,9 +23,9 @@ TEST(TensorMapTest, KeepsTheOrderOfAdding) {
 
 TEST(TensorMapTest, SecondTensorOfANameIsRefused) {
   TensorMap map;
-  ASSERT_THAT(map.Add("weight", at::ones({2})), IsOk());
+  ASSERT_THAT(map.Add("weight", ops::ones({2})), IsOk());
   EXPECT_THAT(
-      map.Add("weight", at::ones({3})),
+      map.Add("weight", ops::ones({3})),
       StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("\"weight\"")));
   EXPECT_EQ(map.Find("weight")->numel(), 2);
 }

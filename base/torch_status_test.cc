@@ -4,9 +4,9 @@
 #include <new>
 #include <stdexcept>
 
-#include "ATen/ops/empty.h"
 #include "c10/util/Exception.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
@@ -38,7 +38,7 @@ TEST(TorchStatusTest, OtherExceptionsGetTheirCodes) {
 // LibTorch throws its plain Error here, which has no type of its own.
 TEST(TorchStatusTest, TheCpusMemoryThatIsUsedUpIsAResource) {
   const absl::Status status = CatchAsStatus([] {
-    at::empty({int64_t{1} << 46});  // 256 TiB: more than there are addresses.
+    ops::empty({int64_t{1} << 46});  // 256 TiB: more than there are addresses.
     return absl::OkStatus();
   });
   EXPECT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted,

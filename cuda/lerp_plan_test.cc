@@ -6,11 +6,10 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/ones.h"
-#include "ATen/ops/zeros.h"
 #include "absl/status/status.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/cuda/lerp_chunk.h"
 #include "grapnel/cuda/lerp_pair.h"
 #include "gtest/gtest.h"
@@ -23,7 +22,7 @@ using ::testing::IsEmpty;
 
 LerpPair PairOf(at::IntArrayRef shape, at::ScalarType dst_type = at::kFloat,
                 at::ScalarType src_type = at::kFloat) {
-  return {at::zeros(shape, dst_type), at::ones(shape, src_type)};
+  return {ops::zeros(shape, dst_type), ops::ones(shape, src_type)};
 }
 
 TEST(LerpPlanTest, CoversEveryElementOnce) {
@@ -128,13 +127,13 @@ TEST(LerpPlanTest, TakesAnyOrderInMemoryThatBothHave) {
       CheckLerpPair({pair.dst.transpose(0, 3), pair.src.transpose(0, 3)}),
       IsOk());
   // Of a dimension of size 1 the stride says nothing.
-  EXPECT_THAT(CheckLerpPair({at::zeros({4, 1}).as_strided({4, 1}, {1, 7}),
-                             at::ones({4, 1})}),
+  EXPECT_THAT(CheckLerpPair({ops::zeros({4, 1}).as_strided({4, 1}, {1, 7}),
+                             ops::ones({4, 1})}),
               IsOk());
 }
 
 TEST(LerpPlanTest, RefusesByName) {
-  const at::Tensor memory = at::zeros({100});
+  const at::Tensor memory = ops::zeros({100});
   struct Case {
     const char* name;
     std::vector<LerpPair> pairs;
@@ -142,44 +141,46 @@ TEST(LerpPlanTest, RefusesByName) {
   };
   const Case cases[] = {
       {"undefined dst",
-       {{at::Tensor(), at::ones({2})}},
+       {{at::Tensor(), ops::ones({2})}},
        "pairs[0]: dst: is und"},
       {"undefined src",
-       {{at::ones({2}), at::Tensor()}},
+       {{ops::ones({2}), at::Tensor()}},
        "pairs[0]: src: is und"},
       {"second pair",
-       {PairOf({2}), {at::ones({2}), at::Tensor()}},
+       {PairOf({2}), {ops::ones({2}), at::Tensor()}},
        "pairs[1]: src: is undefined"},
       {"integers", {PairOf({2}, at::kLong, at::kLong)}, "dst: has no type to"},
       {"integer src", {PairOf({2}, at::kFloat, at::kInt)}, "src: has no type"},
       {"shape",
-       {{at::zeros({2, 3}), at::zeros({3, 2})}},
+       {{ops::zeros({2, 3}), ops::zeros({3, 2})}},
        "dst is [2, 3], src is [3, 2]"},
       {"gaps",
-       {{at::zeros({8}).slice(0, 0, 8, 2), at::ones({4})}},
+       {{ops::zeros({8}).slice(0, 0, 8, 2), ops::ones({4})}},
        "dst: has gaps"},
       {"expanded",
-       {{at::zeros({1}).expand({4}), at::ones({4})}},
+       {{ops::zeros({1}).expand({4}), ops::ones({4})}},
        "dst: has gaps"},
       {"order",
-       {{at::zeros({2, 3}), at::ones({3, 2}).t()}},
+       {{ops::zeros({2, 3}), ops::ones({3, 2}).t()}},
        "in different orders"},
       {"device",
-       {{at::zeros({2}), at::ones({2}, at::TensorOptions().device(at::kMeta))}},
+       {{ops::zeros({2}),
+         ops::ones({2}, at::TensorOptions().device(at::kMeta))}},
        "src: is on meta, the first tensor on cpu"},
       {"sparse",
-       {{at::ones({2, 2}).to_sparse(), at::ones({2, 2})}},
+       {{ops::ones({2, 2}).to_sparse(), ops::ones({2, 2})}},
        "dst: is no plain strided tensor"},
       {"dst twice",
-       {{memory.narrow(0, 0, 10), at::ones({10})},
-        {memory.narrow(0, 9, 10), at::ones({10})}},
+       {{memory.narrow(0, 0, 10), ops::ones({10})},
+        {memory.narrow(0, 9, 10), ops::ones({10})}},
        "pairs[1]: dst shares memory with dst of pairs[0]"},
       {"src in another dst",
-       {{memory.narrow(0, 50, 10), at::ones({10})},
-        {at::ones({10}), memory.narrow(0, 41, 10)}},
+       {{memory.narrow(0, 50, 10), ops::ones({10})},
+        {ops::ones({10}), memory.narrow(0, 41, 10)}},
        "pairs[1]: src shares memory with dst of pairs[0]"},
       {"src around a dst",
-       {{memory.narrow(0, 50, 10), at::ones({10})}, {at::ones({100}), memory}},
+       {{memory.narrow(0, 50, 10), ops::ones({10})},
+        {ops::ones({100}), memory}},
        "pairs[1]: src shares memory with dst of pairs[0]"},
       {"src is dst", {{memory, memory}}, "src shares memory with dst"},
   };
@@ -191,7 +192,7 @@ TEST(LerpPlanTest, RefusesByName) {
 }
 
 TEST(LerpPlanTest, NeighboursAndASharedSourceDontOverlap) {
-  const at::Tensor memory = at::zeros({100});
+  const at::Tensor memory = ops::zeros({100});
   EXPECT_THAT(PlanLerp({{memory.narrow(0, 0, 10), memory.narrow(0, 20, 10)},
                         {memory.narrow(0, 10, 10), memory.narrow(0, 20, 10)}}),
               IsOk());

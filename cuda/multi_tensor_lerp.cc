@@ -9,12 +9,12 @@
 #include <utility>
 
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/empty.h"
 #include "absl/strings/str_cat.h"
 #include "c10/cuda/CUDACachingAllocator.h"
 #include "c10/cuda/CUDAGuard.h"
 #include "c10/cuda/CUDAStream.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/cuda/lerp_chunk.h"
 #include "grapnel/cuda/lerp_plan.h"
@@ -126,7 +126,7 @@ class CudaMultiTensorLerp final : public MultiTensorLerp {
       const c10::cuda::CUDAGuard guard(device);
       const auto bytes =
           static_cast<int64_t>(chunks.size() * sizeof(LerpChunk));
-      const at::Tensor table = at::empty({bytes}, at::kByte);
+      const at::Tensor table = ops::empty({bytes}, at::kByte);
       std::memcpy(table.mutable_data_ptr(), chunks.data(), bytes);
       // From pageable memory: when this returns the table is there, for
       // whatever stream.

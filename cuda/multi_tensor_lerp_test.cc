@@ -7,17 +7,13 @@
 
 #include "ATen/Context.h"
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/equal.h"
-#include "ATen/ops/full.h"
-#include "ATen/ops/ones.h"
-#include "ATen/ops/randn.h"
-#include "ATen/ops/zeros.h"
 #include "absl/status/status.h"
 #include "c10/core/Stream.h"
 #include "c10/core/StreamGuard.h"
 #include "c10/core/impl/VirtualGuardImpl.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/cuda/lerp_chunk.h"
 #include "grapnel/cuda/lerp_pair.h"
 #include "grapnel/cuda/multi_tensor_lerp_reference.h"
@@ -34,7 +30,7 @@ constexpr at::ScalarType kTypes[] = {at::kFloat, at::kDouble, at::kHalf,
 // ------------------------------------------------------- without a device
 
 TEST(MultiTensorLerpTest, IsRefusedWhereItCannotRun) {
-  const std::vector<LerpPair> pairs = {{at::zeros({2}), at::ones({2})}};
+  const std::vector<LerpPair> pairs = {{ops::zeros({2}), ops::ones({2})}};
   EXPECT_FALSE(MultiTensorLerp::Takes(pairs[0]));
   if (MultiTensorLerp::IsBuiltIn()) {
     EXPECT_THAT(MultiTensorLerp::Create(pairs),
@@ -83,8 +79,8 @@ class DeviceTest : public testing::Test {
 
   // Reading waits for the current stream.
   static void ExpectSameBits(const at::Tensor& device, const at::Tensor& host) {
-    EXPECT_TRUE(at::equal(device.cpu().contiguous().view(at::kByte),
-                          host.contiguous().view(at::kByte)));
+    EXPECT_TRUE(ops::equal(device.cpu().contiguous().view(at::kByte),
+                           host.contiguous().view(at::kByte)));
   }
 };
 
@@ -100,8 +96,8 @@ TEST_F(DeviceTest, HasTheBitsOfTheReference) {
                             3 * kLerpChunkElements + 5}) {
             // A tensor of its own, and one that begins within a load.
             for (int64_t offset : {0, 1}) {
-              const at::Tensor dst = at::randn({n + offset}).to(dst_type);
-              const at::Tensor src = at::randn({n + offset}).to(src_type);
+              const at::Tensor dst = ops::randn({n + offset}).to(dst_type);
+              const at::Tensor src = ops::randn({n + offset}).to(src_type);
               host.push_back(
                   {dst.narrow(0, offset, n), src.narrow(0, offset, n)});
               device.push_back({OnDevice(dst).narrow(0, offset, n),
@@ -133,7 +129,7 @@ TEST_F(DeviceTest, ManySmallTensors) {
   std::vector<LerpPair> host;
   std::vector<LerpPair> device;
   for (int i = 0; i < 1000; ++i) {
-    host.push_back({at::randn({64}), at::randn({64})});
+    host.push_back({ops::randn({64}), ops::randn({64})});
     device.push_back(OnDevice(host.back()));
   }
   auto lerp = MultiTensorLerp::Create(device);
@@ -146,16 +142,16 @@ TEST_F(DeviceTest, ManySmallTensors) {
 }
 
 TEST_F(DeviceTest, SeesWhatTheSourceHasBecome) {
-  const LerpPair pair = OnDevice({at::zeros({10}), at::ones({10})});
+  const LerpPair pair = OnDevice({ops::zeros({10}), ops::ones({10})});
   auto lerp = MultiTensorLerp::Create({pair});
   ASSERT_THAT(lerp, IsOk());
   pair.src.fill_(8);
   ASSERT_THAT((*lerp)->Update(0.25), IsOk());
-  ExpectSameBits(pair.dst, at::full({10}, 2.0F));
+  ExpectSameBits(pair.dst, ops::full({10}, 2.0F));
 }
 
 TEST_F(DeviceTest, RunsOnTheCurrentStream) {
-  const LerpPair pair = OnDevice({at::zeros({1 << 20}), at::ones({1 << 20})});
+  const LerpPair pair = OnDevice({ops::zeros({1 << 20}), ops::ones({1 << 20})});
   const at::Device device = pair.dst.device();
   const c10::impl::VirtualGuardImpl impl(at::kCUDA);
   const c10::Stream side = impl.getStreamFromGlobalPool(device);
@@ -171,42 +167,42 @@ TEST_F(DeviceTest, RunsOnTheCurrentStream) {
     }
   }  // The list ends before its stream is done.
   const c10::StreamGuard guard(side);
-  ExpectSameBits(pair.dst, at::full({1 << 20}, 100.0F));
+  ExpectSameBits(pair.dst, ops::full({1 << 20}, 100.0F));
 }
 
 TEST_F(DeviceTest, FollowsMovedMemory) {
   for (bool move_dst : {false, true}) {
     SCOPED_TRACE(move_dst ? "dst" : "src");
-    LerpPair pair = OnDevice({at::zeros({4}), at::ones({4})});
+    LerpPair pair = OnDevice({ops::zeros({4}), ops::ones({4})});
     auto lerp = MultiTensorLerp::Create({pair});
     ASSERT_THAT(lerp, IsOk());
     at::Tensor& moved = move_dst ? pair.dst : pair.src;
     const at::Tensor before = moved.clone();
     const at::Tensor old_memory = moved.detach();
-    moved.set_data(OnDevice(at::full({4}, 7.0F)));
+    moved.set_data(OnDevice(ops::full({4}, 7.0F)));
     ASSERT_THAT((*lerp)->Update(0.5), IsOk());
-    ExpectSameBits(pair.dst, at::full({4}, move_dst ? 4.0F : 3.5F));
-    EXPECT_TRUE(at::equal(old_memory, before));
+    ExpectSameBits(pair.dst, ops::full({4}, move_dst ? 4.0F : 3.5F));
+    EXPECT_TRUE(ops::equal(old_memory, before));
   }
 }
 
 TEST_F(DeviceTest, RefusesATensorThatLeftTheDevice) {
-  LerpPair pair = OnDevice({at::zeros({4}), at::ones({4})});
+  LerpPair pair = OnDevice({ops::zeros({4}), ops::ones({4})});
   auto lerp = MultiTensorLerp::Create({pair});
   ASSERT_THAT(lerp, IsOk());
-  pair.src.set_data(at::ones({4}));
+  pair.src.set_data(ops::ones({4}));
   EXPECT_THAT((*lerp)->Update(0.5),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        HasSubstr("pairs[0]: src: is on cpu")));
 }
 
 TEST_F(DeviceTest, TakesWhatCreateTakes) {
-  const LerpPair pair = OnDevice({at::zeros({2, 3}), at::ones({2, 3})});
+  const LerpPair pair = OnDevice({ops::zeros({2, 3}), ops::ones({2, 3})});
   EXPECT_TRUE(MultiTensorLerp::Takes(pair));
   const LerpPair bad[] = {
-      {pair.dst, at::ones({2, 3})},
-      {at::zeros({2, 3}), pair.src},
-      {pair.dst, OnDevice(at::ones({3, 2})).t()},
+      {pair.dst, ops::ones({2, 3})},
+      {ops::zeros({2, 3}), pair.src},
+      {pair.dst, OnDevice(ops::ones({3, 2})).t()},
       {pair.dst.to(at::kLong), pair.src},
   };
   for (const LerpPair& refused : bad) {

@@ -8,10 +8,9 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/equal.h"
-#include "ATen/ops/randn.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/cuda/lerp_chunk.h"
 #include "grapnel/cuda/lerp_pair.h"
 #include "grapnel/cuda/lerp_plan.h"
@@ -74,7 +73,7 @@ class ThreadTest : public testing::Test {
   }
 
   static void ExpectSameBits(const at::Tensor& a, const at::Tensor& b) {
-    EXPECT_TRUE(at::equal(a.view(at::kByte), b.view(at::kByte)));
+    EXPECT_TRUE(ops::equal(a.view(at::kByte), b.view(at::kByte)));
   }
 };
 
@@ -100,8 +99,8 @@ TYPED_TEST(ThreadTest, AllThreadsTogetherGiveTheReference) {
                         kLerpChunkElements, 2 * kLerpChunkElements + 13}) {
         // A tensor of its own, and one that begins within a load.
         for (int64_t offset : {0, 1}) {
-          const at::Tensor dst = at::randn({n + offset}).to(TypeParam::kDst);
-          const at::Tensor src = at::randn({n + offset}).to(TypeParam::kSrc);
+          const at::Tensor dst = ops::randn({n + offset}).to(TypeParam::kDst);
+          const at::Tensor src = ops::randn({n + offset}).to(TypeParam::kSrc);
           pairs.push_back({dst.narrow(0, offset, n), src.narrow(0, offset, n)});
           expected.push_back({pairs.back().dst.clone(), pairs.back().src});
         }
@@ -116,9 +115,9 @@ TYPED_TEST(ThreadTest, AllThreadsTogetherGiveTheReference) {
 }
 
 TYPED_TEST(ThreadTest, WritesNothingAroundTheTensor) {
-  const at::Tensor memory = at::randn({40}).to(TypeParam::kDst);
+  const at::Tensor memory = ops::randn({40}).to(TypeParam::kDst);
   const at::Tensor before = memory.clone();
-  const at::Tensor src = at::randn({19}).to(TypeParam::kSrc);
+  const at::Tensor src = ops::randn({19}).to(TypeParam::kSrc);
   this->Run({{memory.narrow(0, 16, 19), src}}, 1, LerpForm::kLerp);
   this->ExpectSameBits(memory.narrow(0, 0, 16), before.narrow(0, 0, 16));
   this->ExpectSameBits(memory.narrow(0, 35, 5), before.narrow(0, 35, 5));

@@ -5,14 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "ATen/ops/arange.h"
-#include "ATen/ops/empty.h"
-#include "ATen/ops/equal.h"
-#include "ATen/ops/full.h"
-#include "ATen/ops/stack.h"
-#include "ATen/ops/zeros.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/sample.h"
 #include "gtest/gtest.h"
 
@@ -27,9 +22,9 @@ using ::testing::ValuesIn;
 
 Sample NewSample(int64_t value) {
   Sample sample;
-  sample.input = at::full({1, 2, 3}, value, at::kFloat);
-  sample.target = at::full({}, value, at::kLong);
-  sample.extras = {{"weight", at::full({2}, value, at::kDouble)}};
+  sample.input = ops::full({1, 2, 3}, value, at::kFloat);
+  sample.target = ops::full({}, value, at::kLong);
+  sample.extras = {{"weight", ops::full({2}, value, at::kDouble)}};
   return sample;
 }
 
@@ -38,9 +33,9 @@ TEST(CollateTest, StacksEachTensor) {
   ASSERT_THAT(Collate({NewSample(4), NewSample(5)}, {14, 15}, &batch), IsOk());
   EXPECT_EQ(batch.size(), 2);
   EXPECT_THAT(batch.indices, ElementsAre(14, 15));
-  EXPECT_TRUE(at::equal(batch.inputs,
-                        at::stack({NewSample(4).input, NewSample(5).input})));
-  EXPECT_TRUE(at::equal(batch.targets, at::arange(4, 6, at::kLong)));
+  EXPECT_TRUE(ops::equal(batch.inputs,
+                         ops::stack({NewSample(4).input, NewSample(5).input})));
+  EXPECT_TRUE(ops::equal(batch.targets, ops::arange(4, 6, at::kLong)));
   ASSERT_EQ(batch.extras.size(), 1u);
   EXPECT_EQ(batch.extras[0].name, "weight");
   EXPECT_EQ(batch.extras[0].tensor.sizes(), at::IntArrayRef({2, 2}));
@@ -49,10 +44,10 @@ TEST(CollateTest, StacksEachTensor) {
 TEST(CollateTest, TakesAnyStrides) {
   Sample transposed = NewSample(1);
   transposed.input =
-      at::arange(6, at::kFloat).reshape({1, 3, 2}).transpose(1, 2);
+      ops::arange(6, at::kFloat).reshape({1, 3, 2}).transpose(1, 2);
   Batch batch;
   ASSERT_THAT(Collate({NewSample(0), transposed}, {0, 1}, &batch), IsOk());
-  EXPECT_TRUE(at::equal(batch.inputs.select(0, 1), transposed.input));
+  EXPECT_TRUE(ops::equal(batch.inputs.select(0, 1), transposed.input));
 }
 
 TEST(CollateTest, TargetsMayBeMissingInAll) {
@@ -79,20 +74,20 @@ INSTANTIATE_TEST_SUITE_P(
     ValuesIn(std::vector<BadCase>{
         {"Shape",
          [](Sample& s) {
-           s.input = at::zeros({1, 2, 2});
+           s.input = ops::zeros({1, 2, 2});
          },
          "sample 9: input: is float32 (1, 2, 2), but that of sample 4 in the "
          "same batch is float32 (1, 2, 3)"},
         {"Dtype",
          [](Sample& s) {
-           s.input = at::zeros({1, 2, 3}, at::kByte);
+           s.input = ops::zeros({1, 2, 3}, at::kByte);
          },
          "sample 9: input: is uint8 (1, 2, 3), but that of sample 4"},
         {"NoInput", [](Sample& s) { s.input = at::Tensor(); },
          "sample 9: input: is undefined"},
         {"Device",
          [](Sample& s) {
-           s.input = at::empty({1, 2, 3}, at::device(at::kMeta));
+           s.input = ops::empty({1, 2, 3}, at::device(at::kMeta));
          },
          "sample 9: input: must be on the CPU, is on meta"},
         {"NoTarget", [](Sample& s) { s.target = at::Tensor(); },
@@ -103,7 +98,7 @@ INSTANTIATE_TEST_SUITE_P(
         {"OtherExtra", [](Sample& s) { s.extras[0].name = "mask"; },
          "sample 9: extras: are (mask)"},
         {"ExtraOfOtherShape",
-         [](Sample& s) { s.extras[0].tensor = at::zeros({3}, at::kDouble); },
+         [](Sample& s) { s.extras[0].tensor = ops::zeros({3}, at::kDouble); },
          "sample 9: extras: weight: is float64 (3)"},
     }),
     [](const auto& info) { return info.param.name; });

@@ -17,9 +17,6 @@
 #include <vector>
 
 #include "ATen/CPUGeneratorImpl.h"
-#include "ATen/ops/arange.h"
-#include "ATen/ops/equal.h"
-#include "ATen/ops/full.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -28,6 +25,7 @@
 #include "google/protobuf/wrappers.pb.h"
 #include "grapnel/base/registry.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/data.pb.h"
 #include "grapnel/data/dataset.h"
 #include "grapnel/data/sample.h"
@@ -77,9 +75,10 @@ class CountingDataset final : public Dataset {
       absl::Status status = on_get(index);
       if (!status.ok()) return status;
     }
-    sample->input = at::full({1, 2, 2}, static_cast<double>(index), at::kFloat);
-    sample->target = at::full({}, 2 * index, at::kLong);
-    sample->extras = {{"half", at::full({1}, index / 2.0, at::kDouble)}};
+    sample->input =
+        ops::full({1, 2, 2}, static_cast<double>(index), at::kFloat);
+    sample->target = ops::full({}, 2 * index, at::kLong);
+    sample->extras = {{"half", ops::full({1}, index / 2.0, at::kDouble)}};
     return absl::OkStatus();
   }
 
@@ -177,15 +176,15 @@ std::vector<Batch> Epoch(DataLoader& loader, int64_t epoch) {
 
 void ExpectSame(const Batch& a, const Batch& b) {
   EXPECT_EQ(a.indices, b.indices);
-  EXPECT_TRUE(at::equal(a.inputs, b.inputs));
+  EXPECT_TRUE(ops::equal(a.inputs, b.inputs));
   EXPECT_EQ(a.targets.defined(), b.targets.defined());
   if (a.targets.defined()) {
-    EXPECT_TRUE(at::equal(a.targets, b.targets));
+    EXPECT_TRUE(ops::equal(a.targets, b.targets));
   }
   ASSERT_EQ(a.extras.size(), b.extras.size());
   for (size_t i = 0; i < a.extras.size(); ++i) {
     EXPECT_EQ(a.extras[i].name, b.extras[i].name);
-    EXPECT_TRUE(at::equal(a.extras[i].tensor, b.extras[i].tensor));
+    EXPECT_TRUE(ops::equal(a.extras[i].tensor, b.extras[i].tensor));
   }
 }
 
@@ -201,7 +200,7 @@ TEST(DataLoaderTest, StacksSamplesInTheSamplersOrder) {
   EXPECT_THAT(last.indices, ElementsAre(8, 9));
   EXPECT_EQ(last.inputs.sizes(), at::IntArrayRef({2, 1, 2, 2}));
   EXPECT_EQ(last.inputs[1].max().item<float>(), 9);
-  EXPECT_TRUE(at::equal(last.targets, at::arange(16, 20, 2, at::kLong)));
+  EXPECT_TRUE(ops::equal(last.targets, ops::arange(16, 20, 2, at::kLong)));
   EXPECT_EQ(last.extras[0].name, "half");
   Batch batch;
   EXPECT_THAT(loader->Next(&batch),
@@ -277,7 +276,7 @@ TEST(DataLoaderTest, BatchesTakePartInAutograd) {
     const auto loader =
         NewLoader(absl::StrCat("batch_size: 2 num_workers: ", workers), 2);
     const Batch batch = MustNext(*loader);
-    at::Tensor weight = at::full({2, 2}, 1.0f).requires_grad_(true);
+    at::Tensor weight = ops::full({2, 2}, 1.0f).requires_grad_(true);
     batch.inputs.mul(weight).sum().backward();
     EXPECT_EQ(weight.grad().sum().item<float>(), 4);
   }
@@ -451,12 +450,12 @@ TEST(DataLoaderTest, AugmentationDependsOnSeedEpochAndSampleAlone) {
   const auto epoch2 = InputsByIndex(*NewLoader(config, 10), 2);
   const auto seed4 = InputsByIndex(*NewLoader(config, 10, Options(4)), 1);
   for (int i = 0; i < 10; ++i) {
-    EXPECT_TRUE(at::equal(shuffled[i], base[i])) << i;
+    EXPECT_TRUE(ops::equal(shuffled[i], base[i])) << i;
     if (i % 2 == 1) {
-      EXPECT_TRUE(at::equal(rank1[i], base[i])) << i;
+      EXPECT_TRUE(ops::equal(rank1[i], base[i])) << i;
     }
-    EXPECT_FALSE(at::equal(epoch2[i], base[i])) << i;
-    EXPECT_FALSE(at::equal(seed4[i], base[i])) << i;
+    EXPECT_FALSE(ops::equal(epoch2[i], base[i])) << i;
+    EXPECT_FALSE(ops::equal(seed4[i], base[i])) << i;
   }
 }
 
@@ -505,7 +504,7 @@ TEST(DataLoaderTest, DefaultGeneratorIsNotTouched) {
     Epoch(*loader, 0);
     Epoch(*loader, 1);
   }
-  EXPECT_TRUE(at::equal(generator.get_state(), before));
+  EXPECT_TRUE(ops::equal(generator.get_state(), before));
 }
 
 // A signal handler of the process's runs on a thread of the process's.
@@ -600,10 +599,10 @@ TEST(DataLoaderTest, SkippedBatchesAreNotRead) {
 
 // Tensors of a batch belong to whoever has it.
 TEST(DataLoaderTest, BatchesShareNothing) {
-  const auto loader =
-      NewLoader("batch_size: 1 num_workers: 1",
-                *TensorDataset::Create(
-                    at::arange(4, at::kFloat).reshape({4, 1}), at::arange(4)));
+  const auto loader = NewLoader(
+      "batch_size: 1 num_workers: 1",
+      *TensorDataset::Create(ops::arange(4, at::kFloat).reshape({4, 1}),
+                             ops::arange(4)));
   const std::vector<Batch> first = Epoch(*loader, 0);
   for (const Batch& batch : first) batch.inputs.fill_(-1);
   for (const Batch& batch : Epoch(*loader, 1)) {
@@ -612,12 +611,12 @@ TEST(DataLoaderTest, BatchesShareNothing) {
 }
 
 TEST(DataLoaderTest, BulkAndSingleReadsGiveTheSame) {
-  const at::Tensor inputs = at::arange(60, at::kFloat).reshape({10, 1, 2, 3});
+  const at::Tensor inputs = ops::arange(60, at::kFloat).reshape({10, 1, 2, 3});
   const auto bulk = NewLoader("batch_size: 4",
-                              *TensorDataset::Create(inputs, at::arange(10)));
+                              *TensorDataset::Create(inputs, ops::arange(10)));
   const auto single =
       NewLoader("batch_size: 4 transforms { scale { factor: 1 } }",
-                *TensorDataset::Create(inputs, at::arange(10)));
+                *TensorDataset::Create(inputs, ops::arange(10)));
   const std::vector<Batch> expected = Epoch(*single, 0);
   const std::vector<Batch> batches = Epoch(*bulk, 0);
   ASSERT_EQ(batches.size(), expected.size());
@@ -813,7 +812,7 @@ TEST(DataLoaderTest, UnequalSamplesAreNamed) {
    public:
     int64_t size() const override { return 4; }
     absl::Status Get(int64_t index, Sample* sample) const override {
-      sample->input = at::full({1 + index / 3}, 0.0f);
+      sample->input = ops::full({1 + index / 3}, 0.0f);
       return absl::OkStatus();
     }
   };
@@ -1044,7 +1043,7 @@ TEST(DataLoaderTest, RelativePathsStartAtTheBaseDir) {
   const Batch batch = MustNext(**loader);
   EXPECT_EQ(batch.inputs.sizes(), at::IntArrayRef({2, 1, 1, 1}));
   EXPECT_EQ(batch.inputs[1].item<float>(), 'b');
-  EXPECT_TRUE(at::equal(batch.targets, at::arange(1, -1, -1, at::kLong)));
+  EXPECT_TRUE(ops::equal(batch.targets, ops::arange(1, -1, -1, at::kLong)));
 }
 
 }  // namespace

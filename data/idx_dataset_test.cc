@@ -4,13 +4,12 @@
 #include <string>
 #include <vector>
 
-#include "ATen/ops/equal.h"
-#include "ATen/ops/stack.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/data.pb.h"
 #include "grapnel/data/dataset.h"
 #include "grapnel/data/sample.h"
@@ -123,8 +122,8 @@ TEST_F(IdxDatasetTest, BatchesAreStackedSamples) {
     inputs.push_back(sample.input);
     targets.push_back(sample.target);
   }
-  EXPECT_TRUE(at::equal(batch.inputs, at::stack(inputs)));
-  EXPECT_TRUE(at::equal(batch.targets, at::stack(targets)));
+  EXPECT_TRUE(ops::equal(batch.inputs, ops::stack(inputs)));
+  EXPECT_TRUE(ops::equal(batch.targets, ops::stack(targets)));
 }
 
 TEST_F(IdxDatasetTest, NumClassesMayEqualTheLargestLabelPlusOne) {

@@ -7,9 +7,9 @@
 #include "ATen/CPUGeneratorImpl.h"
 #include "ATen/core/MT19937RNGEngine.h"
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/randperm.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/dense_tensor.h"
 
 namespace grapnel {
@@ -20,14 +20,14 @@ using data::v1::SamplerConfig;
 // at::randperm draws in another way from here on.
 constexpr int64_t kLarge = std::numeric_limits<uint32_t>::max() / 20;
 
-// at::randperm(n, generator) for a CPU generator seeded with `seed`, bit for
+// ops::randperm(n, generator) for a CPU generator seeded with `seed`, bit for
 // bit, but on this thread alone: at::randperm itself numbers large tensors in
 // parallel, which would start a pool of threads for the loader worker that
 // happens to come to a new epoch.
 at::Tensor DrawPermutation(uint64_t seed, int64_t n) {
   if (n >= kLarge) {
-    return at::randperm(n, at::make_generator<at::CPUGeneratorImpl>(seed),
-                        at::kLong);
+    return ops::randperm(n, at::make_generator<at::CPUGeneratorImpl>(seed),
+                         at::kLong);
   }
   at::Tensor permutation = NewTensor({n}, at::kLong);
   int64_t* order = permutation.mutable_data_ptr<int64_t>();

@@ -8,11 +8,11 @@
 #include <vector>
 
 #include "ATen/CPUGeneratorImpl.h"
-#include "ATen/ops/randperm.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/data.pb.h"
 #include "gtest/gtest.h"
 
@@ -61,15 +61,16 @@ std::vector<int64_t> Epoch(Sampler& sampler, int64_t epoch) {
 }
 
 std::vector<int64_t> Randperm(int64_t n, uint64_t seed) {
-  const at::Tensor order = at::randperm(
+  const at::Tensor order = ops::randperm(
       n, at::make_generator<at::CPUGeneratorImpl>(seed), at::kLong);
   const int64_t* data = order.const_data_ptr<int64_t>();
   return std::vector<int64_t>(data, data + n);
 }
 
-// As LibTorch 2.11's at::randperm(10) gives it under a generator seeded with 0,
-// whose code torch.randperm in Python runs too. Written out, so that an order
-// that changes with LibTorch, and with it what a resumed run reads, is noticed.
+// As LibTorch 2.11's ops::randperm(10) gives it under a generator seeded with
+// 0, whose code torch.randperm in Python runs too. Written out, so that an
+// order that changes with LibTorch, and with it what a resumed run reads, is
+// noticed.
 TEST(SamplerTest, ShufflesAsTorchDoes) {
   const auto sampler = NewSampler("shuffle: true", Options(10));
   EXPECT_THAT(Epoch(*sampler, 0), ElementsAre(4, 1, 7, 5, 3, 9, 0, 8, 6, 2));

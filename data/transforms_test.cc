@@ -7,14 +7,11 @@
 #include <string>
 #include <vector>
 
-#include "ATen/ops/arange.h"
-#include "ATen/ops/equal.h"
-#include "ATen/ops/full.h"
-#include "ATen/ops/zeros.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/data.pb.h"
 #include "grapnel/data/sample.h"
 #include "grapnel/data/sample_rng.h"
@@ -48,7 +45,7 @@ std::unique_ptr<Transform> NewTransform(const std::string& config) {
 at::Tensor Counting(at::IntArrayRef shape) {
   int64_t n = 1;
   for (const int64_t side : shape) n *= side;
-  return at::arange(1, n + 1, at::kFloat).reshape(shape);
+  return ops::arange(1, n + 1, at::kFloat).reshape(shape);
 }
 
 std::vector<float> Values(const at::Tensor& tensor) {
@@ -163,7 +160,7 @@ INSTANTIATE_TEST_SUITE_P(
         {"AffineFadesOut",
          "random_affine { scale_min: 0.6666666666666666 "
          "scale_max: 0.6666666666666666 }",
-         at::full({1, 3, 3}, 4.0f),
+         ops::full({1, 3, 3}, 4.0f),
          {1, 3, 3},
          {1, 2, 1, 2, 4, 2, 1, 2, 1}},
     }),
@@ -198,7 +195,7 @@ TEST_P(AnyTransformTest, DoesNotWriteIntoItsInput) {
   for (uint64_t position = 0; position < 10; ++position) {
     Applied(*transform, input, position);
   }
-  EXPECT_TRUE(at::equal(input, Counting({3, 8, 8})));
+  EXPECT_TRUE(ops::equal(input, Counting({3, 8, 8})));
 }
 
 TEST_P(AnyTransformTest, DependsOnTheRandomStreamAlone) {
@@ -210,7 +207,8 @@ TEST_P(AnyTransformTest, DependsOnTheRandomStreamAlone) {
     outputs.push_back(Applied(*transform, input, position));
   }
   for (uint64_t position = 20; position-- > 0;) {
-    EXPECT_TRUE(at::equal(Applied(*other, input, position), outputs[position]));
+    EXPECT_TRUE(
+        ops::equal(Applied(*other, input, position), outputs[position]));
   }
 }
 
@@ -218,8 +216,8 @@ TEST_P(AnyTransformTest, KeepsTargetAndExtras) {
   const auto transform = NewTransform(GetParam());
   Sample sample;
   sample.input = Counting({1, 8, 8});
-  sample.target = at::full({}, 3, at::kLong);
-  sample.extras = {{"weight", at::full({}, 0.5)}};
+  sample.target = ops::full({}, 3, at::kLong);
+  sample.extras = {{"weight", ops::full({}, 0.5)}};
   const at::Tensor target = sample.target;
   SampleRng rng(0, 0, 0);
   ASSERT_THAT(transform->Apply(rng, &sample), IsOk());
@@ -230,7 +228,7 @@ TEST_P(AnyTransformTest, KeepsTargetAndExtras) {
 TEST_P(AnyTransformTest, NamesDtypeAndShapeOfWhatItRefuses) {
   const auto transform = NewTransform(GetParam());
   Sample sample;
-  sample.input = at::zeros({3, 8, 8}, at::kLong);
+  sample.input = ops::zeros({3, 8, 8}, at::kLong);
   SampleRng rng(0, 0, 0);
   EXPECT_THAT(transform->Apply(rng, &sample),
               StatusIs(absl::StatusCode::kInvalidArgument,
@@ -291,7 +289,7 @@ TEST(RandomCropTest, WindowMustFit) {
 TEST(RandomAffineTest, TurnsClockwiseByTheAngleDrawn) {
   const auto transform = NewTransform("random_affine { degrees: 180 }");
   // One bright pixel straight up from the centre.
-  at::Tensor input = at::zeros({1, 41, 41});
+  at::Tensor input = ops::zeros({1, 41, 41});
   input[0][5][20] = 1;
   for (uint64_t position = 0; position < 20; ++position) {
     const double angle =
@@ -311,7 +309,7 @@ TEST(RandomAffineTest, TurnsClockwiseByTheAngleDrawn) {
 
 TEST(RandomAffineTest, ShiftsWithinThePartAsked) {
   const auto transform = NewTransform("random_affine { translate: 0.25 }");
-  at::Tensor input = at::zeros({1, 21, 41});
+  at::Tensor input = ops::zeros({1, 21, 41});
   input[0][10][20] = 1;
   double min_x = 41, max_x = 0, min_y = 21, max_y = 0;
   for (uint64_t position = 0; position < 300; ++position) {
@@ -337,7 +335,7 @@ TEST(RandomAffineTest, ShiftsWithinThePartAsked) {
 
 TEST(RandomAffineTest, ShearMovesRowsSideways) {
   const auto transform = NewTransform("random_affine { shear: 45 }");
-  at::Tensor input = at::zeros({1, 5, 41});
+  at::Tensor input = ops::zeros({1, 5, 41});
   for (int y = 0; y < 5; ++y) input[0][y][20] = 1;
   for (uint64_t position = 0; position < 10; ++position) {
     SampleRng rng(1, 2, position);

@@ -5,8 +5,6 @@
 #include <thread>
 #include <utility>
 
-#include "ATen/ops/maximum.h"
-#include "ATen/ops/minimum.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -90,9 +88,9 @@ std::string Describe(const at::Tensor& tensor) {
 at::Tensor Reduce(const at::Tensor& a, const at::Tensor& b, ReduceOp op) {
   switch (op) {
     case ReduceOp::kMin:
-      return at::minimum(a, b);
+      return a.minimum(b);
     case ReduceOp::kMax:
-      return at::maximum(a, b);
+      return a.maximum(b);
     case ReduceOp::kSum:
       break;
   }

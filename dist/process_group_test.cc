@@ -6,14 +6,13 @@
 #include <string>
 #include <vector>
 
-#include "ATen/ops/equal.h"
-#include "ATen/ops/full.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/dist/fake_process_group.h"
 #include "grapnel/dist/single_process_group.h"
 #include "gtest/gtest.h"
@@ -61,7 +60,7 @@ TEST_P(ProcessGroupTest, AllReduceIsOverAllRanks) {
   RunOnAll([this](ProcessGroup& group) -> absl::Status {
     EXPECT_EQ(group.world_size(), n());
     const auto reduce = [&group](ReduceOp op) -> absl::StatusOr<int64_t> {
-      const at::Tensor tensor = at::full({2}, group.rank() + 1, at::kLong);
+      const at::Tensor tensor = ops::full({2}, group.rank() + 1, at::kLong);
       GRAPNEL_RETURN_IF_ERROR(group.AllReduce(tensor, op));
       EXPECT_EQ(tensor[0].item<int64_t>(), tensor[1].item<int64_t>());
       return tensor[0].item<int64_t>();
@@ -79,20 +78,21 @@ TEST_P(ProcessGroupTest, AllReduceIsOverAllRanks) {
 TEST_P(ProcessGroupTest, AllReduceOfFloatsHasTheSameBitsEverywhere) {
   std::vector<at::Tensor> results(n());
   RunOnAll([&results](ProcessGroup& group) {
-    results[group.rank()] = at::full({1}, 0.1 + group.rank() / 3.0, at::kFloat);
+    results[group.rank()] =
+        ops::full({1}, 0.1 + group.rank() / 3.0, at::kFloat);
     return group.AllReduce(results[group.rank()], ReduceOp::kSum);
   });
   for (const at::Tensor& result : results) {
-    EXPECT_TRUE(at::equal(result, results[0]));
+    EXPECT_TRUE(ops::equal(result, results[0]));
   }
 }
 
 TEST_P(ProcessGroupTest, BroadcastIsFromAnyRank) {
   for (int root = 0; root < n(); ++root) {
     RunOnAll([root](ProcessGroup& group) -> absl::Status {
-      const at::Tensor tensor = at::full({3}, group.rank(), at::kInt);
+      const at::Tensor tensor = ops::full({3}, group.rank(), at::kInt);
       GRAPNEL_RETURN_IF_ERROR(group.Broadcast(tensor, root));
-      EXPECT_TRUE(at::equal(tensor, at::full({3}, root, at::kInt)));
+      EXPECT_TRUE(ops::equal(tensor, ops::full({3}, root, at::kInt)));
       return group.Barrier();
     });
   }
@@ -100,7 +100,7 @@ TEST_P(ProcessGroupTest, BroadcastIsFromAnyRank) {
 
 TEST_P(ProcessGroupTest, WrongArgumentsAreRefusedBeforeAnyRankWaits) {
   RunOnAll([this](ProcessGroup& group) {
-    const at::Tensor tensor = at::full({2, 3}, 1.0);
+    const at::Tensor tensor = ops::full({2, 3}, 1.0);
     for (const int root : {-1, n()}) {
       EXPECT_THAT(group.Broadcast(tensor, root),
                   StatusIs(absl::StatusCode::kInvalidArgument,
@@ -118,7 +118,7 @@ TEST_P(ProcessGroupTest, WrongArgumentsAreRefusedBeforeAnyRankWaits) {
 
 TEST(FakeProcessGroupTest, DifferentCallsAreAnErrorOnAllRanks) {
   const auto statuses = RunRanks(3, [](ProcessGroup& group) {
-    const at::Tensor tensor = at::full({group.rank() == 2 ? 2 : 1}, 1.0);
+    const at::Tensor tensor = ops::full({group.rank() == 2 ? 2 : 1}, 1.0);
     return group.AllReduce(tensor, ReduceOp::kSum);
   });
   EXPECT_THAT(statuses, Each(StatusIs(absl::StatusCode::kInvalidArgument,

@@ -9,8 +9,6 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ops/full.h"
-#include "ATen/ops/ones.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "gmock/gmock.h"
@@ -21,6 +19,7 @@
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/hooks/checkpoint/checkpoint_hook.pb.h"
 #include "grapnel/hooks/conformance.pb.h"
@@ -264,8 +263,8 @@ struct TestRun {
     options.interrupt = &interrupt;
     for (auto* dataset : {&options.train_dataset, &options.val_dataset,
                           &options.test_dataset}) {
-      auto tensors = TensorDataset::Create(at::full({4 * kBatches, 2}, 0.5),
-                                           at::ones({4 * kBatches, 1}));
+      auto tensors = TensorDataset::Create(ops::full({4 * kBatches, 2}, 0.5),
+                                           ops::ones({4 * kBatches, 1}));
       if (!tensors.ok()) return tensors.status();
       *dataset = *std::move(tensors);
     }

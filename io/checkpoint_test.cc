@@ -10,13 +10,12 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ops/full.h"
-#include "ATen/ops/ones.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/fault_injection_env.h"
@@ -44,8 +43,8 @@ CheckpointContents Contents(int mark) {
   contents.manifest.mutable_progress()->set_epoch(mark);
   contents.manifest.mutable_progress()->set_iter(10 * mark);
   TensorMap model;
-  EXPECT_THAT(model.Add("z.weight", at::full({2, 3}, mark)), IsOk());
-  EXPECT_THAT(model.Add("a.bias", at::full({3}, mark, at::kDouble)), IsOk());
+  EXPECT_THAT(model.Add("z.weight", ops::full({2, 3}, mark)), IsOk());
+  EXPECT_THAT(model.Add("a.bias", ops::full({3}, mark, at::kDouble)), IsOk());
   contents.sections.emplace_back("model", std::move(model));
   contents.blobs.emplace_back("state", absl::StrCat("state ", mark));
   return contents;
@@ -59,8 +58,8 @@ std::string MarkOf(const absl::StatusOr<CheckpointContents>& contents) {
   const std::string* const state = contents->FindBlob("state");
   if (model == nullptr || model->size() != 2 || state == nullptr ||
       *state != absl::StrCat("state ", mark) ||
-      !model->Find("z.weight")->equal(at::full({2, 3}, mark)) ||
-      !model->Find("a.bias")->equal(at::full({3}, mark, at::kDouble))) {
+      !model->Find("z.weight")->equal(ops::full({2, 3}, mark)) ||
+      !model->Find("a.bias")->equal(ops::full({3}, mark, at::kDouble))) {
     return "mixed up";
   }
   return absl::StrCat(mark);
@@ -202,8 +201,8 @@ TEST(CheckpointTest, BadNamesAreRefusedBeforeAnythingIsWritten) {
 TEST(CheckpointTest, ATensorThatCannotBeWrittenIsNamedAndNothingIsLeft) {
   MemEnv env;
   CheckpointContents contents = Contents(1);
-  ASSERT_THAT(contents.sections[0].second.Add("spectrum",
-                                              at::ones({2}, at::kComplexFloat)),
+  ASSERT_THAT(contents.sections[0].second.Add(
+                  "spectrum", ops::ones({2}, at::kComplexFloat)),
               IsOk());
   EXPECT_THAT(WriteCheckpoint(env, "/w", "epoch_1", contents),
               StatusIs(Code::kInvalidArgument,
@@ -350,8 +349,8 @@ TEST(CheckpointTest, FilesOfAnotherCheckpointAreNoticed) {
   }
   CheckpointContents other = Contents(2);
   TensorMap model;
-  ASSERT_THAT(model.Add("z.weight", at::ones({3, 2})), IsOk());
-  ASSERT_THAT(model.Add("a.bias", at::ones({3}, at::kLong)), IsOk());
+  ASSERT_THAT(model.Add("z.weight", ops::ones({3, 2})), IsOk());
+  ASSERT_THAT(model.Add("a.bias", ops::ones({3}, at::kLong)), IsOk());
   other.sections[0].second = model;
   ASSERT_THAT(WriteCheckpoint(env, "/w", "epoch_3", other), IsOk());
   const std::string path = "/w/epoch_2/model.safetensors";

@@ -7,13 +7,13 @@
 #include <tuple>
 #include <utility>
 
-#include "ATen/ops/empty.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "c10/core/ScalarType.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/base/utf8.h"
 #include "grapnel/io/digest.h"
@@ -445,7 +445,7 @@ absl::StatusOr<at::Tensor> ReadTensor(const RandomAccessFile& file,
   GRAPNEL_RET_CHECK(dtype != nullptr);
   at::Tensor tensor;
   const absl::Status allocated = CatchAsStatus([&] {
-    tensor = at::empty(entry.shape, dtype->type);
+    tensor = ops::empty(entry.shape, dtype->type);
     return absl::OkStatus();
   });
   if (!allocated.ok()) {  // The shape was checked: it is the memory.

@@ -4,13 +4,10 @@
 #include <string>
 #include <utility>
 
-#include "ATen/ops/arange.h"
-#include "ATen/ops/empty.h"
-#include "ATen/ops/ones.h"
-#include "ATen/ops/zeros.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/io/digest.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/mem_env.h"
@@ -26,7 +23,7 @@ using testing::HasSubstr;
 // `n` elements whose bytes count up, 0 and 1 for BOOL.
 at::Tensor Counting(c10::ScalarType type, int64_t n) {
   const int64_t size = static_cast<int64_t>(c10::elementSize(type));
-  at::Tensor bytes = at::arange(n * size, at::kByte);
+  at::Tensor bytes = ops::arange(n * size, at::kByte);
   if (type == at::kBool) bytes = bytes.bitwise_and(1);
   return bytes.view(type);
 }
@@ -110,9 +107,9 @@ TEST(SafetensorsWriterTest, LaysOutByElementSizeThenName) {
   MemEnv env;
   const auto written =
       WriteSafetensors(env, "/f",
-                       MapOf({{"b", at::ones({2}, at::kInt)},
-                              {"z", at::ones({1}, at::kLong)},
-                              {"a\"\\\xc3\xa9", at::ones({1}, at::kInt)}}));
+                       MapOf({{"b", ops::ones({2}, at::kInt)},
+                              {"z", ops::ones({1}, at::kLong)},
+                              {"a\"\\\xc3\xa9", ops::ones({1}, at::kInt)}}));
   ASSERT_THAT(written, IsOk());
   const std::string bytes = *ReadFile(env, "/f");
   const std::string text =
@@ -169,7 +166,7 @@ TEST(SafetensorsWriterTest, NoTensorsAreAFileToo) {
 
 TEST(SafetensorsWriterTest, SharedStorageBecomesTwoTensorsOfTheirOwn) {
   MemEnv env;
-  const at::Tensor base = at::arange(4, at::kFloat);
+  const at::Tensor base = ops::arange(4, at::kFloat);
   ASSERT_THAT(WriteSafetensors(env, "/f", MapOf({{"a", base}, {"b", base}})),
               IsOk());
   const auto read = ReadSafetensors(env, "/f");
@@ -180,7 +177,7 @@ TEST(SafetensorsWriterTest, SharedStorageBecomesTwoTensorsOfTheirOwn) {
 }
 
 TEST(SafetensorsWriterTest, RefusesWhatTheFormatDoesNotHave) {
-  const at::Tensor plain = at::ones({2});
+  const at::Tensor plain = ops::ones({2});
   struct Case {
     const char* what;
     std::string name;
@@ -189,9 +186,9 @@ TEST(SafetensorsWriterTest, RefusesWhatTheFormatDoesNotHave) {
   };
   const Case cases[] = {
       {"undefined", "w", at::Tensor(), "tensor \"w\": safetensors has no"},
-      {"complex", "w", at::ones({2}, at::kComplexFloat), "ComplexFloat"},
-      {"sparse", "w", at::ones({2, 2}).to_sparse(), "sparse"},
-      {"meta", "w", at::empty({2}, at::TensorOptions(at::kMeta)),
+      {"complex", "w", ops::ones({2}, at::kComplexFloat), "ComplexFloat"},
+      {"sparse", "w", ops::ones({2, 2}).to_sparse(), "sparse"},
+      {"meta", "w", ops::empty({2}, at::TensorOptions(at::kMeta)),
        "without data"},
       {"empty name", "", plain, "is empty"},
       {"reserved name", "__metadata__", plain, "is reserved"},
@@ -214,7 +211,7 @@ TEST(SafetensorsWriterTest, RefusesWhatTheFormatDoesNotHave) {
 TEST(SafetensorsWriterTest, AFullDiskLeavesNoFile) {
   for (const int64_t capacity : {0, 100, 3000}) {
     MemEnv env(capacity);
-    EXPECT_THAT(WriteSafetensors(env, "/f", MapOf({{"x", at::ones({1000})}})),
+    EXPECT_THAT(WriteSafetensors(env, "/f", MapOf({{"x", ops::ones({1000})}})),
                 StatusIs(Code::kResourceExhausted, HasSubstr("/f")));
     EXPECT_FALSE(env.FileExists("/f"));
   }
@@ -463,8 +460,8 @@ INSTANTIATE_TEST_SUITE_P(All, SafetensorsMalformedTest,
 TEST(SafetensorsReaderTest, EveryCutIsRefused) {
   MemEnv env;
   ASSERT_THAT(WriteSafetensors(env, "/f",
-                               MapOf({{"a", at::ones({3})},
-                                      {"b", at::zeros({2}, at::kBool)}})),
+                               MapOf({{"a", ops::ones({3})},
+                                      {"b", ops::zeros({2}, at::kBool)}})),
               IsOk());
   const std::string bytes = *ReadFile(env, "/f");
   for (size_t n = 0; n < bytes.size(); ++n) {
@@ -476,8 +473,8 @@ TEST(SafetensorsReaderTest, EveryCutIsRefused) {
 TEST(SafetensorsReaderTest, ChangedHeaderBytesNeverCrash) {
   MemEnv env;
   ASSERT_THAT(WriteSafetensors(env, "/f",
-                               MapOf({{"a", at::ones({3})},
-                                      {"b", at::zeros({2}, at::kBool)}})),
+                               MapOf({{"a", ops::ones({3})},
+                                      {"b", ops::zeros({2}, at::kBool)}})),
               IsOk());
   const std::string bytes = *ReadFile(env, "/f");
   for (size_t i = 0; i < bytes.size(); ++i) {

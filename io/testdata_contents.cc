@@ -2,11 +2,9 @@
 
 #include <utility>
 
-#include "ATen/ops/arange.h"
-#include "ATen/ops/empty.h"
-#include "ATen/ops/ones.h"
 #include "grapnel/base/log.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 
 namespace grapnel {
 namespace io {
@@ -39,14 +37,14 @@ CheckpointContents TestdataV1() {
   (*manifest.mutable_metrics())["accuracy"] = 0.5;
 
   TensorMap model;
-  Add(model, "fc.weight", at::arange(6, at::kFloat).view({2, 3}).div(8));
-  Add(model, "fc.bias", at::arange(2, at::kFloat));
-  Add(model, "bn.num_batches_tracked", at::ones({}, at::kLong).mul(7));
-  Add(model, "mask", at::arange(4, at::kLong).remainder(2).to(at::kBool));
-  Add(model, "half", at::arange(3, at::kFloat).to(at::kBFloat16));
-  Add(model, "empty", at::empty({0, 3}, at::TensorOptions(at::kDouble)));
+  Add(model, "fc.weight", ops::arange(6, at::kFloat).view({2, 3}).div(8));
+  Add(model, "fc.bias", ops::arange(2, at::kFloat));
+  Add(model, "bn.num_batches_tracked", ops::ones({}, at::kLong).mul(7));
+  Add(model, "mask", ops::arange(4, at::kLong).remainder(2).to(at::kBool));
+  Add(model, "half", ops::arange(3, at::kFloat).to(at::kBFloat16));
+  Add(model, "empty", ops::empty({0, 3}, at::TensorOptions(at::kDouble)));
   TensorMap optimizer;
-  Add(optimizer, "fc.weight/exp_avg", at::arange(6, at::kFloat).view({2, 3}));
+  Add(optimizer, "fc.weight/exp_avg", ops::arange(6, at::kFloat).view({2, 3}));
   contents.sections.emplace_back("model", std::move(model));
   contents.sections.emplace_back("optimizer", std::move(optimizer));
   contents.blobs.emplace_back("state", std::string("\0state\xff", 7));

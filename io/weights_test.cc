@@ -2,12 +2,12 @@
 
 #include <string>
 
-#include "ATen/ops/full.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/mem_env.h"
@@ -24,8 +24,8 @@ class WeightsTest : public ::testing::Test {
  protected:
   WeightsTest() {
     EXPECT_THAT(env_.CreateDir("/d"), IsOk());
-    EXPECT_THAT(tensors_.Add("fc.weight", at::full({2}, 3.0)), IsOk());
-    EXPECT_THAT(tensors_.Add("fc.bias", at::full({1}, 4.0)), IsOk());
+    EXPECT_THAT(tensors_.Add("fc.weight", ops::full({2}, 3.0)), IsOk());
+    EXPECT_THAT(tensors_.Add("fc.bias", ops::full({1}, 4.0)), IsOk());
   }
 
   void ExpectTheTensors(const absl::StatusOr<TensorMap>& read) {
@@ -46,7 +46,7 @@ TEST_F(WeightsTest, AreTheSectionModelOfACheckpoint) {
   CheckpointContents contents;
   contents.sections.emplace_back("model", tensors_);
   TensorMap average;
-  ASSERT_THAT(average.Add("fc.weight", at::full({2}, 9.0)), IsOk());
+  ASSERT_THAT(average.Add("fc.weight", ops::full({2}, 9.0)), IsOk());
   contents.sections.emplace_back("ema", average);
   ASSERT_THAT(WriteCheckpoint(env_, "/d", "epoch_1", contents), IsOk());
   ExpectTheTensors(ReadWeights(env_, "/d/epoch_1"));

@@ -3,7 +3,6 @@
 #include <set>
 #include <utility>
 
-#include "ATen/ops/zeros.h"
 #include "absl/memory/memory.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -11,6 +10,7 @@
 #include "c10/util/Exception.h"
 #include "grapnel/base/kind_name.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/models/shape.h"
 
@@ -39,7 +39,7 @@ absl::StatusOr<std::vector<int64_t>> OutputShape(
   layer.SetTraining(false);
   const absl::Status status = CatchAsStatus([&] {
     const c10::AutoGradMode no_grad(false);
-    output = layer.Forward(at::zeros(batch_shape));
+    output = layer.Forward(ops::zeros(batch_shape));
     return absl::OkStatus();
   });
   layer.SetTraining(true);

@@ -3,8 +3,8 @@
 #include <string>
 
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/full.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
@@ -12,8 +12,8 @@ namespace {
 
 TEST(LogVarsTest, WeightsGoWithTheirValues) {
   LogVars log_vars;
-  log_vars.Add("loss", at::full({}, 1.5), at::full({}, 4));
-  log_vars.Add("accuracy", at::full({}, 50));
+  log_vars.Add("loss", ops::full({}, 1.5), ops::full({}, 4));
+  log_vars.Add("accuracy", ops::full({}, 50));
   ASSERT_EQ(log_vars.size(), 2u);
   EXPECT_EQ(log_vars[0].name, "loss");
   EXPECT_EQ(log_vars[0].tensor.item<double>(), 1.5);
@@ -27,7 +27,7 @@ TEST(LogVarsTest, ClearLetsGoOfTensorsAndKeepsSlotsAndWish) {
   EXPECT_FALSE(log_vars.wants_weights());
   log_vars.set_wants_weights(true);
   const std::string name = "a name that is too long to need no memory";
-  const at::Tensor value = at::full({}, 1), weight = at::full({}, 2);
+  const at::Tensor value = ops::full({}, 1), weight = ops::full({}, 2);
   log_vars.Add(name, value, weight);
   const NamedTensor* const slot = &log_vars[0];
   const at::Tensor* const of_weight = &log_vars.weight(0);

@@ -1,12 +1,12 @@
 #include "grapnel/models/loss.h"
 
-#include "ATen/ops/scalar_tensor.h"
+#include "grapnel/base/tensor_ops.h"
 
 namespace grapnel {
 
 absl::StatusOr<at::Tensor> Loss::Weight(const at::Tensor& /*outputs*/,
                                         const Batch& batch) const {
-  return at::scalar_tensor(batch.size(), at::kDouble);
+  return ops::scalar_tensor(batch.size(), at::kDouble);
 }
 
 }  // namespace grapnel

@@ -6,13 +6,12 @@
 #include <utility>
 #include <variant>
 
-#include "ATen/ops/where.h"
-#include "ATen/ops/zeros.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/models/log_vars.h"
 
@@ -112,14 +111,14 @@ absl::Status Evaluator::AddLoss(const NamedTensor& loss,
   if (sum == loss_sums_.end()) {
     LossSum added;
     added.name = loss.name;
-    added.sum = at::zeros({}, loss.tensor.options().dtype(at::kDouble));
+    added.sum = ops::zeros({}, loss.tensor.options().dtype(at::kDouble));
     sum = loss_sums_.insert(sum, std::move(added));
   }
   const at::Tensor mean =
       loss.tensor.dim() == 0 ? loss.tensor : loss.tensor.mean();
   if (weight.defined() && !weight.is_cpu()) {  // Not waited for.
     const at::Tensor own = weight.to(at::kDouble);
-    sum->sum.add_(at::where(own.ne(0), mean.mul(own), 0).to(sum->sum.device()));
+    sum->sum.add_(mean.mul(own).where(own.ne(0), 0).to(sum->sum.device()));
     sum->device_weight =
         sum->device_weight.defined() ? sum->device_weight.add(own) : own;
     return absl::OkStatus();

@@ -13,13 +13,10 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/arange.h"
-#include "ATen/ops/full.h"
-#include "ATen/ops/tensor.h"
-#include "ATen/ops/zeros.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/sample.h"
 #include "grapnel/models/metric.pb.h"
 #include "grapnel/models/model.h"
@@ -83,11 +80,11 @@ std::vector<std::pair<std::string, double>> Doubles(const Metrics& metrics) {
 }
 
 at::Tensor Floats(const std::vector<float>& values, at::IntArrayRef shape) {
-  return at::tensor(values).reshape(shape);
+  return ops::tensor(values).reshape(shape);
 }
 
 at::Tensor Labels(const std::vector<int64_t>& values) {
-  return at::tensor(values, at::kLong);
+  return ops::tensor(values, at::kLong);
 }
 
 struct ValueCase {
@@ -144,7 +141,7 @@ std::vector<ValueCase> ValueCases() {
        {{"accuracy/top1", 50}}},
       {"NoByteIsNegative",  // Or 156 would be ignored.
        "accuracy { ignore_index: -100 }",
-       {NewStep(at::arange(400, at::kFloat).reshape({2, 200}),
+       {NewStep(ops::arange(400, at::kFloat).reshape({2, 200}),
                 Labels({156, 199}).to(at::kByte))},
        {{"accuracy/top1", 50}}},
       {"MasksAreFinite",
@@ -223,7 +220,8 @@ std::vector<NoNumberCase> NoNumberCases() {
        note + "1 of 3 samples are not finite"},
       {"AmongIgnored",
        "accuracy { ignore_index: 1 }",
-       {good, bad(NAN, NAN), NewStep(at::full({3, 2}, NAN), Labels({1, 1, 0}))},
+       {good, bad(NAN, NAN),
+        NewStep(ops::full({3, 2}, NAN), Labels({1, 1, 0}))},
        {"accuracy/top1"},
        note + "2 of 4 samples are not finite"},
       {"NothingCounts",
@@ -298,7 +296,7 @@ TEST(EvaluatorTest, SaysWhichValuesAreNoNumbers) {
   std::vector<std::unique_ptr<Metric>> metrics;
   metrics.push_back(std::make_unique<FixedMetric>());
   Evaluator evaluator(std::move(metrics));
-  ASSERT_THAT(Process(evaluator, NewStep(at::zeros({1}), at::zeros({1}))),
+  ASSERT_THAT(Process(evaluator, NewStep(ops::zeros({1}), ops::zeros({1}))),
               IsOk());
   std::vector<std::string> notes;
   ASSERT_THAT(evaluator.Compute("val", &notes), IsOk());
@@ -321,18 +319,18 @@ class MetricMismatchTest : public TestWithParam<BadStepCase> {};
 INSTANTIATE_TEST_SUITE_P(
     , MetricMismatchTest,
     ValuesIn(std::vector<BadStepCase>{
-        {"MoreThanTheClasses", "accuracy { topk: [1, 5] }", at::zeros({2, 3}),
+        {"MoreThanTheClasses", "accuracy { topk: [1, 5] }", ops::zeros({2, 3}),
          Labels({0, 0}),
          "topk: must be at most the number of classes, 3, is 5"},
-        {"OtherBatchSize", "accuracy {}", at::zeros({2, 3}), Labels({0}),
+        {"OtherBatchSize", "accuracy {}", ops::zeros({2, 3}), Labels({0}),
          "outputs (2, 3) and targets (1,)"},
-        {"NoTargets", "accuracy {}", at::zeros({2, 3}), at::Tensor(),
+        {"NoTargets", "accuracy {}", ops::zeros({2, 3}), at::Tensor(),
          "targets: must be class labels, are undefined"},
-        {"TargetsOfFloats", "accuracy {}", at::zeros({2, 3}), at::zeros({2}),
+        {"TargetsOfFloats", "accuracy {}", ops::zeros({2, 3}), ops::zeros({2}),
          "targets: must be class labels, are Float"},
-        {"ColumnAgainstRow", "mse {}", at::zeros({2, 1}), at::zeros({2}),
+        {"ColumnAgainstRow", "mse {}", ops::zeros({2, 1}), ops::zeros({2}),
          "outputs (2, 1) and targets (2,)"},
-        {"NoTargetsForMae", "mae {}", at::zeros({2, 1}), at::Tensor(),
+        {"NoTargetsForMae", "mae {}", ops::zeros({2, 1}), at::Tensor(),
          "targets: must be defined"},
     }),
     [](const auto& info) { return info.param.name; });
@@ -371,9 +369,10 @@ TEST_P(MetricBadConfigTest, NamesIndexAndField) {
 
 Step LossStep(int64_t num_samples,
               const std::vector<std::pair<std::string, float>>& losses) {
-  Step step = NewStep(at::zeros({num_samples, 1}), at::zeros({num_samples, 1}));
+  Step step =
+      NewStep(ops::zeros({num_samples, 1}), ops::zeros({num_samples, 1}));
   for (const auto& loss : losses) {
-    step.predictions.losses.Add(loss.first, at::full({}, loss.second));
+    step.predictions.losses.Add(loss.first, ops::full({}, loss.second));
   }
   return step;
 }
@@ -418,8 +417,8 @@ TEST(EvaluatorTest, LossThatOnlySomeBatchesGiveIsAveragedOverThose) {
 // --- Losses with weights ---
 
 void AddLoss(Step* step, const std::string& name, float mean, double weight) {
-  step->predictions.losses.Add(name, at::full({}, mean),
-                               at::full({}, weight, at::kDouble));
+  step->predictions.losses.Add(name, ops::full({}, mean),
+                               ops::full({}, weight, at::kDouble));
 }
 
 TEST(EvaluatorTest, LossesAreMeansByTheirWeights) {

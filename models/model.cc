@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "ATen/ops/mean.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -27,9 +26,9 @@ at::Tensor Scalar(const at::Tensor& tensor) {
   if (tensor.dim() == 0) return tensor;
   // Integers have no mean of their own type.
   if (at::isIntegralType(tensor.scalar_type(), /*includeBool=*/true)) {
-    return at::mean(tensor, at::kFloat);
+    return tensor.mean(at::kFloat);
   }
-  return at::mean(tensor);
+  return tensor.mean();
 }
 
 // Without a graph. Not detach(), which autograd records as a view.

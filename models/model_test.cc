@@ -7,14 +7,11 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/full.h"
-#include "ATen/ops/ones.h"
-#include "ATen/ops/tensor.h"
-#include "ATen/ops/zeros.h"
 #include "absl/status/status.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/sample.h"
 #include "grapnel/models/log_vars.h"
 #include "grapnel/optim/optim_wrapper.h"
@@ -65,9 +62,9 @@ class FakeModel : public Model {
 
  protected:
   std::vector<NamedTensor> parameters_ = {
-      {"fc.weight", at::ones({}).requires_grad_(true)},
-      {"fc.bias", at::zeros({2}).requires_grad_(true)}};
-  std::vector<NamedTensor> buffers_ = {{"bn.count", at::zeros({}, at::kLong)}};
+      {"fc.weight", ops::ones({}).requires_grad_(true)},
+      {"fc.bias", ops::zeros({2}).requires_grad_(true)}};
+  std::vector<NamedTensor> buffers_ = {{"bn.count", ops::zeros({}, at::kLong)}};
 };
 
 // Keeps the loss that it was given, and does the backward.
@@ -143,9 +140,9 @@ void PrintTo(const StepCase& c, std::ostream* os) { *os << c.name; }
 class TrainStepTest : public TestWithParam<StepCase> {};
 
 std::vector<StepCase> StepCases() {
-  const at::Tensor one = at::full({}, 1.0);
-  const at::Tensor two = at::full({}, 2.0);
-  const at::Tensor four = at::full({}, 4.0);
+  const at::Tensor one = ops::full({}, 1.0);
+  const at::Tensor two = ops::full({}, 2.0);
+  const at::Tensor four = ops::full({}, 4.0);
   return {
       {"OneLossIsTheTotal", {{"loss", two}}, 2, {{"loss", 2}}},
       {"TotalComesFirst",
@@ -165,13 +162,13 @@ std::vector<StepCase> StepCases() {
        3,
        {{"loss", 3}, {"loss_aux", 1}}},
       {"VectorsAreAveraged",
-       {{"loss", at::tensor({1.0, 5.0})}, {"acc", at::tensor({2.0, 4.0})}},
+       {{"loss", ops::tensor({1.0, 5.0})}, {"acc", ops::tensor({2.0, 4.0})}},
        3,
        {{"loss", 3}, {"acc", 3}}},
       {"IntegersAreAveragedAsNumbers",
        {{"loss", two},
-        {"hits", at::tensor({1, 2}, at::kLong)},
-        {"right", at::tensor({1, 0}, at::kLong).to(at::kBool)}},
+        {"hits", ops::tensor({1, 2}, at::kLong)},
+        {"right", ops::tensor({1, 0}, at::kLong).to(at::kBool)}},
        2,
        {{"loss", 2}, {"hits", 1.5}, {"right", 0.5}}},
       {"OneElementIsAScalar", {{"loss", two.reshape({1})}}, 2, {{"loss", 2}}},
@@ -186,7 +183,7 @@ TEST_P(TrainStepTest, UpdatesWithTheTotalAndLogsAll) {
   model.losses = GetParam().losses;
   FakeOptim optim;
   LogVars log_vars;
-  log_vars.Add("left over", at::ones({}));
+  log_vars.Add("left over", ops::ones({}));
   // Twice, because slots are used again.
   for (int step = 1; step <= 2; ++step) {
     ASSERT_THAT(model.TrainStep(Batch(), optim, &log_vars), IsOk());
@@ -200,7 +197,7 @@ TEST_P(TrainStepTest, UpdatesWithTheTotalAndLogsAll) {
 
 TEST(ModelTest, TellsTheOptimizerTheNumberOfSamples) {
   FakeModel model;
-  model.losses = {{"loss", at::ones({})}};
+  model.losses = {{"loss", ops::ones({})}};
   FakeOptim optim;
   LogVars log_vars;
   Batch batch;
@@ -222,9 +219,9 @@ void PrintTo(const TotalWeightCase& c, std::ostream* os) { *os << c.name; }
 class TotalWeightTest : public TestWithParam<TotalWeightCase> {};
 
 std::vector<TotalWeightCase> TotalWeightCases() {
-  const at::Tensor one = at::ones({});
+  const at::Tensor one = ops::ones({});
   const auto weight = [](double value) {
-    return at::full({}, value, at::kDouble);
+    return ops::full({}, value, at::kDouble);
   };
   return {
       {"TheLosss", {{"loss", one}}, {weight(2.5)}, 2.5, ""},
@@ -280,8 +277,8 @@ TEST_P(TotalWeightTest, IsWhatTheLossesOfTheTotalHave) {
 // Nobody asks for weights, or compares those that come all the same.
 TEST(ModelTest, WeightsAreOnlyForThoseWhoWantThem) {
   FakeModel model;
-  model.losses = {{"loss_a", at::ones({})}, {"loss_b", at::ones({})}};
-  model.weights = {at::full({}, 5), at::full({}, 7)};
+  model.losses = {{"loss_a", ops::ones({})}, {"loss_b", ops::ones({})}};
+  model.weights = {ops::full({}, 5), ops::full({}, 7)};
   FakeOptim optim;
   LogVars log_vars;
   Batch batch;
@@ -308,11 +305,11 @@ INSTANTIATE_TEST_SUITE_P(
     , TrainStepErrorTest,
     ValuesIn(std::vector<BadStepCase>{
         {"NoLosses", {}, "the model gave no losses"},
-        {"NothingToSum", {{"acc", at::ones({})}}, "\"loss\" in its name"},
+        {"NothingToSum", {{"acc", ops::ones({})}}, "\"loss\" in its name"},
         {"Undefined", {{"loss_box", at::Tensor()}}, "loss \"loss_box\""},
         // Also one that is logged only: an Update can't be taken back.
         {"UndefinedOther",
-         {{"loss", at::ones({})}, {"acc", at::Tensor()}},
+         {{"loss", ops::ones({})}, {"acc", at::Tensor()}},
          "loss \"acc\""},
     }),
     [](const auto& info) { return info.param.name; });
@@ -330,7 +327,7 @@ TEST_P(TrainStepErrorTest, DoesntUpdate) {
 
 TEST(ModelTest, ErrorsOfModelAndOptimizerComeOut) {
   FakeModel model;
-  model.losses = {{"loss", at::ones({})}};
+  model.losses = {{"loss", ops::ones({})}};
   FakeOptim optim;
   LogVars log_vars;
 
@@ -364,7 +361,7 @@ TEST(ModelTest, ExportIsForModelsThatHaveIt) {
 
 TEST(LogVarsTest, ClearLetsGoOfTensorsAndKeepsSlots) {
   LogVars log_vars;
-  at::Tensor value = at::ones({});
+  at::Tensor value = ops::ones({});
   log_vars.Add("loss", value);
   const NamedTensor* slot = log_vars.begin();
   log_vars.Clear();
@@ -385,9 +382,9 @@ TensorMap MapOf(const std::vector<NamedTensor>& tensors) {
   return map;
 }
 
-const at::Tensor Weight() { return at::full({}, 7.0, at::kDouble); }
-const at::Tensor Bias() { return at::tensor({8.f, 9.f}); }
-const at::Tensor Count() { return at::full({}, 5, at::kLong); }
+const at::Tensor Weight() { return ops::full({}, 7.0, at::kDouble); }
+const at::Tensor Bias() { return ops::tensor({8.f, 9.f}); }
+const at::Tensor Count() { return ops::full({}, 5, at::kLong); }
 
 std::vector<double> State(const Model& model) {
   std::vector<double> values;
@@ -431,9 +428,9 @@ class LoadModelStateErrorTest : public TestWithParam<LoadCase> {};
 class FakeModelOfDtypes : public FakeModel {
  public:
   FakeModelOfDtypes() {
-    buffers_.push_back({"small", at::zeros({}, at::kInt)});
-    buffers_.push_back({"byte", at::zeros({}, at::kByte)});
-    buffers_.push_back({"flag", at::zeros({}, at::kBool)});
+    buffers_.push_back({"small", ops::zeros({}, at::kInt)});
+    buffers_.push_back({"byte", ops::zeros({}, at::kByte)});
+    buffers_.push_back({"flag", ops::zeros({}, at::kBool)});
   }
 };
 
@@ -462,24 +459,24 @@ INSTANTIATE_TEST_SUITE_P(
          true,
          {"unexpected: 6 (a, b, c, d, e, ...)"}},
         {"Shape",
-         {{"fc.weight", Weight()}, {"fc.bias", at::zeros({3})}},
+         {{"fc.weight", Weight()}, {"fc.bias", ops::zeros({3})}},
          true,
          {"missing: 4 (bn.count, small, byte, flag)",
           "mismatched: 1 (fc.bias: has the shape (3,), the model's is (2,))"}},
         {"ShapeBroadcastIsNoMatch",
-         {{"fc.weight", Weight()}, {"fc.bias", at::zeros({1})}},
+         {{"fc.weight", Weight()}, {"fc.bias", ops::zeros({1})}},
          true,
          {"mismatched: 1 (fc.bias", "(1,)", "(2,)"}},
         {"RoundingToIntegers",
-         {{"fc.weight", Weight()}, {"bn.count", at::full({}, 1.5)}},
+         {{"fc.weight", Weight()}, {"bn.count", ops::full({}, 1.5)}},
          true,
          {"mismatched: 1 (bn.count: is Float, the model's is Long)"}},
         {"ComplexToReal",
-         {{"fc.weight", at::zeros({}, at::kComplexFloat)}},
+         {{"fc.weight", ops::zeros({}, at::kComplexFloat)}},
          true,
          {"(fc.weight: is ComplexFloat, the model's is Float)"}},
         {"FloatToBool",
-         {{"flag", at::ones({})}},
+         {{"flag", ops::ones({})}},
          true,
          {"(flag: is Float, the model's is Bool)"}},
         {"IntegersToBool",
@@ -491,7 +488,7 @@ INSTANTIATE_TEST_SUITE_P(
          true,
          {"(small: is Long, the model's is Int)"}},
         {"IntegersOfAnotherSign",
-         {{"byte", at::zeros({}, at::kChar)}},
+         {{"byte", ops::zeros({}, at::kChar)}},
          true,
          {"(byte: is Char, the model's is Byte)"}},
         {"NothingInCommonEvenIfNotStrict",
@@ -500,7 +497,7 @@ INSTANTIATE_TEST_SUITE_P(
          {"there is nothing for the model: missing: 6 (fc.weight, fc.bias, "
           "bn.count, small, byte, ...); unexpected: 1 (classifier.weight)"}},
         {"NothingThatFitsEvenIfNotStrict",
-         {{"fc.bias", at::zeros({3})}},
+         {{"fc.bias", ops::zeros({3})}},
          false,
          {"there is nothing for the model", "mismatched: 1 (fc.bias"}},
         {"Undefined",
@@ -526,8 +523,8 @@ TEST(LoadModelStateTest, WiderIntegersTakeTheNarrower) {
   FakeModelOfDtypes model;
   for (const at::ScalarType dtype :
        {at::kByte, at::kChar, at::kShort, at::kBool}) {
-    EXPECT_THAT(LoadModelState(MapOf({{"bn.count", at::ones({}, dtype)},
-                                      {"small", at::ones({}, dtype)}}),
+    EXPECT_THAT(LoadModelState(MapOf({{"bn.count", ops::ones({}, dtype)},
+                                      {"small", ops::ones({}, dtype)}}),
                                /*strict=*/false, model, nullptr),
                 IsOk())
         << dtype;
@@ -550,9 +547,9 @@ TEST(LoadModelStateTest, NotStrictLeavesOutAndNamesWhatDoesNotFit) {
   FakeModelOfDtypes model;
   std::vector<std::string> report;
   EXPECT_THAT(LoadModelState(MapOf({{"fc.weight", Weight()},
-                                    {"fc.bias", at::zeros({3})},
+                                    {"fc.bias", ops::zeros({3})},
                                     {"bn.count", Count()},
-                                    {"small", at::full({}, 1.5)},
+                                    {"small", ops::full({}, 1.5)},
                                     {"byte", Count().to(at::kByte)},
                                     {"flag", Count().to(at::kBool)}}),
                              /*strict=*/false, model, &report),

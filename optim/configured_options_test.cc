@@ -7,11 +7,11 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ops/ones.h"
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/optim/optim_wrapper.pb.h"
 #include "grapnel/optim/param_groups.h"
@@ -33,7 +33,7 @@ constexpr char kSgd[] = "optimizer { sgd { lr: 0.1 } } ";
 std::vector<NamedTensor> Params(const std::vector<std::string>& names) {
   std::vector<NamedTensor> params;
   for (const std::string& name : names) {
-    params.push_back({name, at::ones({2}).requires_grad_()});
+    params.push_back({name, ops::ones({2}).requires_grad_()});
   }
   return params;
 }

@@ -4,17 +4,13 @@
 #include <cmath>
 #include <optional>
 
-#include "ATen/ops/_foreach_clamp_max.h"
-#include "ATen/ops/_foreach_clamp_min.h"
-#include "ATen/ops/_foreach_mul.h"
-#include "ATen/ops/_foreach_norm.h"
-#include "ATen/ops/clamp.h"
-#include "ATen/ops/linalg_vector_norm.h"
-#include "ATen/ops/stack.h"
-#include "ATen/ops/zeros.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/linalg_vector_norm_ops.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/check_field.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_ops.h"
+#include "grapnel/optim/foreach_ops.h"
 
 namespace grapnel {
 namespace {
@@ -27,28 +23,32 @@ bool OnOneDevice(const std::vector<at::Tensor>& tensors) {
   });
 }
 
+at::Tensor VectorNorm(const at::Tensor& tensor, double norm_type) {
+  return at::_ops::linalg_vector_norm::call(tensor, norm_type, std::nullopt,
+                                            /*keepdim=*/false, std::nullopt);
+}
+
 at::Tensor NormOf(const std::vector<at::Tensor>& grads, double norm_type) {
-  if (grads.empty()) return at::zeros({});
+  if (grads.empty()) return ops::zeros({});
   std::vector<at::Tensor> norms;
   if (OnOneDevice(grads)) {
-    norms = at::_foreach_norm(grads, norm_type);
+    norms = ops::foreach_norm(grads, norm_type);
   } else {
     for (const at::Tensor& grad : grads) {
-      norms.push_back(
-          at::linalg_vector_norm(grad, norm_type).to(grads.front().device()));
+      norms.push_back(VectorNorm(grad, norm_type).to(grads.front().device()));
     }
   }
-  return at::linalg_vector_norm(at::stack(norms), norm_type);
+  return VectorNorm(ops::stack(norms), norm_type);
 }
 
 // Scales `grads`, whose norm is `norm`, down to `limit`.
 void ScaleToLimit(double limit, const at::Tensor& norm,
                   const std::vector<at::Tensor>& grads) {
   if (grads.empty()) return;
-  const at::Tensor factor = at::clamp(norm.add(1e-6).reciprocal().mul(limit),
-                                      /*min=*/std::nullopt, /*max=*/1.0);
+  const at::Tensor factor = norm.add(1e-6).reciprocal().mul(limit).clamp(
+      /*min=*/std::nullopt, /*max=*/1.0);
   if (OnOneDevice(grads)) {
-    at::_foreach_mul_(grads, factor);
+    ops::foreach_mul_(grads, factor);
   } else {
     for (const at::Tensor& grad : grads) grad.mul_(factor.to(grad.device()));
   }
@@ -113,8 +113,8 @@ absl::Status GradClip::Clip(const std::vector<at::Tensor>& grads,
     if (error_if_nonfinite_) GRAPNEL_RETURN_IF_ERROR(CheckFinite(*norm));
     ScaleToLimit(limit_, *norm, grads);
   } else if (!grads.empty()) {
-    at::_foreach_clamp_min_(grads, -limit_);
-    at::_foreach_clamp_max_(grads, limit_);
+    ops::foreach_clamp_min_(grads, -limit_);
+    ops::foreach_clamp_max_(grads, limit_);
   }
   return absl::OkStatus();
 }

@@ -4,11 +4,10 @@
 #include <cmath>
 #include <limits>
 
-#include "ATen/ops/_amp_foreach_non_finite_check_and_unscale.h"
-#include "ATen/ops/full.h"
-#include "ATen/ops/zeros.h"
 #include "grapnel/base/check_field.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_ops.h"
+#include "grapnel/optim/foreach_ops.h"
 
 namespace grapnel {
 namespace {
@@ -79,10 +78,10 @@ bool LossScaler::Unscale(const std::vector<at::Tensor>& grads,
         left.begin(), left.end(),
         [&](const auto& grad) { return grad.device() == device; });
     const auto options = at::TensorOptions().dtype(at::kFloat).device(device);
-    overflows.push_back(at::zeros({}, options));
-    at::_amp_foreach_non_finite_check_and_unscale_(
+    overflows.push_back(ops::zeros({}, options));
+    ops::amp_foreach_non_finite_check_and_unscale_(
         std::vector<at::Tensor>(left.begin(), others), overflows.back(),
-        at::full({}, factor / scale_, options));
+        ops::full({}, factor / scale_, options));
     left.erase(left.begin(), others);
   }
   // Only now, that all devices have their work.

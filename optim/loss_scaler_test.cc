@@ -7,13 +7,11 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/_amp_update_scale.h"
-#include "ATen/ops/full.h"
-#include "ATen/ops/tensor.h"
-#include "ATen/ops/zeros.h"
+#include "ATen/ops/_amp_update_scale_ops.h"
 #include "absl/status/status.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/optim/optim_wrapper.pb.h"
 #include "gtest/gtest.h"
 
@@ -67,14 +65,14 @@ TEST(LossScalerTest, MovesAsAtensOperatorDoes) {
              1.001, 0.5, 2}}) {
     SCOPED_TRACE(test.config);
     LossScaler scaler = Make(test.config);
-    at::Tensor scale = at::full({}, test.scale, at::kFloat);
-    at::Tensor tracker = at::zeros({}, at::kInt);
+    at::Tensor scale = ops::full({}, test.scale, at::kFloat);
+    at::Tensor tracker = ops::zeros({}, at::kInt);
     for (int step = 0; step < 200; ++step) {
       const bool finite = step * 7919 % 11 != 0;
       scaler.Update(finite);
-      at::_amp_update_scale_(scale, tracker,
-                             at::full({}, finite ? 0.0 : 1.0, at::kFloat),
-                             test.growth, test.backoff, test.interval);
+      at::_ops::_amp_update_scale_::call(
+          scale, tracker, ops::full({}, finite ? 0.0 : 1.0, at::kFloat),
+          test.growth, test.backoff, test.interval);
       ASSERT_EQ(scaler.scale(), scale.item<float>()) << "step " << step;
     }
   }
@@ -99,7 +97,7 @@ TEST(LossScalerTest, ScalesALossOf16BitsInFloat32) {
   const LossScaler scaler = Make("");
   for (const at::ScalarType dtype :
        {at::kHalf, at::kBFloat16, at::kFloat, at::kDouble}) {
-    const at::Tensor scaled = scaler.Scale(at::full({}, 2, dtype));
+    const at::Tensor scaled = scaler.Scale(ops::full({}, 2, dtype));
     EXPECT_EQ(scaled.item<double>(), 131072) << c10::toString(dtype);
     EXPECT_EQ(scaled.scalar_type(), dtype == at::kDouble ? dtype : at::kFloat);
   }
@@ -120,8 +118,8 @@ TEST_P(LossScalerUnscaleTest, DividesAndLooksAtEachElement) {
   for (const at::ScalarType dtype : {at::kFloat, at::kDouble, at::kBFloat16}) {
     SCOPED_TRACE(c10::toString(dtype));
     const std::vector<at::Tensor> grads = {
-        at::tensor({16.0, -4.0}).to(dtype),
-        at::full({3, 50}, 2, dtype),
+        ops::tensor({16.0, -4.0}).to(dtype),
+        ops::full({3, 50}, 2, dtype),
     };
     grads[1][2].select(0, 49).fill_(GetParam().bad);
     EXPECT_EQ(scaler.Unscale(grads, 0.5), GetParam().finite);

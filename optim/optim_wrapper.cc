@@ -4,16 +4,15 @@
 #include <cmath>
 #include <optional>
 
-#include "ATen/ops/_foreach_mul.h"
-#include "ATen/ops/empty_like.h"
-#include "ATen/ops/zeros.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
 #include "grapnel/base/check_field.h"
 #include "grapnel/base/kind_name.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/optim/configured_options.h"
+#include "grapnel/optim/foreach_ops.h"
 #include "grapnel/optim/grad_clip.h"
 #include "grapnel/optim/loss_scaler.h"
 #include "grapnel/optim/optimizers/optimizer_state.h"
@@ -473,7 +472,7 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
       if (scaler_.has_value()) {
         finite = scaler_->Unscale(grads_, factor);
       } else if (factor != 1 && !grads_.empty()) {
-        at::_foreach_mul_(grads_, factor);
+        ops::foreach_mul_(grads_, factor);
       }
       return absl::OkStatus();
     });
@@ -527,7 +526,7 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
       }
       GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
         const c10::AutoGradMode no_grad(false);
-        out->push_back({*param, at::empty_like(*param).copy_(*grad)});
+        out->push_back({*param, ops::empty_like(*param).copy_(*grad)});
         return absl::OkStatus();
       }));
     }
@@ -583,7 +582,7 @@ absl::StatusOr<std::unique_ptr<OptimWrapper>> OptimWrapper::Create(
   std::unique_ptr<Optimizer> base;
   if (several) {
     ParamGroup group;
-    group.params.push_back({"base", at::zeros({1}).requires_grad_()});
+    group.params.push_back({"base", ops::zeros({1}).requires_grad_()});
     GRAPNEL_ASSIGN_OR_RETURN(
         base, CreateOptimizer(config.optimizer(), {std::move(group)}));
   }

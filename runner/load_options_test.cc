@@ -4,13 +4,13 @@
 #include <string>
 #include <vector>
 
-#include "ATen/ops/zeros.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/runner/runner_config.pb.h"
 #include "gtest/gtest.h"
@@ -32,7 +32,7 @@ runner::v1::LoadOptions Parse(const std::string& text) {
 TensorMap Named(const std::vector<std::string>& names) {
   TensorMap map;
   for (const std::string& name : names) {
-    EXPECT_THAT(map.Add(name, at::zeros({1})), IsOk());
+    EXPECT_THAT(map.Add(name, ops::zeros({1})), IsOk());
   }
   return map;
 }

@@ -4,12 +4,12 @@
 #include <cmath>
 #include <limits>
 
-#include "ATen/ops/stack.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/base/utf8.h"
 
@@ -298,7 +298,7 @@ void HistoryBuffer::ConvertRun(int64_t oldest_age, int64_t size) const {
     for (int64_t i = 0; i < size; ++i) {
       tensors.push_back(SlotOfAge(oldest_age - i).tensor.reshape({}));
     }
-    numbers = at::stack(tensors).to(at::kCPU, at::kDouble);
+    numbers = ops::stack(tensors).to(at::kCPU, at::kDouble);
     return absl::OkStatus();
   });
   if (!status.ok()) Fail(status);

@@ -11,8 +11,8 @@
 #include <variant>
 #include <vector>
 
-#include "ATen/ops/_neg_view.h"
-#include "ATen/ops/full.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/_neg_view_ops.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/numbers.h"
@@ -21,6 +21,7 @@
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/runner/message_hub.pb.h"
 #include "grapnel/runner/mode.h"
 #include "grapnel/tests/golden/golden_report.h"
@@ -46,7 +47,7 @@ constexpr double kInf = std::numeric_limits<double>::infinity();
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 at::Tensor Number(double value, at::ScalarType dtype) {
-  return at::full({}, value, at::TensorOptions().dtype(dtype));
+  return ops::full({}, value, at::TensorOptions().dtype(dtype));
 }
 
 // A dtype that C++ lacks goes the way that a tensor on a device goes: it is
@@ -213,7 +214,7 @@ TEST(GoldenHubTest, Errors) {
   NoteGoldenCase(kGoldenFile, "hub_errors/0",
                  "no error: the last call decides whether it is saved");
   HistoryBuffer& vector = hub.Scalar("train/vector");
-  vector.Add(at::full({2}, 1.0));
+  vector.Add(ops::full({2}, 1.0));
   EXPECT_THAT(vector.Current(),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("has 2")));
   NoteGoldenCase(kGoldenFile, "hub_errors/1",
@@ -443,7 +444,7 @@ TEST(HistoryBufferTest, ATensorOnTheCpuIsReadWhenItComes) {
 TEST(HistoryBufferTest, ANegativeViewIsItsNumber) {
   MessageHub hub;
   HistoryBuffer& history = hub.Scalar("train/x");
-  history.Add(at::_neg_view(Number(3, at::kFloat)));
+  history.Add(at::_ops::_neg_view::call(Number(3, at::kFloat)));
   EXPECT_EQ(history.Current().value(), -3);
 }
 
@@ -526,14 +527,14 @@ INSTANTIATE_TEST_SUITE_P(
     ValuesIn<BadTensorCase>({
         {"Undefined", at::Tensor(), absl::StatusCode::kInvalidArgument,
          "train/x: must be one real number, is an undefined tensor"},
-        {"TwoElements", at::full({2}, 1.0), absl::StatusCode::kInvalidArgument,
+        {"TwoElements", ops::full({2}, 1.0), absl::StatusCode::kInvalidArgument,
          "train/x: must be one real number, has 2 of dtype Float"},
-        {"NoElement", at::full({0}, 1.0), absl::StatusCode::kInvalidArgument,
+        {"NoElement", ops::full({0}, 1.0), absl::StatusCode::kInvalidArgument,
          "has 0 of dtype Float"},
         {"Complex", Number(1, at::kComplexFloat),
          absl::StatusCode::kInvalidArgument, "has 1 of dtype ComplexFloat"},
         // A device that can't be read.
-        {"Meta", at::full({}, 1.0, at::TensorOptions().device(at::kMeta)),
+        {"Meta", ops::full({}, 1.0, at::TensorOptions().device(at::kMeta)),
          absl::StatusCode::kUnimplemented, "train/x: "},
     }),
     [](const auto& info) { return info.param.name; });
@@ -705,7 +706,7 @@ TEST(MessageHubTest, ALoadedStateTakesThePlaceOfWhatThereWas) {
   MessageHub hub;
   HistoryBuffer& a = hub.Scalar("train/a");
   HistoryBuffer& old = hub.Scalar("train/old");
-  a.Add(at::full({2}, 1.0));
+  a.Add(ops::full({2}, 1.0));
   for (int i = 0; i < 12; ++i) old.Add(Kept(i));
   ASSERT_THAT(hub.LoadState(StateOf(saved)), IsOk());
   EXPECT_THAT(hub.scalars(), ElementsAre(&hub.Scalar("train/b"), &a));

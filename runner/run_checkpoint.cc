@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "ATen/ops/empty.h"
 #include "ATen/ops/from_blob.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"

@@ -5,10 +5,8 @@
 #include <thread>
 
 #include "ATen/Context.h"
-#include "ATen/ops/empty.h"
-#include "ATen/ops/equal.h"
-#include "ATen/ops/rand.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
@@ -17,13 +15,13 @@ namespace {
 // The next numbers of a generator that begins at `seed`, from the `skip`th on.
 at::Tensor Numbers(uint64_t seed, int64_t skip, int64_t n) {
   at::manual_seed(seed);
-  return at::rand({skip + n}).slice(0, skip);
+  return ops::rand({skip + n}).slice(0, skip);
 }
 
 // As ranges of one stream come out alike, drawn at once or one by one.
 at::Tensor Draw(int64_t n) {
-  at::Tensor drawn = at::empty({n});
-  for (int64_t i = 0; i < n; ++i) drawn[i] = at::rand({1})[0];
+  at::Tensor drawn = ops::empty({n});
+  for (int64_t i = 0; i < n; ++i) drawn[i] = ops::rand({1})[0];
   return drawn;
 }
 
@@ -33,27 +31,27 @@ TEST(TorchLoanTest, EachRunGoesOnWithItsOwnNumbers) {
   const at::Tensor first = Numbers(2, 0, 6);
   const at::Tensor second = Numbers(3, 0, 6);
   at::manual_seed(1);
-  EXPECT_TRUE(at::equal(Draw(3), process.slice(0, 0, 3)));
+  EXPECT_TRUE(ops::equal(Draw(3), process.slice(0, 0, 3)));
   {
     TorchLoan loan(false, &one);
     ASSERT_THAT(loan.Begin(), IsOk());
     at::manual_seed(2);
-    EXPECT_TRUE(at::equal(Draw(3), first.slice(0, 0, 3)));
+    EXPECT_TRUE(ops::equal(Draw(3), first.slice(0, 0, 3)));
   }
-  EXPECT_TRUE(at::equal(Draw(3), process.slice(0, 3, 6)));
+  EXPECT_TRUE(ops::equal(Draw(3), process.slice(0, 3, 6)));
   {
     TorchLoan loan(false, &two);
     ASSERT_THAT(loan.Begin(), IsOk());
     at::manual_seed(3);
-    EXPECT_TRUE(at::equal(Draw(3), second.slice(0, 0, 3)));
+    EXPECT_TRUE(ops::equal(Draw(3), second.slice(0, 0, 3)));
     {
       TorchLoan inner(false, &one);  // Within the other's, as a hook may do.
       ASSERT_THAT(inner.Begin(), IsOk());
-      EXPECT_TRUE(at::equal(Draw(3), first.slice(0, 3, 6)));
+      EXPECT_TRUE(ops::equal(Draw(3), first.slice(0, 3, 6)));
     }
-    EXPECT_TRUE(at::equal(Draw(3), second.slice(0, 3, 6)));
+    EXPECT_TRUE(ops::equal(Draw(3), second.slice(0, 3, 6)));
   }
-  EXPECT_TRUE(at::equal(Draw(3), process.slice(0, 6, 9)));
+  EXPECT_TRUE(ops::equal(Draw(3), process.slice(0, 6, 9)));
 }
 
 TEST(TorchLoanTest, OverlappingLoansLeaveNothing) {
@@ -71,10 +69,10 @@ TEST(TorchLoanTest, OverlappingLoansLeaveNothing) {
   a.reset();  // The outer one ends first.
   Draw(1);
   b.reset();
-  EXPECT_TRUE(at::equal(Draw(4), process));
+  EXPECT_TRUE(ops::equal(Draw(4), process));
   TorchLoan again(false, &one);
   ASSERT_THAT(again.Begin(), IsOk());
-  EXPECT_TRUE(at::equal(Draw(2), first.slice(0, 2, 4)));
+  EXPECT_TRUE(ops::equal(Draw(2), first.slice(0, 2, 4)));
 }
 
 TEST(TorchLoanTest, FlagsAreThoseOfTheProcessAfterTheLastThatWantsThem) {
@@ -105,7 +103,7 @@ TEST(TorchLoanTest, OneThatDidNotBeginDoesNothing) {
   at::manual_seed(1);
   { const TorchLoan loan(true, &state); }
   EXPECT_FALSE(state.defined());
-  EXPECT_TRUE(at::equal(Draw(2), process));
+  EXPECT_TRUE(ops::equal(Draw(2), process));
 }
 
 }  // namespace

@@ -7,15 +7,13 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/full.h"
-#include "ATen/ops/ones.h"
-#include "ATen/ops/zeros.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/io/mem_env.h"
 #include "grapnel/loggers/memory_run_log.h"
@@ -44,7 +42,7 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 class SumModel : public Model {
  public:
   SumModel() {
-    parameters_.push_back({"w", at::zeros({}, at::kDouble)});
+    parameters_.push_back({"w", ops::zeros({}, at::kDouble)});
     parameters_[0].tensor.requires_grad_();
   }
   double w() const { return parameters_[0].tensor.item<double>(); }
@@ -108,7 +106,7 @@ class CheckInvalidLossTest : public ::testing::Test {
           static_cast<int64_t>(numbers.size()));
     }
     at::Tensor inputs =
-        at::ones({static_cast<int64_t>(numbers.size()), 1}, at::kDouble);
+        ops::ones({static_cast<int64_t>(numbers.size()), 1}, at::kDouble);
     for (size_t i = 0; i < numbers.size(); ++i) {
       inputs[static_cast<int64_t>(i)].fill_(numbers[i]);
     }
@@ -118,7 +116,7 @@ class CheckInvalidLossTest : public ::testing::Test {
     options.model =
         model == nullptr ? std::make_unique<SumModel>() : std::move(model);
     const auto* trained = static_cast<const SumModel*>(options.model.get());
-    auto data = TensorDataset::Create(inputs, at::ones({inputs.size(0), 1}));
+    auto data = TensorDataset::Create(inputs, ops::ones({inputs.size(0), 1}));
     EXPECT_THAT(data, IsOk());
     options.train_dataset = *std::move(data);
     CheckInvalidLossHook::Config hook_config;

@@ -10,7 +10,6 @@
 #include <variant>
 #include <vector>
 
-#include "ATen/ops/full.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -18,6 +17,7 @@
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/hooks/checkpoint/best_checkpoints.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
@@ -52,7 +52,7 @@ io::CheckpointContents Contents(const FakeRunContext& run,
                                 const std::string& uuid) {
   io::CheckpointContents contents;
   TensorMap model;
-  EXPECT_THAT(model.Add("w", at::full({2}, static_cast<double>(run.iters))),
+  EXPECT_THAT(model.Add("w", ops::full({2}, static_cast<double>(run.iters))),
               IsOk());
   contents.sections.emplace_back("model", std::move(model));
   contents.blobs.emplace_back("state", "x");

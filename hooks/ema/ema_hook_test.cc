@@ -7,13 +7,11 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ops/full.h"
-#include "ATen/ops/ones.h"
-#include "ATen/ops/zeros.h"
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/sample.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/hooks/ema/ema_hook.pb.h"
@@ -44,8 +42,8 @@ class CountingModel final : public Model {
  public:
   // `exported`: where Export says what w was.
   explicit CountingModel(float* exported = nullptr) : exported_(exported) {
-    parameters_.push_back({"w", at::zeros({2}).set_requires_grad(true)});
-    buffers_.push_back({"seen", at::zeros({})});
+    parameters_.push_back({"w", ops::zeros({2}).set_requires_grad(true)});
+    buffers_.push_back({"seen", ops::zeros({})});
   }
   absl::Status ComputeLosses(const Batch& batch, LogVars* losses) override {
     // SGD with a rate of 1.
@@ -160,7 +158,8 @@ struct TestRun {
     options.model = std::move(own_model);
     for (auto* dataset : {&options.train_dataset, &options.val_dataset,
                           &options.test_dataset}) {
-      auto tensors = TensorDataset::Create(at::ones({2, 1}), at::ones({2, 1}));
+      auto tensors =
+          TensorDataset::Create(ops::ones({2, 1}), ops::ones({2, 1}));
       EXPECT_THAT(tensors, IsOk());
       *dataset = *std::move(tensors);
     }

@@ -7,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ops/zeros.h"
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_replace.h"
@@ -15,6 +14,7 @@
 #include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/data.pb.h"
 #include "grapnel/data/data_loader.h"
 #include "grapnel/data/sample.h"
@@ -334,8 +334,8 @@ class LoggerProgressTest : public testing::Test {
   void AddLoader(Mode mode, int64_t num_batches) {
     data::v1::DataLoaderConfig config;
     config.set_batch_size(1);
-    auto dataset = TensorDataset::Create(at::zeros({num_batches}),
-                                         at::zeros({num_batches}, at::kLong));
+    auto dataset = TensorDataset::Create(ops::zeros({num_batches}),
+                                         ops::zeros({num_batches}, at::kLong));
     ASSERT_THAT(dataset, IsOk());
     auto loader = DataLoader::Create(config, *std::move(dataset), {});
     ASSERT_THAT(loader, IsOk());

@@ -9,20 +9,18 @@
 #include <vector>
 
 #include "ATen/Context.h"
-#include "ATen/ops/full.h"
-#include "ATen/ops/linear.h"
-#include "ATen/ops/ones.h"
-#include "ATen/ops/relu.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/dist/fake_process_group.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/fault_injection_env.h"
 #include "grapnel/io/mem_env.h"
 #include "grapnel/loggers/memory_run_log.h"
+#include "grapnel/models/functional.h"
 #include "grapnel/models/log_vars.h"
 #include "grapnel/runner/fake_run_context.h"
 #include "grapnel/runner/hook_registry.h"
@@ -69,7 +67,7 @@ struct Loop {
     const absl::Status status = hook->BeforeTrain(run);
     return status.ok() ? hook->BeforeTrainEpoch(run) : status;
   }
-  void Iterate() { at::linear(at::ones({4, 3}), at::ones({2, 3})); }
+  void Iterate() { functional::linear(ops::ones({4, 3}), ops::ones({2, 3})); }
   absl::Status Iterations(int n) {
     for (int i = 0; i < n; ++i) {
       Iterate();
@@ -238,7 +236,7 @@ TEST(ProfilerHookTest, TooShortAnEpochForTheScheduleIsAWarning) {
 TEST(ProfilerHookTest, TableGoesToTheLog) {
   Loop loop("log_trace { sort_by: 'count' row_limit: 2 }");
   ASSERT_THAT(loop.Begin(), IsOk());
-  for (int i = 0; i < 9; ++i) at::relu(at::ones({1}));
+  for (int i = 0; i < 9; ++i) functional::relu(ops::ones({1}));
   ASSERT_THAT(loop.Iterations(1), IsOk());
   ASSERT_THAT(loop.hook->AfterTrainEpoch(loop.run), IsOk());
   ASSERT_EQ(loop.run.run_log.messages().size(), 1u);
@@ -469,7 +467,8 @@ TEST(ProfilerHookTest, TraceOfARunHoldsForwardBackwardAndStep) {
   RunnerOptions options;
   options.env = &env;
   options.log = &log;
-  auto data = TensorDataset::Create(at::full({12, 2}, 0.5), at::ones({12, 1}));
+  auto data =
+      TensorDataset::Create(ops::full({12, 2}, 0.5), ops::ones({12, 1}));
   ASSERT_THAT(data, IsOk());
   options.train_dataset = *std::move(data);
   options.hooks.push_back(Schedule(NewHook("json_trace_path: '/run/t.json'")));

@@ -3,8 +3,8 @@
 #include <memory>
 #include <string>
 
-#include "ATen/ops/full.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/models/log_vars.h"
 #include "grapnel/runner/fake_run_context.h"
 #include "gtest/gtest.h"
@@ -32,8 +32,8 @@ class RuntimeInfoHookTest : public ::testing::Test {
 
 TEST_F(RuntimeInfoHookTest, LogVariablesBecomeTrainingScalars) {
   LogVars vars;
-  vars.Add("loss", at::full({}, 0.5));
-  vars.Add("acc", at::full({}, 2.0));
+  vars.Add("loss", ops::full({}, 0.5));
+  vars.Add("acc", ops::full({}, 2.0));
   ASSERT_THAT(hook_->AfterTrainIter(run_, IterInfo(), vars), IsOk());
   EXPECT_EQ(*run_.hub.FindScalar("train/loss")->Current(), 0.5);
   EXPECT_EQ(*run_.hub.FindScalar("train/acc")->Current(), 2.0);
@@ -41,10 +41,10 @@ TEST_F(RuntimeInfoHookTest, LogVariablesBecomeTrainingScalars) {
 
 TEST_F(RuntimeInfoHookTest, NamesMayChangeBetweenIterations) {
   LogVars vars;
-  vars.Add("loss_a", at::full({}, 1.0));
+  vars.Add("loss_a", ops::full({}, 1.0));
   ASSERT_THAT(hook_->AfterTrainIter(run_, IterInfo(), vars), IsOk());
   vars.Clear();
-  vars.Add("loss_b", at::full({}, 2.0));
+  vars.Add("loss_b", ops::full({}, 2.0));
   ASSERT_THAT(hook_->AfterTrainIter(run_, IterInfo(), vars), IsOk());
   EXPECT_EQ(run_.hub.FindScalar("train/loss_a")->num_entries(), 1);
   EXPECT_EQ(*run_.hub.FindScalar("train/loss_b")->Current(), 2.0);

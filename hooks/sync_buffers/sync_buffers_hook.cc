@@ -4,13 +4,13 @@
 #include <utility>
 
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/cat.h"
-#include "ATen/ops/view_as_real.h"
+#include "ATen/ops/view_as_real_ops.h"
 #include "absl/memory/memory.h"
 #include "c10/core/GradMode.h"
 #include "c10/core/ScalarType.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/dist/process_group.h"
 #include "grapnel/models/model.h"
@@ -56,7 +56,7 @@ std::vector<Bucket> MakeBuckets(const std::vector<NamedTensor>& buffers) {
   std::vector<Bucket> buckets;
   for (const NamedTensor& named : buffers) {
     const at::Tensor buffer = named.tensor.is_complex()
-                                  ? at::view_as_real(named.tensor)
+                                  ? at::_ops::view_as_real::call(named.tensor)
                                   : named.tensor;
     const Kind kind = KindOf(buffer);
     Bucket* found = nullptr;
@@ -79,7 +79,7 @@ absl::Status Average(const Bucket& bucket, ProcessGroup& group) {
   for (const at::Tensor& buffer : bucket.buffers) {
     flat.push_back(buffer.to(SumType(bucket.kind)).reshape(-1));
   }
-  const at::Tensor mean = at::cat(flat);
+  const at::Tensor mean = ops::cat(flat);
   if (bucket.kind == Kind::kBool) {
     GRAPNEL_RETURN_IF_ERROR(group.AllReduce(mean, ReduceOp::kMax));
   } else {

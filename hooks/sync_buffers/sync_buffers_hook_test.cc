@@ -6,15 +6,13 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ops/empty.h"
-#include "ATen/ops/equal.h"
-#include "ATen/ops/full.h"
 #include "absl/status/status.h"
 #include "c10/util/complex.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/dist/fake_process_group.h"
 #include "grapnel/dist/process_group.h"
 #include "grapnel/models/model.h"
@@ -79,19 +77,19 @@ void RunAll(int world_size,
 TEST(SyncBuffersHookTest, BuffersBecomeTheirMeans) {
   RunAll(3, [](ProcessGroup& group) -> absl::Status {
     const int r = group.rank();
-    const at::Tensor mean = at::full({2, 2}, r, at::kFloat);
-    const at::Tensor wide = at::full({1}, 0.1 + r, at::kDouble);
-    const at::Tensor half = at::full({3}, 30000.0, at::kHalf);
+    const at::Tensor mean = ops::full({2, 2}, r, at::kFloat);
+    const at::Tensor wide = ops::full({1}, 0.1 + r, at::kDouble);
+    const at::Tensor half = ops::full({3}, 30000.0, at::kHalf);
     // A part of another tensor, with gaps.
-    const at::Tensor strided = at::full({2, 2}, r, at::kFloat).select(1, 0);
-    const at::Tensor empty = at::empty({0}, at::kFloat);
+    const at::Tensor strided = ops::full({2, 2}, r, at::kFloat).select(1, 0);
+    const at::Tensor empty = ops::empty({0}, at::kFloat);
     Rank rank(group, {mean, wide, half, strided, empty});
     GRAPNEL_RETURN_IF_ERROR(rank.hook->AfterTrainEpoch(rank.run));
-    EXPECT_TRUE(at::equal(mean, at::full({2, 2}, 1, at::kFloat)));
+    EXPECT_TRUE(ops::equal(mean, ops::full({2, 2}, 1, at::kFloat)));
     EXPECT_DOUBLE_EQ(wide.item<double>(), 1.1);
-    EXPECT_TRUE(at::equal(half, at::full({3}, 30000.0, at::kHalf)))
+    EXPECT_TRUE(ops::equal(half, ops::full({3}, 30000.0, at::kHalf)))
         << "90000 is no half";
-    EXPECT_TRUE(at::equal(strided, at::full({2}, 1, at::kFloat)));
+    EXPECT_TRUE(ops::equal(strided, ops::full({2}, 1, at::kFloat)));
     return absl::OkStatus();
   });
 }
@@ -99,12 +97,12 @@ TEST(SyncBuffersHookTest, BuffersBecomeTheirMeans) {
 TEST(SyncBuffersHookTest, IntegersAreCutAndTruthValuesJoined) {
   RunAll(2, [](ProcessGroup& group) -> absl::Status {
     const bool first = group.rank() == 0;
-    const at::Tensor count = at::full({}, first ? 7 : 10, at::kLong);
-    const at::Tensor negative = at::full({}, first ? -7 : -10, at::kInt);
-    const at::Tensor small = at::full({}, 200, at::kByte);
-    const at::Tensor large = at::full({}, (int64_t{1} << 53) + 1, at::kLong);
-    const at::Tensor once = at::full({}, first, at::kBool);
-    const at::Tensor never = at::full({}, false, at::kBool);
+    const at::Tensor count = ops::full({}, first ? 7 : 10, at::kLong);
+    const at::Tensor negative = ops::full({}, first ? -7 : -10, at::kInt);
+    const at::Tensor small = ops::full({}, 200, at::kByte);
+    const at::Tensor large = ops::full({}, (int64_t{1} << 53) + 1, at::kLong);
+    const at::Tensor once = ops::full({}, first, at::kBool);
+    const at::Tensor never = ops::full({}, false, at::kBool);
     Rank rank(group, {count, negative, small, large, once, never});
     GRAPNEL_RETURN_IF_ERROR(rank.hook->AfterTrainEpoch(rank.run));
     EXPECT_EQ(count.item<int64_t>(), 8);
@@ -121,11 +119,11 @@ TEST(SyncBuffersHookTest, ComplexBuffersAreAveragedByParts) {
   RunAll(2, [](ProcessGroup& group) -> absl::Status {
     const double r = group.rank();
     const at::Tensor buffer =
-        at::full({2}, c10::complex<double>(r, 2 * r), at::kComplexFloat);
+        ops::full({2}, c10::complex<double>(r, 2 * r), at::kComplexFloat);
     Rank rank(group, {buffer});
     GRAPNEL_RETURN_IF_ERROR(rank.hook->AfterTrainEpoch(rank.run));
-    EXPECT_TRUE(at::equal(buffer, at::full({2}, c10::complex<double>(0.5, 1),
-                                           at::kComplexFloat)));
+    EXPECT_TRUE(ops::equal(buffer, ops::full({2}, c10::complex<double>(0.5, 1),
+                                             at::kComplexFloat)));
     return absl::OkStatus();
   });
 }
@@ -141,7 +139,7 @@ bool Averages(ProcessGroup& group, Rank& rank,
 
 TEST(SyncBuffersHookTest, SyncsOnceBetweenTrainingAndValidation) {
   RunAll(2, [](ProcessGroup& group) {
-    Rank rank(group, {at::full({}, 0, at::kFloat)});
+    Rank rank(group, {ops::full({}, 0, at::kFloat)});
     const auto after_epoch = [&] {
       return rank.hook->AfterTrainEpoch(rank.run);
     };
@@ -161,9 +159,9 @@ TEST(SyncBuffersHookTest, SyncsOnceBetweenTrainingAndValidation) {
 
 TEST(SyncBuffersHookTest, ResumedRunDoesNotAverageWhatIsAveraged) {
   RunAll(2, [](ProcessGroup& group) -> absl::Status {
-    Rank before(group, {at::full({}, 0, at::kFloat)});
+    Rank before(group, {ops::full({}, 0, at::kFloat)});
     GRAPNEL_RETURN_IF_ERROR(before.hook->AfterTrainEpoch(before.run));
-    Rank after(group, {at::full({}, 0, at::kFloat)});
+    Rank after(group, {ops::full({}, 0, at::kFloat)});
     EXPECT_TRUE(after.hook->mutable_state()->ParseFromString(
         before.hook->mutable_state()->SerializeAsString()));
     EXPECT_FALSE(Averages(
@@ -175,7 +173,7 @@ TEST(SyncBuffersHookTest, ResumedRunDoesNotAverageWhatIsAveraged) {
 // An iteration-based run is one epoch, whatever its length.
 TEST(SyncBuffersHookTest, EndedRunThatGoesOnAveragesBeforeItsNextValidation) {
   RunAll(2, [](ProcessGroup& group) -> absl::Status {
-    Rank rank(group, {at::full({}, 0, at::kFloat)});
+    Rank rank(group, {ops::full({}, 0, at::kFloat)});
     GRAPNEL_RETURN_IF_ERROR(rank.hook->AfterTrainEpoch(rank.run));
     GRAPNEL_RETURN_IF_ERROR(rank.hook->BeforeTrainEpoch(rank.run));
     EXPECT_TRUE(Averages(group, rank,
@@ -186,7 +184,7 @@ TEST(SyncBuffersHookTest, EndedRunThatGoesOnAveragesBeforeItsNextValidation) {
 
 TEST(SyncBuffersHookTest, ErrorOfTheGroupEndsTheRun) {
   const auto statuses = RunRanks(2, [](ProcessGroup& group) {
-    Rank rank(group, {at::full({group.rank() + 1}, 0, at::kFloat)});
+    Rank rank(group, {ops::full({group.rank() + 1}, 0, at::kFloat)});
     return rank.hook->AfterTrainEpoch(rank.run);
   });
   EXPECT_THAT(statuses, Each(StatusIs(absl::StatusCode::kInvalidArgument,

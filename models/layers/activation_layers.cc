@@ -3,19 +3,12 @@
 #include <memory>
 
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/elu.h"
-#include "ATen/ops/gelu.h"
-#include "ATen/ops/leaky_relu.h"
-#include "ATen/ops/relu.h"
-#include "ATen/ops/sigmoid.h"
-#include "ATen/ops/silu.h"
-#include "ATen/ops/softmax.h"
-#include "ATen/ops/tanh.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/check_field.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/models/functional.h"
 #include "grapnel/models/layer.h"
 #include "grapnel/models/layers/config_checks.h"
 #include "grapnel/models/model.pb.h"
@@ -43,10 +36,12 @@ at::Tensor Identity(const at::Tensor& input) { return input; }
 
 using IdentityLayer =
     PlainActivation<models::v1::IdentityLayerConfig, &Identity>;
-using SiluLayer = PlainActivation<models::v1::SiluLayerConfig, &at::silu>;
-using TanhLayer = PlainActivation<models::v1::TanhLayerConfig, &at::tanh>;
+using SiluLayer =
+    PlainActivation<models::v1::SiluLayerConfig, &functional::silu>;
+using TanhLayer =
+    PlainActivation<models::v1::TanhLayerConfig, &functional::tanh>;
 using SigmoidLayer =
-    PlainActivation<models::v1::SigmoidLayerConfig, &at::sigmoid>;
+    PlainActivation<models::v1::SigmoidLayerConfig, &functional::sigmoid>;
 
 class ReluLayer : public Layer {
  public:
@@ -60,9 +55,9 @@ class ReluLayer : public Layer {
   explicit ReluLayer(bool in_place) : in_place_(in_place) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
-    if (!in_place_) return at::relu(input);
+    if (!in_place_) return functional::relu(input);
     at::Tensor output = input;
-    return at::relu_(output);
+    return functional::relu_(output);
   }
 
  private:
@@ -86,7 +81,7 @@ class LeakyReluLayer : public Layer {
       : negative_slope_(negative_slope) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return at::leaky_relu(input, negative_slope_);
+    return functional::leaky_relu(input, negative_slope_);
   }
 
  private:
@@ -108,7 +103,7 @@ class EluLayer : public Layer {
   explicit EluLayer(double alpha) : alpha_(alpha) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return at::elu(input, alpha_);
+    return functional::elu(input, alpha_);
   }
 
  private:
@@ -132,7 +127,7 @@ class SoftmaxLayer : public Layer {
   explicit SoftmaxLayer(int64_t dim) : dim_(dim) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return at::softmax(input, dim_);
+    return functional::softmax(input, dim_);
   }
 
  private:
@@ -162,7 +157,7 @@ class GeluLayer : public Layer {
   explicit GeluLayer(const char* approximate) : approximate_(approximate) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return at::gelu(input, approximate_);
+    return functional::gelu(input, approximate_);
   }
 
  private:

@@ -6,14 +6,12 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/conv1d.h"
-#include "ATen/ops/conv2d.h"
-#include "ATen/ops/conv_transpose2d.h"
-#include "ATen/ops/empty.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_ops.h"
+#include "grapnel/models/functional.h"
 #include "grapnel/models/layer.h"
 #include "grapnel/models/layers/config_checks.h"
 #include "grapnel/models/layers/default_init.h"
@@ -85,9 +83,9 @@ class ConvLayer : public Layer {
     std::vector<int64_t> shape = {rows, columns};
     shape.insert(shape.end(), conv_.kernel_size.begin(),
                  conv_.kernel_size.end());
-    at::Tensor weight = at::empty(shape);
+    at::Tensor weight = ops::empty(shape);
     at::Tensor bias;
-    if (conv_.bias) bias = at::empty({conv_.out_channels});
+    if (conv_.bias) bias = ops::empty({conv_.out_channels});
     InitWeightAndBias(weight, bias);
     weight_ = AddParameter("weight", weight);
     if (conv_.bias) bias_ = AddParameter("bias", bias);
@@ -123,8 +121,8 @@ class Conv1dLayer : public ConvLayer {
       : ConvLayer(conv, conv.out_channels, conv.in_channels / conv.groups) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return at::conv1d(input, weight_, bias_, conv_.stride, conv_.padding,
-                      conv_.dilation, conv_.groups);
+    return functional::conv1d(input, weight_, bias_, conv_.stride,
+                              conv_.padding, conv_.dilation, conv_.groups);
   }
 };
 
@@ -142,8 +140,8 @@ class Conv2dLayer : public ConvLayer {
       : ConvLayer(conv, conv.out_channels, conv.in_channels / conv.groups) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return at::conv2d(input, weight_, bias_, conv_.stride, conv_.padding,
-                      conv_.dilation, conv_.groups);
+    return functional::conv2d(input, weight_, bias_, conv_.stride,
+                              conv_.padding, conv_.dilation, conv_.groups);
   }
 };
 
@@ -172,9 +170,9 @@ class ConvTranspose2dLayer : public ConvLayer {
       : ConvLayer(conv, conv.in_channels, conv.out_channels / conv.groups) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return at::conv_transpose2d(input, weight_, bias_, conv_.stride,
-                                conv_.padding, conv_.output_padding,
-                                conv_.groups, conv_.dilation);
+    return functional::conv_transpose2d(input, weight_, bias_, conv_.stride,
+                                        conv_.padding, conv_.output_padding,
+                                        conv_.groups, conv_.dilation);
   }
 };
 

@@ -1,10 +1,9 @@
 #include <memory>
 
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/dropout.h"
-#include "ATen/ops/feature_dropout.h"
 #include "absl/status/statusor.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/models/functional.h"
 #include "grapnel/models/layer.h"
 #include "grapnel/models/layers/config_checks.h"
 #include "grapnel/models/model.pb.h"
@@ -32,7 +31,7 @@ class DropoutLayer : public Layer {
   explicit DropoutLayer(double p) : p_(p) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return at::dropout(input, p_, training());
+    return functional::dropout(input, p_, training());
   }
 
  private:
@@ -54,7 +53,7 @@ class Dropout2dLayer : public Layer {
   explicit Dropout2dLayer(double p) : p_(p) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return at::feature_dropout(input, p_, training());
+    return functional::feature_dropout(input, p_, training());
   }
 
  private:

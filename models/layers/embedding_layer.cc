@@ -1,10 +1,10 @@
 #include <memory>
 
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/embedding.h"
-#include "ATen/ops/empty.h"
 #include "absl/status/statusor.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_ops.h"
+#include "grapnel/models/functional.h"
 #include "grapnel/models/layer.h"
 #include "grapnel/models/layers/config_checks.h"
 #include "grapnel/models/model.pb.h"
@@ -28,13 +28,13 @@ class EmbeddingLayer : public Layer {
 
   explicit EmbeddingLayer(const Config& config) {
     at::Tensor weight =
-        at::empty({config.num_embeddings(), config.embedding_dim()});
+        ops::empty({config.num_embeddings(), config.embedding_dim()});
     weight.normal_(0, 1);
     weight_ = AddParameter("weight", weight);
   }
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return at::embedding(weight_, input.to(at::kLong));
+    return functional::embedding(weight_, input.to(at::kLong));
   }
 
  private:

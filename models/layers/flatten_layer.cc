@@ -2,7 +2,6 @@
 #include <memory>
 
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/flatten.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -39,7 +38,7 @@ class FlattenLayer : public Layer {
       : start_dim_(start_dim), end_dim_(end_dim) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return at::flatten(input, start_dim_, end_dim_);
+    return input.flatten(start_dim_, end_dim_);
   }
 
  private:

@@ -2,12 +2,12 @@
 #include <memory>
 
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/empty.h"
-#include "ATen/ops/linear.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_ops.h"
+#include "grapnel/models/functional.h"
 #include "grapnel/models/layer.h"
 #include "grapnel/models/layers/config_checks.h"
 #include "grapnel/models/layers/default_init.h"
@@ -37,16 +37,16 @@ class LinearLayer : public Layer {
   LinearLayer(const Config& config, const LayerOptions& options)
       : output_may_be_overwritten_(options.input_shape.size() == 1) {
     const int64_t out = config.out_features();
-    at::Tensor weight = at::empty({out, options.input_shape.back()});
+    at::Tensor weight = ops::empty({out, options.input_shape.back()});
     at::Tensor bias;
-    if (!config.has_bias() || config.bias()) bias = at::empty({out});
+    if (!config.has_bias() || config.bias()) bias = ops::empty({out});
     InitWeightAndBias(weight, bias);
     weight_ = AddParameter("weight", weight);
     if (bias.defined()) bias_ = AddParameter("bias", bias);
   }
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return at::linear(input, weight_, bias_);
+    return functional::linear(input, weight_, bias_);
   }
 
   // Of (N, L, F) it is a view.

@@ -4,17 +4,14 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/batch_norm.h"
-#include "ATen/ops/group_norm.h"
-#include "ATen/ops/layer_norm.h"
-#include "ATen/ops/ones.h"
-#include "ATen/ops/zeros.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "c10/util/Exception.h"
 #include "c10/util/accumulate.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_ops.h"
+#include "grapnel/models/functional.h"
 #include "grapnel/models/layer.h"
 #include "grapnel/models/layers/config_checks.h"
 #include "grapnel/models/model.pb.h"
@@ -58,14 +55,14 @@ class BatchNormLayer : public Layer {
         one_value_a_channel_(c10::multiply_integers(shape) == shape[0]) {
     const int64_t channels = shape[0];
     if (IsAffine(config)) {
-      weight_ = AddParameter("weight", at::ones({channels}));
-      bias_ = AddParameter("bias", at::zeros({channels}));
+      weight_ = AddParameter("weight", ops::ones({channels}));
+      bias_ = AddParameter("bias", ops::zeros({channels}));
     }
     if (!config.has_track_running_stats() || config.track_running_stats()) {
-      running_mean_ = AddBuffer("running_mean", at::zeros({channels}));
-      running_var_ = AddBuffer("running_var", at::ones({channels}));
+      running_mean_ = AddBuffer("running_mean", ops::zeros({channels}));
+      running_var_ = AddBuffer("running_var", ops::ones({channels}));
       num_batches_tracked_ =
-          AddBuffer("num_batches_tracked", at::zeros({}, at::kLong));
+          AddBuffer("num_batches_tracked", ops::zeros({}, at::kLong));
     }
   }
 
@@ -77,9 +74,10 @@ class BatchNormLayer : public Layer {
                         input.sizes());
       if (num_batches_tracked_.defined()) num_batches_tracked_.add_(1);
     }
-    return at::batch_norm(input, weight_, bias_, running_mean_, running_var_,
-                          training() || !running_mean_.defined(), momentum_,
-                          eps_, /*cudnn_enabled=*/true);
+    return functional::batch_norm(input, weight_, bias_, running_mean_,
+                                  running_var_,
+                                  training() || !running_mean_.defined(),
+                                  momentum_, eps_, /*cudnn_enabled=*/true);
   }
 
   bool output_may_be_overwritten() const override { return true; }
@@ -127,13 +125,13 @@ class LayerNormLayer : public Layer {
   LayerNormLayer(const Config& config, const std::vector<int64_t>& shape)
       : shape_(shape), eps_(Epsilon(config)) {
     if (IsAffine(config)) {
-      weight_ = AddParameter("weight", at::ones(shape));
-      bias_ = AddParameter("bias", at::zeros(shape));
+      weight_ = AddParameter("weight", ops::ones(shape));
+      bias_ = AddParameter("bias", ops::zeros(shape));
     }
   }
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return at::layer_norm(input, shape_, weight_, bias_, eps_);
+    return functional::layer_norm(input, shape_, weight_, bias_, eps_);
   }
 
   bool output_may_be_overwritten() const override { return true; }
@@ -168,13 +166,13 @@ class GroupNormLayer : public Layer {
   GroupNormLayer(const Config& config, int64_t channels)
       : num_groups_(config.num_groups()), eps_(Epsilon(config)) {
     if (IsAffine(config)) {
-      weight_ = AddParameter("weight", at::ones({channels}));
-      bias_ = AddParameter("bias", at::zeros({channels}));
+      weight_ = AddParameter("weight", ops::ones({channels}));
+      bias_ = AddParameter("bias", ops::zeros({channels}));
     }
   }
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return at::group_norm(input, num_groups_, weight_, bias_, eps_);
+    return functional::group_norm(input, num_groups_, weight_, bias_, eps_);
   }
 
  private:

@@ -5,17 +5,12 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/adaptive_avg_pool1d.h"
-#include "ATen/ops/adaptive_avg_pool2d.h"
-#include "ATen/ops/avg_pool1d.h"
-#include "ATen/ops/avg_pool2d.h"
-#include "ATen/ops/max_pool1d.h"
-#include "ATen/ops/max_pool2d.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/check_field.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/models/functional.h"
 #include "grapnel/models/layer.h"
 #include "grapnel/models/layers/config_checks.h"
 #include "grapnel/models/model.pb.h"
@@ -97,8 +92,9 @@ class MaxPool2dLayer : public Layer {
   explicit MaxPool2dLayer(PoolOptions pool) : pool_(std::move(pool)) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return at::max_pool2d(input, pool_.kernel_size, pool_.stride, pool_.padding,
-                          pool_.dilation, pool_.ceil_mode);
+    return functional::max_pool2d(input, pool_.kernel_size, pool_.stride,
+                                  pool_.padding, pool_.dilation,
+                                  pool_.ceil_mode);
   }
 
   bool output_may_be_overwritten() const override { return true; }
@@ -123,8 +119,9 @@ class AvgPool2dLayer : public Layer {
   explicit AvgPool2dLayer(PoolOptions pool) : pool_(std::move(pool)) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return at::avg_pool2d(input, pool_.kernel_size, pool_.stride, pool_.padding,
-                          pool_.ceil_mode, pool_.count_include_pad);
+    return functional::avg_pool2d(input, pool_.kernel_size, pool_.stride,
+                                  pool_.padding, pool_.ceil_mode,
+                                  pool_.count_include_pad);
   }
 
   bool output_may_be_overwritten() const override { return true; }
@@ -151,7 +148,7 @@ class AdaptiveAvgPool2dLayer : public Layer {
       : output_size_(std::move(output_size)) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return at::adaptive_avg_pool2d(input, output_size_);
+    return functional::adaptive_avg_pool2d(input, output_size_);
   }
 
  private:
@@ -174,8 +171,9 @@ class MaxPool1dLayer : public Layer {
   explicit MaxPool1dLayer(PoolOptions pool) : pool_(std::move(pool)) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return at::max_pool1d(input, pool_.kernel_size, pool_.stride, pool_.padding,
-                          pool_.dilation, pool_.ceil_mode);
+    return functional::max_pool1d(input, pool_.kernel_size, pool_.stride,
+                                  pool_.padding, pool_.dilation,
+                                  pool_.ceil_mode);
   }
 
  private:
@@ -198,8 +196,9 @@ class AvgPool1dLayer : public Layer {
   explicit AvgPool1dLayer(PoolOptions pool) : pool_(std::move(pool)) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return at::avg_pool1d(input, pool_.kernel_size, pool_.stride, pool_.padding,
-                          pool_.ceil_mode, pool_.count_include_pad);
+    return functional::avg_pool1d(input, pool_.kernel_size, pool_.stride,
+                                  pool_.padding, pool_.ceil_mode,
+                                  pool_.count_include_pad);
   }
 
  private:
@@ -224,7 +223,7 @@ class AdaptiveAvgPool1dLayer : public Layer {
       : output_size_(output_size) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return at::adaptive_avg_pool1d(input, output_size_);
+    return functional::adaptive_avg_pool1d(input, output_size_);
   }
 
  private:

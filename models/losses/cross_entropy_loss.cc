@@ -1,4 +1,3 @@
-#include "ATen/ops/cross_entropy_loss.h"
 
 #include <algorithm>
 #include <cmath>
@@ -8,17 +7,16 @@
 
 #include "ATen/core/Reduction.h"
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/empty.h"
-#include "ATen/ops/scalar_tensor.h"
-#include "ATen/ops/where.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/data/sample.h"
+#include "grapnel/models/functional.h"
 #include "grapnel/models/loss.h"
 #include "grapnel/models/losses/target_checks.h"
 #include "grapnel/models/model.pb.h"
@@ -106,7 +104,7 @@ CrossEntropyLoss::CrossEntropyLoss(const Config& config)
       ignore_index_(config.has_ignore_index() ? config.ignore_index()
                                               : kNoIndex) {
   if (config.class_weight().empty()) return;
-  class_weight_ = at::empty({config.class_weight_size()}, at::kDouble);
+  class_weight_ = ops::empty({config.class_weight_size()}, at::kDouble);
   std::copy(config.class_weight().begin(), config.class_weight().end(),
             class_weight_.mutable_data_ptr<double>());
 }
@@ -131,7 +129,7 @@ absl::StatusOr<at::Tensor> CrossEntropyLoss::Weight(const at::Tensor& outputs,
   at::Tensor weight;
   GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
     weight = IsSoft(targets)
-                 ? at::scalar_tensor(
+                 ? ops::scalar_tensor(
                        targets.numel() / std::max<int64_t>(targets.size(1), 1),
                        at::kDouble)
                  : LabelWeight(outputs, targets);
@@ -143,7 +141,7 @@ absl::StatusOr<at::Tensor> CrossEntropyLoss::Weight(const at::Tensor& outputs,
 at::Tensor CrossEntropyLoss::LossOf(const at::Tensor& outputs,
                                     const at::Tensor& targets) const {
   const auto mean = [&](const at::Tensor& logits) {
-    return at::cross_entropy_loss(
+    return functional::cross_entropy_loss(
         logits, targets, WeightFor(logits), at::Reduction::Mean,
         IsSoft(targets) ? kNoIndex : ignore_index_, label_smoothing_);
   };
@@ -155,7 +153,7 @@ at::Tensor CrossEntropyLoss::LossOf(const at::Tensor& outputs,
   // Without waiting for a device. What goes in is replaced too: a gradient of 0
   // times the NaN inside would be NaN.
   const at::Tensor any = LabelWeight(outputs, targets).ne(0);
-  return at::where(any, mean(at::where(any, outputs, 0)), 0);
+  return mean(outputs.where(any, 0)).where(any, 0);
 }
 
 bool CrossEntropyLoss::AnyCounts(const at::Tensor& labels) const {

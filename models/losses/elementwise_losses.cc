@@ -5,17 +5,14 @@
 
 #include "ATen/core/Reduction.h"
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/binary_cross_entropy_with_logits.h"
-#include "ATen/ops/l1_loss.h"
-#include "ATen/ops/mse_loss.h"
-#include "ATen/ops/scalar_tensor.h"
-#include "ATen/ops/smooth_l1_loss.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "grapnel/base/check_field.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/data/sample.h"
+#include "grapnel/models/functional.h"
 #include "grapnel/models/loss.h"
 #include "grapnel/models/losses/target_checks.h"
 #include "grapnel/models/model.pb.h"
@@ -24,16 +21,16 @@ namespace grapnel {
 namespace {
 
 at::Tensor Mse(const at::Tensor& outputs, const at::Tensor& targets) {
-  return at::mse_loss(outputs, targets, at::Reduction::Mean);
+  return functional::mse_loss(outputs, targets, at::Reduction::Mean);
 }
 
 at::Tensor L1(const at::Tensor& outputs, const at::Tensor& targets) {
-  return at::l1_loss(outputs, targets, at::Reduction::Mean);
+  return functional::l1_loss(outputs, targets, at::Reduction::Mean);
 }
 
 at::Tensor BceWithLogits(const at::Tensor& outputs, const at::Tensor& targets) {
-  return at::binary_cross_entropy_with_logits(outputs, targets, {}, {},
-                                              at::Reduction::Mean);
+  return functional::binary_cross_entropy_with_logits(outputs, targets, {}, {},
+                                                      at::Reduction::Mean);
 }
 
 // Checks what it gets; Evaluate is the formula.
@@ -54,7 +51,7 @@ class ElementwiseLoss : public Loss {
 
   absl::StatusOr<at::Tensor> Weight(const at::Tensor& outputs,
                                     const Batch& /*batch*/) const final {
-    return at::scalar_tensor(outputs.numel(), at::kDouble);
+    return ops::scalar_tensor(outputs.numel(), at::kDouble);
   }
 
  private:
@@ -103,7 +100,8 @@ class SmoothL1Loss : public ElementwiseLoss {
  private:
   at::Tensor Evaluate(const at::Tensor& outputs,
                       const at::Tensor& targets) const override {
-    return at::smooth_l1_loss(outputs, targets, at::Reduction::Mean, beta_);
+    return functional::smooth_l1_loss(outputs, targets, at::Reduction::Mean,
+                                      beta_);
   }
 
   const double beta_;

@@ -7,17 +7,16 @@
 #include <string>
 #include <vector>
 
+#include "ATen/core/Formatting.h"
 #include "ATen/core/Reduction.h"
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/cross_entropy_loss.h"
-#include "ATen/ops/stack.h"
-#include "ATen/ops/tensor.h"
-#include "ATen/ops/zeros.h"
 #include "absl/status/statusor.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/sample.h"
+#include "grapnel/models/functional.h"
 #include "grapnel/models/loss.h"
 #include "grapnel/models/model.pb.h"
 #include "gtest/gtest.h"
@@ -47,11 +46,11 @@ absl::StatusOr<at::Tensor> Compute(const std::string& config,
 }
 
 at::Tensor Floats(const std::vector<float>& values, at::IntArrayRef shape) {
-  return at::tensor(values).reshape(shape);
+  return ops::tensor(values).reshape(shape);
 }
 
 at::Tensor Labels(const std::vector<int64_t>& values) {
-  return at::tensor(values, at::kLong);
+  return ops::tensor(values, at::kLong);
 }
 
 // -log of the softmax of `logits` at `label`, in double precision.
@@ -187,7 +186,7 @@ TEST(CrossEntropyLossTest, ClassWeightsFollowTheOutputsType) {
 
 // The same numbers, but not one behind the other: they are not read in C++.
 at::Tensor Strided(const at::Tensor& labels) {
-  return at::stack({labels, labels}, -1).select(-1, 0);
+  return ops::stack({labels, labels}, -1).select(-1, 0);
 }
 
 struct NothingCase {
@@ -229,7 +228,7 @@ TEST_P(NothingCountsTest, IsZeroWhateverTheOutputs) {
       EXPECT_EQ(loss->dim(), 0);
       EXPECT_EQ(loss->item<double>(), 0);
       loss->backward();
-      EXPECT_TRUE(outputs.grad().equal(at::zeros({2, 3}))) << outputs.grad();
+      EXPECT_TRUE(outputs.grad().equal(ops::zeros({2, 3}))) << outputs.grad();
     }
   }
 }
@@ -252,17 +251,17 @@ TEST(CrossEntropyLossTest, OneTargetThatCountsIsEnough) {
     const at::Tensor labels = Labels({-100, 0, 2});
     const at::Tensor weight = test.class_weight.empty()
                                   ? at::Tensor()
-                                  : at::tensor(test.class_weight, at::kFloat);
+                                  : ops::tensor(test.class_weight, at::kFloat);
     const at::Tensor expected = logits.clone().requires_grad_(true);
-    at::cross_entropy_loss(expected, labels, weight, at::Reduction::Mean, -100,
-                           test.smoothing)
+    functional::cross_entropy_loss(expected, labels, weight,
+                                   at::Reduction::Mean, -100, test.smoothing)
         .backward();
     for (const at::Tensor& targets : {labels, Strided(labels)}) {
       const at::Tensor outputs = logits.clone().requires_grad_(true);
       const auto loss =
           Compute("cross_entropy { " + test.config + " }", outputs, targets);
       ASSERT_THAT(loss, IsOk());
-      EXPECT_TRUE(loss->equal(at::cross_entropy_loss(
+      EXPECT_TRUE(loss->equal(functional::cross_entropy_loss(
           logits, labels, weight, at::Reduction::Mean, -100, test.smoothing)));
       loss->backward();
       EXPECT_TRUE(outputs.grad().equal(expected.grad()));
@@ -285,10 +284,10 @@ void PrintTo(const WeightCase& c, std::ostream* os) { *os << c.config; }
 class LossWeightTest : public TestWithParam<WeightCase> {};
 
 std::vector<WeightCase> WeightCases() {
-  const at::Tensor rows = at::zeros({4, 3});
+  const at::Tensor rows = ops::zeros({4, 3});
   const at::Tensor labels = Labels({1, -100, 0, 1});
   const std::string weights = "cross_entropy { class_weight: [2, 0.25, 8] ";
-  const at::Tensor image = at::zeros({2, 3, 2, 2});
+  const at::Tensor image = ops::zeros({2, 3, 2, 2});
   const at::Tensor pixels =
       Labels({0, 1, 2, -100, -100, -100, 2, 2}).reshape({2, 2, 2});
   return {
@@ -347,7 +346,7 @@ class OwnLoss : public Loss {
 TEST(LossTest, WeightIsTheNumberOfSamplesUnlessSaid) {
   Batch batch;
   batch.indices = {4, 0, 7};
-  const auto weight = OwnLoss().Weight(at::zeros({3, 2}), batch);
+  const auto weight = OwnLoss().Weight(ops::zeros({3, 2}), batch);
   ASSERT_THAT(weight, IsOk());
   EXPECT_EQ(weight->scalar_type(), at::kDouble);
   EXPECT_EQ(weight->item<double>(), 3);
@@ -370,78 +369,78 @@ INSTANTIATE_TEST_SUITE_P(, LossMismatchTest,
                          ValuesIn(std::vector<MismatchCase>{
                              {"LabelIsNoClass",
                               "cross_entropy {}",
-                              at::zeros({2, 3}),
+                              ops::zeros({2, 3}),
                               Labels({0, 3}),
                               {"label 3", "there are 3, 0 to 2"}},
                              {"LabelIsNoClassWithSmoothing",
                               "cross_entropy { label_smoothing: 0.1 }",
-                              at::zeros({2, 3}),
+                              ops::zeros({2, 3}),
                               Labels({-1, 2}),
                               {"label -1", "0 to 2"}},
                              {"BatchSizesDiffer",
                               "cross_entropy {}",
-                              at::zeros({2, 3}),
+                              ops::zeros({2, 3}),
                               Labels({0}),
                               {"(2, 3)", "(1,)"}},
                              {"LabelsOfPixelsDontFit",
                               "cross_entropy {}",
-                              at::zeros({2, 3, 4, 4}),
-                              at::zeros({2, 4, 5}, at::kLong),
+                              ops::zeros({2, 3, 4, 4}),
+                              ops::zeros({2, 4, 5}, at::kLong),
                               {"(2, 3, 4, 4)", "(2, 4, 5)"}},
                              {"OutputsWithoutClasses",
                               "cross_entropy {}",
-                              at::zeros({2}),
+                              ops::zeros({2}),
                               Labels({0, 1}),
                               {"(2,)", "(N, C, ...)"}},
                              {"TargetsOfFloats",
                               "cross_entropy {}",
-                              at::zeros({2, 3}),
-                              at::zeros({2}),
+                              ops::zeros({2, 3}),
+                              ops::zeros({2}),
                               {"(2, 3)", "(2,)", "of probabilities"}},
                              {"TargetsOfBytes",
                               "cross_entropy {}",
-                              at::zeros({2, 3}),
-                              at::zeros({2}, at::kByte),
+                              ops::zeros({2, 3}),
+                              ops::zeros({2}, at::kByte),
                               {"targets: must be int64", "Byte"}},
                              {"TooFewClassWeightsForProbabilities",
                               "cross_entropy { class_weight: [1, 1] }",
-                              at::zeros({2, 3}),
-                              at::zeros({2, 3}),
+                              ops::zeros({2, 3}),
+                              ops::zeros({2, 3}),
                               {"class_weight: must be 3", "2"}},
                              {"TargetsUndefined",
                               "cross_entropy {}",
-                              at::zeros({2, 3}),
+                              ops::zeros({2, 3}),
                               at::Tensor(),
                               {"targets:", "undefined"}},
                              {"OutputsOfIntegers",
                               "cross_entropy {}",
-                              at::zeros({2, 3}, at::kLong),
+                              ops::zeros({2, 3}, at::kLong),
                               Labels({0, 1}),
                               {"outputs: must be floating", "Long"}},
                              {"TooFewClassWeights",
                               "cross_entropy { class_weight: [1, 1] }",
-                              at::zeros({2, 3}),
+                              ops::zeros({2, 3}),
                               Labels({0, 1}),
                               {"class_weight: must be 3", "2"}},
                              // It would broadcast to (2, 2), silently.
                              {"ColumnAgainstRow",
                               "mse {}",
-                              at::zeros({2, 1}),
-                              at::zeros({2}),
+                              ops::zeros({2, 1}),
+                              ops::zeros({2}),
                               {"(2, 1)", "(2,)"}},
                              {"L1TargetsOfIntegers",
                               "l1 {}",
-                              at::zeros({2}),
+                              ops::zeros({2}),
                               Labels({0, 1}),
                               {"targets: must be floating"}},
                              {"SmoothL1ColumnAgainstRow",
                               "smooth_l1 {}",
-                              at::zeros({2, 1}),
-                              at::zeros({2}),
+                              ops::zeros({2, 1}),
+                              ops::zeros({2}),
                               {"(2, 1)", "(2,)"}},
                              {"BceTargetsUndefined",
                               "bce_with_logits {}",
-                              at::zeros({2}),
+                              ops::zeros({2}),
                               at::Tensor(),
                               {"targets:", "undefined"}},
                          }),

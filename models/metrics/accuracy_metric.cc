@@ -9,13 +9,11 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/cat.h"
-#include "ATen/ops/topk.h"
-#include "ATen/ops/zeros_like.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/data/sample.h"
 #include "grapnel/models/losses/target_checks.h"
@@ -110,7 +108,7 @@ absl::Status AccuracyMetric::Process(const Predictions& predictions,
   const std::optional<int64_t> ignored =
       ignore_index_.has_value() ? ignore_index_ : predictions.ignore_index;
   return CatchAsStatus([&] {
-    const auto [values, classes] = at::topk(outputs, max_k_, 1);
+    const auto [values, classes] = outputs.topk(max_k_, 1);
     // In 64 bits: of a smaller type, no target equals an index out of its
     // range.
     const at::Tensor labels = targets.to(at::kLong).unsqueeze(1);
@@ -120,10 +118,10 @@ absl::Status AccuracyMetric::Process(const Predictions& predictions,
     at::Tensor each;  // (N, max_k_ + 2), bool.
     if (ignored.has_value()) {
       const at::Tensor out = labels.eq(*ignored);
-      each = at::cat({hits, bad}, 1).logical_and(out.logical_not());
-      each = at::cat({each, out}, 1);
+      each = ops::cat({hits, bad}, 1).logical_and(out.logical_not());
+      each = ops::cat({each, out}, 1);
     } else {
-      each = at::cat({hits, bad, at::zeros_like(bad)}, 1);
+      each = ops::cat({hits, bad, ops::zeros_like(bad)}, 1);
     }
     const at::Tensor counts = each.sum(0);
     counts_ = counts_.defined() ? counts_.add_(counts) : counts;

@@ -1,6 +1,5 @@
 #include "grapnel/optim/averaging/averaged_model.h"
 
-#include "ATen/ops/empty_like.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
@@ -9,6 +8,7 @@
 #include "grapnel/base/check_field.h"
 #include "grapnel/base/log.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 
 namespace grapnel {
@@ -116,7 +116,7 @@ absl::Status AveragedModel::Add(const NamedTensor& source,
     if (options_.device) options = options.device(*options_.device);
     if (options_.dtype && is_floating) options = options.dtype(*options_.dtype);
     const c10::NoGradGuard no_grad;
-    swapped.average = at::empty_like(source.tensor, options);
+    swapped.average = ops::empty_like(source.tensor, options);
     return absl::OkStatus();
   });
   if (!status.ok()) {

@@ -10,16 +10,13 @@
 #include <vector>
 
 #include "ATen/Version.h"
-#include "ATen/ops/full.h"
-#include "ATen/ops/ones.h"
-#include "ATen/ops/tensor.h"
-#include "ATen/ops/zeros.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "google/protobuf/duration.pb.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/optim/averaging/averaging.pb.h"
 #include "grapnel/optim/averaging/averaging_strategy.h"
 #include "grapnel/optim/averaging/mixture.h"
@@ -93,7 +90,7 @@ std::string ConfigFor(const std::string& file, const Json& args) {
 
 at::Tensor FromJson(const Json& json, c10::ScalarType dtype) {
   if (json.is_number_integer())
-    return at::full({}, json.get<int64_t>(), at::kLong);
+    return ops::full({}, json.get<int64_t>(), at::kLong);
   std::vector<double> values;
   std::vector<int64_t> shape = {static_cast<int64_t>(json.size())};
   for (const Json& row : json) {
@@ -104,7 +101,7 @@ at::Tensor FromJson(const Json& json, c10::ScalarType dtype) {
     }
   }
   if (json[0].is_array()) shape.push_back(static_cast<int64_t>(json[0].size()));
-  return at::tensor(values, at::kDouble).to(dtype).view(shape);
+  return ops::tensor(values, at::kDouble).to(dtype).view(shape);
 }
 
 TEST(AveragedModelTest, EqualsTheGoldenTables) {
@@ -264,13 +261,13 @@ TEST(AveragingOptionsTest, AUsersOwnStrategyIsTaken) {
   config.mutable_strategy()->mutable_custom()->PackFrom(HalfAndHalf::Config());
   auto options = AveragingOptions::FromConfig(config);
   ASSERT_THAT(options, IsOk());
-  const at::Tensor w = at::zeros({2});
+  const at::Tensor w = ops::zeros({2});
   const auto average = AveragedModel::Create(*std::move(options), {{"w", w}});
   ASSERT_THAT(average, IsOk());
   ASSERT_THAT((*average)->Update(), IsOk());
   w.fill_(4);
   ASSERT_THAT((*average)->Update(), IsOk());
-  EXPECT_TRUE((*average)->tensors()[0].tensor.equal(at::full({2}, 2.0F)));
+  EXPECT_TRUE((*average)->tensors()[0].tensor.equal(ops::full({2}, 2.0F)));
 }
 
 // -------------------------------------------------------------------- model
@@ -286,7 +283,7 @@ TEST(AveragedModelTest, MomentumAnnealingFallsToTheMomentum) {
 }
 
 TEST(AveragedModelTest, TheAverageMayHaveAnotherType) {
-  const at::Tensor w = at::full({3}, 1, at::kBFloat16).set_requires_grad(true);
+  const at::Tensor w = ops::full({3}, 1, at::kBFloat16).set_requires_grad(true);
   const auto average = NewAverage(
       "strategy { exponential_moving_average { momentum: 0.001 } } "
       "dtype: 'float32' device: 'cpu'",
@@ -309,19 +306,19 @@ TEST(AveragedModelTest, TheAverageMayHaveAnotherType) {
 }
 
 TEST(AveragedModelTest, WithoutUpdateBuffersThoseOfTheModelAreUsed) {
-  const at::Tensor w = at::zeros({2}), run = at::zeros({2});
+  const at::Tensor w = ops::zeros({2}), run = ops::zeros({2});
   const auto average = NewAverage("", {{"w", w}}, {{"run", run}});
   ASSERT_NE(average, nullptr);
   run.fill_(3);
   const auto state = average->State();
   ASSERT_THAT(state, IsOk());
-  EXPECT_TRUE(state->Find("run")->equal(at::full({2}, 3.0F)));
+  EXPECT_TRUE(state->Find("run")->equal(ops::full({2}, 3.0F)));
   EXPECT_EQ(state->Find("run")->const_data_ptr(), run.const_data_ptr());
 }
 
 TEST(AveragedModelTest, SourceStateIsTheModelInTheAveragesType) {
-  const at::Tensor w = at::zeros({2}).set_requires_grad(true);
-  const at::Tensor run = at::zeros({2});
+  const at::Tensor w = ops::zeros({2}).set_requires_grad(true);
+  const at::Tensor run = ops::zeros({2});
   for (const bool converted : {false, true}) {
     const auto average = NewAverage(converted ? "dtype: 'float64'" : "",
                                     {{"w", w}}, {{"run", run}});
@@ -342,19 +339,20 @@ TEST(AveragedModelTest, SourceStateIsTheModelInTheAveragesType) {
 }
 
 TEST(AveragedModelTest, LoadTakesAveragesByName) {
-  const at::Tensor a = at::zeros({2}), b = at::zeros({3}), run = at::zeros({1});
+  const at::Tensor a = ops::zeros({2}), b = ops::zeros({3}),
+                   run = ops::zeros({1});
   const auto average = NewAverage("", {{"a", a}, {"b", b}}, {{"run", run}});
   ASSERT_NE(average, nullptr);
   TensorMap saved;
-  ASSERT_THAT(saved.Add("b", at::ones({3}, at::kDouble)), IsOk());
-  ASSERT_THAT(saved.Add("run", at::ones({1})), IsOk());
-  ASSERT_THAT(saved.Add("old", at::ones({1})), IsOk());
+  ASSERT_THAT(saved.Add("b", ops::ones({3}, at::kDouble)), IsOk());
+  ASSERT_THAT(saved.Add("run", ops::ones({1})), IsOk());
+  ASSERT_THAT(saved.Add("old", ops::ones({1})), IsOk());
   std::vector<std::string> report;
   ASSERT_THAT(average->Load(saved, /*strict=*/false, &report), IsOk());
   EXPECT_THAT(report, ElementsAre("missing: a", "unexpected: old"));
-  EXPECT_TRUE(average->tensors()[0].tensor.equal(at::zeros({2})));
-  EXPECT_TRUE(average->tensors()[1].tensor.equal(at::ones({3})));
-  EXPECT_TRUE(run.equal(at::zeros({1}))) << "the model's own buffer";
+  EXPECT_TRUE(average->tensors()[0].tensor.equal(ops::zeros({2})));
+  EXPECT_TRUE(average->tensors()[1].tensor.equal(ops::ones({3})));
+  EXPECT_TRUE(run.equal(ops::zeros({1}))) << "the model's own buffer";
 
   EXPECT_THAT(
       average->Load(saved, /*strict=*/true, nullptr),
@@ -363,14 +361,14 @@ TEST(AveragedModelTest, LoadTakesAveragesByName) {
 
 TEST(AveragedModelTest, ALoadThatFailsChangesNothing) {
   const auto average =
-      NewAverage("", {{"a", at::zeros({2})}, {"b", at::zeros({3})}});
+      NewAverage("", {{"a", ops::zeros({2})}, {"b", ops::zeros({3})}});
   ASSERT_NE(average, nullptr);
   TensorMap saved;
-  ASSERT_THAT(saved.Add("a", at::ones({2})), IsOk());
-  ASSERT_THAT(saved.Add("b", at::ones({4})), IsOk());
+  ASSERT_THAT(saved.Add("a", ops::ones({2})), IsOk());
+  ASSERT_THAT(saved.Add("b", ops::ones({4})), IsOk());
   EXPECT_THAT(average->Load(saved, false, nullptr),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("\"b\"")));
-  EXPECT_TRUE(average->tensors()[0].tensor.equal(at::zeros({2})));
+  EXPECT_TRUE(average->tensors()[0].tensor.equal(ops::zeros({2})));
 }
 
 TEST(AveragedModelTest, RefusesNamesThatAreThereTwiceAndIntegers) {
@@ -379,19 +377,19 @@ TEST(AveragedModelTest, RefusesNamesThatAreThereTwiceAndIntegers) {
     EXPECT_THAT(options, IsOk());
     return AveragedModel::Create(*std::move(options), parameters).status();
   };
-  EXPECT_THAT(create({{"w", at::zeros({1})}, {"w", at::zeros({1})}}),
+  EXPECT_THAT(create({{"w", ops::zeros({1})}, {"w", ops::zeros({1})}}),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        HasSubstr("\"w\" is there twice")));
-  EXPECT_THAT(create({{"w", at::zeros({1}, at::kLong)}}),
+  EXPECT_THAT(create({{"w", ops::zeros({1}, at::kLong)}}),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("\"w\"")));
 }
 
 // -------------------------------------------------------------------- scope
 
 TEST(AverageScopeTest, ExchangesValuesInPlaceAndBack) {
-  const at::Tensor w = at::zeros({5}).set_requires_grad(true);
-  const at::Tensor run = at::full({2}, 1.0F);
-  const at::Tensor count = at::full({}, 1, at::kLong);
+  const at::Tensor w = ops::zeros({5}).set_requires_grad(true);
+  const at::Tensor run = ops::full({2}, 1.0F);
+  const at::Tensor count = ops::full({}, 1, at::kLong);
   const auto average = NewAverage(
       "strategy { stochastic_weight_average {} } "
       "update_buffers: true",
@@ -408,14 +406,14 @@ TEST(AverageScopeTest, ExchangesValuesInPlaceAndBack) {
     auto scope = AverageScope::Enter(average.get());
     ASSERT_THAT(scope, IsOk());
     EXPECT_EQ(w.const_data_ptr(), data);
-    EXPECT_TRUE(w.equal(at::full({5}, 2.0F)));
-    EXPECT_TRUE(run.equal(at::full({2}, 2.0F)));
+    EXPECT_TRUE(w.equal(ops::full({5}, 2.0F)));
+    EXPECT_TRUE(run.equal(ops::full({2}, 2.0F)));
     EXPECT_EQ(count.item<int64_t>(), 1) << "integers are those of the first";
     EXPECT_GT(w._version(), version) << "autograd must notice";
 
     const auto state = average->State();
     ASSERT_THAT(state, IsOk());
-    EXPECT_TRUE(state->Find("w")->equal(at::full({5}, 2.0F)));
+    EXPECT_TRUE(state->Find("w")->equal(ops::full({5}, 2.0F)));
     EXPECT_FALSE(state->Find("w")->requires_grad());
 
     // Neither does anything else meanwhile.
@@ -428,14 +426,14 @@ TEST(AverageScopeTest, ExchangesValuesInPlaceAndBack) {
     EXPECT_THAT(average->Load({}, false, nullptr),
                 StatusIs(absl::StatusCode::kFailedPrecondition, testing::_));
   }
-  EXPECT_TRUE(w.equal(at::full({5}, 4.0F)));
-  EXPECT_TRUE(run.equal(at::full({2}, 3.0F)));
+  EXPECT_TRUE(w.equal(ops::full({5}, 4.0F)));
+  EXPECT_TRUE(run.equal(ops::full({2}, 3.0F)));
   EXPECT_EQ(count.item<int64_t>(), 2);
-  EXPECT_TRUE(average->tensors()[0].tensor.equal(at::full({5}, 2.0F)));
+  EXPECT_TRUE(average->tensors()[0].tensor.equal(ops::full({5}, 2.0F)));
 }
 
 TEST(AverageScopeTest, WeightsUnderTwoNamesComeBackToo) {
-  const at::Tensor w = at::zeros({4});
+  const at::Tensor w = ops::zeros({4});
   const auto average = NewAverage("strategy { stochastic_weight_average {} }",
                                   {{"encoder", w}, {"decoder", w}});
   ASSERT_NE(average, nullptr);
@@ -444,16 +442,16 @@ TEST(AverageScopeTest, WeightsUnderTwoNamesComeBackToo) {
   ASSERT_THAT(average->Update(), IsOk());
   auto scope = AverageScope::Enter(average.get());
   ASSERT_THAT(scope, IsOk());
-  EXPECT_TRUE(w.equal(at::full({4}, 2.0F)));
+  EXPECT_TRUE(w.equal(ops::full({4}, 2.0F)));
   ASSERT_THAT(scope->Leave(), IsOk());
-  EXPECT_TRUE(w.equal(at::full({4}, 4.0F)));
+  EXPECT_TRUE(w.equal(ops::full({4}, 4.0F)));
   for (const NamedTensor& tensor : average->tensors()) {
-    EXPECT_TRUE(tensor.tensor.equal(at::full({4}, 2.0F))) << tensor.name;
+    EXPECT_TRUE(tensor.tensor.equal(ops::full({4}, 2.0F))) << tensor.name;
   }
 }
 
 TEST(AverageScopeTest, TensorsWithGapsAreSwappedByCopies) {
-  const at::Tensor whole = at::zeros({4, 4});
+  const at::Tensor whole = ops::zeros({4, 4});
   const at::Tensor w = whole.slice(1, 0, 2);
   const auto average =
       NewAverage("strategy { stochastic_weight_average {} }", {{"w", w}});
@@ -471,7 +469,7 @@ TEST(AverageScopeTest, TensorsWithGapsAreSwappedByCopies) {
 
 // As torch::nn::Module::to() moves a model.
 TEST(AverageScopeTest, WeightsThatChangeTheirTypeInAScopeComeBack) {
-  const at::Tensor w = at::zeros({5}).set_requires_grad(true);
+  const at::Tensor w = ops::zeros({5}).set_requires_grad(true);
   const auto average =
       NewAverage("strategy { stochastic_weight_average {} }", {{"w", w}});
   ASSERT_NE(average, nullptr);
@@ -483,25 +481,25 @@ TEST(AverageScopeTest, WeightsThatChangeTheirTypeInAScopeComeBack) {
       const auto scope = AverageScope::Enter(average.get());
       ASSERT_THAT(scope, IsOk());
       w.set_data(w.detach().to(type));
-      EXPECT_TRUE(w.equal(at::full({5}, 2, type)));
+      EXPECT_TRUE(w.equal(ops::full({5}, 2, type)));
     }
-    EXPECT_TRUE(w.equal(at::full({5}, 4, type)));
-    EXPECT_TRUE(average->tensors()[0].tensor.equal(at::full({5}, 2.0F)));
+    EXPECT_TRUE(w.equal(ops::full({5}, 4, type)));
+    EXPECT_TRUE(average->tensors()[0].tensor.equal(ops::full({5}, 2.0F)));
   }
 }
 
 TEST(AverageScopeTest, WeightsThatCannotComeBackAreNotForgotten) {
-  const at::Tensor w = at::full({5}, 1.0F), v = at::full({2}, 1.0F);
+  const at::Tensor w = ops::full({5}, 1.0F), v = ops::full({2}, 1.0F);
   const auto average = NewAverage("", {{"w", w}, {"v", v}});
   ASSERT_NE(average, nullptr);
   w.fill_(4);
   v.fill_(4);
   auto scope = AverageScope::Enter(average.get());
   ASSERT_THAT(scope, IsOk());
-  w.set_data(at::zeros({9}));
+  w.set_data(ops::zeros({9}));
   EXPECT_THAT(scope->Leave(),
               StatusIs(absl::StatusCode::kInternal, testing::_));
-  EXPECT_TRUE(v.equal(at::full({2}, 4.0F)));
+  EXPECT_TRUE(v.equal(ops::full({2}, 4.0F)));
   EXPECT_THAT(average->Update(),
               StatusIs(absl::StatusCode::kFailedPrecondition, testing::_));
   EXPECT_THAT(AverageScope::Enter(average.get()),

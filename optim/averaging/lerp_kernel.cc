@@ -14,9 +14,6 @@
 #include "ATen/Parallel.h"
 #include "ATen/TensorOperators.h"
 #include "ATen/Version.h"
-#include "ATen/ops/_foreach_add.h"
-#include "ATen/ops/_foreach_lerp.h"
-#include "ATen/ops/_foreach_sub.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
 #include "c10/util/BFloat16.h"
@@ -25,6 +22,7 @@
 #include "grapnel/base/torch_status.h"
 #include "grapnel/cuda/lerp_pair.h"
 #include "grapnel/cuda/multi_tensor_lerp.h"
+#include "grapnel/optim/foreach_ops.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -394,11 +392,11 @@ void MixCudaGroup(std::vector<at::Tensor>& averages,
     converted = &storage;
   }
   if (mixture.form == Mixture::Form::kLerp) {
-    at::_foreach_lerp_(averages, *converted, mixture.weight);
+    ops::foreach_lerp_(averages, *converted, mixture.weight);
   } else {
     const std::vector<at::Tensor> differences =
-        at::_foreach_sub(*converted, averages);
-    at::_foreach_add_(averages, differences, mixture.weight);
+        ops::foreach_sub(*converted, averages);
+    ops::foreach_add_(averages, differences, mixture.weight);
   }
 }
 

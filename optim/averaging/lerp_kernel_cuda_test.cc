@@ -5,11 +5,9 @@
 
 #include "ATen/Context.h"
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/equal.h"
-#include "ATen/ops/full.h"
-#include "ATen/ops/randn.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/optim/averaging/lerp_kernel.h"
 #include "grapnel/optim/averaging/mixture.h"
 #include "gtest/gtest.h"
@@ -35,8 +33,8 @@ TEST_F(LerpKernelCudaTest, AveragesAsOnTheCpu) {
       for (c10::ScalarType source_type : {at::kFloat, at::kBFloat16}) {
         for (int64_t n : {1, 64, 100001}) {
           host.push_back({absl::StrCat("t", host.size()),
-                          at::randn({n}).to(average_type),
-                          at::randn({n}).to(source_type)});
+                          ops::randn({n}).to(average_type),
+                          ops::randn({n}).to(source_type)});
           device.push_back({host.back().name, host.back().average.to(at::kCUDA),
                             host.back().source.to(at::kCUDA)});
         }
@@ -50,7 +48,7 @@ TEST_F(LerpKernelCudaTest, AveragesAsOnTheCpu) {
       ASSERT_THAT(on_host->Mix({weight, form}), IsOk());
       ASSERT_THAT(on_device->Mix({weight, form}), IsOk());
       for (size_t i = 0; i < host.size(); ++i) {
-        EXPECT_TRUE(at::equal(device[i].average.cpu(), host[i].average))
+        EXPECT_TRUE(ops::equal(device[i].average.cpu(), host[i].average))
             << host[i].average.scalar_type() << " from "
             << host[i].source.scalar_type() << ", weight " << weight;
       }
@@ -60,13 +58,13 @@ TEST_F(LerpKernelCudaTest, AveragesAsOnTheCpu) {
 
 // Pairs that the kernel of //cuda leaves to LibTorch, beside one that it takes.
 TEST_F(LerpKernelCudaTest, AveragesWhatTheKernelDoesNotTake) {
-  const at::Tensor average = at::full({4, 6}, 1.0).to(at::kCUDA);
-  const at::Tensor source = at::full({6, 4}, 3.0).to(at::kCUDA).t();
-  const at::Tensor dense = at::full({5}, 1.0).to(at::kCUDA);
-  const at::Tensor from_host = at::full({5}, 1.0).to(at::kCUDA);
+  const at::Tensor average = ops::full({4, 6}, 1.0).to(at::kCUDA);
+  const at::Tensor source = ops::full({6, 4}, 3.0).to(at::kCUDA).t();
+  const at::Tensor dense = ops::full({5}, 1.0).to(at::kCUDA);
+  const at::Tensor from_host = ops::full({5}, 1.0).to(at::kCUDA);
   auto kernel = LerpKernel::Create({{"strides", average, source},
                                     {"dense", dense, dense.mul(3)},
-                                    {"host", from_host, at::full({5}, 3.0)}});
+                                    {"host", from_host, ops::full({5}, 3.0)}});
   ASSERT_THAT(kernel, IsOk());
   ASSERT_THAT(kernel->Mix({0.25, Mixture::Form::kLerp}), IsOk());
   for (const AveragedTensor& pair : kernel->pairs()) {

@@ -15,15 +15,12 @@
 #include "ATen/Parallel.h"
 #include "ATen/TensorOperators.h"
 #include "ATen/Version.h"
-#include "ATen/ops/_neg_view.h"
-#include "ATen/ops/empty.h"
-#include "ATen/ops/full.h"
-#include "ATen/ops/ones.h"
-#include "ATen/ops/randn.h"
-#include "ATen/ops/zeros.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/_neg_view_ops.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/optim/averaging/mixture.h"
 #include "gtest/gtest.h"
 
@@ -83,8 +80,8 @@ void ExpectSameBits(const at::Tensor& actual, const at::Tensor& expected) {
 // Numbers of many sizes, and a few that aren't numbers.
 at::Tensor Numbers(int64_t n, c10::ScalarType dtype, uint64_t seed) {
   at::manual_seed(seed);
-  at::Tensor x = at::randn({n}, at::kDouble);
-  x.mul_(at::randn({n}, at::kDouble).mul_(3).exp_());
+  at::Tensor x = ops::randn({n}, at::kDouble);
+  x.mul_(ops::randn({n}, at::kDouble).mul_(3).exp_());
   const double special[] = {0.0, -0.0, INFINITY, -INFINITY, NAN, 1e-40, 1e-310};
   for (int64_t i = 0; i < n; i += 13) {
     x.mutable_data_ptr<double>()[i] =
@@ -209,10 +206,10 @@ TEST(LerpKernelTest, StridesMayBeAny) {
       {base.clone().view({10, 6}),
        Numbers(60, at::kFloat, 6).view({6, 10}).t()},
       // With gaps.
-      {base.clone().view({6, 10}).slice(1, 0, 7), at::ones({6, 7})},
-      {base.clone(), at::full({1}, 2.0F).expand({60})},
+      {base.clone().view({6, 10}).slice(1, 0, 7), ops::ones({6, 7})},
+      {base.clone(), ops::full({1}, 2.0F).expand({60})},
       // Bits that mean other numbers.
-      {base.clone(), at::_neg_view(Numbers(60, at::kFloat, 6))},
+      {base.clone(), at::_ops::_neg_view::call(Numbers(60, at::kFloat, 6))},
       // Inside of a storage.
       {base.clone().slice(0, 3, 50),
        Numbers(60, at::kFloat, 6).slice(0, 1, 48)},
@@ -225,29 +222,29 @@ TEST(LerpKernelTest, StridesMayBeAny) {
 }
 
 TEST(LerpKernelTest, ASourceThatMovedIsSeen) {
-  const at::Tensor average = at::zeros({8});
-  const at::Tensor source = at::ones({8}).set_requires_grad(true);
+  const at::Tensor average = ops::zeros({8});
+  const at::Tensor source = ops::ones({8}).set_requires_grad(true);
   auto kernel = LerpKernel::Create({{"w", average, source}});
   ASSERT_THAT(kernel, IsOk());
-  source.set_data(at::full({8}, 4.0F));
+  source.set_data(ops::full({8}, 4.0F));
   ASSERT_THAT(kernel->Mix({0.25}), IsOk());
-  EXPECT_TRUE(average.equal(at::ones({8})));
+  EXPECT_TRUE(average.equal(ops::ones({8})));
 
   // Also to another type.
-  source.set_data(at::full({8}, 5.0, at::kDouble));
+  source.set_data(ops::full({8}, 5.0, at::kDouble));
   ASSERT_THAT(kernel->Mix({0.25}), IsOk());
-  EXPECT_TRUE(average.equal(at::full({8}, 2.0F)));
+  EXPECT_TRUE(average.equal(ops::full({8}, 2.0F)));
 
   // Or where a storage is given other memory.
-  const at::Tensor buffer = at::ones({8});
+  const at::Tensor buffer = ops::ones({8});
   auto of_buffer = LerpKernel::Create({{"b", average.fill_(0), buffer}});
   ASSERT_THAT(of_buffer, IsOk());
   buffer.resize_({1 << 20}).resize_({8}).fill_(4);
   ASSERT_THAT(of_buffer->Mix({0.25}), IsOk());
-  EXPECT_TRUE(average.equal(at::ones({8})));
+  EXPECT_TRUE(average.equal(ops::ones({8})));
 
   // But not to another shape.
-  source.set_data(at::ones({9}));
+  source.set_data(ops::ones({9}));
   EXPECT_THAT(kernel->Mix({0.25}),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        HasSubstr("\"w\" has another shape")));
@@ -257,7 +254,7 @@ TEST(LerpKernelTest, ASourceThatMovedIsSeen) {
 TEST(LerpKernelTest, APassAllocatesNothing) {
   std::vector<AveragedTensor> pairs;
   for (int i = 0; i < 100; ++i) {
-    pairs.push_back({absl::StrCat("t", i), at::zeros({64}), at::ones({64})});
+    pairs.push_back({absl::StrCat("t", i), ops::zeros({64}), ops::ones({64})});
   }
   auto kernel = LerpKernel::Create(std::move(pairs));
   ASSERT_THAT(kernel, IsOk());
@@ -272,12 +269,12 @@ TEST(LerpKernelTest, APassAllocatesNothing) {
 TEST(LerpKernelTest, WhatCannotBeAveragedIsRefused) {
   EXPECT_THAT(
       LerpKernel::Create(
-          {{"count", at::zeros({2}, at::kLong), at::zeros({2}, at::kLong)}}),
+          {{"count", ops::zeros({2}, at::kLong), ops::zeros({2}, at::kLong)}}),
       StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("\"count\"")));
-  EXPECT_THAT(LerpKernel::Create({{"w", at::zeros({2}), at::zeros({3})}}),
+  EXPECT_THAT(LerpKernel::Create({{"w", ops::zeros({2}), ops::zeros({3})}}),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        HasSubstr("\"w\" has another shape")));
-  EXPECT_THAT(LerpKernel::Create({{"w", at::zeros({2}), at::Tensor()}}),
+  EXPECT_THAT(LerpKernel::Create({{"w", ops::zeros({2}), at::Tensor()}}),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("\"w\"")));
 }
 
@@ -311,13 +308,13 @@ TEST(ExchangeBytesTest, ExchangesDenseTensorsOfAnySize) {
 }
 
 TEST(ExchangeBytesTest, IsNotForTensorsThatDiffer) {
-  const at::Tensor complex = at::ones({4}, at::kComplexFloat);
+  const at::Tensor complex = ops::ones({4}, at::kComplexFloat);
   EXPECT_FALSE(Exchangeable(complex, complex.conj()));
-  const at::Tensor a = at::zeros({4, 6});
-  EXPECT_FALSE(Exchangeable(a, at::zeros({4, 6}, at::kDouble)));
-  EXPECT_FALSE(Exchangeable(a, at::zeros({6, 4}).t()));
-  EXPECT_FALSE(Exchangeable(a, at::zeros({4, 5})));
-  const at::Tensor part = at::zeros({4, 8}).slice(1, 0, 6);
+  const at::Tensor a = ops::zeros({4, 6});
+  EXPECT_FALSE(Exchangeable(a, ops::zeros({4, 6}, at::kDouble)));
+  EXPECT_FALSE(Exchangeable(a, ops::zeros({6, 4}).t()));
+  EXPECT_FALSE(Exchangeable(a, ops::zeros({4, 5})));
+  const at::Tensor part = ops::zeros({4, 8}).slice(1, 0, 6);
   EXPECT_FALSE(Exchangeable(part, part.clone()));
 }
 

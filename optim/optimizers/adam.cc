@@ -4,9 +4,9 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ops/_fused_adam.h"
 #include "absl/status/statusor.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/optim/foreach_ops.h"
 #include "grapnel/optim/optimizer.h"
 #include "grapnel/optim/optimizer.pb.h"
 #include "grapnel/optim/optimizers/adam_rule.h"
@@ -22,7 +22,7 @@ struct Adam {
     GRAPNEL_ASSIGN_OR_RETURN(
         FusedRule rule,
         MakeAdamRule("Adam", config, /*default_weight_decay=*/0,
-                     static_cast<AdamKernel>(&at::_fused_adam_)));
+                     static_cast<AdamKernel>(&ops::fused_adam_)));
     return MakeFusedOptimizer(std::move(rule), std::move(groups));
   }
 };

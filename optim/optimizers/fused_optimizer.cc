@@ -3,10 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "ATen/ops/_foreach_add.h"
-#include "ATen/ops/empty_like.h"
-#include "ATen/ops/zeros.h"
-#include "ATen/ops/zeros_like.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -14,7 +10,9 @@
 #include "grapnel/base/check_field.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
+#include "grapnel/optim/foreach_ops.h"
 #include "grapnel/optim/optimizer.pb.h"
 #include "grapnel/optim/optimizers/optimizer_state.h"
 
@@ -295,10 +293,10 @@ class FusedOptimizer final : public Optimizer {
   void MakeSlots(ParamState* state) const {
     const at::Tensor& tensor = state->param.tensor;
     while (state->slots.size() < rule_.slots.size()) {
-      state->slots.push_back(at::zeros_like(tensor));
+      state->slots.push_back(ops::zeros_like(tensor));
     }
     if (rule_.counts_steps && !state->step.defined()) {
-      state->step = at::zeros({}, tensor.options().dtype(at::kFloat));
+      state->step = ops::zeros({}, tensor.options().dtype(at::kFloat));
     }
   }
 
@@ -327,7 +325,7 @@ class FusedOptimizer final : public Optimizer {
       // Autograd's gradients are laid out as the parameter. One that somebody
       // set may not be, and the kernels don't look at strides.
       if (!SameLayout(grad, tensor)) {
-        grad = at::empty_like(tensor).copy_(grad);
+        grad = ops::empty_like(tensor).copy_(grad);
       }
     }
   }
@@ -361,7 +359,7 @@ class FusedOptimizer final : public Optimizer {
           *step.mutable_data_ptr<float>() += 1;
         }
       } else {
-        at::_foreach_add_(batch->steps, 1);
+        ops::foreach_add_(batch->steps, 1);
       }
     }
     batch->slots_used = true;

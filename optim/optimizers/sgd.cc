@@ -5,11 +5,11 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ops/_fused_sgd.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "grapnel/base/check_field.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/optim/foreach_ops.h"
 #include "grapnel/optim/optimizer.h"
 #include "grapnel/optim/optimizer.pb.h"
 #include "grapnel/optim/optimizers/fused_optimizer.h"
@@ -61,7 +61,7 @@ absl::StatusOr<std::unique_ptr<Optimizer>> Sgd::Create(
     // kernel wants no buffers then.
     const double momentum = batch.slots.empty() ? 0 : options[kMomentum];
     batch.slots_used = momentum != 0;
-    at::_fused_sgd_(
+    ops::fused_sgd_(
         batch.params, batch.grads,
         batch.slots_used ? at::TensorList(batch.slots[0]) : at::TensorList(),
         options[kWeightDecay], momentum, options[kLr],

@@ -8,14 +8,13 @@
 #include <typeinfo>
 #include <utility>
 
-#include "ATen/ops/scalar_tensor.h"
-#include "ATen/ops/zeros_like.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
 #include "c10/util/Type.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/optim/optimizer.pb.h"
 #include "grapnel/optim/optimizers/optimizer_state.h"
@@ -217,7 +216,7 @@ class TorchOptimizer final : public Optimizer {
           // A double holds it exactly, torch.optim's float doesn't.
           GRAPNEL_RETURN_IF_ERROR(tensors->Add(
               SlotName(param.name, "step"),
-              at::scalar_tensor(static_cast<double>(*ref.step), at::kDouble)));
+              ops::scalar_tensor(static_cast<double>(*ref.step), at::kDouble)));
         }
         for (const SlotRef& slot : ref.slots) {
           slots.insert(slot.name);
@@ -266,7 +265,7 @@ class TorchOptimizer final : public Optimizer {
         }
         for (const SlotRef& slot : ref.slots) {
           if (!known(slot)) {
-            *slot.tensor = at::zeros_like(param.tensor);
+            *slot.tensor = ops::zeros_like(param.tensor);
             continue;
           }
           GRAPNEL_ASSIGN_OR_RETURN(at::Tensor saved,

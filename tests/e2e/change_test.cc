@@ -10,9 +10,6 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ops/cat.h"
-#include "ATen/ops/linspace.h"
-#include "ATen/ops/ones.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -23,6 +20,7 @@
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
@@ -84,8 +82,8 @@ class Steps : public Hook {
 class BodyAndHead : public Model {
  public:
   explicit BodyAndHead(bool body = true, bool head = true) {
-    parameters_ = {{"body.weight", at::ones({2, 2}).requires_grad_(body)},
-                   {"head.weight", at::ones({2, 1}).requires_grad_(head)}};
+    parameters_ = {{"body.weight", ops::ones({2, 2}).requires_grad_(body)},
+                   {"head.weight", ops::ones({2, 1}).requires_grad_(head)}};
   }
   absl::Status ComputeLosses(const Batch& batch, LogVars* losses) override {
     losses->Add("loss", Outputs(batch).sub(batch.targets).square().mean());
@@ -149,7 +147,7 @@ class ChangeTest : public ::testing::Test {
     }
     options.model = std::move(model);
     const at::Tensor inputs =
-        at::linspace(-1, 1, samples * 2).reshape({samples, 2});
+        ops::linspace(-1, 1, samples * 2).reshape({samples, 2});
     const auto data = [&](bool wanted, std::unique_ptr<Dataset>* dataset) {
       if (!wanted) return;
       auto tensors = TensorDataset::Create(inputs, inputs.sum(1, true));

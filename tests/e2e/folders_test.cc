@@ -8,8 +8,6 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ops/full.h"
-#include "ATen/ops/ones.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
@@ -17,6 +15,7 @@
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
@@ -71,7 +70,7 @@ class FoldersTest : public ::testing::Test {
     options.log = &log_;
     for (auto* dataset : {&options.train_dataset, &options.test_dataset}) {
       auto tensors =
-          TensorDataset::Create(at::full({12, 2}, 0.5), at::ones({12, 1}));
+          TensorDataset::Create(ops::full({12, 2}, 0.5), ops::ones({12, 1}));
       EXPECT_THAT(tensors, IsOk());
       *dataset = *std::move(tensors);
     }
@@ -222,7 +221,7 @@ TEST_F(FoldersTest, WaitsForTheOneBeforeAndGoesOnFromWhatItSaved) {
   options.log = &log;
   options.wait_for_lock = absl::Minutes(10);
   auto tensors =
-      TensorDataset::Create(at::full({12, 2}, 0.5), at::ones({12, 1}));
+      TensorDataset::Create(ops::full({12, 2}, 0.5), ops::ones({12, 1}));
   ASSERT_THAT(tensors, IsOk());
   options.train_dataset = *std::move(tensors);
   const auto second = Runner::Create(config, std::move(options));

@@ -17,10 +17,6 @@
 
 #include "ATen/Context.h"
 #include "ATen/autocast_mode.h"
-#include "ATen/ops/arange.h"
-#include "ATen/ops/equal.h"
-#include "ATen/ops/rand.h"
-#include "ATen/ops/zeros.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
@@ -30,6 +26,7 @@
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/dist/fake_process_group.h"
 #include "grapnel/dist/process_group.h"
@@ -230,12 +227,12 @@ class Counting : public Hook {
   }
 
   google::protobuf::Int64Value count_;
-  at::Tensor seen_ = at::zeros({}, at::kLong);
+  at::Tensor seen_ = ops::zeros({}, at::kLong);
 };
 
 std::unique_ptr<Dataset> Data() {
   const at::Tensor x =
-      at::arange(24, at::kFloat).remainder(7).div(7).reshape({12, 2});
+      ops::arange(24, at::kFloat).remainder(7).div(7).reshape({12, 2});
   auto data = TensorDataset::Create(x, x.sum(1, /*keepdim=*/true).square());
   EXPECT_THAT(data, IsOk());
   return *std::move(data);
@@ -278,7 +275,7 @@ class GuestTest : public testing::Test {
   static bool Same(const std::vector<at::Tensor>& a,
                    const std::vector<at::Tensor>& b) {
     bool same = a.size() == b.size();
-    for (size_t i = 0; same && i < a.size(); ++i) same = at::equal(a[i], b[i]);
+    for (size_t i = 0; same && i < a.size(); ++i) same = ops::equal(a[i], b[i]);
     return same;
   }
 
@@ -483,19 +480,19 @@ TEST_F(GuestTest, RandomNumbersAreTheRunsAndTheProcesssOwn) {
                            return absl::OkStatus();
                          }));
   at::manual_seed(5);
-  const at::Tensor process = at::rand({3});
+  const at::Tensor process = ops::rand({3});
   at::manual_seed(5);
-  EXPECT_TRUE(at::equal(at::rand({1}), process.slice(0, 0, 1)));
+  EXPECT_TRUE(ops::equal(ops::rand({1}), process.slice(0, 0, 1)));
   const auto second = in("/second");
   at::manual_seed(5);
-  at::rand({1});
+  ops::rand({1});
   ASSERT_THAT(second->Val(), IsOk());
   ASSERT_THAT(runner->Train(), IsOk());
   EXPECT_TRUE(Same(Weights(*runner), expected));
-  EXPECT_TRUE(at::equal(at::rand({1}), process.slice(0, 1, 2)));
+  EXPECT_TRUE(ops::equal(ops::rand({1}), process.slice(0, 1, 2)));
   ASSERT_THAT(second->Train(), IsOk());
   EXPECT_TRUE(Same(Weights(*second), expected));
-  EXPECT_TRUE(at::equal(at::rand({1}), process.slice(0, 2, 3)));
+  EXPECT_TRUE(ops::equal(ops::rand({1}), process.slice(0, 2, 3)));
 }
 
 TEST_F(GuestTest, DeterministicRunsThatOverlapLeaveTheFlagsAsTheyWere) {
@@ -609,7 +606,7 @@ TEST_P(TrainAgainTest, NothingIsDoneTwiceOrLeftOut) {
   ASSERT_EQ(outcome.saved.size(), expected.saved.size());
   for (const auto& [name, tensor] : expected.saved) {
     ASSERT_EQ(outcome.saved.count(name), 1u) << name;
-    EXPECT_TRUE(at::equal(outcome.saved.at(name), tensor)) << name;
+    EXPECT_TRUE(ops::equal(outcome.saved.at(name), tensor)) << name;
   }
 }
 

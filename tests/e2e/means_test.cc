@@ -9,15 +9,13 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/arange.h"
-#include "ATen/ops/cat.h"
-#include "ATen/ops/linspace.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/io/mem_env.h"
 #include "grapnel/loggers/memory_run_log.h"
@@ -50,8 +48,8 @@ class MeansTest : public ::testing::Test {
   // 20 samples of 3 classes; the first four and every fifth of the others don't
   // count.
   MeansTest()
-      : inputs_(at::linspace(-1, 2, 40).mul(9).sin().reshape({20, 2})),
-        labels_(at::arange(20, at::kLong).mul(7).remainder(3)) {
+      : inputs_(ops::linspace(-1, 2, 40).mul(9).sin().reshape({20, 2})),
+        labels_(ops::arange(20, at::kLong).mul(7).remainder(3)) {
     labels_.slice(0, 0, 4).fill_(kIgnored);
     labels_.slice(0, 4, 20, 5).fill_(kIgnored);
   }
@@ -93,7 +91,7 @@ class MeansTest : public ::testing::Test {
     for (const NamedTensor& param : runner.context().model().parameters()) {
       flat.push_back(param.tensor.detach().reshape({-1}));
     }
-    return at::cat(flat);
+    return ops::cat(flat);
   }
 
   at::Tensor inputs_, labels_;

@@ -8,18 +8,15 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ops/cat.h"
-#include "ATen/ops/linspace.h"
-#include "ATen/ops/ones.h"
-#include "ATen/ops/randn.h"
-#include "ATen/ops/softplus.h"
-#include "ATen/ops/zeros.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/softplus_ops.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/sample.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/io/mem_env.h"
@@ -43,13 +40,17 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
+at::Tensor Softplus(const at::Tensor& input) {
+  return at::_ops::softplus::call(input, /*beta=*/1, /*threshold=*/20);
+}
+
 // A generator of points and a critic that tells them from the data's, each
 // linear, with an optimizer each. The critic learns twice an iteration.
 class TinyGan : public Model {
  public:
   TinyGan() {
-    parameters_ = {{"generator.weight", at::ones({2, 2}).requires_grad_()},
-                   {"critic.weight", at::ones({2}).mul(0.1).requires_grad_()}};
+    parameters_ = {{"generator.weight", ops::ones({2, 2}).requires_grad_()},
+                   {"critic.weight", ops::ones({2}).mul(0.1).requires_grad_()}};
   }
 
   absl::Status TrainStep(const Batch& batch, OptimWrapper& optim,
@@ -60,16 +61,16 @@ class TinyGan : public Model {
     optim.BeginStep();
     at::Tensor fake;
     for (int i = 0; i < 2; ++i) {
-      fake = at::randn({batch.size(), 2}).matmul(parameters_[0].tensor);
+      fake = ops::randn({batch.size(), 2}).matmul(parameters_[0].tensor);
       const at::Tensor real_scores = batch.inputs.matmul(critic_weight);
       const at::Tensor fake_scores = fake.detach().matmul(critic_weight);
       const at::Tensor loss =
-          at::softplus(at::cat({real_scores.neg(), fake_scores})).mean();
+          Softplus(ops::cat({real_scores.neg(), fake_scores})).mean();
       GRAPNEL_RETURN_IF_ERROR(critic->Update(loss, batch.size()));
       if (i == 1) log_vars->Add("critic_loss", loss.detach());
     }
     const at::Tensor loss =
-        at::softplus(fake.matmul(critic_weight.detach()).neg()).mean();
+        Softplus(fake.matmul(critic_weight.detach()).neg()).mean();
     log_vars->Add("generator_loss", loss.detach());
     return generator->Update(loss, batch.size());
   }
@@ -114,7 +115,7 @@ at::Tensor Weights(Runner& runner) {
   for (const NamedTensor& param : runner.context().model().parameters()) {
     flat.push_back(param.tensor.detach().reshape({-1}));
   }
-  return at::cat(flat);
+  return ops::cat(flat);
 }
 
 runner::v1::RunnerConfig Parse(const std::string& text) {
@@ -144,7 +145,7 @@ class OptimRunTest : public ::testing::Test {
       if (dataset == &options.val_dataset && !parsed.has_val_dataloader()) {
         continue;
       }
-      const at::Tensor inputs = at::linspace(-1, 2, 20).reshape({10, 2});
+      const at::Tensor inputs = ops::linspace(-1, 2, 20).reshape({10, 2});
       auto tensors = TensorDataset::Create(inputs, inputs.sum(1, true));
       EXPECT_THAT(tensors, IsOk());
       *dataset = *std::move(tensors);
@@ -356,7 +357,7 @@ TEST_F(OptimRunTest, Bfloat16IsTrainedAndResumedExactly) {
 class Watched : public Model {
  public:
   explicit Watched(std::vector<at::ScalarType>* seen) : seen_(seen) {
-    parameters_ = {{"weight", at::zeros({2, 1}).requires_grad_()}};
+    parameters_ = {{"weight", ops::zeros({2, 1}).requires_grad_()}};
   }
   absl::Status ComputeLosses(const Batch& batch, LogVars* losses) override {
     losses->Add("loss", Outputs(batch).sub(batch.targets).square().mean());
@@ -382,7 +383,7 @@ class Watched : public Model {
 
   std::vector<at::ScalarType>* const seen_;
   std::vector<NamedTensor> parameters_;
-  std::vector<NamedTensor> buffers_ = {{"bn.running_mean", at::zeros({1})}};
+  std::vector<NamedTensor> buffers_ = {{"bn.running_mean", ops::zeros({1})}};
   bool training_ = true;
 };
 

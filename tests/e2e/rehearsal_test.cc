@@ -7,11 +7,11 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ops/ones.h"
 #include "absl/status/statusor.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/mem_env.h"
@@ -67,10 +67,10 @@ class RehearsalTest : public testing::Test {
     RunnerOptions options;
     options.env = &env_;
     options.train_dataset =
-        *TensorDataset::Create(at::ones({12, 3}), at::ones({12, 1}));
+        *TensorDataset::Create(ops::ones({12, 3}), ops::ones({12, 1}));
     if (config.has_val_dataloader()) {
       options.val_dataset =
-          *TensorDataset::Create(at::ones({12, 3}), at::ones({12, 1}));
+          *TensorDataset::Create(ops::ones({12, 3}), ops::ones({12, 1}));
     }
     return options;
   }

@@ -10,8 +10,6 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ops/full.h"
-#include "ATen/ops/ones.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "c10/core/GradMode.h"
@@ -20,6 +18,7 @@
 #include "google/protobuf/wrappers.pb.h"
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/dataset.h"
 #include "grapnel/data/sample.h"
 #include "grapnel/data/tensor_dataset.h"
@@ -85,7 +84,7 @@ class RunnerTest : public ::testing::Test {
     const auto data = [](bool wanted, std::unique_ptr<Dataset>* dataset) {
       if (!wanted || *dataset != nullptr) return;
       auto tensors =
-          TensorDataset::Create(at::full({12, 2}, 0.5), at::ones({12, 1}));
+          TensorDataset::Create(ops::full({12, 2}, 0.5), ops::ones({12, 1}));
       EXPECT_THAT(tensors, IsOk());
       *dataset = *std::move(tensors);
     };
@@ -296,7 +295,8 @@ TEST_P(RunnerOneSampleTest, IsRefusedWhereItWouldFail) {
       Parse("model { sequential { layers { batch_norm1d {} } } }"));
   config.MergeFrom(Parse(GetParam().change));
   RunnerOptions options;
-  auto data = TensorDataset::Create(at::full({13, 2}, 0.5), at::ones({13, 1}));
+  auto data =
+      TensorDataset::Create(ops::full({13, 2}, 0.5), ops::ones({13, 1}));
   ASSERT_THAT(data, IsOk());
   options.train_dataset = *std::move(data);
   const auto runner = Create(config, std::move(options));
@@ -318,7 +318,7 @@ TEST_F(RunnerTest, FinishedRunIsNotRefusedForABatchOfOneSample) {
   const auto create = [&] {
     RunnerOptions options;
     auto data =
-        TensorDataset::Create(at::full({13, 2}, 0.5), at::ones({13, 1}));
+        TensorDataset::Create(ops::full({13, 2}, 0.5), ops::ones({13, 1}));
     EXPECT_THAT(data, IsOk());
     options.train_dataset = *std::move(data);
     return Create(config, std::move(options));
@@ -362,8 +362,8 @@ TEST_F(RunnerTest, WhatADatasetWarnsOfIsInTheLogAtTheStart) {
    public:
     int64_t size() const override { return 4; }
     absl::Status Get(int64_t index, Sample* sample) const override {
-      sample->input = at::full({2}, 0.5);
-      sample->target = at::ones({1});
+      sample->input = ops::full({2}, 0.5);
+      sample->target = ops::ones({1});
       return absl::OkStatus();
     }
     std::vector<std::string> warnings() const override { return {"is half"}; }

@@ -9,8 +9,6 @@
 #include <utility>
 #include <variant>
 
-#include "ATen/ops/full.h"
-#include "ATen/ops/ones.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -21,6 +19,7 @@
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/dataset.h"
 #include "grapnel/data/sample.h"
 #include "grapnel/data/tensor_dataset.h"
@@ -106,8 +105,8 @@ class WeightsTest : public ::testing::Test {
     options.clock = &clock_;
     options.log = &log_;
     const auto data = [&](std::unique_ptr<Dataset>* dataset) {
-      auto tensors = TensorDataset::Create(at::full({12, 2}, 0.5),
-                                           at::ones({12, outputs}));
+      auto tensors = TensorDataset::Create(ops::full({12, 2}, 0.5),
+                                           ops::ones({12, outputs}));
       EXPECT_THAT(tensors, IsOk());
       *dataset = *std::move(tensors);
     };
@@ -195,7 +194,7 @@ TEST_F(WeightsTest, AnEvaluationTakesPartOfItIfAskedTo) {
 
 TEST_F(WeightsTest, NothingInCommonIsAlwaysRefused) {
   TensorMap other;
-  ASSERT_THAT(other.Add("classifier", at::ones({2})), IsOk());
+  ASSERT_THAT(other.Add("classifier", ops::ones({2})), IsOk());
   ASSERT_THAT(io::WriteSafetensors(env_, "/other.safetensors", other), IsOk());
   const auto config = With(Config(), "load_from: '/other.safetensors' ",
                            "load_options { strict: false }");

@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
-#include "ATen/ops/rand.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
@@ -24,6 +23,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/hooks/checkpoint/checkpoint_hook.pb.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/mem_env.h"
@@ -237,7 +237,7 @@ class Dice : public Hook {
   explicit Dice(std::vector<double>* draws) : draws_(draws) {}
   absl::string_view name() const override { return "dice"; }
   absl::Status BeforeTrainIter(RunContext&, const IterInfo&) override {
-    draws_->push_back(at::rand({}).item<double>());
+    draws_->push_back(ops::rand({}).item<double>());
     return absl::OkStatus();
   }
 

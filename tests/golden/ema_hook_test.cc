@@ -14,12 +14,11 @@
 #include <vector>
 
 #include "ATen/TensorOperators.h"
-#include "ATen/ops/tensor.h"
-#include "ATen/ops/zeros.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/hooks/ema/ema_hook.pb.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/mem_env.h"
@@ -47,11 +46,11 @@ constexpr char kSections[] =
 class EmaModel final : public Model {
  public:
   EmaModel()
-      : start_(at::tensor({1.0, 2.0}, at::kDouble)),
-        gradient_(at::tensor({1.0, -0.5}, at::kDouble)) {
+      : start_(ops::tensor({1.0, 2.0}, at::kDouble)),
+        gradient_(ops::tensor({1.0, -0.5}, at::kDouble)) {
     parameters_.push_back(
-        {"w", at::tensor({1.0, 2.0}, at::kDouble).set_requires_grad(true)});
-    buffers_.push_back({"run", at::zeros({1}, at::kDouble)});
+        {"w", ops::tensor({1.0, 2.0}, at::kDouble).set_requires_grad(true)});
+    buffers_.push_back({"run", ops::zeros({1}, at::kDouble)});
   }
 
   absl::Status ComputeLosses(const Batch& batch, LogVars* losses) override {
@@ -407,11 +406,11 @@ void WriteWeights(io::Env& env, const std::string& name,
                   const std::vector<std::string>& averages) {
   io::CheckpointContents contents;
   TensorMap model, average;
-  ASSERT_THAT(model.Add("w", at::tensor({5.0, 6.0}, at::kDouble)), IsOk());
-  ASSERT_THAT(model.Add("run", at::zeros({1}, at::kDouble)), IsOk());
+  ASSERT_THAT(model.Add("w", ops::tensor({5.0, 6.0}, at::kDouble)), IsOk());
+  ASSERT_THAT(model.Add("run", ops::zeros({1}, at::kDouble)), IsOk());
   contents.sections.emplace_back("model", std::move(model));
   for (const std::string& tensor : averages) {
-    ASSERT_THAT(average.Add(tensor, at::tensor({7.0, 8.0}, at::kDouble)),
+    ASSERT_THAT(average.Add(tensor, ops::tensor({7.0, 8.0}, at::kDouble)),
                 IsOk());
   }
   if (!averages.empty()) {

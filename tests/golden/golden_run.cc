@@ -5,14 +5,11 @@
 #include <utility>
 
 #include "ATen/TensorOperators.h"
-#include "ATen/ops/arange.h"
-#include "ATen/ops/ones.h"
-#include "ATen/ops/tensor.h"
-#include "ATen/ops/zeros.h"
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/hooks/checkpoint/checkpoint_hook.pb.h"
 #include "grapnel/models/metric.h"
@@ -25,17 +22,17 @@ namespace {
 class GoldenModel final : public Model {
  public:
   GoldenModel()
-      : start_(at::tensor({1.0, 2.0}, at::kDouble)),
-        gradient_(at::tensor({1.0, 0.5}, at::kDouble)) {
+      : start_(ops::tensor({1.0, 2.0}, at::kDouble)),
+        gradient_(ops::tensor({1.0, 0.5}, at::kDouble)) {
     parameters_.push_back(
-        {"w", at::tensor({1.0, 2.0}, at::kDouble).set_requires_grad(true)});
+        {"w", ops::tensor({1.0, 2.0}, at::kDouble).set_requires_grad(true)});
   }
 
   absl::Status ComputeLosses(const Batch& batch, LogVars* losses) override {
     const at::Tensor& w = parameters_[0].tensor;
     losses->Add("loss",
                 (batch.inputs.select(0, 0) * ((w - start_) * gradient_)).sum());
-    losses->Add("aux", at::ones({}, at::kDouble));
+    losses->Add("aux", ops::ones({}, at::kDouble));
     return absl::OkStatus();
   }
   absl::Status ValStep(const Batch& batch, Predictions* predictions) override {
@@ -88,10 +85,10 @@ class ScriptedMetric final : public Metric {
 
 absl::StatusOr<std::unique_ptr<Dataset>> Batches(int64_t n) {
   const at::Tensor numbers =
-      at::arange(1, n + 1, at::TensorOptions().dtype(at::kDouble));
+      ops::arange(1, n + 1, at::TensorOptions().dtype(at::kDouble));
   GRAPNEL_ASSIGN_OR_RETURN(
       std::unique_ptr<Dataset> dataset,
-      TensorDataset::Create(numbers, at::zeros({n}, at::kLong)));
+      TensorDataset::Create(numbers, ops::zeros({n}, at::kLong)));
   return dataset;
 }
 

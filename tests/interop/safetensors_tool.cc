@@ -8,14 +8,13 @@
 #include <memory>
 #include <string>
 
-#include "ATen/ops/arange.h"
-#include "ATen/ops/empty.h"
 #include "absl/status/status.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/safetensors.h"
 
@@ -51,14 +50,14 @@ absl::Status Write(const std::string& path) {
     // 0, 1, 2, ... in that dtype; of BOOL 0, 1, 1, ...
     GRAPNEL_RETURN_IF_ERROR(
         tensors.Add(absl::StrCat("values/", dtype.name),
-                    at::arange(6, at::kFloat).to(dtype.type).view({2, 3})));
+                    ops::arange(6, at::kFloat).to(dtype.type).view({2, 3})));
   }
-  const at::Tensor matrix = at::arange(6, at::kFloat).view({2, 3});
+  const at::Tensor matrix = ops::arange(6, at::kFloat).view({2, 3});
   GRAPNEL_RETURN_IF_ERROR(tensors.Add("transposed", matrix.t()));
   GRAPNEL_RETURN_IF_ERROR(
       tensors.Add("scalar", matrix.select(0, 1).select(0, 2)));
   GRAPNEL_RETURN_IF_ERROR(
-      tensors.Add("empty", at::empty({0, 4}, at::TensorOptions(at::kDouble))));
+      tensors.Add("empty", ops::empty({0, 4}, at::TensorOptions(at::kDouble))));
   GRAPNEL_RETURN_IF_ERROR(tensors.Add("a\"\\\xc3\xa9", matrix));
   return io::WriteSafetensors(io::Env::Posix(), path, tensors).status();
 }

@@ -32,7 +32,6 @@
 #include "ATen/Context.h"
 #include "ATen/Parallel.h"
 #include "ATen/autocast_mode.h"
-#include "ATen/ops/arange.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -40,6 +39,7 @@
 #include "c10/core/InferenceMode.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/fault_injection_env.h"
@@ -284,7 +284,7 @@ class Host {
     options.interrupt = &interrupt;
     options.log_in_background = Below(4) != 0;
     for (auto* dataset : {&options.train_dataset, &options.val_dataset}) {
-      const at::Tensor x = at::arange(24, at::kFloat).div(24).reshape({12, 2});
+      const at::Tensor x = ops::arange(24, at::kFloat).div(24).reshape({12, 2});
       *dataset = *TensorDataset::Create(x, x.sum(1, /*keepdim=*/true));
     }
     const auto act = [&](RunContext& run) -> absl::Status {

@@ -11,11 +11,10 @@
 #include <utility>
 
 #include "ATen/Parallel.h"
-#include "ATen/ops/randint.h"
-#include "ATen/ops/randn.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/io/env.h"
 #include "grapnel/runner/config_file.h"
@@ -138,8 +137,8 @@ constexpr char kConfig[] = R"pb(
 )pb";
 
 std::unique_ptr<Dataset> RandomDataset(int64_t size) {
-  auto dataset = TensorDataset::Create(at::randn({size, 16}),
-                                       at::randint(2, {size}, at::kLong));
+  auto dataset = TensorDataset::Create(ops::randn({size, 16}),
+                                       ops::randint(2, {size}, at::kLong));
   EXPECT_THAT(dataset, IsOk());
   return *std::move(dataset);
 }

@@ -3,7 +3,8 @@
 
 gcc has no layering_check, so a file can include whatever its dependencies'
 dependencies let it, and breaks when one of those is tidied. Also: every source
-is in a target, and a public header doesn't bring LibTorch's large ones.
+is in a target, a public header doesn't bring LibTorch's large ones, and few
+files include the headers of its operators.
 """
 
 import posixpath
@@ -58,6 +59,18 @@ _CHEAP = {
     "c10/core/GradMode.h",
     "c10/core/ScalarType.h",
 }
+# Where LibTorch's ATen/ops/*.h may be included: a file that has one costs three
+# times what it would with ATen/core/Tensor.h alone.
+_OPS = {
+    "base/tensor_ops.cc",
+    "models/functional.cc",
+    "optim/foreach_ops.cc",
+}
+# Programs as a user would write them.
+_OPS_FOLDERS = ("examples/", "tests/external", "tests/linking/")
+# These bring nothing with them.
+_CHEAP_OPS = {"ATen/ops/from_blob.h"}
+
 # A public header to what else it includes, and why.
 _EXCEPTIONS = {
 }
@@ -159,6 +172,20 @@ def _check_public_headers(files, target):
     return problems
 
 
+def _check_ops(files):
+    problems = []
+    for path in files.select(*tree.CPP):
+        if path in _OPS or path.startswith(_OPS_FOLDERS):
+            continue
+        for number, included in tree.includes_of(files.text(path)):
+            if (included.startswith("ATen/ops/") and not included.endswith("_ops.h")
+                    and included not in _CHEAP_OPS):
+                problems.append(f"{path}:{number}: \"{included}\" is dear to compile; call it through "
+                                f"{', '.join(sorted(p[:-len('.cc')] + '.h' for p in _OPS))}, "
+                                "a member of Tensor, or its _ops.h")
+    return problems
+
+
 def check(files):
     targets = build_files.all_targets(files)
     by_label = {target.label: target for target in targets}
@@ -178,7 +205,7 @@ def check(files):
     for path in files.select(".proto", *tree.CPP):
         if path not in owned:
             problems.append(f"{path}: is in no target")
-    return problems
+    return problems + _check_ops(files)
 
 
 if __name__ == "__main__":

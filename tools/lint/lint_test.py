@@ -165,7 +165,7 @@ class IncludesTest(LintTest):
     def test_clean(self):
         self.assertClean(includes.check, self.tree(
             source='#include <string>\n#include "absl/status/statusor.h"\n#include "grapnel/io/z.pb.h"\n'
-                   '#include "ATen/ops/add.h"\n',
+                   '#include "ATen/ops/add_ops.h"\n',
             header='#include "grapnel/io/y.h"',
             deps='"//io:y", "//io:z_cc_proto", "@com_google_absl//absl/status:statusor", "@libtorch"'))
 
@@ -195,6 +195,10 @@ class IncludesTest(LintTest):
         self.assertFinds(includes.check, self.tree(**{
             "io/z.proto": 'import "google/protobuf/any.proto";\n',
         }), "needs @com_google_protobuf//:any_proto")
+
+    def test_operators_header(self):
+        self.assertFinds(includes.check, self.tree(source='#include "ATen/ops/add.h"\n', deps='"@libtorch"'),
+                         'base/x.cc:2: "ATen/ops/add.h" is dear to compile')
 
     def test_public_header_with_libtorch(self):
         header = '#include "ATen/core/Tensor.h"\n#include "torch/torch.h"'

@@ -1,0 +1,95 @@
+// LibTorch's functions of layers and losses, without its headers for them: each
+// of those costs a compilation as much as all of Tensor.h.
+
+#ifndef GRAPNEL_MODELS_FUNCTIONAL_H_
+#define GRAPNEL_MODELS_FUNCTIONAL_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "ATen/core/Tensor.h"
+#include "absl/strings/string_view.h"
+
+namespace grapnel {
+
+// Every function is the call of at:: that has its name, with the same arguments
+// and errors.
+namespace functional {
+
+at::Tensor relu(const at::Tensor& input);
+at::Tensor& relu_(at::Tensor& input);
+at::Tensor sigmoid(const at::Tensor& input);
+at::Tensor silu(const at::Tensor& input);
+at::Tensor tanh(const at::Tensor& input);
+at::Tensor elu(const at::Tensor& input, const at::Scalar& alpha);
+at::Tensor leaky_relu(const at::Tensor& input,
+                      const at::Scalar& negative_slope);
+at::Tensor gelu(const at::Tensor& input, absl::string_view approximate);
+at::Tensor softmax(const at::Tensor& input, int64_t dim);
+
+at::Tensor linear(const at::Tensor& input, const at::Tensor& weight,
+                  const at::Tensor& bias = {});
+at::Tensor embedding(const at::Tensor& weight, const at::Tensor& indices);
+at::Tensor conv1d(const at::Tensor& input, const at::Tensor& weight,
+                  const at::Tensor& bias, at::IntArrayRef stride,
+                  at::IntArrayRef padding, at::IntArrayRef dilation,
+                  int64_t groups);
+at::Tensor conv2d(const at::Tensor& input, const at::Tensor& weight,
+                  const at::Tensor& bias, at::IntArrayRef stride,
+                  at::IntArrayRef padding, at::IntArrayRef dilation,
+                  int64_t groups);
+at::Tensor conv_transpose2d(const at::Tensor& input, const at::Tensor& weight,
+                            const at::Tensor& bias, at::IntArrayRef stride,
+                            at::IntArrayRef padding,
+                            at::IntArrayRef output_padding, int64_t groups,
+                            at::IntArrayRef dilation);
+
+at::Tensor max_pool1d(const at::Tensor& input, at::IntArrayRef kernel_size,
+                      at::IntArrayRef stride, at::IntArrayRef padding,
+                      at::IntArrayRef dilation, bool ceil_mode);
+at::Tensor max_pool2d(const at::Tensor& input, at::IntArrayRef kernel_size,
+                      at::IntArrayRef stride, at::IntArrayRef padding,
+                      at::IntArrayRef dilation, bool ceil_mode);
+at::Tensor avg_pool1d(const at::Tensor& input, at::IntArrayRef kernel_size,
+                      at::IntArrayRef stride, at::IntArrayRef padding,
+                      bool ceil_mode, bool count_include_pad);
+at::Tensor avg_pool2d(const at::Tensor& input, at::IntArrayRef kernel_size,
+                      at::IntArrayRef stride, at::IntArrayRef padding,
+                      bool ceil_mode, bool count_include_pad);
+at::Tensor adaptive_avg_pool1d(const at::Tensor& input,
+                               at::IntArrayRef output_size);
+at::Tensor adaptive_avg_pool2d(const at::Tensor& input,
+                               at::IntArrayRef output_size);
+
+at::Tensor batch_norm(const at::Tensor& input, const at::Tensor& weight,
+                      const at::Tensor& bias, const at::Tensor& running_mean,
+                      const at::Tensor& running_var, bool training,
+                      double momentum, double eps, bool cudnn_enabled);
+at::Tensor layer_norm(const at::Tensor& input, at::IntArrayRef normalized_shape,
+                      const at::Tensor& weight, const at::Tensor& bias,
+                      double eps);
+at::Tensor group_norm(const at::Tensor& input, int64_t num_groups,
+                      const at::Tensor& weight, const at::Tensor& bias,
+                      double eps);
+at::Tensor dropout(const at::Tensor& input, double p, bool train);
+at::Tensor feature_dropout(const at::Tensor& input, double p, bool train);
+
+at::Tensor cross_entropy_loss(const at::Tensor& input, const at::Tensor& target,
+                              const at::Tensor& weight, int64_t reduction,
+                              int64_t ignore_index, double label_smoothing);
+at::Tensor mse_loss(const at::Tensor& input, const at::Tensor& target,
+                    int64_t reduction);
+at::Tensor l1_loss(const at::Tensor& input, const at::Tensor& target,
+                   int64_t reduction);
+at::Tensor smooth_l1_loss(const at::Tensor& input, const at::Tensor& target,
+                          int64_t reduction, double beta);
+at::Tensor binary_cross_entropy_with_logits(const at::Tensor& input,
+                                            const at::Tensor& target,
+                                            const at::Tensor& weight,
+                                            const at::Tensor& pos_weight,
+                                            int64_t reduction);
+
+}  // namespace functional
+}  // namespace grapnel
+
+#endif  // GRAPNEL_MODELS_FUNCTIONAL_H_

@@ -1,5 +1,5 @@
-// LibTorch's factories and joins, without its headers for them: each of those
-// costs a compilation as much as all of Tensor.h.
+// LibTorch's factories and joins, without its headers for them: the first of
+// those in a file costs its compilation more than all of Tensor.h.
 
 #ifndef GRAPNEL_BASE_TENSOR_OPS_H_
 #define GRAPNEL_BASE_TENSOR_OPS_H_

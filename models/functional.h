@@ -1,5 +1,5 @@
-// LibTorch's functions of layers and losses, without its headers for them: each
-// of those costs a compilation as much as all of Tensor.h.
+// LibTorch's functions of layers and losses, without its headers for them: see
+// base/tensor_ops.h.
 
 #ifndef GRAPNEL_MODELS_FUNCTIONAL_H_
 #define GRAPNEL_MODELS_FUNCTIONAL_H_

@@ -1,5 +1,5 @@
-// LibTorch's operations on lists of tensors, without its headers for them: each
-// of those costs a compilation as much as all of Tensor.h.
+// LibTorch's operations on lists of tensors, without its headers for them: see
+// base/tensor_ops.h.
 
 #ifndef GRAPNEL_OPTIM_FOREACH_OPS_H_
 #define GRAPNEL_OPTIM_FOREACH_OPS_H_

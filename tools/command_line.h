@@ -61,7 +61,7 @@ absl::StatusOr<CommandLine> ParseCommandLine(
 // `current_dir` is, so that the result is the same run from anywhere. For test
 // and export, says which checkpoint is meant: the one that was named, else the
 // newest in work_dir, else the file's load_from; it's kNotFound if there is
-// none.
+// none. The file's load_options are for that load_from alone.
 absl::StatusOr<runner::v1::RunnerConfig> ResolveConfig(
     const CommandLine& command, io::Env& env, absl::string_view current_dir);
 

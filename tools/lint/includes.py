@@ -59,7 +59,7 @@ _CHEAP = {
     "c10/core/GradMode.h",
     "c10/core/ScalarType.h",
 }
-# Where LibTorch's ATen/ops/*.h may be included: a file that has one costs three
+# Where LibTorch's ATen/ops/*.h may be included: a file that has one costs 2.4
 # times what it would with ATen/core/Tensor.h alone.
 _OPS = {
     "base/tensor_ops.cc",

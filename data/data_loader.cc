@@ -20,8 +20,11 @@
 #include "grapnel/base/thread.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/data/collate.h"
+#include "grapnel/data/data.pb.h"
 #include "grapnel/data/sample_rng.h"
+#include "grapnel/data/sampler.pb.h"
 #include "grapnel/data/transform.h"
+#include "grapnel/data/transform.pb.h"
 
 namespace grapnel {
 namespace {

@@ -10,11 +10,14 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "grapnel/data/data.pb.h"
 #include "grapnel/data/dataset.h"
 #include "grapnel/data/sample.h"
 #include "grapnel/data/sampler.h"
 #include "grapnel/io/env.h"
+
+namespace grapnel::data::v1 {
+class DataLoaderConfig;
+}  // namespace grapnel::data::v1
 
 namespace grapnel {
 

@@ -11,6 +11,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/dense_tensor.h"
+#include "grapnel/data/sampler.pb.h"
 
 namespace grapnel {
 namespace {

@@ -7,7 +7,10 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
-#include "grapnel/data/data.pb.h"
+
+namespace grapnel::data::v1 {
+class SamplerConfig;
+}  // namespace grapnel::data::v1
 
 namespace grapnel {
 

@@ -13,7 +13,7 @@
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_ops.h"
-#include "grapnel/data/data.pb.h"
+#include "grapnel/data/sampler.pb.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {

@@ -12,10 +12,10 @@
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_ops.h"
-#include "grapnel/data/data.pb.h"
 #include "grapnel/data/sample.h"
 #include "grapnel/data/sample_rng.h"
 #include "grapnel/data/transform.h"
+#include "grapnel/data/transform.pb.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {

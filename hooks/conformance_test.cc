@@ -29,6 +29,7 @@
 #include "grapnel/loggers/memory_run_log.h"
 #include "grapnel/runner/hook_registry.h"
 #include "grapnel/runner/run_checkpoint.h"
+#include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/runner_config.pb.h"
 #include "gtest/gtest.h"

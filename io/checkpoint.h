@@ -16,6 +16,7 @@
 #ifndef GRAPNEL_IO_CHECKPOINT_H_
 #define GRAPNEL_IO_CHECKPOINT_H_
 
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -25,8 +26,11 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "grapnel/base/tensor_map.h"
-#include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
+
+namespace grapnel::io::v1 {
+class CheckpointManifest;
+}  // namespace grapnel::io::v1
 
 namespace grapnel {
 namespace io {
@@ -34,10 +38,18 @@ namespace io {
 // What a checkpoint holds. `sections` become <name>.safetensors and `blobs`
 // <name>.pb; a name is [a-z0-9_]{1,64}.
 struct CheckpointContents {
+  CheckpointContents();
+  CheckpointContents(const CheckpointContents& other);
+  CheckpointContents& operator=(const CheckpointContents& other);
+  CheckpointContents(CheckpointContents&&) noexcept;
+  CheckpointContents& operator=(CheckpointContents&&) noexcept;
+  ~CheckpointContents();
+
   // The writer sets schema_version, name, checkpoint_uuid, files and tensors
   // and, where unset, created_unix_nanos, producer, libtorch_version,
   // cpu_capability, num_threads and world_size.
-  v1::CheckpointManifest manifest;
+  v1::CheckpointManifest& manifest() { return *manifest_; }
+  const v1::CheckpointManifest& manifest() const { return *manifest_; }
 
   std::vector<std::pair<std::string, TensorMap>> sections;
   std::vector<std::pair<std::string, std::string>> blobs;
@@ -49,6 +61,10 @@ struct CheckpointContents {
   // The section or blob of that name, or null.
   const TensorMap* FindSection(absl::string_view name) const;
   const std::string* FindBlob(absl::string_view name) const;
+
+ private:
+  // Null once moved from, when it can only be assigned to.
+  std::unique_ptr<v1::CheckpointManifest> manifest_;
 };
 
 // Writes `contents` to `parent`/`name`, replacing a checkpoint of that name;

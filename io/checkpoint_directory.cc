@@ -14,6 +14,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_files.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/unique_name.h"
 
 namespace grapnel {

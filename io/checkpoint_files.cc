@@ -2,6 +2,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
 
 namespace grapnel {
 namespace io {

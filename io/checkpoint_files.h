@@ -10,8 +10,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
+
+namespace grapnel::io::v1 {
+class FileRecord;
+}  // namespace grapnel::io::v1
 
 namespace grapnel {
 namespace io {

@@ -10,6 +10,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_files.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/digest.h"
 #include "grapnel/io/manifest_codec.h"
 #include "grapnel/io/out_of_memory.h"
@@ -175,8 +176,8 @@ std::string ExpectedName(absl::string_view path) {
 absl::StatusOr<CheckpointContents> Read(Env& env, const std::string& path,
                                         Verify verify) {
   CheckpointContents contents;
-  GRAPNEL_ASSIGN_OR_RETURN(contents.manifest, ReadManifest(env, path));
-  const v1::CheckpointManifest& manifest = contents.manifest;
+  GRAPNEL_ASSIGN_OR_RETURN(contents.manifest(), ReadManifest(env, path));
+  const v1::CheckpointManifest& manifest = contents.manifest();
   std::vector<TensorRecords> records(
       static_cast<size_t>(manifest.files_size()));
   for (const v1::TensorRecord& tensor : manifest.tensors()) {
@@ -192,6 +193,22 @@ absl::StatusOr<CheckpointContents> Read(Env& env, const std::string& path,
 }
 
 }  // namespace
+
+CheckpointContents::CheckpointContents()
+    : manifest_(std::make_unique<v1::CheckpointManifest>()) {}
+CheckpointContents::CheckpointContents(const CheckpointContents& other)
+    : sections(other.sections),
+      blobs(other.blobs),
+      unlisted(other.unlisted),
+      manifest_(std::make_unique<v1::CheckpointManifest>(*other.manifest_)) {}
+CheckpointContents& CheckpointContents::operator=(
+    const CheckpointContents& other) {
+  return *this = CheckpointContents(other);
+}
+CheckpointContents::CheckpointContents(CheckpointContents&&) noexcept = default;
+CheckpointContents& CheckpointContents::operator=(
+    CheckpointContents&&) noexcept = default;
+CheckpointContents::~CheckpointContents() = default;
 
 const TensorMap* CheckpointContents::FindSection(absl::string_view name) const {
   for (const auto& section : sections) {

@@ -40,8 +40,8 @@ using testing::IsEmpty;
 // A small checkpoint, told from others by `mark`.
 CheckpointContents Contents(int mark) {
   CheckpointContents contents;
-  contents.manifest.mutable_progress()->set_epoch(mark);
-  contents.manifest.mutable_progress()->set_iter(10 * mark);
+  contents.manifest().mutable_progress()->set_epoch(mark);
+  contents.manifest().mutable_progress()->set_iter(10 * mark);
   TensorMap model;
   EXPECT_THAT(model.Add("z.weight", ops::full({2, 3}, mark)), IsOk());
   EXPECT_THAT(model.Add("a.bias", ops::full({3}, mark, at::kDouble)), IsOk());
@@ -53,7 +53,7 @@ CheckpointContents Contents(int mark) {
 // The mark of a checkpoint that is whole and right; else what is wrong.
 std::string MarkOf(const absl::StatusOr<CheckpointContents>& contents) {
   if (!contents.ok()) return contents.status().ToString();
-  const int64_t mark = contents->manifest.progress().epoch();
+  const int64_t mark = contents->manifest().progress().epoch();
   const TensorMap* const model = contents->FindSection("model");
   const std::string* const state = contents->FindBlob("state");
   if (model == nullptr || model->size() != 2 || state == nullptr ||
@@ -109,7 +109,7 @@ TEST(CheckpointTest, RoundTripKeepsEverythingInOrder) {
       }
     }
     EXPECT_EQ(read->blobs, written.blobs);
-    const v1::CheckpointManifest& manifest = read->manifest;
+    const v1::CheckpointManifest& manifest = read->manifest();
     EXPECT_EQ(manifest.name(), "epoch_2");
     EXPECT_EQ(manifest.schema_version(), 1);
     EXPECT_EQ(manifest.checkpoint_uuid().size(), 16);
@@ -118,7 +118,7 @@ TEST(CheckpointTest, RoundTripKeepsEverythingInOrder) {
     EXPECT_EQ(manifest.config(), "max_epochs: 3\n");
     EXPECT_EQ(manifest.metrics().at("accuracy"), 0.5);
     EXPECT_EQ(manifest.progress().SerializeAsString(),
-              written.manifest.progress().SerializeAsString());
+              written.manifest().progress().SerializeAsString());
     EXPECT_EQ(read->FindSection("none"), nullptr);
     EXPECT_EQ(read->FindBlob("none"), nullptr);
   }
@@ -832,9 +832,9 @@ class FindLatestTest : public testing::Test {
   void Save(const std::string& name, int iter, int epoch,
             const std::string& run = "", const std::string& dir = "/w") {
     CheckpointContents contents = Contents(1);
-    contents.manifest.set_run_uuid(run);
-    contents.manifest.mutable_progress()->set_iter(iter);
-    contents.manifest.mutable_progress()->set_epoch(epoch);
+    contents.manifest().set_run_uuid(run);
+    contents.manifest().mutable_progress()->set_iter(iter);
+    contents.manifest().mutable_progress()->set_epoch(epoch);
     ASSERT_THAT(WriteCheckpoint(env_, dir, name, contents), IsOk());
   }
 
@@ -933,9 +933,9 @@ TEST_F(FindLatestTest, WhatARunGaveUpWhenItWentBackIsPassedOver) {
                      {"epoch_4", 40, 700}};  // for this.
   const auto save = [&](const char* name, int64_t iter, int64_t created) {
     CheckpointContents contents = Contents(1);
-    contents.manifest.mutable_progress()->set_iter(iter);
-    contents.manifest.set_created_unix_nanos(created);
-    contents.manifest.set_run_uuid("0123456789abcdef");
+    contents.manifest().mutable_progress()->set_iter(iter);
+    contents.manifest().set_created_unix_nanos(created);
+    contents.manifest().set_run_uuid("0123456789abcdef");
     ASSERT_THAT(WriteCheckpoint(env_, "/w", name, contents), IsOk());
   };
   for (const auto& s : saves) save(s.name, s.iter, s.created);
@@ -947,8 +947,8 @@ TEST_F(FindLatestTest, WhatARunGaveUpWhenItWentBackIsPassedOver) {
 
 TEST_F(FindLatestTest, ACopyToPassOnOnlyIfItIsNamed) {
   CheckpointContents contents = Contents(1);
-  contents.manifest.mutable_progress()->set_iter(90);
-  contents.manifest.set_partial(true);
+  contents.manifest().mutable_progress()->set_iter(90);
+  contents.manifest().set_partial(true);
   ASSERT_THAT(WriteCheckpoint(env_, "/w", "epoch_9-0123abcd", contents),
               IsOk());
   EXPECT_EQ(Find(), "NOT_FOUND");
@@ -1057,15 +1057,15 @@ TEST(CheckpointCompatibilityTest, ReadsVersion1) {
     }
   }
   EXPECT_EQ(read->blobs, expected.blobs);
-  v1::CheckpointManifest manifest = read->manifest;
+  v1::CheckpointManifest manifest = read->manifest();
   EXPECT_EQ(manifest.schema_version(), 1);
   EXPECT_EQ(manifest.world_size(), 1);
-  EXPECT_EQ(manifest.run_uuid(), expected.manifest.run_uuid());
-  EXPECT_EQ(manifest.parent_uuid(), expected.manifest.parent_uuid());
-  EXPECT_EQ(manifest.config(), expected.manifest.config());
+  EXPECT_EQ(manifest.run_uuid(), expected.manifest().run_uuid());
+  EXPECT_EQ(manifest.parent_uuid(), expected.manifest().parent_uuid());
+  EXPECT_EQ(manifest.config(), expected.manifest().config());
   EXPECT_EQ(manifest.metrics().at("accuracy"), 0.5);
   EXPECT_EQ(manifest.progress().SerializeAsString(),
-            expected.manifest.progress().SerializeAsString());
+            expected.manifest().progress().SerializeAsString());
 }
 
 }  // namespace

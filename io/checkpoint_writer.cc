@@ -11,6 +11,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_files.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/digest.h"
 #include "grapnel/io/manifest_codec.h"
 #include "grapnel/io/out_of_memory.h"
@@ -149,7 +150,7 @@ absl::Status WriteSection(Env& env, const std::string& dir,
 absl::Status WriteFiles(Env& env, const std::string& dir,
                         const std::string& name,
                         const CheckpointContents& contents) {
-  v1::CheckpointManifest manifest = BeginManifest(name, contents.manifest);
+  v1::CheckpointManifest manifest = BeginManifest(name, contents.manifest());
   for (const auto& [section, tensors] : contents.sections) {
     GRAPNEL_RETURN_IF_ERROR(WriteSection(env, dir, section, tensors, manifest));
   }

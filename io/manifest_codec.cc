@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/checked_message.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/digest.h"
 
 namespace grapnel {

@@ -9,7 +9,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "grapnel/io/checkpoint_manifest.pb.h"
+
+namespace grapnel::io::v1 {
+class CheckpointManifest;
+}  // namespace grapnel::io::v1
 
 namespace grapnel {
 namespace io {

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/digest.h"
 #include "gtest/gtest.h"
 

@@ -5,6 +5,7 @@
 #include "grapnel/base/log.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/base/tensor_ops.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
 
 namespace grapnel {
 namespace io {
@@ -18,7 +19,7 @@ void Add(TensorMap& map, const char* name, at::Tensor tensor) {
 
 CheckpointContents TestdataV1() {
   CheckpointContents contents;
-  v1::CheckpointManifest& manifest = contents.manifest;
+  v1::CheckpointManifest& manifest = contents.manifest();
   manifest.set_run_uuid("run uuid 16 byte");
   manifest.set_parent_uuid("parent uuid 16 b");
   manifest.set_created_unix_nanos(1'700'000'000'000'000'000);

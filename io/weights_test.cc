@@ -9,6 +9,7 @@
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/io/checkpoint.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/mem_env.h"
 #include "grapnel/io/safetensors.h"
@@ -53,7 +54,7 @@ TEST_F(WeightsTest, AreTheSectionModelOfACheckpoint) {
   const auto more = ReadWeightsAndMore(env_, "/d/epoch_1");
   ASSERT_THAT(more, IsOk());
   EXPECT_NE(more->FindSection("ema"), nullptr);
-  EXPECT_EQ(more->manifest.name(), "epoch_1");
+  EXPECT_EQ(more->manifest().name(), "epoch_1");
 }
 
 TEST_F(WeightsTest, AreAllOfASafetensorsFile) {

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/loggers/record_json.h"
+#include "grapnel/loggers/visualizer.pb.h"
 
 namespace grapnel {
 

@@ -11,7 +11,10 @@
 #include "absl/strings/string_view.h"
 #include "grapnel/io/env.h"
 #include "grapnel/loggers/log_backend.h"
-#include "grapnel/loggers/visualizer.pb.h"
+
+namespace grapnel::loggers::v1 {
+class JsonLinesBackendConfig;
+}  // namespace grapnel::loggers::v1
 
 namespace grapnel {
 

@@ -8,6 +8,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/loggers/json_lines_backend.h"
+#include "grapnel/loggers/visualizer.pb.h"
 
 namespace grapnel {
 namespace {

@@ -13,7 +13,10 @@
 #include "absl/strings/string_view.h"
 #include "grapnel/loggers/log_backend.h"
 #include "grapnel/loggers/run_log.h"
-#include "grapnel/loggers/visualizer.pb.h"
+
+namespace grapnel::loggers::v1 {
+class VisualizerConfig;
+}  // namespace grapnel::loggers::v1
 
 namespace grapnel {
 

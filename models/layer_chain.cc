@@ -12,6 +12,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
+#include "grapnel/models/layer.pb.h"
 #include "grapnel/models/shape.h"
 
 namespace grapnel {

@@ -11,9 +11,16 @@
 #include "ATen/core/Tensor.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "google/protobuf/repeated_field.h"
 #include "grapnel/models/layer.h"
-#include "grapnel/models/model.pb.h"
+
+namespace google::protobuf {
+template <typename T>
+class RepeatedPtrField;
+}  // namespace google::protobuf
+
+namespace grapnel::models::v1 {
+class LayerConfig;
+}  // namespace grapnel::models::v1
 
 namespace grapnel {
 

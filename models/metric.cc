@@ -14,6 +14,7 @@
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/models/log_vars.h"
+#include "grapnel/models/metric.pb.h"
 
 namespace grapnel {
 namespace {

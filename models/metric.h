@@ -13,12 +13,19 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "google/protobuf/repeated_field.h"
 #include "grapnel/base/registry.h"
 #include "grapnel/data/sample.h"
-#include "grapnel/models/metric.pb.h"
 #include "grapnel/models/metric_value.h"
 #include "grapnel/models/model.h"
+
+namespace google::protobuf {
+template <typename T>
+class RepeatedPtrField;
+}  // namespace google::protobuf
+
+namespace grapnel::models::v1 {
+class MetricConfig;
+}  // namespace grapnel::models::v1
 
 namespace grapnel {
 

@@ -15,6 +15,7 @@
 #include "grapnel/data/sample.h"
 #include "grapnel/models/log_vars.h"
 #include "grapnel/optim/optim_wrapper.h"
+#include "grapnel/optim/optim_wrapper.pb.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {

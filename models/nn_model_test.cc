@@ -12,7 +12,7 @@
 #include "gmock/gmock.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/models/loss.h"
-#include "grapnel/models/model.pb.h"
+#include "grapnel/models/loss.pb.h"
 #include "gtest/gtest.h"
 #include "torch/nn.h"
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
+#include "grapnel/models/model.pb.h"
 #include "grapnel/models/shape.h"
 
 namespace grapnel {

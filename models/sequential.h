@@ -14,8 +14,11 @@
 #include "grapnel/models/layer_chain.h"
 #include "grapnel/models/loss.h"
 #include "grapnel/models/model.h"
-#include "grapnel/models/model.pb.h"
 #include "grapnel/models/supervised_model.h"
+
+namespace grapnel::models::v1 {
+class SequentialConfig;
+}  // namespace grapnel::models::v1
 
 namespace grapnel {
 

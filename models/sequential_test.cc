@@ -13,6 +13,7 @@
 #include "google/protobuf/wrappers.pb.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/models/layer.h"
+#include "grapnel/models/layer.pb.h"
 #include "grapnel/models/model.h"
 #include "grapnel/models/model.pb.h"
 #include "gtest/gtest.h"

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
+#include "grapnel/models/model.pb.h"
 #include "torch/csrc/jit/api/module.h"
 #include "torch/csrc/jit/runtime/graph_executor.h"
 #include "torch/csrc/jit/serialization/export.h"

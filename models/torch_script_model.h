@@ -15,8 +15,11 @@
 #include "grapnel/io/env.h"
 #include "grapnel/models/loss.h"
 #include "grapnel/models/model.h"
-#include "grapnel/models/model.pb.h"
 #include "grapnel/models/supervised_model.h"
+
+namespace grapnel::models::v1 {
+class TorchScriptConfig;
+}  // namespace grapnel::models::v1
 
 namespace grapnel {
 

@@ -1,9 +1,10 @@
 #include "grapnel/optim/autocast.h"
 
-#include "ATen/autocast_mode.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/DeviceType.h"
+#include "grapnel/optim/autocast_mode.h"
+#include "grapnel/optim/optim_wrapper.pb.h"
 
 namespace grapnel {
 namespace {

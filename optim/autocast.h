@@ -18,7 +18,10 @@
 #include "c10/core/Device.h"
 #include "c10/core/ScalarType.h"
 #include "grapnel/base/tensor_map.h"
-#include "grapnel/optim/optim_wrapper.pb.h"
+
+namespace grapnel::optim::v1 {
+class AmpConfig;
+}  // namespace grapnel::optim::v1
 
 namespace grapnel {
 

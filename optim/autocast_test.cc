@@ -15,6 +15,8 @@
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
+// Also for the compiler to compare with ATen/autocast_mode.h.
+#include "grapnel/optim/autocast_mode.h"
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/optim/optim_wrapper.pb.h"
 #include "gtest/gtest.h"

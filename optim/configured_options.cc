@@ -12,6 +12,8 @@
 #include "grapnel/base/check_field.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/optim/optim_wrapper.pb.h"
+#include "grapnel/optim/optimizer.pb.h"
 #include "grapnel/optim/optimizers/optimizer_state.h"
 
 namespace grapnel {

@@ -9,9 +9,12 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "grapnel/optim/optim_wrapper.pb.h"
 #include "grapnel/optim/optimizer.h"
 #include "grapnel/optim/param_groups.h"
+
+namespace grapnel::optim::v1 {
+class OptimWrapperState;
+}  // namespace grapnel::optim::v1
 
 namespace grapnel {
 

@@ -11,6 +11,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/optim/foreach_ops.h"
+#include "grapnel/optim/optim_wrapper.pb.h"
 
 namespace grapnel {
 namespace {

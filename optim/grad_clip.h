@@ -8,7 +8,10 @@
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "grapnel/optim/optim_wrapper.pb.h"
+
+namespace grapnel::optim::v1 {
+class ClipGradConfig;
+}  // namespace grapnel::optim::v1
 
 namespace grapnel {
 

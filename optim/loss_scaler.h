@@ -9,7 +9,11 @@
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "grapnel/optim/optim_wrapper.pb.h"
+
+namespace grapnel::optim::v1 {
+class LossScaleConfig;
+class LossScaleState;
+}  // namespace grapnel::optim::v1
 
 namespace grapnel {
 

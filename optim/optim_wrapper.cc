@@ -15,6 +15,8 @@
 #include "grapnel/optim/foreach_ops.h"
 #include "grapnel/optim/grad_clip.h"
 #include "grapnel/optim/loss_scaler.h"
+#include "grapnel/optim/optim_wrapper.pb.h"
+#include "grapnel/optim/optimizer.pb.h"
 #include "grapnel/optim/optimizers/optimizer_state.h"
 #include "grapnel/optim/paramwise.h"
 

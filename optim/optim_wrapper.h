@@ -15,9 +15,13 @@
 #include "absl/strings/string_view.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/optim/autocast.h"
-#include "grapnel/optim/optim_wrapper.pb.h"
 #include "grapnel/optim/optimizer.h"
 #include "grapnel/optim/param_groups.h"
+
+namespace grapnel::optim::v1 {
+class OptimWrapperConfig;
+class OptimWrapperState;
+}  // namespace grapnel::optim::v1
 
 namespace grapnel {
 

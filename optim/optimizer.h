@@ -18,8 +18,11 @@
 #include "absl/strings/string_view.h"
 #include "grapnel/base/registry.h"
 #include "grapnel/base/tensor_map.h"
-#include "grapnel/optim/optimizer.pb.h"
 #include "grapnel/optim/param_groups.h"
+
+namespace grapnel::optim::v1 {
+class OptimizerState;
+}  // namespace grapnel::optim::v1
 
 namespace grapnel {
 

@@ -13,7 +13,10 @@
 #include "absl/types/span.h"
 #include "grapnel/base/registry.h"
 #include "grapnel/optim/param_groups.h"
-#include "grapnel/optim/param_scheduler.pb.h"
+
+namespace grapnel::optim::v1 {
+class ParamSchedulerState;
+}  // namespace grapnel::optim::v1
 
 namespace grapnel {
 

@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "grapnel/base/check_field.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/optim/optim_wrapper.pb.h"
 #include "re2/re2.h"
 
 namespace grapnel {

@@ -10,8 +10,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "grapnel/base/tensor_map.h"
-#include "grapnel/optim/optim_wrapper.pb.h"
 #include "grapnel/optim/optimizer.h"
+
+namespace grapnel::optim::v1 {
+class ParamwiseConfig;
+}  // namespace grapnel::optim::v1
 
 namespace grapnel {
 

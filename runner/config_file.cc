@@ -17,6 +17,7 @@
 #include "grapnel/io/env.h"
 #include "grapnel/runner/config_text.h"
 #include "grapnel/runner/default_hooks.h"
+#include "grapnel/runner/runner_config.pb.h"
 #include "re2/re2.h"
 
 namespace grapnel {

@@ -19,7 +19,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "grapnel/runner/runner_config.pb.h"
+
+namespace grapnel::runner::v1 {
+class RunnerConfig;
+}  // namespace grapnel::runner::v1
 
 namespace grapnel {
 

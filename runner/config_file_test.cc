@@ -19,6 +19,7 @@
 #include "grapnel/runner/config_paths.h"
 #include "grapnel/runner/hook.h"
 #include "grapnel/runner/hook_registry.h"
+#include "grapnel/runner/runner_config.pb.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {

@@ -21,6 +21,7 @@
 #include "grapnel/runner/config_text.h"
 #include "grapnel/runner/config_types.h"
 #include "grapnel/runner/default_hooks.h"
+#include "grapnel/runner/runner_config.pb.h"
 
 namespace grapnel {
 namespace {

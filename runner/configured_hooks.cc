@@ -10,6 +10,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/suggestion.h"
 #include "grapnel/runner/default_hooks.h"
+#include "grapnel/runner/runner_config.pb.h"
 
 namespace grapnel {
 namespace {

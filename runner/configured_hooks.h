@@ -8,7 +8,10 @@
 
 #include "absl/status/statusor.h"
 #include "grapnel/runner/hook_registry.h"
-#include "grapnel/runner/runner_config.pb.h"
+
+namespace grapnel::runner::v1 {
+class RunnerConfig;
+}  // namespace grapnel::runner::v1
 
 namespace grapnel {
 

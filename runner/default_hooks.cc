@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
+#include "grapnel/runner/runner_config.pb.h"
 
 namespace grapnel {
 namespace {

@@ -9,13 +9,16 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
-#include "grapnel/runner/runner_config.pb.h"
 
 namespace google {
 namespace protobuf {
 class FieldDescriptor;
 }  // namespace protobuf
 }  // namespace google
+
+namespace grapnel::runner::v1 {
+class RunnerConfig;
+}  // namespace grapnel::runner::v1
 
 namespace grapnel {
 

@@ -6,6 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/runner/runner_config.pb.h"
+#include "re2/re2.h"
 
 namespace grapnel {
 namespace {
@@ -29,6 +31,11 @@ bool HoldsNamesOf(const TensorMap& model, const TensorMap& section) {
 }
 
 }  // namespace
+
+LoadRules::LoadRules() = default;
+LoadRules::LoadRules(LoadRules&&) noexcept = default;
+LoadRules& LoadRules::operator=(LoadRules&&) noexcept = default;
+LoadRules::~LoadRules() = default;
 
 absl::StatusOr<LoadRules> LoadRules::Create(
     const runner::v1::LoadOptions& options) {

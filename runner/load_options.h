@@ -12,15 +12,24 @@
 #include "absl/status/statusor.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/io/checkpoint.h"
-#include "grapnel/runner/runner_config.pb.h"
-#include "re2/re2.h"
+
+namespace re2 {
+class RE2;
+}  // namespace re2
+
+namespace grapnel::runner::v1 {
+class LoadOptions;
+}  // namespace grapnel::runner::v1
 
 namespace grapnel {
 
 // The rules of a LoadOptions, ready to be applied. Thread-compatible.
 class LoadRules {
  public:
-  LoadRules() = default;  // Takes all as it is.
+  LoadRules();  // Takes all as it is.
+  LoadRules(LoadRules&&) noexcept;
+  LoadRules& operator=(LoadRules&&) noexcept;
+  ~LoadRules();
 
   // kInvalidArgument, naming the field, for what isn't a pattern or a
   // replacement for it.
@@ -36,7 +45,7 @@ class LoadRules {
 
  private:
   struct Rename {
-    std::unique_ptr<RE2> pattern;
+    std::unique_ptr<re2::RE2> pattern;
     std::string replacement;
   };
 
@@ -44,7 +53,7 @@ class LoadRules {
   absl::StatusOr<TensorMap> ApplyTo(const TensorMap& tensors,
                                     std::vector<bool>* matched) const;
 
-  std::vector<std::unique_ptr<RE2>> exclude_;
+  std::vector<std::unique_ptr<re2::RE2>> exclude_;
   std::vector<Rename> rename_;
 };
 

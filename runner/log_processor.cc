@@ -13,6 +13,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/string_view.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/runner/log_processor.pb.h"
 #include "re2/re2.h"
 
 namespace grapnel {

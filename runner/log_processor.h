@@ -16,9 +16,12 @@
 #include "absl/strings/string_view.h"
 #include "grapnel/loggers/log_backend.h"
 #include "grapnel/models/metric.h"
-#include "grapnel/runner/log_processor.pb.h"
 #include "grapnel/runner/message_hub.h"
 #include "grapnel/runner/mode.h"
+
+namespace grapnel::runner::v1 {
+class LogProcessorConfig;
+}  // namespace grapnel::runner::v1
 
 namespace grapnel {
 

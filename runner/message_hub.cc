@@ -12,11 +12,19 @@
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/base/utf8.h"
+#include "grapnel/runner/message_hub.pb.h"
 
 namespace grapnel {
 namespace {
 
 using State = runner::v1::MessageHubState;
+
+// The value of that key, made if there is none.
+template <typename Map>
+typename Map::mapped_type& FindOrAdd(Map& map, absl::string_view key) {
+  const auto it = map.find(key);
+  return it != map.end() ? it->second : map[std::string(key)];
+}
 
 // NaN stays, once it is there.
 double MinOrNaN(double a, double b) { return std::isnan(b) || b < a ? b : a; }
@@ -451,7 +459,7 @@ MessageHub::~MessageHub() = default;
 HistoryBuffer& MessageHub::Scalar(absl::string_view name) {
   std::string escaped;
   name = Kept(name, &escaped);
-  std::unique_ptr<HistoryBuffer>& history = histories_[name];
+  std::unique_ptr<HistoryBuffer>& history = FindOrAdd(histories_, name);
   if (history == nullptr) {
     history =
         absl::WrapUnique(new HistoryBuffer(std::string(name), window_, this));
@@ -489,7 +497,7 @@ void MessageHub::BeginEpoch(Mode mode) {
 
 void MessageHub::SetInfo(absl::string_view name, Info value, bool resumable) {
   std::string escaped;
-  Fact& fact = infos_[Kept(name, &escaped)];
+  Fact& fact = FindOrAdd(infos_, Kept(name, &escaped));
   if (auto* text = std::get_if<std::string>(&value)) {
     if (!IsUtf8(*text)) *text = EscapeToUtf8(*text);
   }
@@ -499,7 +507,7 @@ void MessageHub::SetInfo(absl::string_view name, Info value, bool resumable) {
 
 std::optional<MessageHub::Info>& MessageHub::InfoSlot(absl::string_view name) {
   std::string escaped;
-  return infos_[Kept(name, &escaped)].value;
+  return FindOrAdd(infos_, Kept(name, &escaped)).value;
 }
 
 const MessageHub::Info* MessageHub::FindInfo(absl::string_view name) const {

@@ -4,7 +4,9 @@
 #define GRAPNEL_RUNNER_MESSAGE_HUB_H_
 
 #include <cstdint>
+#include <functional>
 #include <limits>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,13 +15,16 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
-#include "absl/container/flat_hash_map.h"
-#include "absl/container/node_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "grapnel/runner/message_hub.pb.h"
 #include "grapnel/runner/mode.h"
+
+namespace grapnel::runner::v1 {
+class MessageHubState;
+class MessageHubState_History;
+class MessageHubState_Totals;
+}  // namespace grapnel::runner::v1
 
 namespace grapnel {
 
@@ -89,8 +94,6 @@ class HistoryBuffer {
  private:
   friend class MessageHub;
 
-  using State = runner::v1::MessageHubState;
-
   static constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
   struct Slot {
@@ -107,8 +110,8 @@ class HistoryBuffer {
 
     void Add(double value, int64_t count);
     double Mean() const;
-    void Save(State::Totals* state) const;
-    void Load(const State::Totals& state);
+    void Save(runner::v1::MessageHubState_Totals* state) const;
+    void Load(const runner::v1::MessageHubState_Totals& state);
   };
 
   HistoryBuffer(std::string name, int64_t capacity, MessageHub* hub);
@@ -134,8 +137,8 @@ class HistoryBuffer {
 
   void BeginEpoch() { epoch_begin_ = num_entries_; }
   void Clear();
-  void Save(State::History* state) const;
-  void Load(const State::History& state);
+  void Save(runner::v1::MessageHubState_History* state) const;
+  void Load(const runner::v1::MessageHubState_History& state);
 
   const std::string name_;
   MessageHub* const hub_;
@@ -218,10 +221,10 @@ class MessageHub {
     bool resumable = true;
   };
 
-  absl::flat_hash_map<std::string, std::unique_ptr<HistoryBuffer>> histories_;
+  std::map<std::string, std::unique_ptr<HistoryBuffer>, std::less<>> histories_;
   std::vector<HistoryBuffer*> scalars_;
   int64_t window_ = HistoryBuffer::kDefaultWindow;
-  absl::node_hash_map<std::string, Fact> infos_;
+  std::map<std::string, Fact, std::less<>> infos_;
 };
 
 }  // namespace grapnel

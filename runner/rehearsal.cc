@@ -24,9 +24,11 @@
 #include "grapnel/models/model.h"
 #include "grapnel/models/shape.h"
 #include "grapnel/optim/optim_wrapper.h"
+#include "grapnel/optim/optim_wrapper.pb.h"
 #include "grapnel/runner/hook.h"
 #include "grapnel/runner/hook_registry.h"
 #include "grapnel/runner/run_context.h"
+#include "grapnel/runner/runner_config.pb.h"
 
 namespace grapnel {
 namespace {

@@ -12,7 +12,10 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "grapnel/runner/runner.h"
-#include "grapnel/runner/runner_config.pb.h"
+
+namespace grapnel::runner::v1 {
+class RunnerConfig;
+}  // namespace grapnel::runner::v1
 
 namespace grapnel {
 

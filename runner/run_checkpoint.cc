@@ -10,8 +10,11 @@
 #include "grapnel/base/checked_message.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
+#include "grapnel/optim/optim_wrapper.pb.h"
 #include "grapnel/optim/schedulers/scheduler_replay.h"
 #include "grapnel/runner/default_generator.h"
+#include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/saved_settings.h"
 
 namespace grapnel {
@@ -196,7 +199,7 @@ absl::Status RestoreRun(const io::CheckpointContents& contents,
   RestoredOptions options;
   if (state.has_optim_wrapper()) {
     optim::v1::OptimWrapperState saved = state.optim_wrapper();
-    AddConfiguredOptions(contents.manifest.config(),
+    AddConfiguredOptions(contents.manifest().config(),
                          state.data().batch_size() *
                              std::max<int64_t>(state.data().world_size(), 1),
                          parts.model->parameters(), &saved);

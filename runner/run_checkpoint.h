@@ -27,7 +27,11 @@
 #include "grapnel/optim/schedulers/scheduler_replay.h"
 #include "grapnel/runner/hook_list.h"
 #include "grapnel/runner/message_hub.h"
-#include "grapnel/runner/run_state.pb.h"
+
+namespace grapnel::runner::v1 {
+class DataPosition;
+class RunState;
+}  // namespace grapnel::runner::v1
 
 namespace grapnel {
 

@@ -3,6 +3,7 @@
 #include "grapnel/hooks/checkpoint/checkpoint_hook.pb.h"
 #include "grapnel/io/env.h"
 #include "grapnel/runner/out_dir.h"
+#include "grapnel/runner/runner_config.pb.h"
 
 namespace grapnel {
 

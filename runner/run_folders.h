@@ -6,7 +6,10 @@
 #include <string>
 
 #include "absl/strings/string_view.h"
-#include "grapnel/runner/runner_config.pb.h"
+
+namespace grapnel::runner::v1 {
+class RunnerConfig;
+}  // namespace grapnel::runner::v1
 
 namespace grapnel {
 

@@ -103,7 +103,7 @@ template <typename F>
 absl::Status RunnerImpl::Run(Mode mode, F&& body) {
   GRAPNEL_RETURN_IF_ERROR(broken_);
   const TorchThreadScope thread;
-  TorchLoan loan(config_.randomness().deterministic(), &generator_);
+  TorchLoan loan(deterministic_, &generator_);
   GRAPNEL_RETURN_IF_ERROR(loan.Begin());
   const bool was_stopped = stop_requested();
   mode_ = mode;

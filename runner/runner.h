@@ -18,7 +18,10 @@
 #include "grapnel/models/model.h"
 #include "grapnel/optim/optimizer.h"
 #include "grapnel/runner/hook_registry.h"
-#include "grapnel/runner/runner_config.pb.h"
+
+namespace grapnel::runner::v1 {
+class RunnerConfig;
+}  // namespace grapnel::runner::v1
 
 namespace grapnel {
 

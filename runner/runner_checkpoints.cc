@@ -20,6 +20,7 @@
 #include "grapnel/base/utf8.h"
 #include "grapnel/data/data_loader.h"
 #include "grapnel/io/checkpoint.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/manifest_codec.h"
 #include "grapnel/models/model.h"
@@ -33,6 +34,7 @@
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/run_progress.h"
 #include "grapnel/runner/run_state.pb.h"
+#include "grapnel/runner/runner_config.pb.h"
 #include "grapnel/runner/runner_impl.h"
 #include "grapnel/runner/train_plan.h"
 #include "grapnel/runner/version.h"
@@ -81,7 +83,7 @@ absl::Status RunnerImpl::Load() {
   RunContext& run = *this;
   if (resume_) {
     resumed_from_ = checkpoint_path_;
-  } else if (!config_.load_from().empty()) {
+  } else if (!config_->load_from().empty()) {
     std::vector<std::string> warnings;
     GRAPNEL_RETURN_IF_ERROR(
         WithContext(load_rules_.Apply(&checkpoint_, &warnings),
@@ -108,7 +110,7 @@ absl::Status RunnerImpl::LoadWeights() {
   }
   std::vector<std::string> report;
   // Numbers of weights that were never loaded look like any others.
-  const auto& options = config_.load_options();
+  const auto& options = config_->load_options();
   const bool strict =
       options.has_strict() ? options.strict() : mode_ != Mode::kTrain;
   const absl::Status status =
@@ -124,7 +126,7 @@ absl::Status RunnerImpl::LoadWeights() {
 
 absl::Status RunnerImpl::Resume() {
   const runner::v1::RunState& state = checkpoint_state_;
-  const io::v1::CheckpointManifest& manifest = checkpoint_.manifest;
+  const io::v1::CheckpointManifest& manifest = checkpoint_.manifest();
   const Progress& saved = manifest.progress();
   if (manifest.num_threads() != at::get_num_threads() ||
       manifest.cpu_capability() != at::get_cpu_capability() ||
@@ -209,13 +211,13 @@ runner::v1::DataPosition RunnerImpl::CurrentDataPosition() {
   position.set_world_size(1);
   position.set_infinite(loader.infinite());
   position.set_num_batches(loader.num_batches());
-  position.set_shuffle(config_.train_dataloader().sampler().shuffle());
+  position.set_shuffle(config_->train_dataloader().sampler().shuffle());
   position.set_by_epoch(by_epoch());
   return position;
 }
 
 std::string RunnerImpl::NearestBorder() const {
-  const Progress& here = checkpoint_.manifest.progress();
+  const Progress& here = checkpoint_.manifest().progress();
   const std::string dir = io::Dirname(checkpoint_path_);
   std::string nearest;
   int64_t least = 0;
@@ -225,7 +227,7 @@ std::string RunnerImpl::NearestBorder() const {
     const std::string path = io::JoinPath(dir, name);
     const auto manifest = io::ReadManifest(*env_, path);
     if (!manifest.ok() || manifest->partial() ||
-        manifest->run_uuid() != checkpoint_.manifest.run_uuid() ||
+        manifest->run_uuid() != checkpoint_.manifest().run_uuid() ||
         !RunProgress::AtBorder(manifest->progress(),
                                checkpoint_state_.data())) {
       continue;
@@ -319,7 +321,7 @@ absl::Status RunnerImpl::WriteCheckpoint(const SaveRequest& request,
   if (!request.param_schedulers) parts.param_schedulers = {};
   GRAPNEL_ASSIGN_OR_RETURN(io::CheckpointContents contents,
                            CaptureRun(parts, seed_, CurrentDataPosition()));
-  io::v1::CheckpointManifest& manifest = contents.manifest;
+  io::v1::CheckpointManifest& manifest = contents.manifest();
   *manifest.mutable_progress() = next.state();
   manifest.set_run_uuid(run_uuid_);
   manifest.set_parent_uuid(parent_uuid_);

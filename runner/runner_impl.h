@@ -39,7 +39,6 @@
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/optim/param_groups.h"
 #include "grapnel/optim/param_scheduler.h"
-#include "grapnel/optim/param_scheduler.pb.h"
 #include "grapnel/runner/default_hooks.h"
 #include "grapnel/runner/hook_list.h"
 #include "grapnel/runner/load_options.h"
@@ -50,10 +49,22 @@
 #include "grapnel/runner/run_progress.h"
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner.h"
-#include "grapnel/runner/runner_config.pb.h"
 #include "grapnel/runner/stage.h"
 #include "grapnel/runner/train_plan.h"
 #include "grapnel/runner/validation_snapshot.h"
+
+namespace grapnel::data::v1 {
+class DataLoaderConfig;
+}  // namespace grapnel::data::v1
+
+namespace grapnel::optim::v1 {
+class ClipGradConfig;
+class ParamSchedulerConfig;
+}  // namespace grapnel::optim::v1
+
+namespace grapnel::runner::v1 {
+class RunnerConfig;
+}  // namespace grapnel::runner::v1
 
 namespace grapnel {
 
@@ -62,10 +73,8 @@ struct EvalPoints;  // The mount points of an evaluation, in runner.cc.
 // Threads as Runner says.
 class RunnerImpl final : public Runner, private RunContext, StepObserver {
  public:
-  explicit RunnerImpl(RunnerOptions options) : options_(std::move(options)) {}
-
-  // What waits to be logged uses all that is here.
-  ~RunnerImpl() override { log_thread_.Drain(); }
+  explicit RunnerImpl(RunnerOptions options);
+  ~RunnerImpl() override;
 
   // Before anything else, and if it fails nothing else.
   absl::Status Init(const runner::v1::RunnerConfig& config);
@@ -100,10 +109,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   }
   int64_t max_epochs() const override { return progress_.max_epochs(); }
   int64_t max_iters() const override { return progress_.max_iters(); }
-  bool by_epoch() const override {
-    return !config_.train_cfg().has_by_epoch() ||
-           config_.train_cfg().by_epoch();
-  }
+  bool by_epoch() const override { return by_epoch_; }
   Mode mode() const override { return mode_; }
   bool training() const override { return training_; }
   Model& model() override { return *model_; }
@@ -282,7 +288,10 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
 
   RunnerOptions options_;
   std::unique_ptr<RunLock> lock_;  // Let go after all that writes.
-  runner::v1::RunnerConfig config_;
+  // Read by the set-up alone; what is needed later is set from it.
+  std::unique_ptr<runner::v1::RunnerConfig> config_;
+  bool by_epoch_ = true;
+  bool deterministic_ = false;
   io::Env* env_ = nullptr;
   const Clock* clock_ = nullptr;
   RunLog* log_ = nullptr;

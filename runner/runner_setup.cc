@@ -18,6 +18,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/base/utf8.h"
+#include "grapnel/data/data.pb.h"
 #include "grapnel/data/data_loader.h"
 #include "grapnel/dist/process_group.h"
 #include "grapnel/io/checkpoint.h"
@@ -46,6 +47,7 @@
 #include "grapnel/runner/run_folders.h"
 #include "grapnel/runner/run_lock.h"
 #include "grapnel/runner/run_state.pb.h"
+#include "grapnel/runner/runner_config.pb.h"
 #include "grapnel/runner/runner_impl.h"
 #include "grapnel/runner/torch_loan.h"
 #include "grapnel/runner/train_plan.h"
@@ -205,23 +207,27 @@ int64_t DrawSeed() {
 
 }  // namespace
 
+RunnerImpl::RunnerImpl(RunnerOptions options)
+    : options_(std::move(options)), config_(std::make_unique<RunnerConfig>()) {}
+
+// What waits to be logged uses all that is here.
+RunnerImpl::~RunnerImpl() { log_thread_.Drain(); }
+
 absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   const TorchThreadScope thread;
   TorchLoan loan(/*deterministic=*/false, &generator_);
   GRAPNEL_RETURN_IF_ERROR(loan.Begin());
-  config_ = config;
+  *config_ = config;
   env_ = options_.env != nullptr ? options_.env : &io::Env::Posix();
   clock_ = options_.clock != nullptr ? options_.clock : &Clock::System();
   GRAPNEL_RETURN_IF_ERROR(InitConfig());
-  if (config_.has_train_cfg()) {
-    auto plan = TrainPlan::Create(config_.train_cfg());
+  if (config_->has_train_cfg()) {
+    auto plan = TrainPlan::Create(config_->train_cfg());
     if (!plan.ok()) return WithContext(plan.status(), "train_cfg");
     if (options_.for_training) plan_ = *plan;
   }
-  auto log_processor = LogProcessor::Create(
-      config_.log_processor(), !config_.has_train_cfg() ||
-                                   !config_.train_cfg().has_by_epoch() ||
-                                   config_.train_cfg().by_epoch());
+  auto log_processor =
+      LogProcessor::Create(config_->log_processor(), by_epoch_);
   if (!log_processor.ok()) {
     return WithContext(log_processor.status(), "log_processor");
   }
@@ -232,7 +238,7 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   // Nothing is written before everything that can be wrong was looked at, the
   // work_dir and its lock aside, which go again if something is.
   const RunFolders folders =
-      FoldersOf(config_, options_.base_dir, options_.config_name);
+      FoldersOf(*config_, options_.base_dir, options_.config_name);
   work_dir_ = folders.work_dir;
   checkpoint_dir_ = folders.checkpoint_dir;
   if (plan_) {
@@ -251,9 +257,9 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   GRAPNEL_RETURN_IF_ERROR(InitLoaders());
   if (plan_) GRAPNEL_RETURN_IF_ERROR(InitProgress());
   GRAPNEL_RETURN_IF_ERROR(InitModel());
-  if (config_.optim_wrapper().has_amp()) {
+  if (config_->optim_wrapper().has_amp()) {
     auto autocast =
-        CreateAutocast(config_.optim_wrapper().amp(), model_->parameters());
+        CreateAutocast(config_->optim_wrapper().amp(), model_->parameters());
     if (!autocast.ok()) {
       return WithContext(autocast.status(), "optim_wrapper: amp");
     }
@@ -262,7 +268,7 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   if (plan_) GRAPNEL_RETURN_IF_ERROR(InitOptimizer());
   std::vector<std::string> left_out;
   GRAPNEL_ASSIGN_OR_RETURN(std::vector<ScheduledHook> hooks,
-                           CreateConfiguredHooks(config_, &left_out));
+                           CreateConfiguredHooks(*config_, &left_out));
   for (ScheduledHook& hook : hooks) {
     GRAPNEL_RETURN_IF_ERROR(hooks_.Add(std::move(hook)));
   }
@@ -335,8 +341,8 @@ absl::Status RunnerImpl::RemoveLeftovers() {
 
 absl::Status RunnerImpl::InitConfig() {
   // It may have been made in code.
-  GRAPNEL_RETURN_IF_ERROR(CanonicalizeConfig(&config_));
-  GRAPNEL_RETURN_IF_ERROR(JoinDefaultHookNames(&config_));
+  GRAPNEL_RETURN_IF_ERROR(CanonicalizeConfig(config_.get()));
+  GRAPNEL_RETURN_IF_ERROR(JoinDefaultHookNames(config_.get()));
   GRAPNEL_RETURN_IF_ERROR(
       WithContext(CheckUtf8(options_.config_name), "config_name"));
   // Without one, relative paths are as good as they can be.
@@ -344,21 +350,24 @@ absl::Status RunnerImpl::InitConfig() {
       io::JoinPath(env_->CurrentDir().value_or(""), options_.base_dir);
   GRAPNEL_RETURN_IF_ERROR(
       WithContext(CheckUtf8(config_dir_), "the configuration's folder"));
-  GRAPNEL_RETURN_IF_ERROR(CheckConfig(config_, options_));
-  auto rules = LoadRules::Create(config_.load_options());
+  GRAPNEL_RETURN_IF_ERROR(CheckConfig(*config_, options_));
+  auto rules = LoadRules::Create(config_->load_options());
   if (!rules.ok()) return WithContext(rules.status(), "load_options");
   load_rules_ = *std::move(rules);
+  by_epoch_ =
+      !config_->train_cfg().has_by_epoch() || config_->train_cfg().by_epoch();
+  deterministic_ = config_->randomness().deterministic();
   return absl::OkStatus();
 }
 
 absl::Status RunnerImpl::DescribeConfig() {
-  RunnerConfig described = config_;
+  RunnerConfig described = *config_;
   // Relative to config_dir_, as base_dir is.
-  described.set_work_dir(config_.has_work_dir()
-                             ? config_.work_dir()
+  described.set_work_dir(config_->has_work_dir()
+                             ? config_->work_dir()
                              : io::JoinPath("work_dirs", options_.config_name));
   GRAPNEL_RETURN_IF_ERROR(RebasePaths(config_dir_, &described));
-  if (!plan_ && config_.load_from().empty() && !checkpoint_path_.empty()) {
+  if (!plan_ && config_->load_from().empty() && !checkpoint_path_.empty()) {
     // The one that was evaluated, and not whatever is the newest then.
     described.set_load_from(
         io::JoinPath(env_->CurrentDir().value_or(""), checkpoint_path_));
@@ -405,8 +414,8 @@ absl::Status RunnerImpl::InitDirectories() {
     if (status.ok()) break;
     if (!absl::IsAlreadyExists(status)) return WithContext(status, "work_dir");
   }
-  experiment_name_ = config_.has_experiment_name()
-                         ? config_.experiment_name()
+  experiment_name_ = config_->has_experiment_name()
+                         ? config_->experiment_name()
                          : absl::StrCat(options_.config_name, "_", timestamp_);
   return absl::OkStatus();
 }
@@ -417,7 +426,7 @@ absl::Status RunnerImpl::InitLogs() {
   } else {
     TextRunLogOptions log_options;
     GRAPNEL_ASSIGN_OR_RETURN(log_options.level,
-                             ParseLogLevel(config_.log_level()));
+                             ParseLogLevel(config_->log_level()));
     log_options.env = env_;
     log_options.path = io::JoinPath(log_dir_, absl::StrCat(timestamp_, ".log"));
     log_options.terminal_fd = options_.terminal_fd;
@@ -431,7 +440,7 @@ absl::Status RunnerImpl::InitLogs() {
   backend_options.experiment_name = experiment_name_;
   backend_options.env = env_;
   backend_options.clock = clock_;
-  auto records = RecordWriter::Create(config_.visualizer(), backend_options,
+  auto records = RecordWriter::Create(config_->visualizer(), backend_options,
                                       config_text_, *log_);
   if (!records.ok()) return WithContext(records.status(), "visualizer");
   records_ = *std::move(records);
@@ -444,9 +453,9 @@ absl::Status RunnerImpl::InitLogs() {
 
 absl::Status RunnerImpl::FindCheckpoint() {
   // Without training there is no state to go on from: weights alone.
-  resume_ = config_.resume() && plan_.has_value();
-  if (!config_.load_from().empty()) {
-    checkpoint_path_ = io::JoinPath(options_.base_dir, config_.load_from());
+  resume_ = config_->resume() && plan_.has_value();
+  if (!config_->load_from().empty()) {
+    checkpoint_path_ = io::JoinPath(options_.base_dir, config_->load_from());
     if (resume_ && io::IsWeightsFile(checkpoint_path_) &&
         !env_->IsDirectory(checkpoint_path_)) {
       return absl::InvalidArgumentError(absl::StrCat(
@@ -460,7 +469,7 @@ absl::Status RunnerImpl::FindCheckpoint() {
     checkpoint_ = *std::move(contents);
     return absl::OkStatus();
   }
-  if (!config_.resume()) return absl::OkStatus();
+  if (!config_->resume()) return absl::OkStatus();
   GRAPNEL_RETURN_IF_ERROR(WithContext(ReadLatestCheckpoint(), "resume"));
   if (!checkpoint_path_.empty()) return absl::OkStatus();
   const std::string nothing =
@@ -503,13 +512,13 @@ absl::Status RunnerImpl::ReadLatestCheckpoint() {
 }
 
 absl::Status RunnerImpl::InitSeed() {
-  const bool configured = config_.randomness().has_seed();
-  seed_ = configured ? config_.randomness().seed() : DrawSeed();
+  const bool configured = config_->randomness().has_seed();
+  seed_ = configured ? config_->randomness().seed() : DrawSeed();
   if (resume_) {
     // Before anything is built with the wrong one.
     auto state = ReadRunState(checkpoint_);
     if (!state.ok()) {
-      const bool partial = checkpoint_.manifest.partial();
+      const bool partial = checkpoint_.manifest().partial();
       return WithContext(state.status(),
                          absl::StrCat(checkpoint_path_,
                                       partial ? ", published in parts" : ""));
@@ -523,7 +532,7 @@ absl::Status RunnerImpl::InitSeed() {
     }
     seed_ = saved;
   }
-  config_.mutable_randomness()->set_seed(seed_);
+  config_->mutable_randomness()->set_seed(seed_);
   return SeedDefaultGenerator(static_cast<uint64_t>(seed_));
 }
 
@@ -547,11 +556,11 @@ absl::Status RunnerImpl::InitLoaders() {
   };
   Part parts[] = {
       {Mode::kTrain, "train_dataloader", plan_.has_value(),
-       config_.train_dataloader(), options_.train_dataset},
-      {Mode::kVal, "val_dataloader", config_.has_val_dataloader(),
-       config_.val_dataloader(), options_.val_dataset},
-      {Mode::kTest, "test_dataloader", config_.has_test_dataloader(),
-       config_.test_dataloader(), options_.test_dataset}};
+       config_->train_dataloader(), options_.train_dataset},
+      {Mode::kVal, "val_dataloader", config_->has_val_dataloader(),
+       config_->val_dataloader(), options_.val_dataset},
+      {Mode::kTest, "test_dataloader", config_->has_test_dataloader(),
+       config_->test_dataloader(), options_.test_dataset}};
   for (Part& part : parts) {
     if (!part.present) continue;
     auto loader = CreateLoader(part.config, std::move(part.dataset));
@@ -569,13 +578,13 @@ absl::Status RunnerImpl::InitLoaders() {
   }
 
   if (dataloader(Mode::kVal) != nullptr) {
-    auto val = Evaluator::Create(config_.val_evaluator(),
+    auto val = Evaluator::Create(config_->val_evaluator(),
                                  std::move(options_.val_metrics));
     if (!val.ok()) return WithContext(val.status(), "val_evaluator");
     evaluators_[static_cast<int>(Mode::kVal)] = *std::move(val);
   }
   if (dataloader(Mode::kTest) != nullptr) {
-    auto test = Evaluator::Create(config_.test_evaluator(),
+    auto test = Evaluator::Create(config_->test_evaluator(),
                                   std::move(options_.test_metrics));
     if (!test.ok()) return WithContext(test.status(), "test_evaluator");
     evaluators_[static_cast<int>(Mode::kTest)] = *std::move(test);
@@ -594,7 +603,7 @@ absl::Status RunnerImpl::InitProgress() {
   if (!resume_) {
     GRAPNEL_ASSIGN_OR_RETURN(progress_, RunProgress::Create(plan));
   } else {
-    auto progress = RunProgress::Resume(plan, checkpoint_.manifest.progress(),
+    auto progress = RunProgress::Resume(plan, checkpoint_.manifest().progress(),
                                         checkpoint_state_.data());
     if (absl::IsFailedPrecondition(progress.status())) {
       const bool counts_alike =
@@ -638,7 +647,7 @@ absl::Status RunnerImpl::InitModel() {
     if (loader == nullptr || !options.input_shape.empty()) continue;
     GRAPNEL_ASSIGN_OR_RETURN(options.input_shape, loader->InputShape());
   }
-  auto model = ModelRegistry::Create(config_.model(), options);
+  auto model = ModelRegistry::Create(config_->model(), options);
   if (!model.ok()) return WithContext(model.status(), "model");
   model_ = *std::move(model);
   return CheckModel();
@@ -653,21 +662,21 @@ absl::Status RunnerImpl::CheckModel() {
 }
 
 absl::Status RunnerImpl::InitOptimizer() {
-  auto wrapper =
-      options_.optimizer != nullptr
-          ? OptimWrapper::Create(config_.optim_wrapper(),
-                                 std::move(options_.optimizer))
-          : OptimWrapper::Create(config_.optim_wrapper(), model_->parameters());
+  auto wrapper = options_.optimizer != nullptr
+                     ? OptimWrapper::Create(config_->optim_wrapper(),
+                                            std::move(options_.optimizer))
+                     : OptimWrapper::Create(config_->optim_wrapper(),
+                                            model_->parameters());
   if (!wrapper.ok()) return WithContext(wrapper.status(), "optim_wrapper");
   optim_wrapper_ = *std::move(wrapper);
   optim_wrapper_->set_step_observer(this);
   GRAPNEL_RETURN_IF_ERROR(CheckParamNames(*optim_wrapper_));
 
   const DataLoader& loader = *dataloader(Mode::kTrain);
-  if (config_.auto_scale_lr().enable()) {
+  if (config_->auto_scale_lr().enable()) {
     GRAPNEL_RETURN_IF_ERROR(optim_wrapper_->ScaleLr(
         static_cast<double>(loader.batch_size()) /
-        static_cast<double>(config_.auto_scale_lr().base_batch_size())));
+        static_cast<double>(config_->auto_scale_lr().base_batch_size())));
   }
   if (optim_wrapper_->accumulative_counts() > 1) {
     for (const NamedTensor& buffer : model_->buffers()) {
@@ -680,12 +689,12 @@ absl::Status RunnerImpl::InitOptimizer() {
       break;
     }
   }
-  if (config_.optim_wrapper().optimizers().empty()) {
-    return InitOneOptimizer("", config_.optim_wrapper().clip_grad(),
+  if (config_->optim_wrapper().optimizers().empty()) {
+    return InitOneOptimizer("", config_->optim_wrapper().clip_grad(),
                             optim_wrapper_->scheduled_groups());
   }
-  for (int i = 0; i < config_.optim_wrapper().optimizers_size(); ++i) {
-    const auto& named = config_.optim_wrapper().optimizers(i);
+  for (int i = 0; i < config_->optim_wrapper().optimizers_size(); ++i) {
+    const auto& named = config_->optim_wrapper().optimizers(i);
     GRAPNEL_ASSIGN_OR_RETURN(OptimWrapper * one,
                              optim_wrapper_->Get(named.name()));
     const size_t first = schedulers_.size();
@@ -712,13 +721,13 @@ absl::Status RunnerImpl::InitOneOptimizer(
   StepHistories histories;
   histories.grad_norm = &hub_.Scalar(absl::StrCat(prefix, "grad_norm"));
   histories.clips = clip_grad.has_max_norm();
-  if (config_.optim_wrapper().amp().dtype() == optim::v1::AmpConfig::FLOAT16) {
+  if (config_->optim_wrapper().amp().dtype() == optim::v1::AmpConfig::FLOAT16) {
     histories.loss_scale = &hub_.Scalar(absl::StrCat(prefix, "loss_scale"));
   }
   step_histories_.push_back(histories);
-  for (int i = 0; i < config_.param_scheduler_size(); ++i) {
+  for (int i = 0; i < config_->param_scheduler_size(); ++i) {
     GRAPNEL_RETURN_IF_ERROR(
-        AddScheduler(config_.param_scheduler(i), groups,
+        AddScheduler(config_->param_scheduler(i), groups,
                      absl::StrCat("param_scheduler[", i, "]")));
   }
   return absl::OkStatus();
@@ -739,7 +748,7 @@ absl::Status RunnerImpl::AddScheduler(
                      (*scheduler)->by_epoch() ? " epochs" : " iterations",
                      ", is ", begin, ": it will do nothing"));
   }
-  if (config_.auto_scale_lr().enable() && config.has_one_cycle()) {
+  if (config_->auto_scale_lr().enable() && config.has_one_cycle()) {
     start_warnings_.push_back(absl::StrCat(
         field,
         ": one_cycle: eta_max is the rate whatever the batch size: "

@@ -9,6 +9,8 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/optim/optim_wrapper.h"
+#include "grapnel/optim/optim_wrapper.pb.h"
+#include "grapnel/optim/optimizer.pb.h"
 #include "grapnel/runner/config_file.h"
 #include "grapnel/runner/runner_config.pb.h"
 

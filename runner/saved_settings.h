@@ -8,7 +8,10 @@
 #include <vector>
 
 #include "grapnel/base/tensor_map.h"
-#include "grapnel/optim/optim_wrapper.pb.h"
+
+namespace grapnel::optim::v1 {
+class OptimWrapperState;
+}  // namespace grapnel::optim::v1
 
 namespace grapnel {
 

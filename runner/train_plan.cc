@@ -1,6 +1,7 @@
 #include "grapnel/runner/train_plan.h"
 
 #include "absl/strings/str_cat.h"
+#include "grapnel/runner/runner_config.pb.h"
 
 namespace grapnel {
 namespace {

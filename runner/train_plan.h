@@ -8,7 +8,10 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "grapnel/runner/runner_config.pb.h"
+
+namespace grapnel::runner::v1 {
+class TrainConfig;
+}  // namespace grapnel::runner::v1
 
 namespace grapnel {
 

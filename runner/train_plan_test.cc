@@ -6,6 +6,7 @@
 
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/runner/runner_config.pb.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {

@@ -1,5 +1,6 @@
 #include "grapnel/runner/validation_snapshot.h"
 
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -8,6 +9,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/runner/default_generator.h"
+#include "grapnel/runner/message_hub.pb.h"
 #include "grapnel/runner/stage.h"
 
 namespace grapnel {
@@ -15,7 +17,8 @@ namespace grapnel {
 absl::StatusOr<ValidationSnapshot> ValidationSnapshot::Take(
     const MessageHub& hub, const HookList& hooks) {
   ValidationSnapshot snapshot;
-  hub.SaveState(&snapshot.hub_);
+  snapshot.hub_ = std::make_shared<runner::v1::MessageHubState>();
+  hub.SaveState(snapshot.hub_.get());
   const c10::NoGradGuard no_grad;
   for (const ScheduledHook& scheduled : hooks.hooks()) {
     SavedHook saved{scheduled.hook.get(), nullptr, {}};
@@ -46,7 +49,7 @@ absl::StatusOr<ValidationSnapshot> ValidationSnapshot::Take(
 }
 
 absl::Status ValidationSnapshot::Restore(MessageHub* hub) const {
-  GRAPNEL_RETURN_IF_ERROR(hub->LoadState(hub_));
+  GRAPNEL_RETURN_IF_ERROR(hub->LoadState(*hub_));
   const c10::NoGradGuard no_grad;
   for (const SavedHook& saved : hooks_) {
     const absl::Status status = CatchAsStatus([&]() -> absl::Status {

@@ -13,7 +13,10 @@
 #include "grapnel/runner/hook.h"
 #include "grapnel/runner/hook_list.h"
 #include "grapnel/runner/message_hub.h"
-#include "grapnel/runner/message_hub.pb.h"
+
+namespace grapnel::runner::v1 {
+class MessageHubState;
+}  // namespace grapnel::runner::v1
 
 namespace grapnel {
 
@@ -34,11 +37,11 @@ class ValidationSnapshot {
  private:
   struct SavedHook {
     Hook* hook;
-    std::unique_ptr<google::protobuf::Message> state;  // Null if it has none.
+    std::shared_ptr<google::protobuf::Message> state;  // Null if it has none.
     TensorMap tensors;                                 // Copies.
   };
 
-  runner::v1::MessageHubState hub_;
+  std::shared_ptr<runner::v1::MessageHubState> hub_;
   std::vector<SavedHook> hooks_;
   at::Tensor generator_;
 };

@@ -23,6 +23,7 @@
 #include "grapnel/runner/config_paths.h"
 #include "grapnel/runner/run_folders.h"
 #include "grapnel/runner/runner.h"
+#include "grapnel/runner/runner_config.pb.h"
 
 namespace grapnel {
 

@@ -13,7 +13,10 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "grapnel/models/metric.h"
-#include "grapnel/runner/runner_config.pb.h"
+
+namespace grapnel::runner::v1 {
+class RunnerConfig;
+}  // namespace grapnel::runner::v1
 
 namespace grapnel {
 

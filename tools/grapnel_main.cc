@@ -28,6 +28,7 @@
 #include "grapnel/runner/rehearsal.h"
 #include "grapnel/runner/run_folders.h"
 #include "grapnel/runner/runner.h"
+#include "grapnel/runner/runner_config.pb.h"
 #include "grapnel/runner/version.h"
 #include "grapnel/tools/command_line.h"
 #include "grapnel/tools/report_table.h"

@@ -26,6 +26,7 @@
 #include "grapnel/io/weights.h"
 #include "grapnel/runner/config_file.h"
 #include "grapnel/runner/config_paths.h"
+#include "grapnel/runner/runner_config.pb.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {

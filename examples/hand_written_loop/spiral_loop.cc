@@ -16,6 +16,7 @@
 #include "grapnel/base/torch_status.h"
 #include "grapnel/examples/hand_written_loop/spiral_state.pb.h"
 #include "grapnel/io/checkpoint.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
 #include "grapnel/optim/averaging/averaged_model.h"
 #include "grapnel/optim/averaging/averaging.pb.h"
@@ -193,8 +194,8 @@ absl::StatusOr<double> SpiralLoop::AveragedAccuracy() {
 
 absl::Status SpiralLoop::Save() {
   grapnel::io::CheckpointContents contents;
-  contents.manifest.mutable_progress()->set_iter(iter_);
-  contents.manifest.mutable_progress()->set_max_iters(options_.iterations);
+  contents.manifest().mutable_progress()->set_iter(iter_);
+  contents.manifest().mutable_progress()->set_max_iters(options_.iterations);
 
   TensorMap model, optimizer, rng;
   for (const auto* tensors : {&parameters_, &buffers_}) {
@@ -262,14 +263,15 @@ absl::Status SpiralLoop::Restore(
       rng == nullptr || rng->Find("cpu") == nullptr || blob == nullptr ||
       !state.ParseFromString(*blob)) {
     return absl::InvalidArgumentError(absl::StrCat(
-        contents.manifest.name(), ": is not a checkpoint of this loop"));
+        contents.manifest().name(), ": is not a checkpoint of this loop"));
   }
   for (const auto* tensors : {&parameters_, &buffers_}) {
     for (const NamedTensor& entry : *tensors) {
       const at::Tensor* const saved = model->Find(entry.name);
       if (saved == nullptr || saved->sizes() != entry.tensor.sizes()) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            contents.manifest.name(), ": ", entry.name, ": is another net's"));
+        return absl::InvalidArgumentError(
+            absl::StrCat(contents.manifest().name(), ": ", entry.name,
+                         ": is another net's"));
       }
       GRAPNEL_RETURN_IF_ERROR(grapnel::CatchAsStatus([&] {
         const torch::NoGradGuard no_grad;
@@ -285,7 +287,7 @@ absl::Status SpiralLoop::Restore(
 
   // If the schedules are others than they were, with other `iterations` say,
   // the rate becomes what it would be had they been so from the beginning.
-  iter_ = contents.manifest.progress().iter();
+  iter_ = contents.manifest().progress().iter();
   grapnel::ResumePoint point;
   point.iters = iter_;
   std::vector<std::string> warnings;

@@ -15,6 +15,7 @@
 #include "grapnel/models/metric.h"
 #include "grapnel/runner/config_file.h"
 #include "grapnel/runner/runner.h"
+#include "grapnel/runner/runner_config.pb.h"
 #include "gtest/gtest.h"
 #include "torch/script.h"
 

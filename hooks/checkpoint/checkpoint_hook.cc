@@ -216,8 +216,8 @@ void KeepOnly(const RepeatedString& keys, io::CheckpointContents* contents,
   };
   filter(&contents->sections);
   filter(&contents->blobs);
-  if (!keep(kConfigPart)) contents->manifest.clear_config();
-  if (!keep(kMetricsPart)) contents->manifest.clear_metrics();
+  if (!keep(kConfigPart)) contents->manifest().clear_config();
+  if (!keep(kMetricsPart)) contents->manifest().clear_metrics();
   missing->assign(unused.begin(), unused.end());
 }
 
@@ -233,7 +233,7 @@ void AddMetrics(const Metrics& metrics, io::v1::CheckpointManifest* manifest) {
 
 // Eight digits that differ if the content does.
 std::string DigestOf(const io::CheckpointContents& contents) {
-  const io::v1::CheckpointManifest& manifest = contents.manifest;
+  const io::v1::CheckpointManifest& manifest = contents.manifest();
   std::map<std::string, std::string> digests;
   for (const io::v1::FileRecord& file : manifest.files()) {
     digests[file.name()] = file.xxh3_128();
@@ -325,7 +325,7 @@ CheckpointHook::CheckpointHook(const Config& config,
 
 absl::Status CheckpointHook::AfterLoadCheckpoint(
     RunContext& run, io::CheckpointContents& contents) {
-  if (!run.resumed_from().empty()) run_uuid_ = contents.manifest.run_uuid();
+  if (!run.resumed_from().empty()) run_uuid_ = contents.manifest().run_uuid();
   return absl::OkStatus();
 }
 
@@ -640,7 +640,7 @@ void CheckpointHook::DeleteRemains(RunContext& run) {
 
 absl::Status CheckpointHook::BeforeSaveCheckpoint(
     RunContext& run, io::CheckpointContents& contents) {
-  run_uuid_ = contents.manifest.run_uuid();
+  run_uuid_ = contents.manifest().run_uuid();
   // What it says and isn't written, for a kill may come in between, is found
   // missing by the run that resumes; what was written and isn't said would be
   // left for ever.
@@ -852,11 +852,11 @@ absl::Status CheckpointHook::Publish(RunContext& run, const std::string& name) {
   if (!contents.ok()) return WithContext(contents.status(), "published_keys");
   // One that was saved before its validation may have metrics now. What older
   // versions wrote there is of the validation before.
-  if (contents->manifest.progress().validation_pending() ||
-      contents->manifest.metrics().empty()) {
-    contents->manifest.clear_metrics();
-    if (contents->manifest.progress().iter() == metrics_iter_) {
-      AddMetrics(metrics_, &contents->manifest);
+  if (contents->manifest().progress().validation_pending() ||
+      contents->manifest().metrics().empty()) {
+    contents->manifest().clear_metrics();
+    if (contents->manifest().progress().iter() == metrics_iter_) {
+      AddMetrics(metrics_, &contents->manifest());
     }
   }
   std::vector<std::string> dropped, missing;
@@ -870,7 +870,7 @@ absl::Status CheckpointHook::Publish(RunContext& run, const std::string& name) {
                                    " would be left, it isn't published"));
     return absl::OkStatus();
   }
-  contents->manifest.set_partial(true);
+  contents->manifest().set_partial(true);
   const std::string published = absl::StrCat(name, "-", DigestOf(*contents));
   const std::string& dir = run.checkpoint_dir();
   if (io::ReadManifest(run.env(), io::JoinPath(dir, published)).ok()) {

@@ -19,7 +19,9 @@
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/hooks/checkpoint/best_checkpoints.h"
+#include "grapnel/hooks/checkpoint/checkpoint_hook.pb.h"
 #include "grapnel/io/checkpoint.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/fault_injection_env.h"
 #include "grapnel/io/mem_env.h"
@@ -56,8 +58,8 @@ io::CheckpointContents Contents(const FakeRunContext& run,
               IsOk());
   contents.sections.emplace_back("model", std::move(model));
   contents.blobs.emplace_back("state", "x");
-  contents.manifest.set_run_uuid(uuid);
-  contents.manifest.set_config("config");
+  contents.manifest().set_run_uuid(uuid);
+  contents.manifest().set_config("config");
   return contents;
 }
 
@@ -77,7 +79,7 @@ void WriteSaves(CheckpointHook& hook, FakeRunContext& run,
     io::CheckpointContents contents = Contents(run, kUuid);
     for (const auto& [name, value] : metrics) {
       if (const double* number = std::get_if<double>(&value)) {
-        (*contents.manifest.mutable_metrics())[name] = *number;
+        (*contents.manifest().mutable_metrics())[name] = *number;
       }
     }
     ASSERT_THAT(hook.BeforeSaveCheckpoint(run, contents), IsOk());
@@ -426,14 +428,14 @@ TEST(CheckpointHookTest, AFolderThatTheRunDoesNotKnowIsRefused) {
 void WriteFive(FakeRunContext& run) {
   for (int epoch = 1; epoch <= 5; ++epoch) {
     io::CheckpointContents contents = Contents(run, epoch == 2 ? "other" : "");
-    contents.manifest.mutable_progress()->set_epoch(epoch);
-    contents.manifest.mutable_progress()->set_iter(10 * epoch);
+    contents.manifest().mutable_progress()->set_epoch(epoch);
+    contents.manifest().mutable_progress()->set_iter(10 * epoch);
     for (const char* name : {"epoch_", "mine_"}) {
       ASSERT_THAT(io::WriteCheckpoint(*run.mem_env, run.checkpoint_dir(),
                                       absl::StrCat(name, epoch), contents),
                   IsOk());
     }
-    contents.manifest.set_partial(true);
+    contents.manifest().set_partial(true);
     ASSERT_THAT(io::WriteCheckpoint(*run.mem_env, run.checkpoint_dir(),
                                     absl::StrCat("epoch_", epoch, "-0123abcd"),
                                     contents),
@@ -1084,7 +1086,7 @@ TEST_F(BestCheckpointTest, OneThatCannotBeDeletedIsDeletedWithTheNext) {
   ASSERT_THAT(hook_->AfterValEpoch(run_, {{"acc", 0.2}}), IsOk());
   ASSERT_EQ(run_.saves.size(), 1u);
   io::CheckpointContents contents = Contents(run_, kUuid);
-  (*contents.manifest.mutable_metrics())["acc"] = 0.2;
+  (*contents.manifest().mutable_metrics())["acc"] = 0.2;
   ASSERT_THAT(hook_->BeforeSaveCheckpoint(run_, contents), IsOk());
   ASSERT_THAT(
       io::WriteCheckpoint(env, run_.saves[0].dir, run_.saves[0].name, contents),
@@ -1171,10 +1173,10 @@ TEST_F(BestCheckpointTest, PublishesTheLastAndTheBestWithWhatIsAskedFor) {
   ASSERT_EQ(read->sections.size(), 1u);
   EXPECT_EQ(read->sections[0].first, "model");
   EXPECT_TRUE(read->blobs.empty());
-  EXPECT_EQ(read->manifest.metrics().at("acc"), 0.5);
-  EXPECT_EQ(read->manifest.config(), "");
-  EXPECT_EQ(read->manifest.run_uuid(), kUuid);
-  EXPECT_TRUE(read->manifest.partial());
+  EXPECT_EQ(read->manifest().metrics().at("acc"), 0.5);
+  EXPECT_EQ(read->manifest().config(), "");
+  EXPECT_EQ(read->manifest().run_uuid(), kUuid);
+  EXPECT_TRUE(read->manifest().partial());
 }
 
 TEST_F(BestCheckpointTest, PublishedNamesAreOfTheContent) {

@@ -12,6 +12,7 @@
 #include "grapnel/models/log_vars.h"
 #include "grapnel/models/metric_value.h"
 #include "grapnel/optim/param_scheduler.h"
+#include "grapnel/optim/param_scheduler.pb.h"
 #include "grapnel/runner/fake_run_context.h"
 #include "grapnel/tests/golden/golden_report.h"
 #include "gtest/gtest.h"

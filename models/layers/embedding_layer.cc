@@ -6,8 +6,8 @@
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/models/functional.h"
 #include "grapnel/models/layer.h"
+#include "grapnel/models/layer.pb.h"
 #include "grapnel/models/layers/config_checks.h"
-#include "grapnel/models/model.pb.h"
 
 namespace grapnel {
 namespace {

@@ -11,8 +11,8 @@
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/models/layer.h"
+#include "grapnel/models/layer.pb.h"
 #include "grapnel/models/layer_chain.h"
-#include "grapnel/models/model.pb.h"
 #include "grapnel/models/shape.h"
 
 namespace grapnel {

@@ -18,8 +18,8 @@
 #include "grapnel/data/sample.h"
 #include "grapnel/models/functional.h"
 #include "grapnel/models/loss.h"
+#include "grapnel/models/loss.pb.h"
 #include "grapnel/models/losses/target_checks.h"
-#include "grapnel/models/model.pb.h"
 #include "grapnel/models/shape.h"
 
 namespace grapnel {

@@ -18,7 +18,7 @@
 #include "grapnel/data/sample.h"
 #include "grapnel/models/functional.h"
 #include "grapnel/models/loss.h"
-#include "grapnel/models/model.pb.h"
+#include "grapnel/models/loss.pb.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {

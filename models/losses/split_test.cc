@@ -24,11 +24,12 @@
 #include "grapnel/data/sample.h"
 #include "grapnel/models/log_vars.h"
 #include "grapnel/models/loss.h"
+#include "grapnel/models/loss.pb.h"
 #include "grapnel/models/metric.h"
 #include "grapnel/models/model.h"
-#include "grapnel/models/model.pb.h"
 #include "grapnel/models/supervised_model.h"
 #include "grapnel/optim/optim_wrapper.h"
+#include "grapnel/optim/optim_wrapper.pb.h"
 #include "gtest/gtest.h"
 #include "torch/types.h"
 

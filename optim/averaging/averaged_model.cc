@@ -10,6 +10,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
+#include "grapnel/optim/averaging/averaging.pb.h"
 
 namespace grapnel {
 namespace {

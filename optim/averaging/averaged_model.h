@@ -31,9 +31,12 @@
 #include "c10/core/Device.h"
 #include "c10/core/ScalarType.h"
 #include "grapnel/base/tensor_map.h"
-#include "grapnel/optim/averaging/averaging.pb.h"
 #include "grapnel/optim/averaging/averaging_strategy.h"
 #include "grapnel/optim/averaging/lerp_kernel.h"
+
+namespace grapnel::optim::v1 {
+class AveragedModelConfig;
+}  // namespace grapnel::optim::v1
 
 namespace grapnel {
 

@@ -12,7 +12,6 @@
 #include <utility>
 
 #include "ATen/Parallel.h"
-#include "ATen/TensorOperators.h"
 #include "ATen/Version.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
@@ -547,7 +546,7 @@ absl::Status LerpKernel::Mix(const Mixture& mixture) {
       if (mixture.form == Mixture::Form::kLerp) {
         average.lerp_(source, mixture.weight);
       } else {
-        average.add_(source - average, mixture.weight);
+        average.add_(source.sub(average), mixture.weight);
       }
     }
     return absl::OkStatus();

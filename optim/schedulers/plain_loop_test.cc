@@ -11,6 +11,7 @@
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/optim/optimizer.h"
+#include "grapnel/optim/optimizer.pb.h"
 #include "grapnel/optim/optimizers/torch_optimizer.h"
 #include "grapnel/optim/param_scheduler.h"
 #include "grapnel/optim/param_scheduler.pb.h"

@@ -12,6 +12,7 @@
 #include "google/protobuf/message.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/optim/param_scheduler.pb.h"
 
 namespace grapnel {
 namespace {

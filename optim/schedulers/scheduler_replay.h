@@ -13,7 +13,10 @@
 #include "google/protobuf/repeated_ptr_field.h"
 #include "grapnel/optim/param_groups.h"
 #include "grapnel/optim/param_scheduler.h"
-#include "grapnel/optim/param_scheduler.pb.h"
+
+namespace grapnel::optim::v1 {
+class ParamSchedulerState;
+}  // namespace grapnel::optim::v1
 
 namespace grapnel {
 

@@ -9,6 +9,7 @@
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/check_field.h"
+#include "grapnel/optim/param_scheduler.pb.h"
 
 namespace grapnel {
 namespace {

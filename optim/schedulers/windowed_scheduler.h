@@ -21,7 +21,10 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/optim/param_groups.h"
 #include "grapnel/optim/param_scheduler.h"
-#include "grapnel/optim/param_scheduler.pb.h"
+
+namespace grapnel::optim::v1 {
+class ParamSchedulerState;
+}  // namespace grapnel::optim::v1
 
 namespace grapnel {
 

@@ -23,6 +23,7 @@
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/io/checkpoint.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/mem_env.h"
 #include "grapnel/loggers/memory_run_log.h"
@@ -34,6 +35,7 @@
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner.h"
+#include "grapnel/runner/runner_config.pb.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
@@ -533,14 +535,14 @@ TEST_F(ChangeTest, OldCheckpointsAreUnderstoodByTheirConfig) {
     optimizer.mutable_groups(0)->clear_slots();
     blob = state.SerializeAsString();
   }
-  contents->manifest.mutable_progress()->clear_epoch_lengths();
+  contents->manifest().mutable_progress()->clear_epoch_lengths();
   ASSERT_THAT(io::WriteCheckpoint(env_, "/run", "old", *contents), IsOk());
   MustRun(Sgd("lr: 0.01") + From("old"), 4);
   EXPECT_THAT(rates_, ElementsAre(0.01, 0.01));
   MustRun(Sgd("lr: 0.1") + From("old"), 4);
   EXPECT_THAT(Warnings(), IsEmpty());
 
-  contents->manifest.set_config("of another world");
+  contents->manifest().set_config("of another world");
   ASSERT_THAT(io::WriteCheckpoint(env_, "/run", "strange", *contents), IsOk());
   MustRun(Sgd("lr: 0.01") + From("strange"), 4);
   EXPECT_THAT(rates_, ElementsAre(0.1, 0.1));

@@ -24,6 +24,7 @@
 #include "grapnel/loggers/memory_run_log.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/runner.h"
+#include "grapnel/runner/runner_config.pb.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {

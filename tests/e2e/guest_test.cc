@@ -31,6 +31,7 @@
 #include "grapnel/dist/fake_process_group.h"
 #include "grapnel/dist/process_group.h"
 #include "grapnel/io/checkpoint.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/fault_injection_env.h"
 #include "grapnel/io/mem_env.h"
@@ -39,6 +40,7 @@
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/runner.h"
+#include "grapnel/runner/runner_config.pb.h"
 #include "grapnel/runner/stage.h"
 #include "gtest/gtest.h"
 

@@ -28,6 +28,7 @@
 #include "grapnel/runner/message_hub.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/runner.h"
+#include "grapnel/runner/runner_config.pb.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {

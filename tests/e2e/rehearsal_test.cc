@@ -17,6 +17,7 @@
 #include "grapnel/io/mem_env.h"
 #include "grapnel/loggers/memory_run_log.h"
 #include "grapnel/runner/runner.h"
+#include "grapnel/runner/runner_config.pb.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {

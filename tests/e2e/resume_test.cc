@@ -18,8 +18,10 @@
 #include "absl/strings/str_split.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/io/checkpoint.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
 #include "grapnel/runner/run_checkpoint.h"
+#include "grapnel/runner/run_state.pb.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 
@@ -235,8 +237,8 @@ TEST_P(KilledRunTest, ResumesAsIfNothingHadHappened) {
   ASSERT_THAT(actual, IsOk());
   ExpectSameTensors(*expected, *actual);
   EXPECT_EQ(StateText(*expected), StateText(*actual));
-  EXPECT_EQ(expected->manifest.progress().SerializeAsString(),
-            actual->manifest.progress().SerializeAsString());
+  EXPECT_EQ(expected->manifest().progress().SerializeAsString(),
+            actual->manifest().progress().SerializeAsString());
 
   // Every record on the way.
   const std::vector<std::string> all = Records(whole);

@@ -24,6 +24,7 @@
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/hooks/checkpoint/checkpoint_hook.h"
 #include "grapnel/io/checkpoint.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/fault_injection_env.h"
 #include "grapnel/io/mem_env.h"
@@ -33,6 +34,7 @@
 #include "grapnel/models/model.h"
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/runner/run_context.h"
+#include "grapnel/runner/runner_config.pb.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
@@ -841,7 +843,7 @@ class Acknowledged : public Hook {
   absl::string_view name() const override { return "acknowledged"; }
   absl::Status BeforeSaveCheckpoint(RunContext&,
                                     io::CheckpointContents& contents) override {
-    saving_ = contents.manifest.progress().epoch();
+    saving_ = contents.manifest().progress().epoch();
     return absl::OkStatus();
   }
   absl::Status AfterSaveCheckpoint(RunContext&,

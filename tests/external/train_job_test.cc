@@ -14,6 +14,7 @@
 #include "gmock/gmock.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/io/checkpoint.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
 #include "grapnel/models/model.h"
 #include "grapnel/runner/hook_registry.h"
@@ -125,7 +126,7 @@ TEST_F(TrainJobTest, TrainsWithOurHookOurAverageAndOurData) {
   EXPECT_NEAR(saved->Find("0.bias")->item().toDouble(), average[1], 1e-5);
   EXPECT_EQ(contents.FindSection("model")->Find("0.weight")->item().toDouble(),
             weights_.back()[0]);
-  EXPECT_EQ(contents.manifest.progress().iter(), kIterations);
+  EXPECT_EQ(contents.manifest().progress().iter(), kIterations);
 
   // job.textproto: max_keep_ckpts=2.
   grapnel::io::Env& env = grapnel::io::Env::Posix();

@@ -17,6 +17,7 @@
 #include "grapnel/loggers/memory_run_log.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/runner.h"
+#include "grapnel/runner/runner_config.pb.h"
 #include "grapnel/runner/train_plan.h"
 #include "grapnel/tests/golden/golden_report.h"
 #include "grapnel/tests/golden/golden_run.h"

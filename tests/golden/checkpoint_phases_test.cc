@@ -30,6 +30,7 @@
 #include "grapnel/hooks/early_stopping/early_stopping_hook.h"
 #include "grapnel/hooks/early_stopping/early_stopping_hook.pb.h"
 #include "grapnel/io/checkpoint.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/fault_injection_env.h"
 #include "grapnel/io/mem_env.h"
@@ -39,6 +40,7 @@
 #include "grapnel/runner/hook_registry.h"
 #include "grapnel/runner/run_checkpoint.h"
 #include "grapnel/runner/run_context.h"
+#include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner.h"
 #include "grapnel/tests/golden/golden_report.h"
 #include "grapnel/tests/golden/golden_run.h"
@@ -356,8 +358,8 @@ void CheckContents(const std::string& name, const Json& golden,
       config["ckpt"].contains("by_epoch") && !config["ckpt"]["by_epoch"];
   if (config["train_cfg"]["by_epoch"] == false) epoch = 0;
   if (by_iter && forced) --epoch;
-  EXPECT_EQ(read->manifest.progress().epoch(), epoch);
-  EXPECT_EQ(read->manifest.progress().iter(), golden["iter"]);
+  EXPECT_EQ(read->manifest().progress().epoch(), epoch);
+  EXPECT_EQ(read->manifest().progress().iter(), golden["iter"]);
 
   hooks::v1::CheckpointHookState hook;
   for (const auto& saved : state->hooks()) {

@@ -26,6 +26,7 @@
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/hooks/checkpoint/checkpoint_hook.pb.h"
 #include "grapnel/io/checkpoint.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/mem_env.h"
 #include "grapnel/loggers/memory_run_log.h"
 #include "grapnel/loggers/run_log.h"
@@ -40,6 +41,7 @@
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner.h"
+#include "grapnel/runner/runner_config.pb.h"
 #include "grapnel/tests/golden/golden_report.h"
 #include "grapnel/tests/golden/golden_run.h"
 #include "grapnel/tests/golden/rate_recorder.h"
@@ -315,7 +317,7 @@ TEST_F(EdgeTest, CheckpointHoldsWhatMmenginesDoes) {
 
   // And where those are, with what "meta" has.
   EXPECT_EQ(observed["meta"].size(), 8u);
-  const io::v1::CheckpointManifest& manifest = read->manifest;
+  const io::v1::CheckpointManifest& manifest = read->manifest();
   EXPECT_EQ(manifest.config(), runner->context().config_text());
   EXPECT_THAT(manifest.config(), HasSubstr("experiment_name: \"<exp>\""));
   EXPECT_EQ(state->data().dataset_size(), 3);

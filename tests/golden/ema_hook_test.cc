@@ -27,6 +27,7 @@
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/optim/param_groups.h"
 #include "grapnel/runner/run_checkpoint.h"
+#include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner.h"
 #include "grapnel/tests/golden/golden_report.h"
 #include "grapnel/tests/golden/golden_run.h"

@@ -10,10 +10,12 @@
 #include "google/protobuf/message.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_ops.h"
+#include "grapnel/data/sampler.pb.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/hooks/checkpoint/checkpoint_hook.pb.h"
 #include "grapnel/models/metric.h"
 #include "grapnel/models/model.h"
+#include "grapnel/runner/log_processor.pb.h"
 #include "grapnel/tests/golden/golden_scheduler.h"
 
 namespace grapnel {

@@ -44,6 +44,7 @@
 #include "grapnel/io/env.h"
 #include "grapnel/io/fault_injection_env.h"
 #include "grapnel/io/mem_env.h"
+#include "grapnel/optim/optim_wrapper.pb.h"
 #include "grapnel/runner/hook_registry.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/runner.h"

@@ -27,10 +27,12 @@
 #include "grapnel/hooks/ema/ema_hook.h"
 #include "grapnel/io/env.h"
 #include "grapnel/models/loss.h"
+#include "grapnel/models/loss.pb.h"
 #include "grapnel/models/nn_model.h"
 #include "grapnel/optim/averaging/lerp_kernel.h"
 #include "grapnel/runner/hook_registry.h"
 #include "grapnel/runner/runner.h"
+#include "grapnel/runner/runner_config.pb.h"
 #include "grapnel/tools/bench/measure.h"
 #include "torch/torch.h"
 

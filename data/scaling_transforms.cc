@@ -1,5 +1,9 @@
+// input * factor + offset, for all or by channel.
+
 #include <cstdint>
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "ATen/core/Tensor.h"
 #include "absl/memory/memory.h"
@@ -9,12 +13,13 @@
 #include "grapnel/base/registry.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
-#include "grapnel/data/data.pb.h"
 #include "grapnel/data/dense_tensor.h"
 #include "grapnel/data/float32.h"
+#include "grapnel/data/float_image.h"
 #include "grapnel/data/sample.h"
 #include "grapnel/data/sample_rng.h"
 #include "grapnel/data/transform.h"
+#include "grapnel/data/transform.pb.h"
 
 namespace grapnel {
 namespace {
@@ -80,6 +85,74 @@ class ScaleTransform final : public Transform {
 };
 
 GRAPNEL_REGISTER(TransformRegistry, ScaleTransform);
+
+class NormalizeTransform final : public Transform {
+ public:
+  using Config = data::v1::NormalizeConfig;
+
+  static absl::StatusOr<std::unique_ptr<NormalizeTransform>> Create(
+      const Config& config);
+
+  absl::Status Apply(SampleRng& rng, Sample* sample) const override;
+
+ private:
+  explicit NormalizeTransform(const Config& config)
+      : mean_(config.mean().begin(), config.mean().end()),
+        std_(config.std().begin(), config.std().end()) {}
+
+  // One for all channels, or one a channel.
+  const std::vector<float> mean_;
+  const std::vector<float> std_;
+};
+
+absl::StatusOr<std::unique_ptr<NormalizeTransform>> NormalizeTransform::Create(
+    const Config& config) {
+  if (config.mean().empty()) {
+    return absl::InvalidArgumentError("mean: must be set");
+  }
+  if (config.std_size() != config.mean_size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("std: must have as many values as mean, ",
+                     config.mean_size(), ", has ", config.std_size()));
+  }
+  for (int i = 0; i < config.mean_size(); ++i) {
+    GRAPNEL_RETURN_IF_ERROR(
+        CheckFloat32(absl::StrCat("mean[", i, "]"), config.mean(i)));
+    GRAPNEL_RETURN_IF_ERROR(
+        CheckFloat32(absl::StrCat("std[", i, "]"), config.std(i)));
+    if (config.std(i) <= 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("std[", i, "]: must be > 0, is ", config.std(i)));
+    }
+  }
+  return absl::WrapUnique(new NormalizeTransform(config));
+}
+
+absl::Status NormalizeTransform::Apply(SampleRng& rng, Sample* sample) const {
+  GRAPNEL_ASSIGN_OR_RETURN(const at::Tensor input, FloatImage(*sample));
+  const int64_t channels = input.size(0);
+  if (mean_.size() != 1 && static_cast<int64_t>(mean_.size()) != channels) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("input: must have ", mean_.size(),
+                     " channels, one for each mean, is ", Describe(input)));
+  }
+  return CatchAsStatus([&] {
+    at::Tensor output = NewTensor(input.sizes(), at::kFloat);
+    const int64_t pixels = input.size(1) * input.size(2);
+    const float* from = input.const_data_ptr<float>();
+    float* to = output.mutable_data_ptr<float>();
+    for (int64_t c = 0; c < channels; ++c) {
+      const size_t i = mean_.size() == 1 ? 0 : c;
+      for (int64_t p = 0; p < pixels; ++p) {
+        *to++ = (*from++ - mean_[i]) / std_[i];
+      }
+    }
+    sample->input = std::move(output);
+    return absl::OkStatus();
+  });
+}
+
+GRAPNEL_REGISTER(TransformRegistry, NormalizeTransform);
 
 }  // namespace
 }  // namespace grapnel

@@ -9,7 +9,7 @@ load("@bazel_tools//tools/build_defs/repo:utils.bzl", "maybe")
 load("//third_party:bazel_rules.bzl", "native_rules_cc_repository", "no_coverage_tools_repository", "system_rules_java_repository")
 load("//third_party:cuda.bzl", "cuda_toolkit_repository")
 load("//third_party:libtorch.bzl", "libtorch_repository")
-load("//third_party:system.bzl", "system_absl_repository", "system_glog_repository", "system_googletest_repository", "system_libraries_repository", "system_protobuf_repository")
+load("//third_party:system.bzl", "system_absl_repository", "system_glog_repository", "system_googletest_repository", "system_libraries_repository", "system_protobuf_repository", "system_valgrind_repository")
 
 def grapnel_deps():
     """Defines Grapnel's external repositories. Downloads nothing."""
@@ -27,6 +27,9 @@ def grapnel_deps():
 
     # Looked at by --config=cuda alone.
     maybe(cuda_toolkit_repository, name = "grapnel_cuda")
+
+    # Looked at by //tools/bench:instructions alone.
+    maybe(system_valgrind_repository, name = "grapnel_valgrind")
 
     # Libraries with no upstream Bazel name: libpng, libjpeg, re2, xxhash,
     # nlohmann_json.

@@ -36,9 +36,9 @@ cc_library(
 def _library(name, linkopts):
     return _LIBRARY.format(name = name, linkopts = linkopts)
 
-def _require(ctx, path, package):
+def _require(ctx, path, package, setup = "./bazelw setup"):
     if not ctx.path(path).exists:
-        fail("%s is missing: install the Debian package %s, or run ./bazelw setup" % (path, package))
+        fail("%s is missing: install the Debian package %s, or run %s" % (path, package, setup))
 
 def _system_absl_impl(ctx):
     _require(ctx, "/usr/include/absl/status/statusor.h", "libabsl-dev")
@@ -168,5 +168,14 @@ def _system_libraries_impl(ctx):
 
 system_libraries_repository = repository_rule(
     implementation = _system_libraries_impl,
+    local = True,
+)
+
+def _system_valgrind_impl(ctx):
+    _require(ctx, "/usr/include/valgrind/callgrind.h", "valgrind", "./bazelw setup --all")
+    ctx.file("BUILD", _library("headers", []))
+
+system_valgrind_repository = repository_rule(
+    implementation = _system_valgrind_impl,
     local = True,
 )

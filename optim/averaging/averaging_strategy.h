@@ -16,7 +16,7 @@ namespace grapnel {
 // updates were done alone, and so a resumed run needs nothing of it.
 //
 // To add one: derive from it, register it with GRAPNEL_REGISTER and name its
-// config in AveragingStrategyConfig.custom; exponential_moving_average.cc is
+// config in AveragingStrategyConfig.custom; averaging_strategies.cc is
 // the file to imitate. Safe to use from many threads.
 class AveragingStrategy {
  public:

@@ -3,13 +3,13 @@
 //   bazel run //tools/bench:averaging [-- BLOCKS [THREADS]]
 //
 // Everything is measured by turns in one process, so that what disturbs the
-// machine disturbs all. Figures are medians; the A/A ratios, of a thing to
-// itself, tell how far to trust them.
+// machine disturbs all. Figures are medians; without an A/A ratio, of a thing
+// to itself, near 1 they are no result, and no goal is printed.
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -21,18 +21,20 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "google/protobuf/text_format.h"
-#include "grapnel/data/tensor_dataset.h"
+#include "absl/strings/string_view.h"
 #include "grapnel/hooks/ema/ema_hook.h"
+#include "grapnel/hooks/ema/ema_hook.pb.h"
 #include "grapnel/io/env.h"
-#include "grapnel/models/loss.h"
-#include "grapnel/models/loss.pb.h"
-#include "grapnel/models/nn_model.h"
+#include "grapnel/models/log_vars.h"
+#include "grapnel/models/model.h"
 #include "grapnel/optim/averaging/lerp_kernel.h"
+#include "grapnel/runner/hook.h"
 #include "grapnel/runner/hook_registry.h"
+#include "grapnel/runner/run_context.h"
 #include "grapnel/runner/runner.h"
-#include "grapnel/runner/runner_config.pb.h"
+#include "grapnel/tools/bench/iterations.h"
 #include "grapnel/tools/bench/measure.h"
 #include "torch/torch.h"
 
@@ -101,6 +103,7 @@ void MeasureLarge(int blocks) {
       {flat, [&] { Check(kernel.Mix({kMomentum})); }, flat,
        [&] { Check(own.Mix({kMomentum})); },
        [&] { at::_foreach_lerp_(own_averages, own_sources, kMomentum); }});
+  const double a_a = MedianRatio(times[2], times[0]);
   printf("%.0f M parameters in %zu tensors, %d threads, %d blocks\n",
          static_cast<double>(total) / 1e6, sizes.size(), at::get_num_threads(),
          blocks);
@@ -108,10 +111,10 @@ void MeasureLarge(int blocks) {
          Median(times[0]) * 1e3,
          static_cast<double>(total) * 12e-9 / Median(times[0]));
   printf("  EMA update               %8.2f ms\n", Median(times[1]) * 1e3);
-  printf("  A/A  lerp_ / lerp_                    %.4f\n",
-         MedianRatio(times[2], times[0]));
-  printf("  (a)  EMA update / lerp_               %.4f   (at most 1.05)\n",
-         MedianRatio(times[1], times[0]));
+  printf("  A/A  lerp_ / lerp_                    %.4f%s\n", a_a,
+         NoResult(a_a));
+  printf("  (a)  EMA update / lerp_               %.4f%s\n",
+         MedianRatio(times[1], times[0]), Goal(a_a, "   (at most 1.05)"));
   printf("  tensors of their own: EMA update %.2f ms, foreach_lerp_ %.2f ms\n",
          Median(times[3]) * 1e3, Median(times[4]) * 1e3);
 }
@@ -129,27 +132,15 @@ void MeasureSmall(int blocks) {
       blocks, 200, {update, update, [&] {
                       at::_foreach_lerp_(averages, sources, kMomentum);
                     }});
+  const double a_a = MedianRatio(times[1], times[0]);
   printf("1000 tensors of 64\n");
-  printf("  (b)  EMA update          %8.2f us   (at most 8; A/A %.4f)\n",
-         Median(times[0]) * 1e6, MedianRatio(times[1], times[0]));
+  printf("  (b)  EMA update          %8.2f us%s   (A/A %.4f)%s\n",
+         Median(times[0]) * 1e6, Goal(a_a, "   (at most 8)"), a_a,
+         NoResult(a_a));
   printf("       foreach_lerp_       %8.2f us\n", Median(times[2]) * 1e6);
 }
 
 // -------------------------------------------------------- in an iteration
-
-constexpr int64_t kBatch = 32, kInputs = 784, kHidden = 128, kClasses = 10;
-constexpr int64_t kSamples = kBatch * 64;
-
-struct Mlp : torch::nn::Module {
-  Mlp() {
-    first = register_module("first", torch::nn::Linear(kInputs, kHidden));
-    second = register_module("second", torch::nn::Linear(kHidden, kClasses));
-  }
-  torch::Tensor forward(const torch::Tensor& x) {
-    return second(torch::relu(first(x)));
-  }
-  torch::nn::Linear first{nullptr}, second{nullptr};
-};
 
 // Block by block, by turns: nothing, an EMA hook, nothing, and in its place the
 // bare update of an average of the same weights. As a whole, since either costs
@@ -216,44 +207,27 @@ class Alternate : public Hook {
 
 void MeasureIteration(const std::string& dir, int blocks) {
   constexpr int kBlock = 50;
-  torch::manual_seed(1);
-  auto mlp = std::make_shared<Mlp>();
   RunnerOptions options;
-  options.model = Value(NnModel::Create(
-      mlp, NnModel::ForwardFunction([mlp](const at::Tensor& x) {
-        return mlp->forward(x);
-      }),
-      Value(LossRegistry::Create(models::v1::CrossEntropyLossConfig()))));
-  options.train_dataset = Value(TensorDataset::Create(
-      torch::randn({kSamples, kInputs}),
-      torch::randint(kClasses, {kSamples}, torch::kLong)));
-  options.terminal_fd = open("/dev/null", O_WRONLY);
+  options.model = MlpModel();
+  options.train_dataset = Digits();
+  options.terminal_fd = NullTerminal();
   auto alternate = std::make_unique<Alternate>(
       Value(EMAHook::Create(EMAHook::Config())), kBlock, blocks);
   const Alternate& measured = *alternate;
   options.hooks.push_back(Schedule(std::move(alternate)));
-  runner::v1::RunnerConfig config;
-  if (!google::protobuf::TextFormat::ParseFromString(
-          absl::StrCat("work_dir: '", dir, "' randomness { seed: 0 } ",
-                       "train_dataloader { batch_size: 32 } ",
-                       "optim_wrapper { optimizer { sgd { lr: 0.01 } } } ",
-                       "train_cfg { by_epoch: false max_iters: 1000000000 }"),
-          &config)) {
-    exit(1);
-  }
-  const auto runner = Value(Runner::Create(config, std::move(options)));
+  const auto runner =
+      Value(Runner::Create(BenchConfig(dir, ""), std::move(options)));
   Check(runner->Train());
   const double hook = Median(measured.Added(Alternate::kHook));
   const double update = Median(measured.Added(Alternate::kUpdate));
-  const double control = Median(measured.times[Alternate::kOffAgain]) -
-                         Median(measured.times[Alternate::kOff]);
-  printf("MLP %ld-%ld-%ld, batch %ld, %d blocks of %d\n", kInputs, kHidden,
-         kClasses, kBatch, blocks, kBlock);
-  printf("  iteration without EMA    %8.2f us   (A/A %+.2f us)\n",
-         Median(measured.times[Alternate::kOff]) * 1e6, control * 1e6);
+  const double a_a = MedianRatio(measured.times[Alternate::kOffAgain],
+                                 measured.times[Alternate::kOff]);
+  printf("%s, %d blocks of %d\n", kMlpText, blocks, kBlock);
+  printf("  iteration without EMA    %8.2f us   (A/A %.4f)%s\n",
+         Median(measured.times[Alternate::kOff]) * 1e6, a_a, NoResult(a_a));
   printf("  the update adds          %8.2f us\n", update * 1e6);
-  printf("  (c)  the EMA hook adds   %8.2f us   (%+.2f us; no more)\n",
-         hook * 1e6, (hook - update) * 1e6);
+  printf("  (c)  the EMA hook adds   %8.2f us   (%+.2f us%s)\n", hook * 1e6,
+         (hook - update) * 1e6, Goal(a_a, "; no more"));
 }
 
 }  // namespace

@@ -39,6 +39,23 @@ inline double MedianRatio(const std::vector<double>& a,
   return Median(std::move(ratios));
 }
 
+// The A/A ratio is of a thing to itself, measured by turns with all that is
+// compared. Where it leaves 0.98 to 1.02 the machine did something else in
+// between, and a figure of that run says nothing about its goal.
+inline bool IsResult(double a_a) { return a_a >= 0.98 && a_a <= 1.02; }
+
+// What to print behind the A/A ratio.
+inline const char* NoResult(double a_a) {
+  return IsResult(a_a) ? ""
+                       : "   no result: outside of 0.98 to 1.02, the machine "
+                         "was disturbed; run it again";
+}
+
+// What to print behind a figure: `goal`, if there can be a verdict.
+inline const char* Goal(double a_a, const char* goal) {
+  return IsResult(a_a) ? goal : "";
+}
+
 // Print the error and end the program.
 template <typename T>
 T Value(absl::StatusOr<T> value) {

@@ -49,6 +49,7 @@ _THIRD_PARTY = [
     ("nlohmann/", ["@grapnel_system//:nlohmann_json"]),
     ("benchmark/", ["@grapnel_system//:benchmark"]),
     ("cuda_", ["@grapnel_cuda//:headers"]),
+    ("valgrind/", ["@grapnel_valgrind//:headers"]),
 ]
 
 # What a public header may include of LibTorch: ATen/core/Tensor.h costs 1.6 s,

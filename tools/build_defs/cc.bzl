@@ -6,6 +6,7 @@ base/status_macros.h and ours can meet in one program.
 """
 
 load("@rules_cc//cc:defs.bzl", "cc_binary", "cc_library", "cc_test")
+load("//tools/build_defs:prelude.bzl", "prelude_copts", "prelude_deps")
 
 _COPTS = [
     "-Wall",
@@ -15,10 +16,11 @@ _COPTS = [
     "-Wno-sign-compare",
 ]
 
-def grapnel_cc_library(name, copts = [], **kwargs):
+def grapnel_cc_library(name, copts = [], deps = [], **kwargs):
     cc_library(
         name = name,
-        copts = _COPTS + copts,
+        copts = _COPTS + prelude_copts(copts) + copts,
+        deps = deps + prelude_deps(deps),
         include_prefix = "grapnel/" + native.package_name(),
         strip_include_prefix = "",
         # Static libraries are what we ship; without this each is linked into
@@ -27,21 +29,23 @@ def grapnel_cc_library(name, copts = [], **kwargs):
         **kwargs
     )
 
-def grapnel_cc_test(name, size = "small", copts = [], **kwargs):
+def grapnel_cc_test(name, size = "small", copts = [], deps = [], **kwargs):
     cc_test(
         name = name,
         size = size,
-        copts = _COPTS + copts,
+        copts = _COPTS + prelude_copts(copts) + copts,
+        deps = deps + prelude_deps(deps),
         # As shipped binaries are. A test linked with shared libraries keeps
         # every object file, and so passes when a hook lacks alwayslink.
         linkstatic = True,
         **kwargs
     )
 
-def grapnel_cc_binary(name, copts = [], **kwargs):
+def grapnel_cc_binary(name, copts = [], deps = [], **kwargs):
     cc_binary(
         name = name,
-        copts = _COPTS + copts,
+        copts = _COPTS + prelude_copts(copts) + copts,
+        deps = deps + prelude_deps(deps),
         linkstatic = True,
         **kwargs
     )

@@ -40,8 +40,8 @@ class TensorMap {
 
  private:
   std::vector<NamedTensor> entries_;
-  // By a name's hash: neither names twice, nor absl's containers, which cost
-  // each file that includes this a sixth more.
+  // By the hash of the name, so that no name is kept twice. absl's containers
+  // would cost each file that includes this a tenth more.
   std::unordered_multimap<size_t, size_t> index_;
 };
 

@@ -39,12 +39,15 @@ namespace io {
 // <name>.pb; a name is [a-z0-9_]{1,64}.
 struct CheckpointContents {
   CheckpointContents();
+  // One that was moved from can be assigned to and destroyed, no more.
   CheckpointContents(const CheckpointContents& other);
   CheckpointContents& operator=(const CheckpointContents& other);
   CheckpointContents(CheckpointContents&&) noexcept;
   CheckpointContents& operator=(CheckpointContents&&) noexcept;
   ~CheckpointContents();
 
+  // Declared in checkpoint_manifest.proto: to use it, include its .pb.h.
+  //
   // The writer sets schema_version, name, checkpoint_uuid, files and tensors
   // and, where unset, created_unix_nanos, producer, libtorch_version,
   // cpu_capability, num_threads and world_size.
@@ -63,7 +66,7 @@ struct CheckpointContents {
   const std::string* FindBlob(absl::string_view name) const;
 
  private:
-  // Null once moved from, when it can only be assigned to.
+  // Null once moved from.
   std::unique_ptr<v1::CheckpointManifest> manifest_;
 };
 

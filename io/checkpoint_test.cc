@@ -141,6 +141,20 @@ TEST(CheckpointTest, WriterSaysWhatWroteItAndWhen) {
   EXPECT_EQ(a->world_size(), 1);
 }
 
+TEST(CheckpointContentsTest, ACopyHasAManifestOfItsOwn) {
+  CheckpointContents contents = Contents(1);
+  CheckpointContents copy = contents;
+  copy.manifest().set_run_uuid("other");
+  EXPECT_EQ(contents.manifest().run_uuid(), "");
+  EXPECT_EQ(copy.manifest().progress().epoch(), 1);
+
+  const CheckpointContents moved = std::move(copy);
+  copy = contents;
+  EXPECT_EQ(moved.manifest().run_uuid(), "other");
+  EXPECT_EQ(copy.manifest().run_uuid(), "");
+  EXPECT_EQ(copy.sections.size(), contents.sections.size());
+}
+
 TEST(CheckpointTest, ReplacesACheckpointOfThatName) {
   MemEnv env;
   ASSERT_THAT(WriteCheckpoint(env, "/w", "best", Contents(1)), IsOk());

@@ -25,8 +25,8 @@ namespace grapnel {
 // Layers one after another, and a loss. With one seed of LibTorch's default
 // generator it starts with the same parameters, of the same names, as the same
 // torch.nn.Sequential. Links no layer and no loss: depend on
-// //models/layers:all and //models/losses:all, or on those that you need.
-// Thread-compatible.
+// //models/layers:all_layers and //models/losses:all_losses, or on those that
+// you need. Thread-compatible.
 class Sequential : public SupervisedModel {
  public:
   using Config = models::v1::SequentialConfig;

@@ -1,6 +1,7 @@
 // What ATen/autocast_mode.h declares, as far as it is used here. That one
-// brings all of ATen, 0.4 of torch/torch.h. autocast_test.cc includes both, so
-// that the compiler compares them.
+// brings all of ATen, 0.4 of torch/torch.h. Another return type there is seen
+// by the compiler, in autocast_test.cc, which includes both; other parameters
+// by the linker.
 
 #ifndef GRAPNEL_OPTIM_AUTOCAST_MODE_H_
 #define GRAPNEL_OPTIM_AUTOCAST_MODE_H_

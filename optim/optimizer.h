@@ -1,10 +1,10 @@
 // Optimizers: what changes parameters by their gradients.
 //
 // To add one: derive from Optimizer, give it a config message, a static
-// Create(const Config&, std::vector<ParamGroup>), and GRAPNEL_REGISTER it with
-// OptimizerRegistry in a grapnel_registered() target. optimizers/sgd.cc is the
-// file to imitate. Any torch::optim::Optimizer works too:
-// optimizers/torch_optimizer.h.
+// Create(const Config&, std::vector<ParamGroup>), include optimizer.pb.h for
+// the state, and GRAPNEL_REGISTER it with OptimizerRegistry in a
+// grapnel_registered() target. optimizers/sgd.cc is the file to imitate. Any
+// torch::optim::Optimizer works too: optimizers/torch_optimizer.h.
 
 #ifndef GRAPNEL_OPTIM_OPTIMIZER_H_
 #define GRAPNEL_OPTIM_OPTIMIZER_H_

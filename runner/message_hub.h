@@ -22,6 +22,7 @@
 
 namespace grapnel::runner::v1 {
 class MessageHubState;
+// MessageHubState.History and .Totals: nested ones can't be declared otherwise.
 class MessageHubState_History;
 class MessageHubState_Totals;
 }  // namespace grapnel::runner::v1

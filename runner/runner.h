@@ -101,6 +101,8 @@ struct RunnerOptions {
   std::vector<ScheduledHook> hooks;
 };
 
+// To make one, include runner_config.pb.h too.
+//
 // Drives the loops drawn in stage.h. Thread-compatible; all work, hooks
 // included, is done on the thread that calls.
 //

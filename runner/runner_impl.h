@@ -288,7 +288,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
 
   RunnerOptions options_;
   std::unique_ptr<RunLock> lock_;  // Let go after all that writes.
-  // Read by the set-up alone; what is needed later is set from it.
+  // Checked and complete. What the loops ask for is beside it.
   std::unique_ptr<runner::v1::RunnerConfig> config_;
   bool by_epoch_ = true;
   bool deterministic_ = false;

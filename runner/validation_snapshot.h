@@ -41,6 +41,7 @@ class ValidationSnapshot {
     TensorMap tensors;                                 // Copies.
   };
 
+  // Shared pointers delete what needs no declaration here.
   std::shared_ptr<runner::v1::MessageHubState> hub_;
   std::vector<SavedHook> hooks_;
   at::Tensor generator_;

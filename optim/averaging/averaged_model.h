@@ -43,7 +43,7 @@ namespace grapnel {
 // What AveragedModelConfig says, checked.
 struct AveragingOptions {
   // Errors name the field: "strategy: momentum: ...". Strategies are those that
-  // are linked in; //optim/averaging:all_strategies are ours.
+  // are linked in; //optim/averaging:averaging_strategies are ours.
   static absl::StatusOr<AveragingOptions> FromConfig(
       const optim::v1::AveragedModelConfig& config);
 

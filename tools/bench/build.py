@@ -32,9 +32,11 @@ TORCH_API = "external/libtorch/include/torch/csrc/api/include"
 
 
 def bazel(*args):
-    return subprocess.run(
-        ["./bazelw", *args], cwd=ROOT, check=True, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True).stdout
+    done = subprocess.run(["./bazelw", *args], cwd=ROOT, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit(done.stderr + "./bazelw %s failed" % " ".join(args))
+    return done.stdout
 
 
 def compilations(targets, flags):
@@ -56,6 +58,13 @@ def kind(source):
     if source.endswith(".pb.cc"):
         return "from .proto files"
     return "preludes" if source.endswith(".h") else "sources"
+
+
+def sampled(found, every):
+    """Every Nth source of each kind, at least one; the preludes whole."""
+    for what in sorted({kind(source) for source in found}):
+        of_kind = [source for source in found if kind(source) == what]
+        yield from of_kind if what == "preludes" else of_kind[::every]
 
 
 def replaced(arguments, **values):
@@ -109,8 +118,8 @@ def main():
         groups = [("//tools:grapnel", program, 1), ("the rest of //...", others, args.sample or 10)]
     # Last, since it leaves there what these targets need and nothing else.
     bazel("build", *flags, *(args.targets or ["//..."]))
-    chosen = [(group, source, arguments) for group, (_, found, every) in enumerate(groups)
-              for source, arguments in list(found.items())[::every]]
+    chosen = [(group, source, found[source]) for group, (_, found, every) in enumerate(groups)
+              for source in sampled(found, every)]
     if not chosen:
         sys.exit("no C++ is compiled for " + " ".join(args.targets))
 
@@ -118,7 +127,7 @@ def main():
         unit.write('#include "torch/torch.h"\n')
         unit.flush()
         # One that sees all of LibTorch has the most include paths.
-        model = max((a for _, s, a in chosen if kind(s) == "sources"), key=len)
+        model = max((a for _, s, a in chosen if kind(s) != "preludes"), key=len)
         one_unit = replaced(model, c=unit.name, include=None) + ["-isystem", TORCH_API]
         units = [compile_time(one_unit, directory)]
 
@@ -142,9 +151,10 @@ def main():
     for group, (name, found, every) in enumerate(groups):
         print(name + (", from every %dth file" % every if every > 1 else ""))
         sums = {}
-        for of, source, seconds in costs:
-            if of == group:
-                sums[kind(source)] = sums.get(kind(source), 0) + seconds * every / u
+        for what in {kind(source) for source in found}:
+            taken = [seconds for of, source, seconds in costs if of == group and kind(source) == what]
+            number = sum(1 for source in found if kind(source) == what)
+            sums[what] = sum(taken) / u * number / len(taken)
         for what, cost in sorted(sums.items(), key=lambda s: -s[1]):
             print("%6.1f U  %s, %d files" % (cost, what, sum(1 for s in found if kind(s) == what)))
         print("%6.1f U  in all" % sum(sums.values()))

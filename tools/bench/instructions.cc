@@ -1,6 +1,7 @@
 // Runs the iterations whose instructions instructions.py counts, by valgrind:
 //
-//   valgrind --tool=callgrind --instr-atstart=no instructions_program WORK_DIR
+//   valgrind --tool=callgrind --instr-atstart=no --collect-atstart=no \
+//     --separate-threads=yes instructions_program WORK_DIR
 //
 // Each leaves a dump with its name as the trigger. Prints lines of fields with
 // tabs between: what the counts depend on, and what was run.
@@ -46,8 +47,8 @@
 namespace grapnel {
 namespace {
 
-// What is seen, and then formatted, is the same in every run. A look costs what
-// it does, but for the time of day, which Abseil computes now so, now so.
+// What is seen, and then formatted, is the same in every run. A look costs
+// what it does, but for the time of day, whose cost in Abseil varies.
 class RepeatableClock : public Clock {
  public:
   int64_t NowNanos() const override {
@@ -179,7 +180,9 @@ void CountHooks(const std::string& work_dir) {
   const std::vector<std::string> slots = DefaultSlots();
   const std::vector<AddedHook> added = AddedHooks();
   if (slots.size() + added.size() != RegisteredHookConfigs().size()) {
-    Check(absl::InternalError("there is a hook that AddedHooks() hasn't"));
+    Check(absl::InternalError(
+        "a hook is linked that neither a default slot nor AddedHooks() in "
+        "tools/bench/iterations.cc has: add its config there"));
   }
   Training training;
   training.base = "empty/runner";

@@ -77,8 +77,8 @@ runner::v1::RunnerConfig QuietConfig(const std::string& work_dir,
 // The slots of the default hooks.
 std::vector<std::string> DefaultSlots();
 
-// Hooks that a config adds, each with one on an iteration on which its interval
-// doesn't fire; EMA's always does.
+// Hooks that a config adds, with intervals that never come, but for EMA's,
+// which comes at every iteration.
 struct AddedHook {
   std::string name;
   std::string config;  // Text.

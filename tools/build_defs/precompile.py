@@ -6,15 +6,18 @@ in it. So addresses aren't randomized, and the environment, which shifts them, i
 the same, with the current folder under a name that fits any, and so is which
 folders of the search path there are. What still differs is padding, in the table
 of source ranges: what lay on the stack before, such as the stack protector's
-random number. It is never read, and becomes zero.
+random number. It is never read, and becomes zero: of gcc 12 alone, whose layout is
+known here.
 
-Where addresses can't be fixed, as in some containers, the bytes differ. Then a
-.gch that is made anew, not taken from the cache, has all that depends on it
-compiled anew.
+With another gcc, and where addresses can't be fixed, as in some containers, the
+bytes differ, and it says so; and they do in folders whose paths differ much in
+length, as those of two users may. Then a .gch that is made anew, not taken from the
+cache, has all that depends on it compiled anew.
 """
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -43,9 +46,16 @@ def without_padding(data):
 
 def main():
     command = sys.argv[1:]
+    version = subprocess.run([command[0], "-dumpversion"], stdout=subprocess.PIPE, text=True).stdout
+    layout_known = version.split(".")[0].strip() == "12"
     fixed = ["setarch", "-R"]
-    if subprocess.run(fixed + ["true"], stderr=subprocess.DEVNULL).returncode == 0:
+    addresses_fixed = bool(shutil.which("setarch")) and subprocess.run(
+        fixed + ["true"], stderr=subprocess.DEVNULL).returncode == 0
+    if addresses_fixed:
         command = fixed + command
+    if not layout_known or not addresses_fixed:
+        print("precompile.py: the bytes won't repeat: %s" % (
+            "setarch -R fails" if layout_known else "gcc is " + version.strip()), file=sys.stderr)
     for option, folder in zip(command, command[1:]):
         # Other builds make some of them.
         if option in ("-iquote", "-isystem") and folder.startswith("bazel-out/"):
@@ -54,6 +64,8 @@ def main():
     status = subprocess.run(command, env=environment).returncode
     if status != 0:
         sys.exit(status)
+    if not layout_known:
+        return
     path = command[command.index("-o") + 1]
     with open(path, "rb") as f:
         data = f.read()

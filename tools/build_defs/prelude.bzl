@@ -82,7 +82,8 @@ def _prelude_impl(ctx):
         outputs = [compiled],
         mnemonic = "CppPrecompile",
         progress_message = "Precompiling %s" % source.short_path,
-        # As .bazelrc has it for CppCompile, which checks what it includes.
+        # As .bazelrc has it for CppCompile. Nothing checks what this one includes:
+        # hdrs and deps are to name all of it.
         execution_requirements = {"no-sandbox": ""},
         env = cc_common.get_environment_variables(
             feature_configuration = features,
@@ -148,6 +149,6 @@ def prelude_copts(copts):
 def prelude_deps(deps):
     """What a cc target has as deps besides its own, for the prelude that fits them."""
     names = ["//tools/build_defs:base_prelude"]
-    if "@libtorch//" in str(deps):
+    if "@libtorch" in str(deps):
         names.append("//tools/build_defs:tensor_prelude")
     return _if_on([str(Label(name)) for name in names])

@@ -1,6 +1,6 @@
 // Runs the iterations whose instructions instructions.py counts, by valgrind:
 //
-//   valgrind --tool=callgrind --instr-atstart=no --collect-atstart=no \
+//   valgrind --tool=callgrind --instr-atstart=no --collect-atstart=no
 //     --separate-threads=yes instructions_program WORK_DIR
 //
 // Each leaves a dump with its name as the trigger. Prints lines of fields with

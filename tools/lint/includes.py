@@ -3,7 +3,7 @@
 
 gcc has no layering_check, so a file can include whatever its dependencies'
 dependencies let it, and breaks when one of those is tidied. Also: every source
-is in a target, a public header doesn't bring LibTorch's large ones, and few
+is in a target, no file includes another twice, a public header doesn't bring LibTorch's large ones, and few
 files include the headers of its operators.
 """
 
@@ -173,6 +173,16 @@ def _check_public_headers(files, target):
     return problems
 
 
+def _check_once(files):
+    problems = []
+    for path in files.select(*tree.CPP):
+        first = {}
+        for number, included in tree.includes_of(files.text(path)):
+            if first.setdefault(included, number) != number:
+                problems.append(f"{path}:{number}: \"{included}\" is included in line {first[included]} already")
+    return problems
+
+
 def _check_ops(files):
     problems = []
     for path in files.select(*tree.CPP):
@@ -206,7 +216,7 @@ def check(files):
     for path in files.select(".proto", *tree.CPP):
         if path not in owned:
             problems.append(f"{path}: is in no target")
-    return problems + _check_ops(files)
+    return problems + _check_once(files) + _check_ops(files)
 
 
 if __name__ == "__main__":

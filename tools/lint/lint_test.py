@@ -196,6 +196,10 @@ class IncludesTest(LintTest):
             "io/z.proto": 'import "google/protobuf/any.proto";\n',
         }), "needs @com_google_protobuf//:any_proto")
 
+    def test_included_twice(self):
+        self.assertFinds(includes.check, self.tree(source='#include <string>\nint x;\n#include <string>\n'),
+                         'base/x.cc:4: "string" is included in line 2 already')
+
     def test_operators_header(self):
         self.assertFinds(includes.check, self.tree(source='#include "ATen/ops/add.h"\n', deps='"@libtorch"'),
                          'base/x.cc:2: "ATen/ops/add.h" is dear to compile')

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "grapnel/base/check_field.h"
 #include "grapnel/base/registry.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
@@ -25,6 +26,11 @@
 namespace grapnel {
 namespace {
 
+absl::Status CheckRange(absl::string_view name, double value, double max) {
+  return CheckField(value >= 0 && value <= max, name,
+                    absl::StrCat("in 0..", max), value);
+}
+
 // Draws one number, whatever `p` is.
 class RandomFlipTransform final : public Transform {
  public:
@@ -33,10 +39,7 @@ class RandomFlipTransform final : public Transform {
   static absl::StatusOr<std::unique_ptr<RandomFlipTransform>> Create(
       const Config& config) {
     const double p = config.has_p() ? config.p() : 0.5;
-    if (!(p >= 0 && p <= 1)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("p: must be in 0..1, is ", p));
-    }
+    GRAPNEL_RETURN_IF_ERROR(CheckRange("p", p, 1));
     if (!Config::Direction_IsValid(config.direction())) {
       return absl::InvalidArgumentError(
           absl::StrCat("direction: must be HORIZONTAL or VERTICAL, is ",
@@ -105,18 +108,12 @@ class RandomCropTransform final : public Transform {
 
 absl::StatusOr<std::unique_ptr<RandomCropTransform>>
 RandomCropTransform::Create(const Config& config) {
-  if (config.height() < 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("height: must be >= 1, is ", config.height()));
-  }
-  if (config.width() < 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("width: must be >= 1, is ", config.width()));
-  }
-  if (config.padding() < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("padding: must be >= 0, is ", config.padding()));
-  }
+  GRAPNEL_RETURN_IF_ERROR(
+      CheckField(config.height() >= 1, "height", ">= 1", config.height()));
+  GRAPNEL_RETURN_IF_ERROR(
+      CheckField(config.width() >= 1, "width", ">= 1", config.width()));
+  GRAPNEL_RETURN_IF_ERROR(
+      CheckField(config.padding() >= 0, "padding", ">= 0", config.padding()));
   return absl::WrapUnique(new RandomCropTransform(
       config.height(), config.width(), config.padding()));
 }
@@ -221,16 +218,9 @@ class RandomAffineTransform final : public Transform {
   const double shear_;
 };
 
-absl::Status CheckRange(absl::string_view name, double value, double max) {
-  if (value >= 0 && value <= max) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(name, ": must be in 0..", max, ", is ", value));
-}
-
 absl::Status CheckScale(absl::string_view name, double value) {
-  if (std::isfinite(value) && value > 0) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(name, ": must be finite and > 0, is ", value));
+  return CheckField(std::isfinite(value) && value > 0, name, "finite and > 0",
+                    value);
 }
 
 absl::StatusOr<std::unique_ptr<RandomAffineTransform>>

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,32 +23,25 @@ constexpr double kDefaultAverageMomentum = 0.0002;
 // The weight of new values that a config asks for by `momentum` or by `decay`,
 // its complement. kInvalidArgument, naming the field, if both are set or one is
 // not in (0, 1).
-absl::StatusOr<double> AverageMomentum(std::optional<double> momentum,
-                                       std::optional<double> decay) {
-  constexpr char kRange[] = "> 0 and < 1";
-  if (momentum.has_value() && decay.has_value()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("decay: is ", *decay, " and momentum ", *momentum,
-                     ": one is 1 minus the other, and at most one may be set"));
-  }
-  if (decay.has_value()) {
-    GRAPNEL_RETURN_IF_ERROR(
-        CheckField(*decay > 0 && *decay < 1, "decay", kRange, *decay));
-    momentum = 1 - *decay;
-  }
-  const double value = momentum.value_or(kDefaultAverageMomentum);
-  GRAPNEL_RETURN_IF_ERROR(
-      CheckField(value > 0 && value < 1, "momentum", kRange, value));
-  return value;
-}
-
-// The same of a config with these two fields.
 template <typename Config>
-absl::StatusOr<double> AverageMomentumOf(const Config& config) {
-  std::optional<double> momentum, decay;
-  if (config.has_momentum()) momentum = config.momentum();
-  if (config.has_decay()) decay = config.decay();
-  return AverageMomentum(momentum, decay);
+absl::StatusOr<double> AverageMomentum(const Config& config) {
+  constexpr char kRange[] = "> 0 and < 1";
+  double momentum =
+      config.has_momentum() ? config.momentum() : kDefaultAverageMomentum;
+  if (config.has_decay()) {
+    const double decay = config.decay();
+    if (config.has_momentum()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "decay: is ", decay, " and momentum ", momentum,
+          ": one is 1 minus the other, and at most one may be set"));
+    }
+    GRAPNEL_RETURN_IF_ERROR(
+        CheckField(decay > 0 && decay < 1, "decay", kRange, decay));
+    momentum = 1 - decay;
+  }
+  GRAPNEL_RETURN_IF_ERROR(
+      CheckField(momentum > 0 && momentum < 1, "momentum", kRange, momentum));
+  return momentum;
 }
 
 // See AveragingStrategy::warnings: of a momentum above 0.5.
@@ -67,7 +59,7 @@ class ExponentialMovingAverage final : public AveragingStrategy {
 
   static absl::StatusOr<std::unique_ptr<ExponentialMovingAverage>> Create(
       const Config& config) {
-    GRAPNEL_ASSIGN_OR_RETURN(const double momentum, AverageMomentumOf(config));
+    GRAPNEL_ASSIGN_OR_RETURN(const double momentum, AverageMomentum(config));
     return absl::WrapUnique(new ExponentialMovingAverage(momentum));
   }
 
@@ -91,7 +83,7 @@ class MomentumAnnealingEma final : public AveragingStrategy {
 
   static absl::StatusOr<std::unique_ptr<MomentumAnnealingEma>> Create(
       const Config& config) {
-    GRAPNEL_ASSIGN_OR_RETURN(const double momentum, AverageMomentumOf(config));
+    GRAPNEL_ASSIGN_OR_RETURN(const double momentum, AverageMomentum(config));
     const double gamma = config.has_gamma() ? config.gamma() : 100;
     GRAPNEL_RETURN_IF_ERROR(CheckField(std::isfinite(gamma) && gamma > 0,
                                        "gamma", "finite and > 0", gamma));

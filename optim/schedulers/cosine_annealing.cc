@@ -22,21 +22,25 @@
 namespace grapnel {
 namespace {
 
+template <typename Config>
+absl::Status CheckFloor(const Config& config) {
+  if (config.has_eta_min() && config.has_eta_min_ratio()) {
+    return absl::InvalidArgumentError(
+        "eta_min_ratio: can't be set together with eta_min");
+  }
+  GRAPNEL_RETURN_IF_ERROR(CheckField(std::isfinite(config.eta_min()), "eta_min",
+                                     "finite", config.eta_min()));
+  return CheckField(std::isfinite(config.eta_min_ratio()), "eta_min_ratio",
+                    "finite", config.eta_min_ratio());
+}
+
 class CosineAnnealingScheduler final : public WindowedScheduler {
  public:
   using Config = optim::v1::CosineAnnealingSchedulerConfig;
 
   static absl::StatusOr<std::unique_ptr<CosineAnnealingScheduler>> Create(
       Config config, ParamGroups& groups, const RunLength& length) {
-    if (config.has_eta_min() && config.has_eta_min_ratio()) {
-      return absl::InvalidArgumentError(
-          "eta_min_ratio: can't be set together with eta_min");
-    }
-    GRAPNEL_RETURN_IF_ERROR(CheckField(std::isfinite(config.eta_min()),
-                                       "eta_min", "finite", config.eta_min()));
-    GRAPNEL_RETURN_IF_ERROR(CheckField(std::isfinite(config.eta_min_ratio()),
-                                       "eta_min_ratio", "finite",
-                                       config.eta_min_ratio()));
+    GRAPNEL_RETURN_IF_ERROR(CheckFloor(config));
     if (!config.has_eta_min_ratio()) config.set_eta_min(config.eta_min());
     GRAPNEL_ASSIGN_OR_RETURN(SchedulerWindow window,
                              SchedulerWindow::Create(&config, length));
@@ -104,16 +108,10 @@ absl::Status CheckSettings(
                                        "restart_weights", "finite and >= 0",
                                        weight));
   }
-  if (config.has_eta_min() == config.has_eta_min_ratio()) {
-    return absl::InvalidArgumentError(
-        config.has_eta_min()
-            ? "eta_min_ratio: can't be set together with eta_min"
-            : "eta_min: must be set, or eta_min_ratio");
+  if (!config.has_eta_min() && !config.has_eta_min_ratio()) {
+    return absl::InvalidArgumentError("eta_min: must be set, or eta_min_ratio");
   }
-  GRAPNEL_RETURN_IF_ERROR(CheckField(std::isfinite(config.eta_min()), "eta_min",
-                                     "finite", config.eta_min()));
-  return CheckField(std::isfinite(config.eta_min_ratio()), "eta_min_ratio",
-                    "finite", config.eta_min_ratio());
+  return CheckFloor(config);
 }
 
 class CosineRestartScheduler final : public WindowedScheduler {

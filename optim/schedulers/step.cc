@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/memory/memory.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "grapnel/base/check_field.h"
 #include "grapnel/base/status_macros.h"
@@ -19,6 +20,11 @@
 namespace grapnel {
 namespace {
 
+absl::Status CheckGamma(double gamma) {
+  return CheckField(std::isfinite(gamma) && gamma >= 0, "gamma",
+                    "finite and >= 0", gamma);
+}
+
 class StepScheduler final : public WindowedScheduler {
  public:
   using Config = optim::v1::StepSchedulerConfig;
@@ -26,9 +32,7 @@ class StepScheduler final : public WindowedScheduler {
   static absl::StatusOr<std::unique_ptr<StepScheduler>> Create(
       Config config, ParamGroups& groups, const RunLength& length) {
     if (!config.has_gamma()) config.set_gamma(0.1);
-    GRAPNEL_RETURN_IF_ERROR(
-        CheckField(std::isfinite(config.gamma()) && config.gamma() >= 0,
-                   "gamma", "finite and >= 0", config.gamma()));
+    GRAPNEL_RETURN_IF_ERROR(CheckGamma(config.gamma()));
     GRAPNEL_RETURN_IF_ERROR(CheckSet(config.has_step_size(), "step_size"));
     GRAPNEL_ASSIGN_OR_RETURN(SchedulerWindow window,
                              SchedulerWindow::Create(&config, length));
@@ -64,9 +68,7 @@ class MultiStepScheduler final : public WindowedScheduler {
   static absl::StatusOr<std::unique_ptr<MultiStepScheduler>> Create(
       Config config, ParamGroups& groups, const RunLength& length) {
     if (!config.has_gamma()) config.set_gamma(0.1);
-    GRAPNEL_RETURN_IF_ERROR(
-        CheckField(std::isfinite(config.gamma()) && config.gamma() >= 0,
-                   "gamma", "finite and >= 0", config.gamma()));
+    GRAPNEL_RETURN_IF_ERROR(CheckGamma(config.gamma()));
     GRAPNEL_RETURN_IF_ERROR(
         CheckSet(config.milestones_size() > 0, "milestones"));
     GRAPNEL_ASSIGN_OR_RETURN(SchedulerWindow window,
@@ -114,9 +116,7 @@ class ExponentialScheduler final : public WindowedScheduler {
   static absl::StatusOr<std::unique_ptr<ExponentialScheduler>> Create(
       Config config, ParamGroups& groups, const RunLength& length) {
     GRAPNEL_RETURN_IF_ERROR(CheckSet(config.has_gamma(), "gamma"));
-    GRAPNEL_RETURN_IF_ERROR(
-        CheckField(std::isfinite(config.gamma()) && config.gamma() >= 0,
-                   "gamma", "finite and >= 0", config.gamma()));
+    GRAPNEL_RETURN_IF_ERROR(CheckGamma(config.gamma()));
     GRAPNEL_ASSIGN_OR_RETURN(SchedulerWindow window,
                              SchedulerWindow::Create(&config, length));
     auto scheduler =

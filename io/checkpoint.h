@@ -39,9 +39,9 @@ namespace io {
 // <name>.pb; a name is [a-z0-9_]{1,64}.
 struct CheckpointContents {
   CheckpointContents();
-  // One that was moved from can be assigned to and destroyed, no more.
   CheckpointContents(const CheckpointContents& other);
   CheckpointContents& operator=(const CheckpointContents& other);
+  // What was moved from can be assigned to and destroyed, no more.
   CheckpointContents(CheckpointContents&&) noexcept;
   CheckpointContents& operator=(CheckpointContents&&) noexcept;
   ~CheckpointContents();

@@ -1,6 +1,8 @@
 #include "grapnel/io/fault_injection_env.h"
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/env_conformance.h"
@@ -10,6 +12,10 @@
 namespace grapnel {
 namespace io {
 namespace {
+
+using Code = absl::StatusCode;
+using testing::ElementsAre;
+using testing::HasSubstr;
 
 using Names = FaultInjectionEnv::Names;
 using Times = FaultInjectionEnv::Times;

@@ -5,6 +5,8 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
+#include "gmock/gmock.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/env_conformance.h"
@@ -13,6 +15,9 @@
 namespace grapnel {
 namespace io {
 namespace {
+
+using Code = absl::StatusCode;
+using testing::HasSubstr;
 
 EnvUnderTest MakeMem() {
   const auto env = std::make_shared<MemEnv>();

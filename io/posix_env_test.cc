@@ -8,7 +8,9 @@
 
 #include <atomic>
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/env_conformance.h"
@@ -17,6 +19,9 @@
 namespace grapnel {
 namespace io {
 namespace {
+
+using Code = absl::StatusCode;
+using testing::HasSubstr;
 
 EnvUnderTest MakePosix() {
   static std::atomic<int> count{0};

@@ -67,9 +67,9 @@ struct FakeRunContext : public RunContext {
   const std::string& experiment_name() const override { return experiment; }
   int64_t seed() const override { return the_seed; }
   const std::string& config_text() const override { return config; }
-  absl::Status Save(SaveRequest request) override {
-    saves.push_back(std::move(request));
-    return absl::OkStatus();
+  absl::StatusOr<int64_t> RequestSave(SaveRequest request) override {
+    saves.push_back({std::move(request), ++num_saves});
+    return num_saves;
   }
   void RequestStop(absl::string_view reason) override {
     if (stopped.empty()) stopped = std::string(reason);
@@ -108,7 +108,11 @@ struct FakeRunContext : public RunContext {
   std::string experiment = "experiment_20260102_030405";
   int64_t the_seed = 0;
   std::string config;
-  std::vector<SaveRequest> saves;
+  struct Asked : SaveRequest {
+    int64_t id;
+  };
+  std::vector<Asked> saves;
+  int64_t num_saves = 0;
   std::string stopped;
 };
 

@@ -61,6 +61,7 @@ struct IterInfo {
 
 // A checkpoint that is on the disk.
 struct SavedCheckpoint {
+  int64_t id = 0;        // What RunContext::RequestSave gave.
   std::string name;      // "epoch_5"
   std::string path;      // work_dir/epoch_5, or elsewhere: SaveRequest::dir
   bool is_last = false;  // work_dir/last_checkpoint names it now.
@@ -113,6 +114,13 @@ class Hook {
   // Before anything of the checkpoint reaches the run. Changes to it do.
   virtual absl::Status AfterLoadCheckpoint(RunContext&,
                                            io::CheckpointContents&) {
+    return absl::OkStatus();
+  }
+
+  // All of the run is what the checkpoint has for it, weights, counters and
+  // hooks' states, or, with load_from, the model's weights alone.
+  virtual absl::Status AfterRestore(RunContext&,
+                                    const io::CheckpointContents&) {
     return absl::OkStatus();
   }
 
@@ -208,6 +216,22 @@ class Hook {
   }
 };
 
+// A mount point: its stage, and the function of Hook that is called there.
+template <typename F>
+struct MountPoint {
+  Stage stage;
+  F call;
+};
+
+// points::kBeforeTrain and all the others.
+namespace points {
+#define GRAPNEL_MOUNT_POINT(point, snake_name, generic)            \
+  inline constexpr MountPoint<decltype(&Hook::point)> k##point = { \
+      Stage::k##point, &Hook::point};
+GRAPNEL_FOR_EACH_STAGE(GRAPNEL_MOUNT_POINT)
+#undef GRAPNEL_MOUNT_POINT
+}  // namespace points
+
 namespace internal_hook {
 
 // The class in which a member function was declared, and what it takes and
@@ -245,59 +269,13 @@ template <typename H>
 constexpr StageMask OverriddenStages() {
   using internal_hook::Overridden;
   StageMask mask;
-  const auto add = [&mask](bool overridden, Stage stage) {
-    if (overridden) mask.Add(stage);
-  };
-  const bool before_epoch = Overridden(&H::BeforeEpoch, &Hook::BeforeEpoch);
-  const bool after_epoch = Overridden(&H::AfterEpoch, &Hook::AfterEpoch);
-  const bool before_iter = Overridden(&H::BeforeIter, &Hook::BeforeIter);
-  const bool after_iter = Overridden(&H::AfterIter, &Hook::AfterIter);
-  add(Overridden(&H::Setup, &Hook::Setup), Stage::kSetup);
-  add(Overridden(&H::BeforeRun, &Hook::BeforeRun), Stage::kBeforeRun);
-  add(Overridden(&H::AfterRun, &Hook::AfterRun), Stage::kAfterRun);
-  add(Overridden(&H::AfterLoadCheckpoint, &Hook::AfterLoadCheckpoint),
-      Stage::kAfterLoadCheckpoint);
-  add(Overridden(&H::BeforeSaveCheckpoint, &Hook::BeforeSaveCheckpoint),
-      Stage::kBeforeSaveCheckpoint);
-  add(Overridden(&H::AfterSaveCheckpoint, &Hook::AfterSaveCheckpoint),
-      Stage::kAfterSaveCheckpoint);
-  add(Overridden(&H::BeforeTrain, &Hook::BeforeTrain), Stage::kBeforeTrain);
-  add(Overridden(&H::AfterTrain, &Hook::AfterTrain), Stage::kAfterTrain);
-  add(Overridden(&H::BeforeTrainEpoch, &Hook::BeforeTrainEpoch) || before_epoch,
-      Stage::kBeforeTrainEpoch);
-  add(Overridden(&H::AfterTrainEpoch, &Hook::AfterTrainEpoch) || after_epoch,
-      Stage::kAfterTrainEpoch);
-  add(Overridden(&H::BeforeTrainIter, &Hook::BeforeTrainIter) || before_iter,
-      Stage::kBeforeTrainIter);
-  add(Overridden(&H::AfterTrainIter, &Hook::AfterTrainIter) || after_iter,
-      Stage::kAfterTrainIter);
-  add(Overridden(&H::BeforeOptimizerStep, &Hook::BeforeOptimizerStep),
-      Stage::kBeforeOptimizerStep);
-  add(Overridden(&H::AfterOptimizerStep, &Hook::AfterOptimizerStep),
-      Stage::kAfterOptimizerStep);
-  add(Overridden(&H::BeforeVal, &Hook::BeforeVal), Stage::kBeforeVal);
-  add(Overridden(&H::AfterVal, &Hook::AfterVal), Stage::kAfterVal);
-  add(Overridden(&H::BeforeValEpoch, &Hook::BeforeValEpoch) || before_epoch,
-      Stage::kBeforeValEpoch);
-  add(Overridden(&H::AfterValEpoch, &Hook::AfterValEpoch) || after_epoch,
-      Stage::kAfterValEpoch);
-  add(Overridden(&H::BeforeValIter, &Hook::BeforeValIter) || before_iter,
-      Stage::kBeforeValIter);
-  add(Overridden(&H::AfterValIter, &Hook::AfterValIter) || after_iter,
-      Stage::kAfterValIter);
-  add(Overridden(&H::BeforeTest, &Hook::BeforeTest), Stage::kBeforeTest);
-  add(Overridden(&H::AfterTest, &Hook::AfterTest), Stage::kAfterTest);
-  add(Overridden(&H::BeforeTestEpoch, &Hook::BeforeTestEpoch) || before_epoch,
-      Stage::kBeforeTestEpoch);
-  add(Overridden(&H::AfterTestEpoch, &Hook::AfterTestEpoch) || after_epoch,
-      Stage::kAfterTestEpoch);
-  add(Overridden(&H::BeforeTestIter, &Hook::BeforeTestIter) || before_iter,
-      Stage::kBeforeTestIter);
-  add(Overridden(&H::AfterTestIter, &Hook::AfterTestIter) || after_iter,
-      Stage::kAfterTestIter);
-  add(Overridden(&H::BeforeExport, &Hook::BeforeExport), Stage::kBeforeExport);
-  add(Overridden(&H::AfterExport, &Hook::AfterExport), Stage::kAfterExport);
-  add(Overridden(&H::OnError, &Hook::OnError), Stage::kOnError);
+#define GRAPNEL_ADD_STAGE(point, snake_name, generic) \
+  if (Overridden(&H::point, &Hook::point) ||          \
+      Overridden(&H::generic, &Hook::generic)) {      \
+    mask.Add(Stage::k##point);                        \
+  }
+  GRAPNEL_FOR_EACH_STAGE(GRAPNEL_ADD_STAGE)
+#undef GRAPNEL_ADD_STAGE
   return mask;
 }
 

@@ -32,28 +32,28 @@ class HookList {
   // All hooks, in their order.
   absl::Span<const ScheduledHook> hooks() const { return hooks_; }
 
-  // Calls `point` of the hooks that act at `stage`, in their order, until one
+  // Calls the hooks that act at `point`, in their order, until one
   // fails: its error comes back as `hook "ema": AfterTrainIter: ...`. What a
   // hook throws is an error too.
   template <typename... P, typename... A>
-  absl::Status Call(Stage stage, absl::Status (Hook::*point)(RunContext&, P...),
+  absl::Status Call(MountPoint<absl::Status (Hook::*)(RunContext&, P...)> point,
                     RunContext& run, A&... args) const {
     size_t first = 0;
-    return CallFrom(&first, stage, point, run, args...);
+    return CallFrom(&first, point, run, args...);
   }
 
   // Begins with the `*next`th of those hooks, from 0; then it is how many of
   // them have been called, the one that failed included.
   template <typename... P, typename... A>
-  absl::Status CallFrom(size_t* next, Stage stage,
-                        absl::Status (Hook::*point)(RunContext&, P...),
-                        RunContext& run, A&... args) const {
-    const std::vector<Hook*>& hooks = by_stage_[static_cast<int>(stage)];
+  absl::Status CallFrom(
+      size_t* next, MountPoint<absl::Status (Hook::*)(RunContext&, P...)> point,
+      RunContext& run, A&... args) const {
+    const std::vector<Hook*>& hooks = by_stage_[static_cast<int>(point.stage)];
     while (*next < hooks.size()) {
       Hook& hook = *hooks[(*next)++];
       absl::Status status =
-          CatchAsStatus([&] { return (hook.*point)(run, args...); });
-      if (!status.ok()) return Blame(hook, stage, status);
+          CatchAsStatus([&] { return (hook.*point.call)(run, args...); });
+      if (!status.ok()) return Blame(hook, point.stage, status);
     }
     return absl::OkStatus();
   }

@@ -50,8 +50,7 @@ TEST(HookListTest, SmallerPriorityIsFirstAndEqualsKeepTheirOrder) {
   ASSERT_THAT(hooks.Add(Traced("p100", 100, &trace)), IsOk());
   FakeRunContext run;
   RunContext& context = run;
-  ASSERT_THAT(hooks.Call(Stage::kBeforeTrain, &Hook::BeforeTrain, context),
-              IsOk());
+  ASSERT_THAT(hooks.Call(points::kBeforeTrain, context), IsOk());
   EXPECT_THAT(trace, ElementsAre("p0", "p10", "n1", "n2", "p70", "p100"));
 }
 
@@ -94,7 +93,7 @@ TEST(HookListTest, ErrorNamesHookAndPoint) {
   ASSERT_THAT(hooks.Add(Schedule(std::make_unique<Failing>())), IsOk());
   FakeRunContext run;
   RunContext& context = run;
-  EXPECT_THAT(hooks.Call(Stage::kBeforeTrain, &Hook::BeforeTrain, context),
+  EXPECT_THAT(hooks.Call(points::kBeforeTrain, context),
               StatusIs(absl::StatusCode::kDataLoss,
                        "hook \"failing\": BeforeTrain: torn"));
 }
@@ -104,7 +103,7 @@ TEST(HookListTest, ExceptionIsAnErrorLikeOthers) {
   ASSERT_THAT(hooks.Add(Schedule(std::make_unique<Failing>())), IsOk());
   FakeRunContext run;
   RunContext& context = run;
-  EXPECT_THAT(hooks.Call(Stage::kAfterTrain, &Hook::AfterTrain, context),
+  EXPECT_THAT(hooks.Call(points::kAfterTrain, context),
               StatusIs(absl::StatusCode::kInternal,
                        "hook \"failing\": AfterTrain: thrown"));
 }

@@ -7,9 +7,11 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "grapnel/runner/mode.h"
@@ -147,7 +149,12 @@ class RunContext {
   // point is one save, of all that either asked for. For AfterTrainIter,
   // AfterTrainEpoch, AfterTrain and, in training, AfterValEpoch; at other
   // points it is kFailedPrecondition.
-  virtual absl::Status Save(SaveRequest request) = 0;
+  absl::Status Save(SaveRequest request) {
+    return RequestSave(std::move(request)).status();
+  }
+  // The same; the save's number among those of this runner, which
+  // SavedCheckpoint has too when it is written.
+  virtual absl::StatusOr<int64_t> RequestSave(SaveRequest request) = 0;
 
   // Ends training after the current epoch, or iteration in an iteration-based
   // loop, and the validation due then. The first reason is kept, and logged. A

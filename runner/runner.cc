@@ -33,14 +33,12 @@ namespace grapnel {
 // The mount points of an evaluation, of one mode.
 struct EvalPoints {
   Mode mode;
-  Stage before, before_epoch, before_iter, after_iter, after_epoch, after;
-  absl::Status (Hook::*call_before)(RunContext&);
-  absl::Status (Hook::*call_before_epoch)(RunContext&);
-  absl::Status (Hook::*call_before_iter)(RunContext&, const IterInfo&);
-  absl::Status (Hook::*call_after_iter)(RunContext&, const IterInfo&,
-                                        const Predictions&);
-  absl::Status (Hook::*call_after_epoch)(RunContext&, const Metrics&);
-  absl::Status (Hook::*call_after)(RunContext&);
+  decltype(points::kBeforeVal) before;
+  decltype(points::kBeforeValEpoch) before_epoch;
+  decltype(points::kBeforeValIter) before_iter;
+  decltype(points::kAfterValIter) after_iter;
+  decltype(points::kAfterValEpoch) after_epoch;
+  decltype(points::kAfterVal) after;
 };
 
 namespace {
@@ -69,31 +67,19 @@ void MakeUtf8(Metrics* metrics) {
 }
 
 constexpr EvalPoints kValPoints = {Mode::kVal,
-                                   Stage::kBeforeVal,
-                                   Stage::kBeforeValEpoch,
-                                   Stage::kBeforeValIter,
-                                   Stage::kAfterValIter,
-                                   Stage::kAfterValEpoch,
-                                   Stage::kAfterVal,
-                                   &Hook::BeforeVal,
-                                   &Hook::BeforeValEpoch,
-                                   &Hook::BeforeValIter,
-                                   &Hook::AfterValIter,
-                                   &Hook::AfterValEpoch,
-                                   &Hook::AfterVal};
+                                   points::kBeforeVal,
+                                   points::kBeforeValEpoch,
+                                   points::kBeforeValIter,
+                                   points::kAfterValIter,
+                                   points::kAfterValEpoch,
+                                   points::kAfterVal};
 constexpr EvalPoints kTestPoints = {Mode::kTest,
-                                    Stage::kBeforeTest,
-                                    Stage::kBeforeTestEpoch,
-                                    Stage::kBeforeTestIter,
-                                    Stage::kAfterTestIter,
-                                    Stage::kAfterTestEpoch,
-                                    Stage::kAfterTest,
-                                    &Hook::BeforeTest,
-                                    &Hook::BeforeTestEpoch,
-                                    &Hook::BeforeTestIter,
-                                    &Hook::AfterTestIter,
-                                    &Hook::AfterTestEpoch,
-                                    &Hook::AfterTest};
+                                    points::kBeforeTest,
+                                    points::kBeforeTestEpoch,
+                                    points::kBeforeTestIter,
+                                    points::kAfterTestIter,
+                                    points::kAfterTestEpoch,
+                                    points::kAfterTest};
 
 }  // namespace
 
@@ -113,13 +99,12 @@ absl::Status RunnerImpl::Run(Mode mode, F&& body) {
   // Anything may throw, if only for want of memory.
   absl::Status status = CatchAsStatus([&]() -> absl::Status {
     if (!set_up_) {
-      broken_ = hooks_.Call(Stage::kSetup, &Hook::Setup, run);
+      broken_ = hooks_.Call(points::kSetup, run);
       GRAPNEL_RETURN_IF_ERROR(broken_);
       set_up_ = true;
     }
     begun = true;
-    GRAPNEL_RETURN_IF_ERROR(
-        hooks_.Call(Stage::kBeforeRun, &Hook::BeforeRun, run));
+    GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points::kBeforeRun, run));
     if (!loaded_) {
       const absl::Status status = WithOrigin(Load(), ErrorOrigin::kCheckpoint);
       if (!status.ok() && !may_load_again_) broken_ = status;
@@ -161,7 +146,7 @@ void RunnerImpl::TellOfError(const absl::Status& status) {
 
 void RunnerImpl::CallAfterRun(absl::Status* status) {
   const bool failed = !status->ok();
-  status->Update(CallAll(Stage::kAfterRun, &Hook::AfterRun));
+  status->Update(CallAll(points::kAfterRun));
   if (!failed && !status->ok()) TellOfError(*status);
 }
 
@@ -224,12 +209,11 @@ absl::StatusOr<Metrics> RunnerImpl::Test() {
 absl::Status RunnerImpl::Export(const std::string& path) {
   const auto body = [&]() -> absl::Status {
     RunContext& run = *this;
-    GRAPNEL_RETURN_IF_ERROR(
-        hooks_.Call(Stage::kBeforeExport, &Hook::BeforeExport, run));
+    GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points::kBeforeExport, run));
     GRAPNEL_RETURN_IF_ERROR(
         CatchAsStatus([&] { return model_->Export(path); }));
     log_->Info(absl::StrCat("Model exported to ", path));
-    return hooks_.Call(Stage::kAfterExport, &Hook::AfterExport, run);
+    return hooks_.Call(points::kAfterExport, run);
   };
   return CatchAsStatus([&] { return Run(Mode::kTest, body); });
 }
@@ -240,18 +224,18 @@ absl::Status RunnerImpl::TrainAll() {
   RunContext& run = *this;
   training_ = true;
   const c10::AutoGradMode with_grad(true);
-  GRAPNEL_RETURN_IF_ERROR(
-      hooks_.Call(Stage::kBeforeTrain, &Hook::BeforeTrain, run));
+  GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points::kBeforeTrain, run));
   GRAPNEL_RETURN_IF_ERROR(FinishCutStage());
   GRAPNEL_RETURN_IF_ERROR(plan_->by_epoch() ? TrainEpochs() : TrainIters());
-  GRAPNEL_RETURN_IF_ERROR(CallRest(Stage::kAfterTrain, &Hook::AfterTrain, run));
-  GRAPNEL_RETURN_IF_ERROR(FlushSaves(progress_));
+  GRAPNEL_RETURN_IF_ERROR(CallRest(points::kAfterTrain));
+  GRAPNEL_RETURN_IF_ERROR(EndPoint());
   cut_stage_.reset();
   return absl::OkStatus();
 }
 
 absl::Status RunnerImpl::FinishCutStage() {
-  if (!cut_stage_.has_value()) return absl::OkStatus();
+  // Of a stage that is over, what could not be saved.
+  if (!cut_stage_.has_value()) return EndPoint();
   switch (*cut_stage_) {
     case Stage::kAfterTrainIter:
       return FinishTrainIter();
@@ -276,8 +260,7 @@ absl::Status RunnerImpl::TrainEpochs() {
     train_iter_.num_batches = progress_.epoch_length();
     // An epoch that is gone on with keeps what its histories hold.
     if (progress_.iter_in_epoch() == 0) hub_.BeginEpoch(Mode::kTrain);
-    GRAPNEL_RETURN_IF_ERROR(
-        hooks_.Call(Stage::kBeforeTrainEpoch, &Hook::BeforeTrainEpoch, run));
+    GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points::kBeforeTrainEpoch, run));
     GRAPNEL_RETURN_IF_ERROR(SetTraining(true));
     // One that is complete may have had more batches than there are now.
     if (iter_in_epoch() < train_iter_.num_batches) {
@@ -307,8 +290,7 @@ absl::Status RunnerImpl::TrainIters() {
   train_iter_.num_batches = progress_.num_batches();
 
   if (iter() == 0) hub_.BeginEpoch(Mode::kTrain);
-  GRAPNEL_RETURN_IF_ERROR(
-      hooks_.Call(Stage::kBeforeTrainEpoch, &Hook::BeforeTrainEpoch, run));
+  GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points::kBeforeTrainEpoch, run));
   GRAPNEL_RETURN_IF_ERROR(ValidateIfPending());
   // A finite sampler is gone through again and again, one pass an epoch of its
   // own.
@@ -337,8 +319,8 @@ absl::Status RunnerImpl::TrainIters() {
 
 absl::Status RunnerImpl::TrainIter() {
   RunContext& run = *this;
-  GRAPNEL_RETURN_IF_ERROR(hooks_.Call(
-      Stage::kBeforeTrainIter, &Hook::BeforeTrainIter, run, train_iter_));
+  GRAPNEL_RETURN_IF_ERROR(
+      hooks_.Call(points::kBeforeTrainIter, run, train_iter_));
   log_vars_.Clear();
   const int64_t windows = windows_;
   const int64_t accumulated = optim_wrapper_->accumulated();
@@ -357,59 +339,44 @@ absl::Status RunnerImpl::TrainIter() {
     }
     // The weights, or the gradients that wait, have this batch.
     if (windows_ != windows || now > accumulated) {
-      cut_stage_ = Stage::kAfterTrainIter;
-      next_hook_ = 0;
+      BeginStage(Stage::kAfterTrainIter);
     }
     return WithContext(status, absl::StrCat("training iteration ", iter() + 1));
   }
   return FinishTrainIter();
 }
 
-template <typename... A>
-absl::Status RunnerImpl::CallRest(Stage stage, A&&... args) {
-  if (cut_stage_ != stage) next_hook_ = 0;
-  cut_stage_ = stage;
-  saves_allowed_ = stage != Stage::kAfterVal;
-  absl::Status status =
-      hooks_.CallFrom(&next_hook_, stage, std::forward<A>(args)...);
+template <typename F, typename... A>
+absl::Status RunnerImpl::CallRest(MountPoint<F> point, A&... args) {
+  if (cut_stage_ != point.stage) BeginStage(point.stage);
+  saves_allowed_ = point.stage != Stage::kAfterVal;
+  RunContext& run = *this;
+  absl::Status status = hooks_.CallFrom(&next_hook_, point, run, args...);
   saves_allowed_ = false;
   return status;
 }
 
 absl::Status RunnerImpl::FinishTrainIter() {
-  RunContext& run = *this;
-  GRAPNEL_RETURN_IF_ERROR(CallRest(Stage::kAfterTrainIter,
-                                   &Hook::AfterTrainIter, run, train_iter_,
-                                   log_vars_));
-  const bool pending = !plan_->by_epoch() &&
-                       dataloader(Mode::kVal) != nullptr &&
-                       plan_->ValidationDue(iter() + 1);
-  if (!save_requests_.empty()) {
-    RunProgress next = progress_;
-    next.CountIter(train_batch_.size());
-    next.set_validation_pending(pending);
-    GRAPNEL_RETURN_IF_ERROR(FlushSaves(next));
-  }
+  GRAPNEL_RETURN_IF_ERROR(
+      CallRest(points::kAfterTrainIter, train_iter_, log_vars_));
   progress_.CountIter(train_batch_.size());
-  progress_.set_validation_pending(pending);
+  if (!plan_->by_epoch()) {
+    progress_.set_validation_pending(dataloader(Mode::kVal) != nullptr &&
+                                     plan_->ValidationDue(progress_.iter()));
+  }
   cut_stage_.reset();
-  return absl::OkStatus();
+  return EndPoint();
 }
 
 absl::Status RunnerImpl::FinishTrainEpoch() {
-  RunContext& run = *this;
-  GRAPNEL_RETURN_IF_ERROR(
-      CallRest(Stage::kAfterTrainEpoch, &Hook::AfterTrainEpoch, run));
-  RunProgress next = progress_;
-  next.EndEpoch();
+  GRAPNEL_RETURN_IF_ERROR(CallRest(points::kAfterTrainEpoch));
+  progress_.EndEpoch();
   if (plan_->by_epoch()) {
-    next.set_validation_pending(dataloader(Mode::kVal) != nullptr &&
-                                plan_->ValidationDue(next.epoch()));
+    progress_.set_validation_pending(dataloader(Mode::kVal) != nullptr &&
+                                     plan_->ValidationDue(progress_.epoch()));
   }
-  GRAPNEL_RETURN_IF_ERROR(FlushSaves(next));
-  progress_ = next;
   cut_stage_.reset();
-  return absl::OkStatus();
+  return EndPoint();
 }
 
 absl::Status RunnerImpl::ValidateIfPending() {
@@ -418,16 +385,13 @@ absl::Status RunnerImpl::ValidateIfPending() {
 }
 
 absl::Status RunnerImpl::FinishValidation() {
-  RunContext& run = *this;
   if (cut_stage_ != Stage::kAfterVal) {
-    GRAPNEL_RETURN_IF_ERROR(CallRest(Stage::kAfterValEpoch,
-                                     &Hook::AfterValEpoch, run, val_metrics_));
-    RunProgress next = progress_;
-    next.set_validation_pending(false);
-    GRAPNEL_RETURN_IF_ERROR(FlushSaves(next));
-    progress_ = next;
+    GRAPNEL_RETURN_IF_ERROR(CallRest(points::kAfterValEpoch, val_metrics_));
+    progress_.set_validation_pending(false);
+    BeginStage(Stage::kAfterVal);
   }
-  GRAPNEL_RETURN_IF_ERROR(CallRest(Stage::kAfterVal, &Hook::AfterVal, run));
+  GRAPNEL_RETURN_IF_ERROR(EndPoint());
+  GRAPNEL_RETURN_IF_ERROR(CallRest(points::kAfterVal));
   cut_stage_.reset();
   mode_ = Mode::kTrain;
   return absl::OkStatus();
@@ -448,9 +412,8 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
   info.num_batches = loader.num_batches();
   info.batch = &eval_batch_;
 
-  GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points.before, points.call_before, run));
-  GRAPNEL_RETURN_IF_ERROR(
-      hooks_.Call(points.before_epoch, points.call_before_epoch, run));
+  GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points.before, run));
+  GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points.before_epoch, run));
   GRAPNEL_RETURN_IF_ERROR(SetTraining(false));
   GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
     evaluator.Reset({ModeName(points.mode), training_, epoch(), iter()});
@@ -462,8 +425,7 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
     GRAPNEL_RETURN_IF_ERROR(
         WithOrigin(loader.Next(&eval_batch_), ErrorOrigin::kData));
     const c10::NoGradGuard no_grad;
-    GRAPNEL_RETURN_IF_ERROR(
-        hooks_.Call(points.before_iter, points.call_before_iter, run, info));
+    GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points.before_iter, run, info));
     predictions_.losses.Clear();
     predictions_.losses.set_wants_weights(true);
     absl::Status status = CatchAsStatus([this] {
@@ -478,8 +440,8 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
       return WithContext(status, absl::StrCat(ModeName(points.mode), " batch ",
                                               info.batch_idx + 1));
     }
-    GRAPNEL_RETURN_IF_ERROR(hooks_.Call(
-        points.after_iter, points.call_after_iter, run, info, predictions_));
+    GRAPNEL_RETURN_IF_ERROR(
+        hooks_.Call(points.after_iter, run, info, predictions_));
     if (interrupt_requested()) {
       mode_ = outer_mode;
       return StopInterrupted();
@@ -511,22 +473,23 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
     GRAPNEL_RETURN_IF_ERROR(FinishValidation());
     return metrics;
   }
-  GRAPNEL_RETURN_IF_ERROR(
-      hooks_.Call(points.after_epoch, points.call_after_epoch, run, metrics));
-  GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points.after, points.call_after, run));
+  GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points.after_epoch, run, metrics));
+  GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points.after, run));
   mode_ = outer_mode;
   return metrics;
 }
 
 absl::Status RunnerImpl::BeforeOptimizerStep() {
   RunContext& run = *this;
-  return hooks_.Call(Stage::kBeforeOptimizerStep, &Hook::BeforeOptimizerStep,
-                     run);
+  return hooks_.Call(points::kBeforeOptimizerStep, run);
 }
 
 absl::Status RunnerImpl::AfterOptimizerStep(const StepResult& result) {
   ++windows_;
-  if (result.stepped) progress_.CountUpdate();
+  if (result.stepped) {
+    progress_.CountUpdate();
+    seen_.updates = progress_.updates();
+  }
   StepHistories& histories = step_histories_[result.optimizer];
   if (result.grad_norm.defined()) histories.grad_norm->Add(result.grad_norm);
   if (histories.loss_scale != nullptr) {
@@ -540,8 +503,7 @@ absl::Status RunnerImpl::AfterOptimizerStep(const StepResult& result) {
   }
   RunContext& run = *this;
   // The step is made: the model goes on with its own, and the run ends then.
-  step_error_.Update(hooks_.Call(Stage::kAfterOptimizerStep,
-                                 &Hook::AfterOptimizerStep, run, result));
+  step_error_.Update(hooks_.Call(points::kAfterOptimizerStep, run, result));
   return absl::OkStatus();
 }
 

@@ -93,11 +93,13 @@ absl::Status RunnerImpl::Load() {
       log_->Warning(absl::StrCat("load_options: ", warning));
     }
   }
-  GRAPNEL_RETURN_IF_ERROR(hooks_.Call(Stage::kAfterLoadCheckpoint,
-                                      &Hook::AfterLoadCheckpoint, run,
-                                      checkpoint_));
+  GRAPNEL_RETURN_IF_ERROR(
+      hooks_.Call(points::kAfterLoadCheckpoint, run, checkpoint_));
   GRAPNEL_RETURN_IF_ERROR(
       WithContext(resume_ ? Resume() : LoadWeights(), checkpoint_path_));
+  const io::CheckpointContents& restored = checkpoint_;
+  GRAPNEL_RETURN_IF_ERROR(WithContext(
+      hooks_.Call(points::kAfterRestore, run, restored), checkpoint_path_));
   checkpoint_ = io::CheckpointContents();  // Its memory.
   checkpoint_state_.Clear();
   return absl::OkStatus();
@@ -151,7 +153,7 @@ absl::Status RunnerImpl::Resume() {
     log_->Warning(
         "resume: a validation was due, and this run has no val_dataloader");
   }
-  counting_ = true;
+  ShowProgress();
   // Without its state it would count from 0.
   if (!state.has_optim_wrapper()) {
     optim_wrapper_->InitializeCounts(iter(), max_iters());
@@ -243,7 +245,7 @@ std::string RunnerImpl::NearestBorder() const {
 
 // ------------------------------------------------------------------- saving
 
-absl::Status RunnerImpl::Save(SaveRequest request) {
+absl::StatusOr<int64_t> RunnerImpl::RequestSave(SaveRequest request) {
   if (!saves_allowed_) {
     return absl::FailedPreconditionError(
         "a checkpoint can be asked for at AfterTrainIter, AfterTrainEpoch, "
@@ -265,15 +267,15 @@ absl::Status RunnerImpl::Save(SaveRequest request) {
     }
     request.dir = io::JoinPath(current, request.dir);
   }
-  for (SaveRequest& waiting : save_requests_) {
+  for (auto& [id, waiting] : waiting_saves_) {
     if (waiting.name != request.name || waiting.dir != request.dir) continue;
     waiting.update_last_checkpoint |= request.update_last_checkpoint;
     waiting.optimizer |= request.optimizer;
     waiting.param_schedulers |= request.param_schedulers;
-    return absl::OkStatus();
+    return id;
   }
-  save_requests_.push_back(std::move(request));
-  return absl::OkStatus();
+  waiting_saves_.push_back({++num_saves_, std::move(request)});
+  return num_saves_;
 }
 
 absl::Status RunnerImpl::StopInterrupted() {
@@ -281,48 +283,60 @@ absl::Status RunnerImpl::StopInterrupted() {
   const absl::Status cancelled = absl::CancelledError("interrupted");
   TellOfError(cancelled);
   if (training_ && last_saved_ != ProgressKey(progress_)) {
-    SaveRequest request;
-    request.dir = checkpoint_dir_;
-    request.name = plan_->by_epoch() && progress_.iter_in_epoch() == 0
-                       ? absl::StrCat("epoch_", epoch())
-                       : absl::StrCat("iter_", iter());
-    log_->Info(absl::StrCat("interrupted: saving ", request.name));
-    GRAPNEL_RETURN_IF_ERROR(SaveNow(request, progress_));
+    WaitingSave save;
+    save.id = ++num_saves_;
+    save.request.dir = checkpoint_dir_;
+    save.request.name = plan_->by_epoch() && progress_.iter_in_epoch() == 0
+                            ? absl::StrCat("epoch_", epoch())
+                            : absl::StrCat("iter_", iter());
+    log_->Info(absl::StrCat("interrupted: saving ", save.request.name));
+    GRAPNEL_RETURN_IF_ERROR(SaveNow(save));
   }
   return cancelled;
 }
 
-absl::Status RunnerImpl::WriteRequestedCheckpoints(const RunProgress& next) {
-  while (!save_requests_.empty()) {
-    const absl::Status status = SaveNow(save_requests_.front(), next);
+absl::Status RunnerImpl::WriteWaitingSaves() {
+  while (!waiting_saves_.empty()) {
+    const absl::Status status = SaveNow(waiting_saves_.front());
     // A folder that could not be written may be so later; what is wrong in
     // itself stays so.
     if (!status.ok() && !written_ && !absl::IsInvalidArgument(status)) {
       return status;
     }
-    save_requests_.erase(save_requests_.begin());
+    waiting_saves_.erase(waiting_saves_.begin());
     GRAPNEL_RETURN_IF_ERROR(status);
   }
   return absl::OkStatus();
 }
 
-absl::Status RunnerImpl::SaveNow(const SaveRequest& request,
-                                 const RunProgress& next) {
+absl::Status RunnerImpl::SaveNow(const WaitingSave& waiting) {
   written_ = false;
-  return WithContext(WriteCheckpoint(request, next),
-                     absl::StrCat("checkpoint \"", request.name, "\""));
+  const auto save = [&]() -> absl::Status {
+    GRAPNEL_ASSIGN_OR_RETURN(const CapturedSave save, Capture(waiting));
+    GRAPNEL_RETURN_IF_ERROR(Publish(save));
+    return NotifyOfSave(save);
+  };
+  return WithContext(save(),
+                     absl::StrCat("checkpoint \"", waiting.request.name, "\""));
 }
 
-absl::Status RunnerImpl::WriteCheckpoint(const SaveRequest& request,
-                                         const RunProgress& next) {
+absl::StatusOr<CapturedSave> RunnerImpl::Capture(const WaitingSave& waiting) {
+  const SaveRequest& request = waiting.request;
   RunParts parts = {model_.get(), optim_wrapper_.get(), schedulers_, &hub_,
                     &hooks_};
   if (!request.optimizer) parts.optim_wrapper = nullptr;
   if (!request.param_schedulers) parts.param_schedulers = {};
-  GRAPNEL_ASSIGN_OR_RETURN(io::CheckpointContents contents,
+  CapturedSave save;
+  save.dir = request.dir;
+  save.checkpoint.id = waiting.id;
+  save.checkpoint.name = request.name;
+  save.checkpoint.path = io::JoinPath(request.dir, request.name);
+  save.checkpoint.is_last = request.update_last_checkpoint;
+  save.progress_key = ProgressKey(progress_);
+  GRAPNEL_ASSIGN_OR_RETURN(save.contents,
                            CaptureRun(parts, seed_, CurrentDataPosition()));
-  io::v1::CheckpointManifest& manifest = contents.manifest();
-  *manifest.mutable_progress() = next.state();
+  io::v1::CheckpointManifest& manifest = save.contents.manifest();
+  *manifest.mutable_progress() = progress_.state();
   manifest.set_run_uuid(run_uuid_);
   manifest.set_parent_uuid(parent_uuid_);
   manifest.set_created_unix_nanos(absl::ToUnixNanos(clock_->WallTime()));
@@ -332,30 +346,29 @@ absl::Status RunnerImpl::WriteCheckpoint(const SaveRequest& request,
   manifest.set_num_threads(at::get_num_threads());
   manifest.set_world_size(1);
   manifest.set_config(config_text_);
-  if (metrics_iter_ == next.iter()) {
+  if (metrics_iter_ == progress_.iter()) {
     manifest.mutable_metrics()->insert(latest_metrics_.begin(),
                                        latest_metrics_.end());
   }
   RunContext& run = *this;
-  GRAPNEL_RETURN_IF_ERROR(hooks_.Call(Stage::kBeforeSaveCheckpoint,
-                                      &Hook::BeforeSaveCheckpoint, run,
-                                      contents));
-  log_->Flush().IgnoreError();  // It has reported what went wrong by itself.
   GRAPNEL_RETURN_IF_ERROR(
-      io::WriteCheckpoint(*env_, request.dir, request.name, contents));
-  SavedCheckpoint saved;
-  saved.name = request.name;
-  saved.path = io::JoinPath(request.dir, request.name);
-  saved.is_last = request.update_last_checkpoint;
-  if (saved.is_last) {
-    GRAPNEL_RETURN_IF_ERROR(
-        io::WriteLastCheckpoint(*env_, work_dir_, saved.path));
-    last_saved_ = ProgressKey(next);
-  }
+      hooks_.Call(points::kBeforeSaveCheckpoint, run, save.contents));
+  return save;
+}
+
+absl::Status RunnerImpl::Publish(const CapturedSave& save) const {
+  log_->Flush().IgnoreError();  // It has reported what went wrong by itself.
+  GRAPNEL_RETURN_IF_ERROR(io::WriteCheckpoint(
+      *env_, save.dir, save.checkpoint.name, save.contents));
+  if (!save.checkpoint.is_last) return absl::OkStatus();
+  return io::WriteLastCheckpoint(*env_, work_dir_, save.checkpoint.path);
+}
+
+absl::Status RunnerImpl::NotifyOfSave(const CapturedSave& save) {
+  if (save.checkpoint.is_last) last_saved_ = save.progress_key;
   written_ = true;
   // It is there: each hook that looks after checkpoints must know.
-  return CallAll(Stage::kAfterSaveCheckpoint, &Hook::AfterSaveCheckpoint,
-                 saved);
+  return CallAll(points::kAfterSaveCheckpoint, save.checkpoint);
 }
 
 }  // namespace grapnel

@@ -23,6 +23,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/data/data_loader.h"
 #include "grapnel/data/dataset.h"
@@ -70,6 +71,18 @@ namespace grapnel {
 
 struct EvalPoints;  // The mount points of an evaluation, in runner.cc.
 
+// A checkpoint that was asked for, and one on its way to the disk.
+struct WaitingSave {
+  int64_t id = 0;
+  SaveRequest request;
+};
+struct CapturedSave {
+  std::string dir;
+  SavedCheckpoint checkpoint;
+  io::CheckpointContents contents;
+  std::string progress_key;  // Of the point of the run that it is of.
+};
+
 // Threads as Runner says.
 class RunnerImpl final : public Runner, private RunContext, StepObserver {
  public:
@@ -99,14 +112,10 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   std::string StageTable() const override { return hooks_.Table(); }
 
   // RunContext.
-  int64_t epoch() const override { return counting_ ? progress_.epoch() : 0; }
-  int64_t iter() const override { return counting_ ? progress_.iter() : 0; }
-  int64_t updates() const override {
-    return counting_ ? progress_.updates() : 0;
-  }
-  int64_t iter_in_epoch() const override {
-    return counting_ ? progress_.iter_in_epoch() : 0;
-  }
+  int64_t epoch() const override { return seen_.epoch; }
+  int64_t iter() const override { return seen_.iter; }
+  int64_t updates() const override { return seen_.updates; }
+  int64_t iter_in_epoch() const override { return seen_.iter_in_epoch; }
   int64_t max_epochs() const override { return progress_.max_epochs(); }
   int64_t max_iters() const override { return progress_.max_iters(); }
   bool by_epoch() const override { return by_epoch_; }
@@ -153,7 +162,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   }
   int64_t seed() const override { return seed_; }
   const std::string& config_text() const override { return config_text_; }
-  absl::Status Save(SaveRequest request) override;
+  absl::StatusOr<int64_t> RequestSave(SaveRequest request) override;
   void RequestStop(absl::string_view reason) override;
   std::string stop_reason() const override;
 
@@ -208,15 +217,12 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   void CallAfterRun(absl::Status* status);
   // Calls the hooks of a stage, also those behind one that fails; errors are
   // logged, and the first one comes back.
-  template <typename... P, typename... A>
-  absl::Status CallAll(Stage stage,
-                       absl::Status (Hook::*point)(RunContext&, P...),
-                       A&... args) {
+  template <typename F, typename... A>
+  absl::Status CallAll(MountPoint<F> point, A&... args) {
     absl::Status first;
     RunContext& run = *this;
     for (size_t next = 0;;) {
-      const absl::Status error =
-          hooks_.CallFrom(&next, stage, point, run, args...);
+      const absl::Status error = hooks_.CallFrom(&next, point, run, args...);
       if (error.ok()) return first;
       log_->Error(error.message());
       first.Update(error);
@@ -242,17 +248,21 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
                                         absl::string_view missing);
 
   // What comes behind a training step, an epoch's last iteration or a
-  // validation's last batch: hooks, the checkpoints that they ask for, and the
-  // count. What fails there has been done, and is not done again if Train() is
-  // called once more: that begins with what is left of these.
+  // validation's last batch: the hooks, the count, then the checkpoints that
+  // hooks have asked for. What fails there has been done, and is not done again
+  // if Train() is called once more: that begins with what is left of these.
   absl::Status FinishTrainIter();
   absl::Status FinishTrainEpoch();
   absl::Status FinishValidation();
   absl::Status FinishCutStage();
+  void BeginStage(Stage stage) {
+    cut_stage_ = stage;
+    next_hook_ = 0;
+  }
   // Calls the hooks of such a stage, at which they may ask for checkpoints, or
   // those that a call before has left.
-  template <typename... A>
-  absl::Status CallRest(Stage stage, A&&... args);
+  template <typename F, typename... A>
+  absl::Status CallRest(MountPoint<F> point, A&... args);
 
   absl::Status SetTraining(bool training) {
     return CatchAsStatus([&] {
@@ -274,16 +284,26 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   bool MustStop();  // Logs why, once.
   void ForgetStop();
 
-  // Writes what hooks asked for at the point that has just ended; `next` is
-  // where a resumed run goes on.
-  absl::Status FlushSaves(const RunProgress& next) {
-    if (save_requests_.empty()) return absl::OkStatus();
-    return WriteRequestedCheckpoints(next);
+  // What ends a point at which hooks may ask for checkpoints: those are
+  // written, as of progress_, and only then do hooks see it counted.
+  absl::Status EndPoint() {
+    if (!waiting_saves_.empty()) {
+      GRAPNEL_RETURN_IF_ERROR(WriteWaitingSaves());
+    }
+    ShowProgress();
+    return absl::OkStatus();
   }
-  absl::Status WriteRequestedCheckpoints(const RunProgress& next);
-  absl::Status SaveNow(const SaveRequest& request, const RunProgress& next);
-  absl::Status WriteCheckpoint(const SaveRequest& request,
-                               const RunProgress& next);
+  void ShowProgress() {
+    seen_ = {progress_.epoch(), progress_.iter(), progress_.iter_in_epoch(),
+             progress_.updates()};
+  }
+  absl::Status WriteWaitingSaves();
+  // A save in three parts. What is captured shares storage with the run, and is
+  // published with nothing else of it; then the hooks are told.
+  absl::Status SaveNow(const WaitingSave& waiting);
+  absl::StatusOr<CapturedSave> Capture(const WaitingSave& waiting);
+  absl::Status Publish(const CapturedSave& save) const;
+  absl::Status NotifyOfSave(const CapturedSave& save);
   runner::v1::DataPosition CurrentDataPosition();
 
   RunnerOptions options_;
@@ -345,7 +365,14 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   std::string resumed_from_;
 
   RunProgress progress_;
-  bool counting_ = true;  // False until what the run resumes from is loaded.
+  // What hooks see of it; 0 until what the run resumes from is loaded.
+  struct Counters {
+    int64_t epoch = 0;
+    int64_t iter = 0;
+    int64_t iter_in_epoch = 0;
+    int64_t updates = 0;
+  };
+  Counters seen_;
   int64_t sampler_epoch_ = 0;
   Mode mode_ = Mode::kTrain;
   bool training_ = false;
@@ -368,7 +395,8 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
 
   bool interrupted_ = false;  // This call of Train was.
   bool saves_allowed_ = false;
-  std::vector<SaveRequest> save_requests_;
+  int64_t num_saves_ = 0;  // That were asked for.
+  std::vector<WaitingSave> waiting_saves_;
   bool written_ = false;    // The last of them is on the disk.
   std::string last_saved_;  // ProgressKey of the newest checkpoint.
   // Of the last validation, and how many iterations its weights had.

@@ -620,7 +620,6 @@ absl::Status RunnerImpl::InitProgress() {
     }
     GRAPNEL_RETURN_IF_ERROR(progress.status());
     progress_ = *std::move(progress);
-    counting_ = false;
     if (!progress_.data_change().empty()) {
       start_warnings_.push_back(
           absl::StrCat("resume: ", progress_.data_change()));

@@ -3,6 +3,7 @@
 //   Setup                           once per runner, when all is built
 //   BeforeRun                       each Train(), Val(), Test()
 //   AfterLoadCheckpoint             before anything of it is applied
+//   AfterRestore                    when all of it is
 //   BeforeTrain
 //     BeforeTrainEpoch              iteration-based: once, round the whole run
 //       BeforeTrainIter
@@ -39,40 +40,51 @@
 
 namespace grapnel {
 
-// In the order of parity.md 1.1, then what MMEngine lacks.
+// Every mount point: the function of Hook, its name as MMEngine spells it, and
+// the generic point that it calls unless a hook overrides it, or itself again.
+// Enum, names, masks and what calls the hooks (points::, in hook.h) come from
+// here. In the order of MMEngine's table, then what it lacks.
+#define GRAPNEL_FOR_EACH_STAGE(V)                                         \
+  V(BeforeRun, "before_run", BeforeRun)                                   \
+  V(AfterLoadCheckpoint, "after_load_checkpoint", AfterLoadCheckpoint)    \
+  V(BeforeTrain, "before_train", BeforeTrain)                             \
+  V(BeforeTrainEpoch, "before_train_epoch", BeforeEpoch)                  \
+  V(BeforeTrainIter, "before_train_iter", BeforeIter)                     \
+  V(AfterTrainIter, "after_train_iter", AfterIter)                        \
+  V(AfterTrainEpoch, "after_train_epoch", AfterEpoch)                     \
+  V(BeforeVal, "before_val", BeforeVal)                                   \
+  V(BeforeValEpoch, "before_val_epoch", BeforeEpoch)                      \
+  V(BeforeValIter, "before_val_iter", BeforeIter)                         \
+  V(AfterValIter, "after_val_iter", AfterIter)                            \
+  V(AfterValEpoch, "after_val_epoch", AfterEpoch)                         \
+  V(AfterVal, "after_val", AfterVal)                                      \
+  V(BeforeSaveCheckpoint, "before_save_checkpoint", BeforeSaveCheckpoint) \
+  V(AfterTrain, "after_train", AfterTrain)                                \
+  V(BeforeTest, "before_test", BeforeTest)                                \
+  V(BeforeTestEpoch, "before_test_epoch", BeforeEpoch)                    \
+  V(BeforeTestIter, "before_test_iter", BeforeIter)                       \
+  V(AfterTestIter, "after_test_iter", AfterIter)                          \
+  V(AfterTestEpoch, "after_test_epoch", AfterEpoch)                       \
+  V(AfterTest, "after_test", AfterTest)                                   \
+  V(AfterRun, "after_run", AfterRun)                                      \
+  V(Setup, "setup", Setup)                                                \
+  V(BeforeOptimizerStep, "before_optimizer_step", BeforeOptimizerStep)    \
+  V(AfterOptimizerStep, "after_optimizer_step", AfterOptimizerStep)       \
+  V(AfterRestore, "after_restore", AfterRestore)                          \
+  V(AfterSaveCheckpoint, "after_save_checkpoint", AfterSaveCheckpoint)    \
+  V(BeforeExport, "before_export", BeforeExport)                          \
+  V(AfterExport, "after_export", AfterExport)                             \
+  V(OnError, "on_error", OnError)
+
 enum class Stage : int {
-  kBeforeRun,
-  kAfterLoadCheckpoint,
-  kBeforeTrain,
-  kBeforeTrainEpoch,
-  kBeforeTrainIter,
-  kAfterTrainIter,
-  kAfterTrainEpoch,
-  kBeforeVal,
-  kBeforeValEpoch,
-  kBeforeValIter,
-  kAfterValIter,
-  kAfterValEpoch,
-  kAfterVal,
-  kBeforeSaveCheckpoint,
-  kAfterTrain,
-  kBeforeTest,
-  kBeforeTestEpoch,
-  kBeforeTestIter,
-  kAfterTestIter,
-  kAfterTestEpoch,
-  kAfterTest,
-  kAfterRun,
-  kSetup,
-  kBeforeOptimizerStep,
-  kAfterOptimizerStep,
-  kAfterSaveCheckpoint,
-  kBeforeExport,
-  kAfterExport,
-  kOnError,
+#define GRAPNEL_STAGE_VALUE(point, snake_name, generic) k##point,
+  GRAPNEL_FOR_EACH_STAGE(GRAPNEL_STAGE_VALUE)
+#undef GRAPNEL_STAGE_VALUE
 };
 
-inline constexpr int kNumStages = static_cast<int>(Stage::kOnError) + 1;
+#define GRAPNEL_COUNT_STAGE(point, snake_name, generic) +1
+inline constexpr int kNumStages = 0 GRAPNEL_FOR_EACH_STAGE(GRAPNEL_COUNT_STAGE);
+#undef GRAPNEL_COUNT_STAGE
 
 // "AfterTrainIter".
 const char* StageName(Stage stage);

@@ -323,9 +323,11 @@ CheckpointHook::CheckpointHook(const Config& config,
       auto_(config.save_best_size() > 0 && indicators.empty()),
       indicators_(std::move(indicators)) {}
 
-absl::Status CheckpointHook::AfterLoadCheckpoint(
-    RunContext& run, io::CheckpointContents& contents) {
-  if (!run.resumed_from().empty()) run_uuid_ = contents.manifest().run_uuid();
+absl::Status CheckpointHook::AfterRestore(
+    RunContext& run, const io::CheckpointContents& contents) {
+  if (run.resumed_from().empty()) return absl::OkStatus();
+  run_uuid_ = contents.manifest().run_uuid();
+  TakeOver(run);
   return absl::OkStatus();
 }
 
@@ -354,10 +356,6 @@ absl::Status CheckpointHook::BeforeTrain(RunContext& run) {
     run.log().Warning(
         "by_epoch: is true, and a run by iteration is one epoch: there will be "
         "no checkpoint before its end, and one name for all best ones");
-  }
-  if (!run.resumed_from().empty() && !took_over_) {
-    took_over_ = true;
-    TakeOver(run);
   }
   CheckBest(run);
   GRAPNEL_RETURN_IF_ERROR(FindAuto(run));
@@ -649,11 +647,9 @@ absl::Status CheckpointHook::BeforeSaveCheckpoint(
 
 absl::Status CheckpointHook::AfterSaveCheckpoint(RunContext& run,
                                                  const SavedCheckpoint& saved) {
-  const auto best = std::find_if(
-      being_saved_.begin(), being_saved_.end(),
-      [&](const auto& waiting) { return waiting.first == saved.name; });
+  const auto best = being_saved_.find(saved.id);
   if (best != being_saved_.end()) {
-    run.log().Info(best->second);
+    run.log().Info(best->second.message);
     being_saved_.erase(best);
     best_paths_[saved.name] = saved.path;
     DeleteSurplusBest(run);
@@ -700,18 +696,20 @@ absl::Status CheckpointHook::AfterValEpoch(RunContext& run,
         AddBest(indicator, scores[i], request.name);
     if (!place) continue;
     best_changed_ = true;
-    being_saved_.emplace_back(
-        request.name,
-        absl::StrFormat(
-            "The %sbest checkpoint with %0.4f %s at %d %s is saved to %s.",
-            *place == 0 ? "" : absl::StrCat("number ", *place + 1, " "),
-            scores[i], indicator.name, count,
-            config_.by_epoch() ? "epoch" : "iter", request.name));
+    BeingSaved best;
+    best.name = request.name;
+    best.message = absl::StrFormat(
+        "The %sbest checkpoint with %0.4f %s at %d %s is saved to %s.",
+        *place == 0 ? "" : absl::StrCat("number ", *place + 1, " "), scores[i],
+        indicator.name, count, config_.by_epoch() ? "epoch" : "iter",
+        request.name);
     request.update_last_checkpoint = false;
     request.dir = run.checkpoint_dir();
     request.optimizer = config_.save_best_optimizer();
     request.param_schedulers = config_.save_best_optimizer();
-    GRAPNEL_RETURN_IF_ERROR(run.Save(std::move(request)));
+    GRAPNEL_ASSIGN_OR_RETURN(const int64_t id,
+                             run.RequestSave(std::move(request)));
+    being_saved_[id] = std::move(best);
   }
   return absl::OkStatus();
 }
@@ -719,7 +717,7 @@ absl::Status CheckpointHook::AfterValEpoch(RunContext& run,
 bool CheckpointHook::IsBeingSaved(absl::string_view name) const {
   return std::any_of(
       being_saved_.begin(), being_saved_.end(),
-      [name](const auto& waiting) { return waiting.first == name; });
+      [name](const auto& save) { return save.second.name == name; });
 }
 
 std::vector<std::string> CheckpointHook::best_metrics() const {

@@ -69,8 +69,8 @@ class CheckpointHook final : public Hook {
   // The metrics of save_best; empty with "auto" until the first validation.
   std::vector<std::string> best_metrics() const;
 
-  absl::Status AfterLoadCheckpoint(RunContext& run,
-                                   io::CheckpointContents& contents) override;
+  absl::Status AfterRestore(RunContext& run,
+                            const io::CheckpointContents& contents) override;
   absl::Status BeforeTrain(RunContext& run) override;
   absl::Status AfterTrainIter(RunContext& run, const IterInfo& info,
                               const LogVars& log_vars) override;
@@ -157,15 +157,18 @@ class CheckpointHook final : public Hook {
   bool remains_ = false;  // There may be half deleted checkpoints.
   std::set<std::string> undeletable_;  // That was said.
   int64_t last_saved_ = -1;            // The count of the newest one.
-  bool took_over_ = false;     // What the run was resumed from is among them.
   bool best_changed_ = false;  // And best_checkpoints doesn't say so yet.
   bool publish_ = false;       // Training has ended.
   bool failed_ = false;        // The call of the runner that goes on.
   // Of the last validation, and how many iterations its weights had.
   Metrics metrics_;
   int64_t metrics_iter_ = -1;
-  // Best ones being written: name, and what the log says then.
-  std::vector<std::pair<std::string, std::string>> being_saved_;
+  // Best ones that were asked for and aren't on the disk.
+  struct BeingSaved {
+    std::string name;
+    std::string message;  // For the log, once it is.
+  };
+  std::map<int64_t, BeingSaved> being_saved_;  // By the save's number.
 };
 
 }  // namespace grapnel

@@ -71,11 +71,21 @@ void Write(FakeRunContext& run, const std::string& name,
       IsOk());
 }
 
+// What the runner says once it has written what was asked for.
+SavedCheckpoint SavedAs(const FakeRunContext::Asked& request) {
+  SavedCheckpoint saved;
+  saved.id = request.id;
+  saved.name = request.name;
+  saved.path = io::JoinPath(request.dir, request.name);
+  saved.is_last = request.update_last_checkpoint;
+  return saved;
+}
+
 // Does what a runner does with the requests: writes them, and says so.
 void WriteSaves(CheckpointHook& hook, FakeRunContext& run,
                 std::vector<std::string>* written,
                 const Metrics& metrics = {}) {
-  for (const SaveRequest& request : run.saves) {
+  for (const FakeRunContext::Asked& request : run.saves) {
     io::CheckpointContents contents = Contents(run, kUuid);
     for (const auto& [name, value] : metrics) {
       if (const double* number = std::get_if<double>(&value)) {
@@ -87,11 +97,7 @@ void WriteSaves(CheckpointHook& hook, FakeRunContext& run,
         io::WriteCheckpoint(*run.mem_env, request.dir, request.name, contents),
         IsOk());
     written->push_back(request.name);
-    SavedCheckpoint saved;
-    saved.name = request.name;
-    saved.path = io::JoinPath(request.dir, request.name);
-    saved.is_last = request.update_last_checkpoint;
-    ASSERT_THAT(hook.AfterSaveCheckpoint(run, saved), IsOk());
+    ASSERT_THAT(hook.AfterSaveCheckpoint(run, SavedAs(request)), IsOk());
   }
   run.saves.clear();
 }
@@ -266,6 +272,7 @@ TEST(CheckpointHookTest, CheckpointOfAnInterruptCountsWhenTheRunGoesOn) {
   ASSERT_TRUE(
       hook->mutable_state()->ParseFromString(state.SerializeAsString()));
   run.resumed = "/work_dir/iter_7";
+  ASSERT_THAT(hook->AfterRestore(run, Contents(run, "")), IsOk());
   ASSERT_THAT(hook->BeforeTrain(run), IsOk());
   EXPECT_FALSE(run.mem_env->FileExists("/work_dir/epoch_1"));
   EXPECT_TRUE(run.mem_env->FileExists("/work_dir/iter_7"));
@@ -326,6 +333,7 @@ TEST(CheckpointHookTest, StopRightAfterAResumeIsNotSavedAgain) {
   run.resumed = "/work_dir/epoch_3/";
   run.total_epochs = 10;
   run.epochs = 3;
+  ASSERT_THAT(hook->AfterRestore(run, Contents(run, "")), IsOk());
   ASSERT_THAT(hook->BeforeTrain(run), IsOk());
   run.stopped = "test";
   ASSERT_THAT(hook->AfterTrain(run), IsOk());
@@ -339,6 +347,7 @@ TEST(CheckpointHookTest, OneOfAnInterruptIsFoundThoughTheOthersAreElsewhere) {
   run.checkpoints = "/out/work_dir";
   run.resumed = "/work_dir/iter_7";
   run.total_epochs = 5;
+  ASSERT_THAT(hook->AfterRestore(run, Contents(run, "")), IsOk());
   ASSERT_THAT(hook->BeforeTrain(run), IsOk());
   EXPECT_THAT(Checkpoints(run), ElementsAre("iter_7"));
   ASSERT_THAT(hook->AfterTrainEpoch(run), IsOk());
@@ -462,6 +471,7 @@ TEST(CheckpointHookTest, ALimitThatIsNewAtAResumeCountsWhatIsThere) {
     const auto hook =
         NewHook(absl::StrCat("interval: 1 max_keep_ckpts: 2 ",
                              run.checkpoints.empty() ? "" : "out_dir: '/out'"));
+    ASSERT_THAT(hook->AfterRestore(run, Contents(run, "")), IsOk());
     ASSERT_THAT(hook->BeforeTrain(run), IsOk());
     // epoch_2 is another run's.
     EXPECT_THAT(Periodic(run), ElementsAre("epoch_2", "epoch_4", "epoch_5"));
@@ -474,11 +484,13 @@ TEST(CheckpointHookTest, WhatARunGaveUpWhenItWentBackDoesNotCount) {
   WriteFive(run);
   run.resumed = "/work_dir/epoch_3";
   const auto hook = NewHook("interval: 1 max_keep_ckpts: 2");
+  ASSERT_THAT(hook->AfterRestore(run, Contents(run, "")), IsOk());
   ASSERT_THAT(hook->BeforeTrain(run), IsOk());
   EXPECT_THAT(Periodic(run), ElementsAre("epoch_1", "epoch_2", "epoch_3",
                                          "epoch_4", "epoch_5"));
-  EXPECT_THAT(NewHook("interval: 1 max_keep_ckpts: 1")->BeforeTrain(run),
-              IsOk());
+  const auto stricter = NewHook("interval: 1 max_keep_ckpts: 1");
+  ASSERT_THAT(stricter->AfterRestore(run, Contents(run, "")), IsOk());
+  ASSERT_THAT(stricter->BeforeTrain(run), IsOk());
   EXPECT_THAT(Periodic(run),
               ElementsAre("epoch_2", "epoch_3", "epoch_4", "epoch_5"));
 }
@@ -507,17 +519,14 @@ class UndeletableTest : public testing::Test {
   void Epoch(int64_t fail = -1) {
     ASSERT_THAT(hook_->AfterTrainEpoch(run_), IsOk());
     ASSERT_EQ(run_.saves.size(), 1u);
-    const SaveRequest request = run_.saves[0];
+    const FakeRunContext::Asked request = run_.saves[0];
     run_.saves.clear();
     io::CheckpointContents contents = Contents(run_, kUuid);
     ASSERT_THAT(hook_->BeforeSaveCheckpoint(run_, contents), IsOk());
     ASSERT_THAT(
         io::WriteCheckpoint(*run_.mem_env, request.dir, request.name, contents),
         IsOk());
-    SavedCheckpoint saved;
-    saved.name = request.name;
-    saved.path = io::JoinPath(request.dir, request.name);
-    saved.is_last = true;
+    const SavedCheckpoint saved = SavedAs(request);
     if (fail >= 0) {
       env_->FailOperation(fail, absl::PermissionDeniedError("not yours"));
     }
@@ -600,8 +609,8 @@ class BestCheckpointTest : public testing::Test {
     written_.clear();
     run_.resumed = from;
     io::CheckpointContents contents = Contents(run_, kUuid);
-    ASSERT_THAT(hook_->AfterLoadCheckpoint(run_, contents), IsOk());
     ASSERT_TRUE(hook_->mutable_state()->ParseFromString(state));
+    ASSERT_THAT(hook_->AfterRestore(run_, contents), IsOk());
     ASSERT_THAT(hook_->BeforeTrain(run_), IsOk());
   }
 
@@ -1091,8 +1100,7 @@ TEST_F(BestCheckpointTest, OneThatCannotBeDeletedIsDeletedWithTheNext) {
   ASSERT_THAT(
       io::WriteCheckpoint(env, run_.saves[0].dir, run_.saves[0].name, contents),
       IsOk());
-  SavedCheckpoint saved;
-  saved.name = run_.saves[0].name;
+  const SavedCheckpoint saved = SavedAs(run_.saves[0]);
   run_.saves.clear();
   env.FailOperation(0, absl::PermissionDeniedError("not yours"));
   ASSERT_THAT(hook_->AfterSaveCheckpoint(run_, saved), IsOk());

@@ -142,38 +142,32 @@ absl::Status EMAHook::BeforeRun(RunContext& run) {
   return absl::OkStatus();
 }
 
-absl::Status EMAHook::AfterLoadCheckpoint(RunContext& run,
-                                          io::CheckpointContents& checkpoint) {
+absl::Status EMAHook::AfterRestore(RunContext& run,
+                                   const io::CheckpointContents& checkpoint) {
   const bool resuming = !run.resumed_from().empty();
-  restart_ = true;
-  if (!resuming && run.mode() == Mode::kTrain) return absl::OkStatus();
-  const TensorMap* const section = checkpoint.FindSection(name_);
-  if (section != nullptr) {
-    loaded_ = *section;
-    restart_ = !resuming;
-  } else {
-    run.log().Warning(
-        absl::StrCat("the checkpoint has no average \"", name_,
-                     "\": ", resuming ? "it starts with" : "taking",
-                     " the weights that are trained"));
+  const TensorMap* section = nullptr;
+  // A training that only begins with those weights averages from there on.
+  if (resuming || run.mode() != Mode::kTrain) {
+    section = checkpoint.FindSection(name_);
+    if (section == nullptr) {
+      run.log().Warning(
+          absl::StrCat("the checkpoint has no average \"", name_,
+                       "\": ", resuming ? "it starts with" : "taking",
+                       " the weights that are trained"));
+    }
   }
-  return absl::OkStatus();
-}
-
-absl::Status EMAHook::TakeLoaded(RunContext& run) {
-  if (std::exchange(restart_, false)) state_.clear_steps();
+  if (section == nullptr || !resuming) state_.clear_steps();
   average_->set_steps(state_.steps());
-  if (!loaded_.has_value()) return absl::OkStatus();
+  if (section == nullptr) return absl::OkStatus();
   // What it lacks are the model's weights.
   GRAPNEL_RETURN_IF_ERROR(average_->CopySource());
   std::vector<std::string> report;
   GRAPNEL_RETURN_IF_ERROR(
-      WithContext(average_->Load(*loaded_, config_.strict_load(), &report),
+      WithContext(average_->Load(*section, config_.strict_load(), &report),
                   absl::StrCat("section \"", name_, "\"")));
   for (const std::string& line : report) {
     run.log().Warning(absl::StrCat("average \"", name_, "\": ", line));
   }
-  loaded_.reset();
   is_model_ = false;
   return absl::OkStatus();
 }
@@ -188,7 +182,6 @@ absl::Status EMAHook::BeforeTrain(RunContext& run) {
   for (const std::string& warning : average_->warnings()) {
     run.log().Warning(absl::StrCat("average \"", name_, "\": ", warning));
   }
-  GRAPNEL_RETURN_IF_ERROR(TakeLoaded(run));
   if (average_->steps() > 0 && !Started(run)) {
     run.log().Warning(
         absl::StrCat("average \"", name_,
@@ -216,8 +209,7 @@ absl::Status EMAHook::AfterTrainIter(RunContext& run, const IterInfo&,
   return absl::OkStatus();
 }
 
-absl::Status EMAHook::Enter(RunContext& run) {
-  GRAPNEL_RETURN_IF_ERROR(TakeLoaded(run));
+absl::Status EMAHook::Enter() {
   if (!evaluated_) return absl::OkStatus();
   // Until the average begins it is only made when it is used.
   if (is_model_) GRAPNEL_RETURN_IF_ERROR(average_->CopySource());

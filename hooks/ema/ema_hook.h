@@ -35,22 +35,22 @@ class EMAHook final : public Hook {
 
   absl::Status Setup(RunContext& run) override;
   absl::Status BeforeRun(RunContext& run) override;
-  absl::Status AfterLoadCheckpoint(RunContext& run,
-                                   io::CheckpointContents& checkpoint) override;
+  absl::Status AfterRestore(RunContext& run,
+                            const io::CheckpointContents& checkpoint) override;
   absl::Status BeforeSaveCheckpoint(
       RunContext& run, io::CheckpointContents& checkpoint) override;
   absl::Status BeforeTrain(RunContext& run) override;
   absl::Status AfterTrainIter(RunContext& run, const IterInfo& info,
                               const LogVars& log_vars) override;
-  absl::Status BeforeValEpoch(RunContext& run) override { return Enter(run); }
+  absl::Status BeforeValEpoch(RunContext& run) override { return Enter(); }
   absl::Status AfterValEpoch(RunContext& run, const Metrics&) override {
     return Leave();
   }
-  absl::Status BeforeTestEpoch(RunContext& run) override { return Enter(run); }
+  absl::Status BeforeTestEpoch(RunContext& run) override { return Enter(); }
   absl::Status AfterTestEpoch(RunContext& run, const Metrics&) override {
     return Leave();
   }
-  absl::Status BeforeExport(RunContext& run) override { return Enter(run); }
+  absl::Status BeforeExport(RunContext& run) override { return Enter(); }
   absl::Status AfterExport(RunContext& run) override { return Leave(); }
   void OnError(RunContext& run, const absl::Status& error) override;
 
@@ -65,9 +65,7 @@ class EMAHook final : public Hook {
 
   bool Started(const RunContext& run) const;
 
-  // Takes in what was loaded, once the model has its weights.
-  absl::Status TakeLoaded(RunContext& run);
-  absl::Status Enter(RunContext& run);
+  absl::Status Enter();
   absl::Status Leave();
 
   const Config config_;
@@ -79,9 +77,6 @@ class EMAHook final : public Hook {
 
   bool evaluated_ = false;
   bool is_model_ = true;  // The average is still the model's weights.
-  // What a checkpoint has brought, and whether it has brought anything.
-  std::optional<TensorMap> loaded_;
-  bool restart_ = false;
 };
 
 }  // namespace grapnel

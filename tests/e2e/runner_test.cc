@@ -4,6 +4,8 @@
 #include "grapnel/runner/runner.h"
 
 #include <atomic>
+#include <cstdint>
+#include <map>
 #include <memory>
 #include <ostream>
 #include <string>
@@ -17,6 +19,7 @@
 #include "google/protobuf/text_format.h"
 #include "google/protobuf/wrappers.pb.h"
 #include "grapnel/base/fake_clock.h"
+#include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/dataset.h"
@@ -595,23 +598,31 @@ TEST_F(RunnerTest, CheckpointAtAPointThatHasNoneIsRefused) {
                        HasSubstr("BeforeTrainIter")));
 }
 
-// Asks for what the checkpoint hook asks for too.
+// Asks for what the checkpoint hook asks for too, and for one of its own.
 class SavesToo : public Hook {
  public:
   explicit SavesToo(std::vector<std::string>* saved) : saved_(saved) {}
   absl::string_view name() const override { return "saves_too"; }
+  Priority priority() const override { return Priority::kLowest; }
   absl::Status AfterTrainEpoch(RunContext& run) override {
     SaveRequest request;
     request.name = absl::StrCat("epoch_", run.epoch() + 1);
-    return run.Save(std::move(request));
+    GRAPNEL_ASSIGN_OR_RETURN(ids_["shared"], run.RequestSave(request));
+    request.name = "mine";
+    GRAPNEL_ASSIGN_OR_RETURN(ids_["own"], run.RequestSave(request));
+    return absl::OkStatus();
   }
   absl::Status AfterSaveCheckpoint(RunContext&,
                                    const SavedCheckpoint& saved) override {
-    saved_->push_back(saved.path);
+    const char* which = saved.id == ids_["shared"] ? "shared"
+                        : saved.id == ids_["own"]  ? "own"
+                                                   : "another's";
+    saved_->push_back(absl::StrCat(which, " ", saved.path));
     return absl::OkStatus();
   }
 
  private:
+  std::map<std::string, int64_t> ids_;
   std::vector<std::string>* const saved_;
 };
 
@@ -620,8 +631,57 @@ TEST_F(RunnerTest, CheckpointThatTwoHooksAskForIsWrittenOnce) {
   RunnerOptions options;
   options.hooks.push_back(Schedule(std::make_unique<SavesToo>(&saved)));
   ASSERT_THAT(New(Parse(kConfig), std::move(options))->Train(), IsOk());
-  EXPECT_THAT(saved,
-              ElementsAre("/run/epoch_1", "/run/epoch_2", "/run/epoch_3"));
+  EXPECT_THAT(saved, ElementsAre("shared /run/epoch_1", "own /run/mine",
+                                 "shared /run/epoch_2", "own /run/mine",
+                                 "shared /run/epoch_3", "own /run/mine"));
+}
+
+// Notes what a run is at the two points of a load.
+class NotesLoads : public Hook {
+ public:
+  explicit NotesLoads(std::vector<std::string>* notes) : notes_(notes) {}
+  absl::string_view name() const override { return "notes_loads"; }
+  absl::Status AfterLoadCheckpoint(RunContext& run,
+                                   io::CheckpointContents& contents) override {
+    return Note(run, contents);
+  }
+  absl::Status AfterRestore(RunContext& run,
+                            const io::CheckpointContents& contents) override {
+    return Note(run, contents);
+  }
+
+ private:
+  absl::Status Note(RunContext& run, const io::CheckpointContents& contents) {
+    const at::Tensor& saved = contents.FindSection("model")->begin()->tensor;
+    notes_->push_back(absl::StrCat(
+        "iter ", run.iter(), ", weights ",
+        run.model().parameters().begin()->tensor.equal(saved) ? "restored"
+                                                              : "drawn"));
+    return absl::OkStatus();
+  }
+
+  std::vector<std::string>* const notes_;
+};
+
+TEST_F(RunnerTest, AfterRestoreAllOfTheRunIsThereAgain) {
+  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
+  for (const bool resume : {true, false}) {
+    runner::v1::RunnerConfig config = Parse(kConfig);
+    config.mutable_train_cfg()->set_max_epochs(4);
+    config.mutable_randomness()->set_seed(4711);
+    config.set_load_from("/run/epoch_3");
+    config.set_resume(resume);
+    config.set_work_dir(resume ? "/run" : "/other");
+    std::vector<std::string> notes;
+    RunnerOptions options;
+    options.hooks.push_back(Schedule(std::make_unique<NotesLoads>(&notes)));
+    const auto runner = New(config, std::move(options));
+    ASSERT_THAT(runner->Train(), IsOk());
+    ASSERT_THAT(runner->Train(), IsOk());
+    EXPECT_THAT(notes, ElementsAre("iter 0, weights drawn",
+                                   absl::StrCat("iter ", resume ? 9 : 0,
+                                                ", weights restored")));
+  }
 }
 
 TEST_F(RunnerTest, OtherBatchSizeInsideAnEpochIsRefused) {

@@ -7,6 +7,7 @@
 #include "google/protobuf/any.pb.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
+#include "grapnel/base/any_message.h"
 
 namespace grapnel {
 namespace internal_registry {
@@ -14,29 +15,19 @@ namespace {
 
 using ::google::protobuf::Any;
 using ::google::protobuf::Descriptor;
-using ::google::protobuf::DescriptorPool;
 using ::google::protobuf::FieldDescriptor;
 using ::google::protobuf::Message;
-using ::google::protobuf::MessageFactory;
 using ::google::protobuf::OneofDescriptor;
 
-absl::StatusOr<MessagePtr> Unpack(const Any& any) {
-  const std::string& url = any.type_url();
-  // npos + 1 == 0: a bare name is its own type.
-  const std::string type = url.substr(url.rfind('/') + 1);
-  const Descriptor* descriptor =
-      DescriptorPool::generated_pool()->FindMessageTypeByName(type);
-  if (descriptor == nullptr) {
+absl::StatusOr<std::unique_ptr<Message>> Unpack(const Any& any) {
+  const Descriptor* const type = FindMessageType(any.type_url());
+  if (type == nullptr) {
     return absl::NotFoundError(
-        absl::StrCat("no message type \"", type,
+        absl::StrCat("no message type \"",
+                     any.type_url().substr(any.type_url().rfind('/') + 1),
                      "\" is linked in: depend on the target that defines it"));
   }
-  MessagePtr message(
-      MessageFactory::generated_factory()->GetPrototype(descriptor)->New());
-  if (!message->ParseFromString(any.value())) {
-    return absl::InvalidArgumentError(absl::StrCat("not a valid ", type));
-  }
-  return message;
+  return UnpackAs(*type, any);
 }
 
 std::string FieldNames(const OneofDescriptor& oneof) {
@@ -67,7 +58,7 @@ absl::StatusOr<const Message*> ResolveConfig(const Message& config,
   if (message->GetDescriptor() == Any::descriptor()) {
     auto unpacked = Unpack(static_cast<const Any&>(*message));
     if (!unpacked.ok()) return std::move(unpacked).status();
-    *storage = *std::move(unpacked);
+    storage->reset(unpacked->release());
     return storage->get();
   }
   return message;

@@ -81,16 +81,16 @@ std::vector<std::string> EntryNames(const Entry* head);
 
 }  // namespace internal_registry
 
-// The registry of implementations of `Traits::Product`, made with `Args`.
-// `Traits::kWhat` names the set in messages: "loss".
+// The registry of what makes a `Traits::Product`, as std::unique_ptr<Loss>,
+// from a config message and `Args`. `Traits::kWhat` names the set in messages:
+// "loss".
 //
 // Registration happens before main; everything else is safe to use from many
 // threads.
 template <typename Traits, typename... Args>
 class Registry {
  public:
-  using Product = typename Traits::Product;
-  using Result = absl::StatusOr<std::unique_ptr<Product>>;
+  using Result = absl::StatusOr<typename Traits::Product>;
 
   // Makes the implementation for `config`: its own config message, an Any that
   // holds one, or a message with a oneof `kind`.

@@ -26,7 +26,7 @@ struct Animal {
 };
 
 struct AnimalTraits {
-  using Product = Animal;
+  using Product = std::unique_ptr<Animal>;
   static constexpr char kWhat[] = "animal";
 };
 using AnimalRegistry = Registry<AnimalTraits, const std::string&>;

@@ -9,6 +9,7 @@
 #define GRAPNEL_DATA_DATASET_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -59,7 +60,7 @@ struct DatasetOptions {
 };
 
 struct DatasetTraits {
-  using Product = Dataset;
+  using Product = std::unique_ptr<Dataset>;
   static constexpr char kWhat[] = "dataset";
 };
 using DatasetRegistry = Registry<DatasetTraits, const DatasetOptions&>;

@@ -3,6 +3,8 @@
 #ifndef GRAPNEL_DATA_TRANSFORM_H_
 #define GRAPNEL_DATA_TRANSFORM_H_
 
+#include <memory>
+
 #include "absl/status/status.h"
 #include "grapnel/base/registry.h"
 #include "grapnel/data/sample.h"
@@ -23,7 +25,7 @@ class Transform {
 };
 
 struct TransformTraits {
-  using Product = Transform;
+  using Product = std::unique_ptr<Transform>;
   static constexpr char kWhat[] = "transform";
 };
 using TransformRegistry = Registry<TransformTraits>;

@@ -8,6 +8,7 @@
 #define GRAPNEL_LOGGERS_LOG_BACKEND_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <variant>
@@ -66,7 +67,7 @@ struct LogBackendOptions {
 };
 
 struct LogBackendTraits {
-  using Product = LogBackend;
+  using Product = std::unique_ptr<LogBackend>;
   static constexpr char kWhat[] = "log backend";
 };
 using LogBackendRegistry = Registry<LogBackendTraits, const LogBackendOptions&>;

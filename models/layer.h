@@ -8,6 +8,7 @@
 #define GRAPNEL_MODELS_LAYER_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -91,7 +92,7 @@ class Layer {
 };
 
 struct LayerTraits {
-  using Product = Layer;
+  using Product = std::unique_ptr<Layer>;
   static constexpr char kWhat[] = "layer";
 };
 using LayerRegistry = Registry<LayerTraits, const LayerOptions&>;

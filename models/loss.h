@@ -7,6 +7,7 @@
 #define GRAPNEL_MODELS_LOSS_H_
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 
 #include "ATen/core/Tensor.h"
@@ -41,7 +42,7 @@ class Loss {
 };
 
 struct LossTraits {
-  using Product = Loss;
+  using Product = std::unique_ptr<Loss>;
   static constexpr char kWhat[] = "loss";
 };
 using LossRegistry = Registry<LossTraits>;

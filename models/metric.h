@@ -67,7 +67,7 @@ class Metric {
 };
 
 struct MetricTraits {
-  using Product = Metric;
+  using Product = std::unique_ptr<Metric>;
   static constexpr char kWhat[] = "metric";
 };
 using MetricRegistry = Registry<MetricTraits>;

@@ -99,7 +99,7 @@ struct ModelOptions {
 };
 
 struct ModelTraits {
-  using Product = Model;
+  using Product = std::unique_ptr<Model>;
   static constexpr char kWhat[] = "model";
 };
 using ModelRegistry = Registry<ModelTraits, const ModelOptions&>;

@@ -67,7 +67,7 @@ class Optimizer : public ParamGroups {
 };
 
 struct OptimizerTraits {
-  using Product = Optimizer;
+  using Product = std::unique_ptr<Optimizer>;
   static constexpr char kWhat[] = "optimizer";
 };
 using OptimizerRegistry = Registry<OptimizerTraits, std::vector<ParamGroup>>;

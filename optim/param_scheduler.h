@@ -128,7 +128,7 @@ inline int64_t EndOfRun(const RunLength& length,
 }
 
 struct ParamSchedulerTraits {
-  using Product = ParamScheduler;
+  using Product = std::unique_ptr<ParamScheduler>;
   static constexpr char kWhat[] = "param_scheduler";
 };
 

@@ -11,6 +11,7 @@
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/message.h"
+#include "grapnel/base/any_message.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/suggestion.h"
 #include "grapnel/data/dataset.h"
@@ -30,9 +31,7 @@ namespace {
 
 using ::google::protobuf::Any;
 using ::google::protobuf::Descriptor;
-using ::google::protobuf::DescriptorPool;
 using ::google::protobuf::Message;
-using ::google::protobuf::MessageFactory;
 
 // The last part of a type's name.
 std::string LastName(absl::string_view full_name) {
@@ -42,10 +41,6 @@ std::string LastName(absl::string_view full_name) {
 bool IsNamed(absl::string_view full_name, absl::string_view name) {
   return full_name == name ||
          absl::EndsWith(full_name, absl::StrCat(".", name));
-}
-
-const Descriptor* FindLinked(const std::string& full_name) {
-  return DescriptorPool::generated_pool()->FindMessageTypeByName(full_name);
 }
 
 absl::Status UnknownType(absl::string_view name,
@@ -86,14 +81,14 @@ std::vector<std::string> RegisteredConfigTypes() {
 }
 
 absl::StatusOr<const Descriptor*> FindConfigType(absl::string_view name) {
-  name = name.substr(name.rfind('/') + 1);  // npos + 1 == 0: all of it.
-  const Descriptor* found = FindLinked(std::string(name));
+  const Descriptor* const found = FindMessageType(name);
   // An Any in an Any says nothing, and would let text nest without limit.
   if (found == Any::descriptor()) {
     return absl::InvalidArgumentError("an Any may not hold another one");
   }
   if (found != nullptr) return found;
 
+  name = name.substr(name.rfind('/') + 1);  // npos + 1 == 0: all of it.
   const std::vector<std::string> registered = RegisteredConfigTypes();
   for (const std::string& spelled :
        {std::string(name), absl::StrCat(name, "Config")}) {
@@ -106,7 +101,7 @@ absl::StatusOr<const Descriptor*> FindConfigType(absl::string_view name) {
           "\"", name, "\" may be ", absl::StrJoin(candidates, " or "),
           "; write it in full"));
     }
-    if (candidates.size() == 1) return FindLinked(candidates[0]);
+    if (candidates.size() == 1) return FindMessageType(candidates[0]);
   }
   return UnknownType(name, registered);
 }
@@ -114,15 +109,7 @@ absl::StatusOr<const Descriptor*> FindConfigType(absl::string_view name) {
 absl::StatusOr<std::unique_ptr<Message>> UnpackConfig(const Any& any) {
   GRAPNEL_ASSIGN_OR_RETURN(const Descriptor* type,
                            FindConfigType(any.type_url()));
-  const Message* prototype =
-      MessageFactory::generated_factory()->GetPrototype(type);
-  GRAPNEL_RET_CHECK(prototype != nullptr);
-  std::unique_ptr<Message> message(prototype->New());
-  if (!message->ParseFromString(any.value())) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("not a valid ", type->full_name()));
-  }
-  return message;
+  return UnpackAs(*type, any);
 }
 
 void PackConfig(const Message& message, Any* any) {

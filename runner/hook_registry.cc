@@ -22,17 +22,6 @@ constexpr NamedPriority kPriorities[] = {
 
 }  // namespace
 
-absl::StatusOr<ScheduledHook> CreateHook(
-    const google::protobuf::Message& config) {
-  auto hook = HookRegistry::Create(config);
-  if (!hook.ok()) return std::move(hook).status();
-  return std::move(**hook);
-}
-
-std::vector<std::string> RegisteredHookConfigs() {
-  return HookRegistry::ConfigNames();
-}
-
 absl::StatusOr<int> ParsePriority(absl::string_view text) {
   int number;
   if (absl::SimpleAtoi(text, &number)) {

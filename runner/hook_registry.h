@@ -51,11 +51,15 @@ using HookRegistry = Registry<HookTraits>;
 
 // Makes the hook for `config`: its config message, or an Any that holds it.
 // Codes as Registry::Create's.
-absl::StatusOr<ScheduledHook> CreateHook(
-    const google::protobuf::Message& config);
+inline absl::StatusOr<ScheduledHook> CreateHook(
+    const google::protobuf::Message& config) {
+  return HookRegistry::Create(config);
+}
 
 // Full names of the config messages of all linked hooks, sorted.
-std::vector<std::string> RegisteredHookConfigs();
+inline std::vector<std::string> RegisteredHookConfigs() {
+  return HookRegistry::ConfigNames();
+}
 
 // A priority from text: a number in 0..100, or one of the nine names in any
 // letter case. kInvalidArgument, naming the text.
@@ -64,11 +68,11 @@ absl::StatusOr<int> ParsePriority(absl::string_view text);
 namespace internal_hook_registry {
 
 template <typename H>
-absl::StatusOr<std::unique_ptr<ScheduledHook>> CreateAs(
+absl::StatusOr<ScheduledHook> CreateAs(
     const google::protobuf::Message& config) {
   auto hook = H::Create(static_cast<const typename H::Config&>(config));
   if (!hook.ok()) return std::move(hook).status();
-  return std::make_unique<ScheduledHook>(Schedule(*std::move(hook)));
+  return Schedule(*std::move(hook));
 }
 
 }  // namespace internal_hook_registry

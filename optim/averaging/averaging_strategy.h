@@ -4,6 +4,7 @@
 #define GRAPNEL_OPTIM_AVERAGING_AVERAGING_STRATEGY_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -33,7 +34,7 @@ class AveragingStrategy {
 };
 
 struct AveragingStrategyTraits {
-  using Product = AveragingStrategy;
+  using Product = std::unique_ptr<AveragingStrategy>;
   static constexpr char kWhat[] = "averaging strategy";
 };
 using AveragingStrategyRegistry = Registry<AveragingStrategyTraits>;

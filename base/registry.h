@@ -67,8 +67,8 @@ struct DeleteMessage {
 };
 using MessagePtr = std::unique_ptr<google::protobuf::Message, DeleteMessage>;
 
-// The config to look up for what was given: the message set in its oneof
-// `kind`, the message packed in an Any, or itself. Points into `config` or to
+// The message to look up for `config`: the one set in its oneof `kind`, the one
+// packed in it if it is an Any, or `config` itself. Points into `config` or to
 // `*storage`.
 absl::StatusOr<const google::protobuf::Message*> ResolveConfig(
     const google::protobuf::Message& config, MessagePtr* storage);
@@ -81,9 +81,9 @@ std::vector<std::string> EntryNames(const Entry* head);
 
 }  // namespace internal_registry
 
-// The registry of what makes a `Traits::Product`, as std::unique_ptr<Loss>,
-// from a config message and `Args`. `Traits::kWhat` names the set in messages:
-// "loss".
+// What is registered makes a `Traits::Product`, std::unique_ptr<Loss> for
+// example, from a config message and `Args`. `Traits::kWhat` is what errors
+// call it: "loss".
 //
 // Registration happens before main; everything else is safe to use from many
 // threads.

@@ -17,7 +17,7 @@
 namespace grapnel {
 
 // `status` with `context` and ": " in front of its message; OK stays OK.
-// Whoever passes an error on says what it was doing:
+// A function that passes an error on says what it was doing:
 // "train_dataloader: dataset: images: no such file".
 absl::Status WithContext(absl::Status status, absl::string_view context);
 

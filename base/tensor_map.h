@@ -20,8 +20,8 @@ struct NamedTensor {
   at::Tensor tensor;
 };
 
-// Tensors by unique name, iterated in the order in which they were added. Holds
-// references: the storage is shared with whoever else has the tensor.
+// Tensors by unique name, iterated in the order they were added in. Holds
+// references: the storage is shared with all others that have the tensor.
 // Thread-compatible.
 class TensorMap {
  public:

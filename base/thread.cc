@@ -18,7 +18,7 @@ class BlockedSignals {
   BlockedSignals() {
     sigset_t mask;
     sigfillset(&mask);
-    // Whoever reports crashes waits for these.
+    // Crash reporters wait for these.
     for (const int fault : {SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP}) {
       sigdelset(&mask, fault);
     }

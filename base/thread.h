@@ -12,8 +12,8 @@
 namespace grapnel {
 
 // A thread that does `body` and is called `name`, at most 15 characters. It
-// takes none of the process's signals, whose handlers expect the threads of
-// whoever installed them; those of a fault of its own it does.
+// takes none of the process's signals, whose handlers expect the threads of the
+// program that installed them; those of a fault of its own it does.
 // kResourceExhausted if the system has none to give. What `body` throws ends
 // the process, as in any std::thread.
 absl::StatusOr<std::thread> StartThread(const std::string& name,

@@ -27,7 +27,7 @@ struct LerpLaunch {
 absl::Status CheckLerpPair(const LerpPair& pair);
 
 // Launches that together cover every element of `dst` of every pair once, in
-// the order in which their types first occur. Empty tensors need none.
+// the order that their types first occur in. Empty tensors need none.
 //
 // kInvalidArgument, naming the pair, if
 //   a tensor is undefined, not strided, or of another type than float32,

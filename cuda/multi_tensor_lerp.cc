@@ -129,7 +129,7 @@ class CudaMultiTensorLerp final : public MultiTensorLerp {
       const at::Tensor table = ops::empty({bytes}, at::kByte);
       std::memcpy(table.mutable_data_ptr(), chunks.data(), bytes);
       // From pageable memory: when this returns the table is there, for
-      // whatever stream.
+      // any stream.
       table_ = table.to(device);
       table_stream_ = c10::cuda::getCurrentCUDAStream(device.index());
       return absl::OkStatus();

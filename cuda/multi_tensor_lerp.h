@@ -53,11 +53,11 @@ class MultiTensorLerp {
   // `dst` may be part of a graph.
   //
   // Runs on the current stream of the tensors' device and leaves the current
-  // device as it was. As after any kernel, whoever uses the tensors on another
-  // stream waits for this one.
+  // device as it was. As after any kernel, code that uses the tensors on
+  // another stream waits for this one.
   //
   // Where a tensor has got other memory since Create() (set_data, Module::to)
-  // the list is prepared anew first, at the cost and with the errors of
+  // the list is prepared again first, at the cost and with the errors of
   // Create().
   //
   // kInvalidArgument if `weight` is not finite. Errors of the kernel itself

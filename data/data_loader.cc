@@ -13,25 +13,18 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "c10/core/GradMode.h"
-#include "google/protobuf/message.h"
-#include "grapnel/base/kind_name.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/thread.h"
 #include "grapnel/base/torch_status.h"
-#include "grapnel/data/collate.h"
+#include "grapnel/data/batch_builder.h"
 #include "grapnel/data/data.pb.h"
-#include "grapnel/data/sample_rng.h"
 #include "grapnel/data/sampler.pb.h"
-#include "grapnel/data/transform.h"
-#include "grapnel/data/transform.pb.h"
 
 namespace grapnel {
 namespace {
 
 using data::v1::DataLoaderConfig;
 using data::v1::SamplerConfig;
-using data::v1::TransformConfig;
 
 constexpr int kMaxWorkers = 1024;
 constexpr int kDefaultPrefetchFactor = 2;
@@ -74,11 +67,7 @@ class LoaderImpl final : public DataLoader {
     int64_t prefetch_factor;
     bool drop_last;
     bool same_every_epoch;
-    std::unique_ptr<Dataset> dataset;
-    std::string dataset_name;  // For messages.
-    int64_t dataset_size;
-    std::vector<std::unique_ptr<Transform>> transforms;
-    std::vector<std::string> transform_names;  // For messages.
+    BatchBuilder builder;
     std::unique_ptr<Sampler> sampler;
     Options options;
   };
@@ -97,7 +86,9 @@ class LoaderImpl final : public DataLoader {
 
   void Seek(int64_t epoch, int64_t batch) override;
   absl::Status Next(Batch* batch) override;
-  absl::StatusOr<std::vector<int64_t>> InputShape() const override;
+  absl::StatusOr<std::vector<int64_t>> InputShape() const override {
+    return parts_.builder.InputShape();
+  }
   int64_t num_batches() const override { return num_batches_; }
   bool infinite() const override { return infinite_; }
   int64_t batch_size() const override { return parts_.batch_size; }
@@ -106,8 +97,10 @@ class LoaderImpl final : public DataLoader {
         infinite_ || parts_.drop_last ? 0 : samples_ % parts_.batch_size;
     return rest == 0 ? parts_.batch_size : rest;
   }
-  const Dataset& dataset() const override { return *parts_.dataset; }
-  absl::StatusOr<std::vector<std::string>> Warnings() const override;
+  const Dataset& dataset() const override { return parts_.builder.dataset(); }
+  absl::StatusOr<std::vector<std::string>> Warnings() const override {
+    return parts_.builder.Warnings();
+  }
 
  private:
   // OK if there is a batch at `next_`.
@@ -120,11 +113,9 @@ class LoaderImpl final : public DataLoader {
   // Indices of the samples of a batch. Advances the sampler. May throw.
   std::vector<int64_t> Plan(const Position& position);
 
-  // Reads, transforms and stacks. Touches nothing that changes, so that many
-  // threads may do so at once.
+  // Changes nothing here: workers build at once.
   absl::Status Build(const Position& position, std::vector<int64_t> indices,
                      const std::atomic<bool>* cancelled, Batch* batch) const;
-  absl::Status BuildSample(int64_t pass, int64_t index, Sample* sample) const;
 
   absl::Status StartWorkers();
   void Work();
@@ -203,29 +194,6 @@ Position LoaderImpl::Canonical(Position position) const {
   return position;
 }
 
-absl::StatusOr<std::vector<int64_t>> LoaderImpl::InputShape() const {
-  const c10::NoGradGuard no_grad;
-  Sample sample;
-  GRAPNEL_RETURN_IF_ERROR(BuildSample(/*pass=*/0, /*index=*/0, &sample));
-  if (!sample.input.defined()) {
-    return absl::InvalidArgumentError("sample 0: input: must be defined");
-  }
-  return sample.input.sizes().vec();
-}
-
-absl::StatusOr<std::vector<std::string>> LoaderImpl::Warnings() const {
-  std::vector<std::string> warnings;
-  GRAPNEL_RETURN_IF_ERROR(WithContext(CatchAsStatus([&] {
-                                        warnings = parts_.dataset->warnings();
-                                        return absl::OkStatus();
-                                      }),
-                                      "dataset"));
-  for (std::string& warning : warnings) {
-    warning = absl::StrCat(parts_.dataset_name, ": ", warning);
-  }
-  return warnings;
-}
-
 void LoaderImpl::Seek(int64_t epoch, int64_t batch) {
   next_ = {epoch, batch};
   if (workers_.empty()) return;
@@ -269,7 +237,7 @@ absl::Status LoaderImpl::Next(Batch* batch) {
     if (slots_.empty()) return std::exchange(plan_error_, absl::OkStatus());
     slot = slots_.front();
     if (!slot->status.ok()) {
-      // Read this one and those behind it anew when asked for.
+      // Read this one and those behind it again when asked for.
       while (!slots_.empty()) DropFront();
       planned_ = Canonical(next_);
       paused_ = true;
@@ -296,70 +264,20 @@ std::vector<int64_t> LoaderImpl::Plan(const Position& position) {
   return indices;
 }
 
-// What a dataset or a transform says must not be taken for the epoch's end.
-absl::Status NotOutOfRange(absl::Status status) {
-  return status.code() == absl::StatusCode::kOutOfRange
-             ? absl::InternalError(status.message())
-             : status;
-}
-
 absl::Status LoaderImpl::Build(const Position& position,
                                std::vector<int64_t> indices,
                                const std::atomic<bool>* cancelled,
                                Batch* batch) const {
-  const c10::NoGradGuard no_grad;
-  return CatchAsStatus([&] {
-    if (parts_.transforms.empty()) {
-      Batch whole;
-      bool given = false;
-      const absl::Status status = NotOutOfRange(CatchAsStatus([&] {
-        given = parts_.dataset->GetBatch(indices, &whole);
-        return absl::OkStatus();
-      }));
-      if (!status.ok()) return WithContext(status, "dataset");
-      if (given) {
-        whole.indices = std::move(indices);
-        *batch = std::move(whole);
-        return absl::OkStatus();
-      }
-    }
-
-    std::vector<Sample> samples(indices.size());
-    for (size_t i = 0; i < indices.size(); ++i) {
-      if (cancelled != nullptr && *cancelled) {
-        return absl::CancelledError("not needed any more");
-      }
-      const int64_t place = position.batch * parts_.batch_size + i;
-      const int64_t pass =
-          infinite_ ? position.epoch + (place * parts_.options.world_size +
-                                        parts_.options.rank) /
-                                           parts_.dataset_size
-                    : position.epoch;
-      GRAPNEL_RETURN_IF_ERROR(BuildSample(pass, indices[i], &samples[i]));
-    }
-    return Collate(samples, std::move(indices), batch);
-  });
-}
-
-absl::Status LoaderImpl::BuildSample(int64_t pass, int64_t index,
-                                     Sample* sample) const {
-  absl::Status status = NotOutOfRange(
-      CatchAsStatus([&] { return parts_.dataset->Get(index, sample); }));
-  if (!status.ok()) {
-    return WithContext(std::move(status),
-                       absl::StrCat("dataset: sample ", index));
-  }
-  SampleRng rng(parts_.options.seed, pass, index);
-  for (size_t i = 0; i < parts_.transforms.size(); ++i) {
-    status = NotOutOfRange(CatchAsStatus(
-        [&] { return parts_.transforms[i]->Apply(rng, sample); }));
-    if (!status.ok()) {
-      return WithContext(
-          std::move(status),
-          absl::StrCat(parts_.transform_names[i], ": sample ", index));
-    }
-  }
-  return absl::OkStatus();
+  // An infinite sampler goes on into the next pass within a batch.
+  const auto pass_of = [&](size_t i) {
+    if (!infinite_) return position.epoch;
+    const int64_t place =
+        position.batch * parts_.batch_size + static_cast<int64_t>(i);
+    return position.epoch +
+           (place * parts_.options.world_size + parts_.options.rank) /
+               parts_.builder.dataset_size();
+  };
+  return parts_.builder.Build(std::move(indices), pass_of, cancelled, batch);
 }
 
 absl::Status LoaderImpl::StartWorkers() {
@@ -428,13 +346,6 @@ void LoaderImpl::Work() {
   }
 }
 
-// "dataset: idx", or "dataset" if no kind is set.
-std::string FieldName(absl::string_view field,
-                      const google::protobuf::Message& config) {
-  const std::string kind = KindName(config);
-  return kind.empty() ? std::string(field) : absl::StrCat(field, ": ", kind);
-}
-
 absl::Status Validate(const DataLoaderConfig& config) {
   if (!config.has_batch_size()) {
     return absl::InvalidArgumentError("batch_size: must be set");
@@ -461,57 +372,29 @@ absl::Status Validate(const DataLoaderConfig& config) {
   return absl::OkStatus();
 }
 
-bool DependsOnEpoch(const TransformConfig& config) {
-  return config.kind_case() != TransformConfig::kScale &&
-         config.kind_case() != TransformConfig::kNormalize;
-}
-
 absl::StatusOr<std::unique_ptr<DataLoader>> CreateOver(
     const DataLoaderConfig& config, std::unique_ptr<Dataset> dataset,
     const DataLoader::Options& options) {
-  LoaderImpl::Parts parts;
-  absl::Status status = CatchAsStatus([&] {
-    parts.dataset_size = dataset->size();
-    return absl::OkStatus();
-  });
-  if (!status.ok()) return WithContext(std::move(status), "dataset");
-  if (parts.dataset_size < 1) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "dataset: must have at least one sample, has ", parts.dataset_size));
-  }
-  parts.dataset_name = FieldName("dataset", config.dataset());
-  parts.batch_size = config.batch_size();
-  parts.num_workers = config.num_workers();
-  parts.prefetch_factor = config.has_prefetch_factor()
-                              ? config.prefetch_factor()
-                              : kDefaultPrefetchFactor;
-  parts.drop_last = config.drop_last();
-  parts.options = options;
-  parts.same_every_epoch = !config.sampler().shuffle();
-  for (int i = 0; i < config.transforms_size(); ++i) {
-    const TransformConfig& transform = config.transforms(i);
-    std::string name =
-        FieldName(absl::StrCat("transforms[", i, "]"), transform);
-    absl::StatusOr<std::unique_ptr<Transform>> created;
-    status = CatchAsStatus([&] {
-      created = TransformRegistry::Create(transform);
-      return created.status();
-    });
-    if (!status.ok()) return WithContext(std::move(status), name);
-    parts.transforms.push_back(*std::move(created));
-    parts.transform_names.push_back(std::move(name));
-    if (DependsOnEpoch(transform)) parts.same_every_epoch = false;
-  }
-
+  GRAPNEL_ASSIGN_OR_RETURN(
+      BatchBuilder builder,
+      BatchBuilder::Create(config, std::move(dataset), options.seed));
   SamplerOptions sampler_options;
-  sampler_options.dataset_size = parts.dataset_size;
+  sampler_options.dataset_size = builder.dataset_size();
   sampler_options.seed = options.seed;
   sampler_options.rank = options.rank;
   sampler_options.world_size = options.world_size;
   auto sampler = CreateSampler(config.sampler(), sampler_options);
   if (!sampler.ok()) return WithContext(sampler.status(), "sampler");
-  parts.sampler = *std::move(sampler);
-  parts.dataset = std::move(dataset);
+  LoaderImpl::Parts parts = {
+      config.batch_size(),
+      config.num_workers(),
+      config.has_prefetch_factor() ? config.prefetch_factor()
+                                   : kDefaultPrefetchFactor,
+      config.drop_last(),
+      !config.sampler().shuffle() && !builder.depends_on_pass(),
+      std::move(builder),
+      *std::move(sampler),
+      options};
   if (LoaderImpl::NumBatches(parts) == 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("drop_last: leaves no batch of ", config.batch_size(),
@@ -535,8 +418,7 @@ absl::StatusOr<std::unique_ptr<DataLoader>> DataLoader::Create(
     return dataset.status();
   });
   if (!status.ok()) {
-    return WithContext(std::move(status),
-                       FieldName("dataset", config.dataset()));
+    return WithContext(std::move(status), DatasetFieldName(config));
   }
   return CreateOver(config, *std::move(dataset), options);
 }

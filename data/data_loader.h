@@ -54,14 +54,14 @@ class DataLoader {
   virtual ~DataLoader() = default;
 
   // The next Next gives batch `batch` of `epoch`; 0 <= batch, and <=
-  // num_batches() unless infinite. Cheap, and free when it is where the loader
-  // is going anyway: what was read ahead is kept.
+  // num_batches() unless infinite. Cheap, and free if the loader would go there
+  // anyway: what was read ahead is kept.
   virtual void Seek(int64_t epoch, int64_t batch) = 0;
 
   // Moves the next batch into `*batch`. kOutOfRange after the last of an epoch:
   // Seek to go on. Other errors name the dataset or the transform and the
   // sample's index, and are never kOutOfRange (kInternal stands for it); the
-  // loader then stays at that batch, and the next Next reads it anew.
+  // loader then stays at that batch, and the next Next reads it again.
   virtual absl::Status Next(Batch* batch) = 0;
 
   // Shape of one sample's input, transformed, without N: that of sample 0,
@@ -75,8 +75,8 @@ class DataLoader {
   virtual bool infinite() const = 0;
   virtual int64_t batch_size() const = 0;
 
-  // Samples of the last batch of a pass over the data; of all others, and of
-  // all that there are if infinite(), it is batch_size().
+  // Samples of the last batch of a pass over the data; all others, and all
+  // batches if infinite(), have batch_size().
   virtual int64_t last_batch_size() const = 0;
 
   virtual const Dataset& dataset() const = 0;

@@ -597,7 +597,7 @@ TEST(DataLoaderTest, SkippedBatchesAreNotRead) {
   EXPECT_EQ(Counting(*loader).gets, 1);
 }
 
-// Tensors of a batch belong to whoever has it.
+// Tensors of a batch belong to the batch alone.
 TEST(DataLoaderTest, BatchesShareNothing) {
   const auto loader = NewLoader(
       "batch_size: 1 num_workers: 1",

@@ -46,8 +46,8 @@ class Dataset {
   // known.
   virtual std::vector<std::string> class_names() const { return {}; }
 
-  // What whoever trains on it should know, a line each, for the run's log: what
-  // was left out. Constant.
+  // What a user should know about it, a line each, for the run's log: what was
+  // left out. Constant.
   virtual std::vector<std::string> warnings() const { return {}; }
 };
 

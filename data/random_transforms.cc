@@ -1,4 +1,4 @@
-// Flips, crops and affine maps, drawn anew for each sample.
+// Flips, crops and affine maps, drawn again for each sample.
 
 #include <algorithm>
 #include <cmath>

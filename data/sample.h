@@ -18,7 +18,7 @@ struct Sample {
   at::Tensor input;   // Any shape and dtype; images are (C, H, W), float32.
   at::Tensor target;  // A class is an int64 scalar. May be undefined.
 
-  // Whatever else a dataset gives and its model takes, by name.
+  // What else a dataset gives and its model takes, by name.
   std::vector<NamedTensor> extras;
 };
 

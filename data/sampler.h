@@ -1,4 +1,4 @@
-// In which order samples are drawn.
+// The order that samples are drawn in.
 
 #ifndef GRAPNEL_DATA_SAMPLER_H_
 #define GRAPNEL_DATA_SAMPLER_H_

@@ -14,12 +14,13 @@
 #include "gmock/gmock.h"
 #include "google/protobuf/any.pb.h"
 #include "google/protobuf/descriptor.h"
-#include "google/protobuf/io/tokenizer.h"
 #include "google/protobuf/message.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/fake_clock.h"
+#include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_ops.h"
+#include "grapnel/base/text_proto.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/hooks/checkpoint/checkpoint_hook.pb.h"
 #include "grapnel/hooks/conformance.pb.h"
@@ -47,15 +48,6 @@ using ::google::protobuf::TextFormat;
 using ::grapnel::hooks::testing::HookConformance;
 using ::testing::HasSubstr;
 using ::testing::UnorderedElementsAreArray;
-
-// Keeps the first error.
-class FirstError : public google::protobuf::io::ErrorCollector {
- public:
-  void AddError(int, int, const std::string& message) override {
-    if (text.empty()) text = message;
-  }
-  std::string text;
-};
 
 // Everything in hooks/*/testdata.
 std::vector<HookConformance> AllConformance() {
@@ -89,12 +81,7 @@ absl::StatusOr<ScheduledHook> MakeHook(const HookConformance& conformance,
   std::unique_ptr<Message> config(MessageFactory::generated_factory()
                                       ->GetPrototype(&ConfigOf(conformance))
                                       ->New());
-  TextFormat::Parser parser;
-  FirstError error;
-  parser.RecordErrorsTo(&error);
-  if (!parser.ParseFromString(text, config.get())) {
-    return absl::InvalidArgumentError(error.text);
-  }
+  GRAPNEL_RETURN_IF_ERROR(ParseTextProto(text, config.get()));
   any->PackFrom(*config);
   return CreateHook(*any);
 }

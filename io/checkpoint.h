@@ -41,7 +41,7 @@ struct CheckpointContents {
   CheckpointContents();
   CheckpointContents(const CheckpointContents& other);
   CheckpointContents& operator=(const CheckpointContents& other);
-  // What was moved from can be assigned to and destroyed, no more.
+  // One that was moved from can only be assigned to or destroyed.
   CheckpointContents(CheckpointContents&&) noexcept;
   CheckpointContents& operator=(CheckpointContents&&) noexcept;
   ~CheckpointContents();
@@ -57,8 +57,8 @@ struct CheckpointContents {
   std::vector<std::pair<std::string, TensorMap>> sections;
   std::vector<std::pair<std::string, std::string>> blobs;
 
-  // Files beside these that the manifest doesn't list: their names. Not read
-  // and not written.
+  // Names of other files there, which the manifest doesn't list. Neither read
+  // nor written.
   std::vector<std::string> unlisted;
 
   // The section or blob of that name, or null.
@@ -89,7 +89,7 @@ enum class Verify {
 };
 
 // Reads a checkpoint. Tensors are on the CPU, own their memory and come in the
-// order in which they were written. Links in place of files are refused.
+// order they were written in. Links in place of files are refused.
 //   kNotFound: there is no checkpoint at `path`.
 //   kDataLoss: something in it isn't as it was written; names file and tensor.
 //   kUnimplemented: written by a newer format.
@@ -106,44 +106,55 @@ absl::StatusOr<v1::CheckpointManifest> ReadManifest(Env& env,
 // one is never taken for whole. kNotFound unless there is a manifest.
 absl::Status DeleteCheckpoint(Env& env, const std::string& path);
 
-// Whether both paths lead to one checkpoint, or to copies of one: whatever the
-// paths are, by what the manifests say. False if one of them can't be read.
+// Whether both paths lead to one checkpoint, or to copies of one. Compares the
+// manifests, not the paths. False if one of them can't be read.
 bool IsSameCheckpoint(Env& env, const std::string& a, const std::string& b);
 
 // Removes what killed writers and deleters left in `parent`, and puts back a
 // checkpoint whose replacement was cut short. Call it before looking for what
 // to resume from, and only where nobody else is writing. What can't be deleted
-// adds a line to `*undeleted`; null: it is an error.
+// adds a line to `*undeleted`, or is an error if that is null.
 absl::Status RemoveLeftovers(Env& env, const std::string& parent,
                              std::vector<std::string>* undeleted = nullptr);
 
 // Sets `work_dir`/last_checkpoint, atomically, to `checkpoint`: a path as
-// ReadCheckpoint takes it, which must be absolute if work_dir is. Written is
-// the path from work_dir to it, so that both can be moved together; absolute if
-// no such path leads there, since a link is in between.
+// ReadCheckpoint takes it, which must be absolute if work_dir is. The file gets
+// the path relative to work_dir, so that both can be moved together, or the
+// absolute one if the relative one doesn't lead there because of a link.
 absl::Status WriteLastCheckpoint(Env& env, const std::string& work_dir,
                                  const std::string& checkpoint);
 
-// The newest good checkpoint of `work_dir`: what last_checkpoint names, unless
-// one in work_dir, not called "best_...", is of the same run, not written
-// before it, and of a larger iteration or, at the same one, epoch: a run may be
-// killed after it saved and before it said so. Where last_checkpoint is missing
-// or names a bad one, the directory under work_dir with the largest iteration,
-// then epoch; "best_..." only if there is no other; of the run of the named one
-// first, if its manifest tells. Those with `partial` in their manifest are
-// passed over, unless last_checkpoint names one. `checkpoint_dir`, where the
-// run's checkpoints are if not in work_dir, is searched as work_dir is, and so
-// is another directory that last_checkpoint names a path in. Either directory
-// may be missing.
+// The newest good checkpoint of `work_dir`:
+//   - What last_checkpoint names. But a run may be killed after it saved and
+//     before it said so, so a later one of the same run goes before: not called
+//     "best_...", not written earlier, and of a larger iteration, or of the
+//     same one and a larger epoch.
+//   - If last_checkpoint is missing or names a bad one, the one with the
+//     largest iteration, then epoch; those of the named one's run first, if its
+//     manifest tells, and "best_..." only if there is no other.
+// Those with `partial` in their manifest are passed over, unless
+// last_checkpoint names one. Apart from work_dir it searches `checkpoint_dir`,
+// where the run's checkpoints are if not in work_dir, and the directory of what
+// last_checkpoint names. A directory may be missing.
 //
-// Good is one whose manifest reads well and whose files are there in full
-// length; digests are for ReadCheckpoint. Each bad one adds a line to
-// `*rejected`, if not null. `skip`, paths that this returned before, are never
-// returned: for a caller to whom ReadCheckpoint said kDataLoss. kNotFound if
-// there is none.
+// A good one has a manifest that can be read, and files of full length; digests
+// are for ReadCheckpoint. Each bad one adds a line to `*rejected`, if not null.
+// Paths in `skip` are never returned: for a caller to whom ReadCheckpoint said
+// kDataLoss for what this returned before. kNotFound if there is none.
 absl::StatusOr<std::string> FindLatestCheckpoint(
     Env& env, const std::string& work_dir, std::vector<std::string>* rejected,
     absl::Span<const std::string> skip = {},
+    const std::string& checkpoint_dir = "");
+
+// The newest that can be read whole, with the digests of all bytes: those that
+// turn out to be damaged are passed over, with a line each in `*rejected`, if
+// not null. kNotFound if there is none.
+struct LatestCheckpoint {
+  std::string path;
+  CheckpointContents contents;
+};
+absl::StatusOr<LatestCheckpoint> ReadLatestCheckpoint(
+    Env& env, const std::string& work_dir, std::vector<std::string>* rejected,
     const std::string& checkpoint_dir = "");
 
 }  // namespace io

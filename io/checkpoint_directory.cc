@@ -275,5 +275,31 @@ absl::StatusOr<std::string> FindLatestCheckpoint(
   return newest;
 }
 
+absl::StatusOr<LatestCheckpoint> ReadLatestCheckpoint(
+    Env& env, const std::string& work_dir, std::vector<std::string>* rejected,
+    const std::string& checkpoint_dir) {
+  std::vector<std::string> bad, unread;
+  while (true) {
+    std::vector<std::string> unfit;  // Each look lists all but `bad`.
+    absl::StatusOr<std::string> path =
+        FindLatestCheckpoint(env, work_dir, &unfit, bad, checkpoint_dir);
+    absl::StatusOr<CheckpointContents> contents =
+        path.ok() ? ReadCheckpoint(env, *path) : path.status();
+    // Missing: it was deleted between the two, by a training that goes on.
+    if (path.ok() && (absl::IsDataLoss(contents.status()) ||
+                      absl::IsNotFound(contents.status()))) {
+      unread.emplace_back(contents.status().message());
+      bad.push_back(*std::move(path));
+      continue;
+    }
+    if (rejected != nullptr) {
+      rejected->insert(rejected->end(), unread.begin(), unread.end());
+      rejected->insert(rejected->end(), unfit.begin(), unfit.end());
+    }
+    if (!contents.ok()) return std::move(contents).status();
+    return LatestCheckpoint{*std::move(path), *std::move(contents)};
+  }
+}
+
 }  // namespace io
 }  // namespace grapnel

@@ -866,6 +866,28 @@ class FindLatestTest : public testing::Test {
   std::vector<std::string> rejected_;
 };
 
+TEST_F(FindLatestTest, OneThatIsDamagedInsideIsPassedOverWhenItIsRead) {
+  Save("epoch_1", 10, 1, "run");
+  Save("epoch_2", 20, 2, "run");
+  Save("epoch_3", 30, 3, "run");
+  Put(env_, "/w/last_checkpoint", "epoch_3");
+  // Of its length, so that only the digest tells.
+  std::string bytes = *ReadFile(env_, "/w/epoch_3/model.safetensors");
+  bytes.back() ^= 1;
+  Put(env_, "/w/epoch_3/model.safetensors", bytes);
+  Put(env_, "/w/epoch_2/model.safetensors", "short");
+  ASSERT_EQ(Find(), "/w/epoch_3");
+  std::vector<std::string> rejected;
+  const auto latest = ReadLatestCheckpoint(env_, "/w", &rejected);
+  ASSERT_THAT(latest, IsOk());
+  EXPECT_EQ(latest->path, "/w/epoch_1");
+  EXPECT_EQ(latest->contents.manifest().progress().iter(), 10);
+  EXPECT_THAT(rejected, ElementsAre(HasSubstr("/w/epoch_3/model.safetensors"),
+                                    HasSubstr("/w/epoch_2/model.safetensors")));
+  EXPECT_THAT(ReadLatestCheckpoint(env_, "/nowhere", nullptr).status(),
+              StatusIs(Code::kNotFound, testing::_));
+}
+
 TEST_F(FindLatestTest, NothingIsNotFound) {
   EXPECT_EQ(Find(), "NOT_FOUND");
   ASSERT_THAT(env_.CreateDir("/w/vis_data"), IsOk());

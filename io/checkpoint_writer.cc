@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "grapnel/base/clock.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/version.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_files.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
@@ -17,13 +18,10 @@
 #include "grapnel/io/out_of_memory.h"
 #include "grapnel/io/safetensors.h"
 #include "grapnel/io/unique_name.h"
-#include "torch/headeronly/version.h"
 
 namespace grapnel {
 namespace io {
 namespace {
-
-constexpr char kProducer[] = "grapnel 0.1.0";
 
 absl::Status CheckParts(const CheckpointContents& contents) {
   absl::flat_hash_set<std::string> files;
@@ -102,9 +100,11 @@ v1::CheckpointManifest BeginManifest(const std::string& name,
     manifest.set_created_unix_nanos(
         absl::ToUnixNanos(Clock::System().WallTime()));
   }
-  if (manifest.producer().empty()) manifest.set_producer(kProducer);
+  if (manifest.producer().empty()) {
+    manifest.set_producer(absl::StrCat("grapnel ", kGrapnelVersion));
+  }
   if (manifest.libtorch_version().empty()) {
-    manifest.set_libtorch_version(TORCH_VERSION);
+    manifest.set_libtorch_version(kLibTorchVersion);
   }
   if (manifest.cpu_capability().empty()) {
     manifest.set_cpu_capability(at::get_cpu_capability());

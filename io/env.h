@@ -52,15 +52,15 @@ class FileLock {
  public:
   virtual ~FileLock() = default;
 
-  // Replaces what the file says: who holds the lock, for others to read by
-  // ReadFile. They may see it half written.
+  // Replaces the file's content, which tells others who holds the lock. They
+  // read it by ReadFile, and may see it half written.
   virtual absl::Status Write(absl::string_view content) = 0;
 };
 
 // The file system, real or not. Safe to use from many threads. Relative paths
 // start at the process's working directory.
 //
-// Codes of all calls, if they don't say more: kNotFound, kAlreadyExists (also:
+// Codes of all calls, unless they say more: kNotFound, kAlreadyExists (also:
 // a directory isn't empty), kPermissionDenied, kResourceExhausted (no space or
 // quota left), kInvalidArgument (not a regular file, not a directory, name too
 // long), else kUnavailable. The message names the path. Links are followed, but
@@ -114,16 +114,15 @@ class Env {
   // cut.
   virtual absl::Status SyncDir(const std::string& path) = 0;
 
-  // Locks a file, which is made if it isn't there and keeps what it says. Never
-  // waits: kAborted if somebody has it, be it another process, one on another
-  // machine that sees the file too, or this one, by whatever path. A lock that
-  // is let go leaves the file; deleting it is for who holds the lock alone, and
-  // before it is let go.
+  // Locks a file, which is made if it isn't there and keeps its content. Never
+  // waits: kAborted if it is locked already, by another process, on another
+  // machine that sees the file too, or by this one, under any path. Unlocking
+  // leaves the file. Only the holder may delete it, before unlocking.
   //
-  // kUnimplemented if the file system has no locks. One that is mounted over
-  // the network with locks of this machine alone (NFS: nolock, local_lock) says
-  // nothing, and keeps out this machine's processes only. A child process that
-  // is forked and doesn't exec shares the lock, and holds it as long as it is.
+  // kUnimplemented if the file system has no locks. A network mount whose locks
+  // are this machine's alone (NFS: nolock, local_lock) gives no error, and
+  // keeps out only this machine's processes. A child process that is forked and
+  // doesn't exec shares the lock, and holds it as long as it lives.
   virtual absl::StatusOr<std::unique_ptr<FileLock>> LockFile(
       const std::string& path) = 0;
 
@@ -137,7 +136,7 @@ absl::StatusOr<std::string> ReadFile(Env& env, const std::string& path,
                                      int64_t limit = int64_t{1} << 30);
 
 // Makes a file, or empties an existing one, and writes `content`, which is on
-// the disk when this returns OK. The name is not: see SyncDir.
+// the disk when this returns OK. Its name need not be: see SyncDir.
 absl::Status WriteFileAndSync(Env& env, const std::string& path,
                               absl::string_view content);
 

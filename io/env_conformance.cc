@@ -227,7 +227,7 @@ TEST_P(EnvTest, ALockSurvivesReadingAndWritingItsFile) {
   EXPECT_EQ(Read("lock"), "short");  // What it said stays.
 }
 
-TEST_P(EnvTest, ALockFileThatItsHolderDeletedIsMadeAnew) {
+TEST_P(EnvTest, ALockFileThatItsHolderDeletedIsMadeAgain) {
   auto lock = env_.LockFile(Path("lock"));
   ASSERT_THAT(lock, IsOk());
   ASSERT_THAT(env_.DeleteFile(Path("lock")), IsOk());

@@ -126,7 +126,7 @@ class FaultInjectionEnv::FaultFileLock : public FileLock {
 };
 
 FaultInjectionEnv::FaultInjectionEnv(Env& base, const std::string& root)
-    : base_(base), root_path_(absl::StripSuffix(root, "/")) {
+    : EnvWrapper(base), root_path_(absl::StripSuffix(root, "/")) {
   absl::StatusOr<std::shared_ptr<Node>> loaded = Load(root);
   absl::MutexLock lock(&mutex_);
   load_status_ = loaded.status();
@@ -166,9 +166,9 @@ absl::Status FaultInjectionEnv::Crash(Names names) {
   short_writes_ = false;
   const std::string root = root_path_.empty() ? "/" : root_path_;
   GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> entries,
-                           base_.ListDir(root));
+                           target().ListDir(root));
   for (const std::string& name : entries) {
-    GRAPNEL_RETURN_IF_ERROR(DeleteRecursively(base_, JoinPath(root, name)));
+    GRAPNEL_RETURN_IF_ERROR(DeleteRecursively(target(), JoinPath(root, name)));
   }
   GRAPNEL_RETURN_IF_ERROR(Store(root, *root_, names));
   GRAPNEL_ASSIGN_OR_RETURN(root_, Load(root));
@@ -185,34 +185,8 @@ FaultInjectionEnv::NewAppendableFile(const std::string& path) {
   return OpenToWrite(path, false);
 }
 
-absl::StatusOr<std::unique_ptr<RandomAccessFile>>
-FaultInjectionEnv::NewRandomAccessFile(const std::string& path) {
-  return base_.NewRandomAccessFile(path);
-}
-
-bool FaultInjectionEnv::FileExists(const std::string& path) {
-  return base_.FileExists(path);
-}
-
-bool FaultInjectionEnv::IsDirectory(const std::string& path) {
-  return base_.IsDirectory(path);
-}
-
-absl::StatusOr<std::string> FaultInjectionEnv::CurrentDir() {
-  return base_.CurrentDir();
-}
-
-bool FaultInjectionEnv::IsSymlink(const std::string& path) {
-  return base_.IsSymlink(path);
-}
-
-absl::StatusOr<std::vector<std::string>> FaultInjectionEnv::ListDir(
-    const std::string& path) {
-  return base_.ListDir(path);
-}
-
 absl::Status FaultInjectionEnv::CreateDir(const std::string& path) {
-  if (base_.IsDirectory(path)) return absl::OkStatus();
+  if (target().IsDirectory(path)) return absl::OkStatus();
   const std::string parent = Dirname(path);
   if (!parent.empty() && parent != path) {
     GRAPNEL_RETURN_IF_ERROR(CreateDir(parent));
@@ -228,7 +202,7 @@ absl::Status FaultInjectionEnv::CreateDir(const std::string& path) {
 
 absl::Status FaultInjectionEnv::CreateNewDir(const std::string& path) {
   GRAPNEL_RETURN_IF_ERROR(Begin(absl::StrCat("mkdir ", path)));
-  GRAPNEL_RETURN_IF_ERROR(base_.CreateNewDir(path));
+  GRAPNEL_RETURN_IF_ERROR(target().CreateNewDir(path));
   absl::MutexLock lock(&mutex_);
   if (const std::shared_ptr<Node> parent = Parent(path)) {
     parent->children[Basename(path)] = std::make_shared<Node>(true);
@@ -239,7 +213,7 @@ absl::Status FaultInjectionEnv::CreateNewDir(const std::string& path) {
 absl::Status FaultInjectionEnv::Rename(const std::string& from,
                                        const std::string& to) {
   GRAPNEL_RETURN_IF_ERROR(Begin(absl::StrCat("rename ", from, " -> ", to)));
-  GRAPNEL_RETURN_IF_ERROR(base_.Rename(from, to));
+  GRAPNEL_RETURN_IF_ERROR(target().Rename(from, to));
   absl::MutexLock lock(&mutex_);
   const std::shared_ptr<Node> node = Find(from);
   if (const std::shared_ptr<Node> parent = Parent(from)) {
@@ -253,25 +227,25 @@ absl::Status FaultInjectionEnv::Rename(const std::string& from,
 
 absl::Status FaultInjectionEnv::DeleteFile(const std::string& path) {
   // DeleteRecursively asks to unlink directories too; that changes nothing.
-  if (base_.IsDirectory(path) && !base_.IsSymlink(path)) {
-    return base_.DeleteFile(path);
+  if (target().IsDirectory(path) && !target().IsSymlink(path)) {
+    return target().DeleteFile(path);
   }
   GRAPNEL_RETURN_IF_ERROR(Begin(absl::StrCat("unlink ", path)));
-  GRAPNEL_RETURN_IF_ERROR(base_.DeleteFile(path));
+  GRAPNEL_RETURN_IF_ERROR(target().DeleteFile(path));
   Forget(path);
   return absl::OkStatus();
 }
 
 absl::Status FaultInjectionEnv::DeleteDir(const std::string& path) {
   GRAPNEL_RETURN_IF_ERROR(Begin(absl::StrCat("rmdir ", path)));
-  GRAPNEL_RETURN_IF_ERROR(base_.DeleteDir(path));
+  GRAPNEL_RETURN_IF_ERROR(target().DeleteDir(path));
   Forget(path);
   return absl::OkStatus();
 }
 
 absl::Status FaultInjectionEnv::SyncDir(const std::string& path) {
   GRAPNEL_RETURN_IF_ERROR(Begin(absl::StrCat("syncdir ", path)));
-  GRAPNEL_RETURN_IF_ERROR(base_.SyncDir(path));
+  GRAPNEL_RETURN_IF_ERROR(target().SyncDir(path));
   absl::MutexLock lock(&mutex_);
   if (const std::shared_ptr<Node> node = Find(path)) {
     node->synced_children = node->children;
@@ -283,14 +257,10 @@ absl::StatusOr<std::unique_ptr<FileLock>> FaultInjectionEnv::LockFile(
     const std::string& path) {
   GRAPNEL_RETURN_IF_ERROR(Begin(absl::StrCat("lock ", path)));
   GRAPNEL_ASSIGN_OR_RETURN(std::unique_ptr<FileLock> base,
-                           base_.LockFile(path));
+                           target().LockFile(path));
   absl::MutexLock lock(&mutex_);
   return std::make_unique<FaultFileLock>(*this, path, std::move(base),
                                          FindOrAddFile(path));
-}
-
-absl::StatusOr<int64_t> FaultInjectionEnv::FreeSpace(const std::string& path) {
-  return base_.FreeSpace(path);
 }
 
 absl::Status FaultInjectionEnv::Begin(std::string operation) {
@@ -328,9 +298,9 @@ absl::StatusOr<std::unique_ptr<WritableFile>> FaultInjectionEnv::OpenToWrite(
     const std::string& path, bool truncate) {
   GRAPNEL_RETURN_IF_ERROR(
       Begin(absl::StrCat(truncate ? "create " : "open ", path)));
-  GRAPNEL_ASSIGN_OR_RETURN(
-      std::unique_ptr<WritableFile> file,
-      truncate ? base_.NewWritableFile(path) : base_.NewAppendableFile(path));
+  GRAPNEL_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file,
+                           truncate ? target().NewWritableFile(path)
+                                    : target().NewAppendableFile(path));
   absl::MutexLock lock(&mutex_);
   std::shared_ptr<Node> node = FindOrAddFile(path);
   if (truncate && node != nullptr) {
@@ -361,14 +331,14 @@ void FaultInjectionEnv::Forget(const std::string& path) {
 
 absl::StatusOr<std::shared_ptr<FaultInjectionEnv::Node>>
 FaultInjectionEnv::Load(const std::string& path) {
-  auto node = std::make_shared<Node>(base_.IsDirectory(path));
+  auto node = std::make_shared<Node>(target().IsDirectory(path));
   if (!node->is_directory) {
-    GRAPNEL_ASSIGN_OR_RETURN(node->content, ReadFile(base_, path));
+    GRAPNEL_ASSIGN_OR_RETURN(node->content, ReadFile(target(), path));
     node->synced_content = node->content;
     return node;
   }
   GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> names,
-                           base_.ListDir(path));
+                           target().ListDir(path));
   for (const std::string& name : names) {
     GRAPNEL_ASSIGN_OR_RETURN(node->children[name], Load(JoinPath(path, name)));
   }
@@ -382,12 +352,12 @@ absl::Status FaultInjectionEnv::Store(const std::string& path, Node& node,
        names == Names::kAsSynced ? node.synced_children : node.children) {
     const std::string child_path = JoinPath(path, name);
     if (child->is_directory) {
-      GRAPNEL_RETURN_IF_ERROR(base_.CreateNewDir(child_path));
+      GRAPNEL_RETURN_IF_ERROR(target().CreateNewDir(child_path));
       GRAPNEL_RETURN_IF_ERROR(Store(child_path, *child, names));
       continue;
     }
     GRAPNEL_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file,
-                             base_.NewWritableFile(child_path));
+                             target().NewWritableFile(child_path));
     GRAPNEL_RETURN_IF_ERROR(file->Append(child->synced_content));
     GRAPNEL_RETURN_IF_ERROR(file->Close());
   }

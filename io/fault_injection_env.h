@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/env_wrapper.h"
 
 namespace grapnel {
 namespace io {
@@ -30,7 +31,7 @@ namespace io {
 //   // What is there now survived a power cut before the fourth operation.
 //
 // Safe to use from many threads; Crash must not meet other calls.
-class FaultInjectionEnv : public Env {
+class FaultInjectionEnv : public EnvWrapper {
  public:
   enum class Times { kOnce, kFromThenOn };
 
@@ -68,14 +69,6 @@ class FaultInjectionEnv : public Env {
       const std::string& path) override;
   absl::StatusOr<std::unique_ptr<WritableFile>> NewAppendableFile(
       const std::string& path) override;
-  absl::StatusOr<std::unique_ptr<RandomAccessFile>> NewRandomAccessFile(
-      const std::string& path) override;
-  bool FileExists(const std::string& path) override;
-  bool IsDirectory(const std::string& path) override;
-  bool IsSymlink(const std::string& path) override;
-  absl::StatusOr<std::string> CurrentDir() override;
-  absl::StatusOr<std::vector<std::string>> ListDir(
-      const std::string& path) override;
   absl::Status CreateDir(const std::string& path) override;
   absl::Status CreateNewDir(const std::string& path) override;
   absl::Status Rename(const std::string& from, const std::string& to) override;
@@ -84,7 +77,6 @@ class FaultInjectionEnv : public Env {
   absl::Status SyncDir(const std::string& path) override;
   absl::StatusOr<std::unique_ptr<FileLock>> LockFile(
       const std::string& path) override;
-  absl::StatusOr<int64_t> FreeSpace(const std::string& path) override;
 
  private:
   struct Node;
@@ -113,7 +105,6 @@ class FaultInjectionEnv : public Env {
   absl::StatusOr<std::shared_ptr<Node>> Load(const std::string& path);
   absl::Status Store(const std::string& path, Node& node, Names names);
 
-  Env& base_;
   const std::string root_path_;
 
   mutable absl::Mutex mutex_;

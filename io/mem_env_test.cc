@@ -10,6 +10,7 @@
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/env_conformance.h"
+#include "grapnel/io/env_wrapper.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
@@ -33,6 +34,19 @@ EnvUnderTest MakeMemRelative() {
 
 INSTANTIATE_TEST_SUITE_P(Mem, EnvTest,
                          testing::Values(&MakeMem, &MakeMemRelative));
+
+struct Wrapped {
+  MemEnv mem;
+  EnvWrapper wrapper{mem};
+};
+
+EnvUnderTest MakeWrapped() {
+  const auto wrapped = std::make_shared<Wrapped>();
+  EXPECT_THAT(wrapped->mem.CreateDir("/dir"), IsOk());
+  return {&wrapped->wrapper, "/dir", wrapped};
+}
+
+INSTANTIATE_TEST_SUITE_P(Wrapped, EnvTest, testing::Values(&MakeWrapped));
 
 TEST(MemEnvTest, PathsOfOneThingAreManyAndLeadToIt) {
   MemEnv env;

@@ -11,19 +11,10 @@
 #include "absl/status/statusor.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/safetensors_header.h"
 
 namespace grapnel {
 namespace io {
-
-// Where one tensor lies in the file.
-struct SafetensorsEntry {
-  std::string name;
-  std::string dtype;  // "F32", "BF16", "I64", ...
-  std::vector<int64_t> shape;
-  int64_t file_offset = 0;  // From the start of the file.
-  int64_t num_bytes = 0;
-  uint64_t xxh3_64 = 0;  // Of the bytes. 0 from ReadSafetensorsHeader.
-};
 
 // What was written or read.
 struct SafetensorsFile {

@@ -1,4 +1,4 @@
-// Weights from whatever file or folder holds some: the one door for formats.
+// Weights from any file or folder that holds some: the one door for formats.
 
 #ifndef GRAPNEL_IO_WEIGHTS_H_
 #define GRAPNEL_IO_WEIGHTS_H_

@@ -16,10 +16,10 @@
 
 namespace grapnel {
 
-// Does what it is given, one after the other, in the order in which it came,
-// within a tenth of a second or so: it looks every 50 ms while there is
-// anything, so that giving it something wakes nobody. The thread starts with
-// the first work; where none is to be had, whoever gives work does it. Takes no
+// Does what it is given, one after the other, in the order it came in, within a
+// tenth of a second or so: it looks every 50 ms while there is anything, so
+// that giving it something wakes nobody. The thread starts with the first work;
+// where the system has no thread to give, the caller does the work. Takes no
 // signals but those of its own faults. Safe to use from many threads.
 class LogThread {
  public:

@@ -32,7 +32,7 @@ std::string Speed(double per_second) {
 
 }  // namespace
 
-std::string FormatProgress(const Progress& progress, int columns) {
+std::string FormatProgress(const LoopProgress& progress, int columns) {
   const size_t width = std::max(columns, 0);
   std::string left(progress.label);
   std::string right;
@@ -103,7 +103,7 @@ void ProgressBar::Look(int64_t done) {
 void ProgressBar::Draw(int64_t done, int64_t now) {
   const int columns = log_.StatusColumns();
   if (columns <= 0) return;
-  Progress progress;
+  LoopProgress progress;
   progress.label = label_;
   progress.done = done;
   progress.total = total_;

@@ -13,7 +13,7 @@
 namespace grapnel {
 
 // Where a loop is.
-struct Progress {
+struct LoopProgress {
   absl::string_view label;  // "Epoch(train) [1/20]"
   int64_t done = 0;
   int64_t total = 0;  // 0 if nobody knows.
@@ -28,9 +28,9 @@ struct Progress {
 //
 // done / total, units a second (or seconds a unit), time gone < time left.
 // Where it is narrow, the bar goes first, then what stands on the right.
-std::string FormatProgress(const Progress& progress, int columns);
+std::string FormatProgress(const LoopProgress& progress, int columns);
 
-// Shows that line as the run log's status line, and draws it anew at most ten
+// Shows that line as the run log's status line, and draws it again at most ten
 // times a second, and when a loop that took longer than that is done. Between
 // two drawings an update formats, allocates and mostly asks nothing, not even
 // the clock. Thread-compatible.

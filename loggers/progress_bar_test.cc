@@ -23,7 +23,7 @@ using ::testing::ValuesIn;
 
 struct FormatCase {
   std::string name;
-  Progress progress;
+  LoopProgress progress;
   int columns;
   std::string line;
 };
@@ -56,7 +56,7 @@ INSTANTIATE_TEST_SUITE_P(
          80,
          "Epoch(train) [1/20] 100% [====================]  100/100  200/s  "
          "0:00:00<0:00:00"},
-        {"ResumedAmidTheLoop",
+        {"ResumedWithinTheLoop",
          {"Iter(train)", 80, 100, 10, 5},
          60,
          "Iter(train)  80% [======> ]   80/100  2.0/s  0:00:05<0:00:10"},

@@ -22,9 +22,7 @@ void AppendRecordJson(const Record& record, std::string* json);
 
 std::string RecordToJson(const Record& record);
 
-// Appends one value of such a line. Text is read as UTF-8, with what
-// EscapeToUtf8 makes of the rest, and written in ASCII.
-void AppendJsonString(absl::string_view text, std::string* json);
+// Appends one value of such a line; text is as AppendJsonString makes it.
 void AppendJsonNumber(const Scalar& scalar, std::string* json);
 
 }  // namespace grapnel

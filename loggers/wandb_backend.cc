@@ -15,7 +15,6 @@
 #include "grapnel/base/clock.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/utf8.h"
-#include "grapnel/loggers/config_json.h"
 #include "grapnel/loggers/host_name.h"
 #include "grapnel/loggers/record_json.h"
 
@@ -127,7 +126,8 @@ WandbBackend::WandbBackend(const Config& config,
         if (!config.has_run_id()) complete.set_run_id(NewRunId());
         if (!config.has_name()) complete.set_name(options.experiment_name);
         return complete;
-      }()) {}
+      }()),
+      config_fields_(options.config_fields) {}
 
 absl::Status WandbBackend::Open(absl::string_view config_text) {
   start_ = clock_->WallTime();
@@ -165,12 +165,8 @@ absl::Status WandbBackend::Open(absl::string_view config_text) {
   run->mutable_start_time()->set_seconds(absl::ToUnixSeconds(start_));
   run->mutable_start_time()->set_nanos(static_cast<int32_t>(
       absl::ToUnixNanos(start_) - absl::ToUnixSeconds(start_) * 1000000000));
-  if (!config_text.empty()) {
-    GRAPNEL_ASSIGN_OR_RETURN(auto fields, ConfigTextToJson(config_text));
-    for (auto& [name, json] : fields) {
-      AddItem(std::move(name), std::move(json),
-              run->mutable_config()->mutable_update());
-    }
+  for (const auto& [name, json] : config_fields_) {
+    AddItem(name, json, run->mutable_config()->mutable_update());
   }
   GRAPNEL_RETURN_IF_ERROR(Append(&record));
   if (config_text.empty()) return absl::OkStatus();

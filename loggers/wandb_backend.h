@@ -59,6 +59,7 @@ class WandbBackend : public LogBackend {
   const Clock* const clock_;
   const std::string dir_;  // vis_data/wandb
   const Config config_;    // Defaults filled in.
+  const std::vector<std::pair<std::string, std::string>> config_fields_;
 
   std::unique_ptr<io::WritableFile> file_;  // Null before the run's beginning.
   int64_t file_size_ = 0;

@@ -126,6 +126,8 @@ class WandbBackendTest : public testing::Test {
 };
 
 TEST_F(WandbBackendTest, TheRunIsWhatTheConfigSays) {
+  options_.config_fields = {{"train_cfg", "{\"max_epochs\": 20}"},
+                            {"x", "\"y\""}};
   auto backend =
       New("run_id: 'id7' project: 'p' entity: 'e' name: 'n' group: 'g' "
           "job_type: 'j' tags: 'a' tags: 'b' notes: 'l1\\nl2'");
@@ -236,9 +238,10 @@ TEST_F(WandbBackendTest, ARowIsWithTheSystemAtOnceAndARunThatCrashedHasNoExit) {
 // A block is 32768 bytes. Records of every size near what is left of one, and
 // longer ones, come back whole.
 TEST_F(WandbBackendTest, RecordsLieAcrossBlocks) {
-  auto backend = New("run_id: 'id7'");
   const std::string big(70000, 'x');
-  ASSERT_THAT(backend->WriteConfig(absl::StrCat("notes: '", big, "'")), IsOk());
+  options_.config_fields = {{"notes", absl::StrCat("\"", big, "\"")}};
+  auto backend = New("run_id: 'id7'");
+  ASSERT_THAT(backend->WriteConfig("notes: '...'"), IsOk());
   std::vector<std::string> names;
   for (int i = 0; i < 3000; ++i) {
     names.emplace_back(1 + i % 97, 'n');

@@ -36,14 +36,14 @@ class Layer {
   virtual ~Layer() = default;
 
   // input: (N, ...), not modified unless may_overwrite_input was set. May
-  // throw what LibTorch throws; whoever owns the layer makes it a status.
+  // throw what LibTorch throws; the layer's owner makes it a status.
   //
   // It is also called once in evaluation mode, with zeros for one sample, to
   // learn the shape of the output, and must not change state then.
   virtual at::Tensor Forward(const at::Tensor& input) = 0;
 
-  // True if Forward's result is a new tensor of which autograd needs no values
-  // for this layer's backward.
+  // True if Forward's result is a new tensor, and autograd doesn't need its
+  // values for this layer's backward.
   virtual bool output_may_be_overwritten() const { return false; }
 
   // Why a batch of one sample of LayerOptions::input_shape can't be trained on:

@@ -24,8 +24,8 @@ class LayerConfig;
 
 namespace grapnel {
 
-// A layer that is made of others, each of which gets the shape that the one
-// before it gives. Its tensors are called "<name or index>.<tensor>".
+// A layer that is made of others; each gets the shape that the one before it
+// gives. Its tensors are called "<name or index>.<tensor>".
 // Thread-compatible.
 class LayerChain : public Layer {
  public:

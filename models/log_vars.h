@@ -15,7 +15,7 @@
 namespace grapnel {
 
 // An ordered list of (name, tensor), and for a mean what it was divided by, for
-// those who want to know. Made to be filled anew every iteration: the slots
+// those who want to know. Made to be filled again every iteration: the slots
 // stay, so that with the same names it allocates nothing. Thread-compatible.
 class LogVars {
  public:

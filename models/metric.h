@@ -78,7 +78,7 @@ using MetricRegistry = Registry<MetricTraits>;
 // named as they are, and then "<prefix>_loss", the sum of those whose name
 // contains "loss". A mean is over all that the loss's weights count, or over
 // samples where it has none, however batches cut them up: NaN if nothing
-// counts. What a batch in which nothing counts gave is not looked at.
+// counts. What a batch gave where nothing counts is not looked at.
 // Thread-compatible.
 class Evaluator {
  public:

@@ -21,7 +21,7 @@ absl::string_view MetricRuleName(MetricRule rule);
 // False if one is NaN, and if they are equal.
 bool IsBetter(MetricRule rule, double value, double than);
 
-// Names of metrics of which more, or less, is better. What both lists hold when
+// Names of metrics where more, or less, is better. What both lists hold when
 // made are the defaults; hooks/checkpoint/checkpoint_hook.proto has them.
 struct MetricKeys {
   MetricKeys();

@@ -21,6 +21,10 @@
 
 namespace grapnel {
 
+namespace io {
+class Env;
+}  // namespace io
+
 class OptimWrapper;
 
 // What a model says about a batch in evaluation.
@@ -29,7 +33,7 @@ struct Predictions {
                        // (N, C) logits.
   LogVars losses;      // Scalars, or empty if there are no targets.
 
-  // Of the targets, if the model's loss has one: they don't count.
+  // Targets of this value don't count. Unset if the model's loss has none.
   std::optional<int64_t> ignore_index;
 };
 
@@ -43,26 +47,27 @@ class Model {
   // optim.Update(total, weight). Sets `*log_vars` to what is to be logged:
   // "loss", the total, first, then each loss.
   //
-  // The default takes the losses of ComputeLosses, means those that aren't
-  // scalars, and sums those whose name contains "loss" for the total; the
-  // others are logged only. One that is itself called "loss" goes into the
+  // The default takes the losses of ComputeLosses, and the mean of those that
+  // aren't scalars. Those whose name contains "loss" are summed for the total;
+  // the others are only logged. One that is itself called "loss" goes into the
   // total and isn't listed again. kInvalidArgument if there is nothing to sum.
   //
-  // The weight is batch.size(). If optim.wants_weight(), it is that of the
-  // losses in the total, where those without one have batch.size();
+  // The weight is batch.size(). If optim.wants_weight(), it is the weight of
+  // the losses in the total, which is batch.size() for those without one;
   // kInvalidArgument if they differ. A weight on a device is waited for.
   //
-  // A model with several optimizers overrides it, and updates each of them,
+  // A model with several optimizers overrides this, and updates each of them by
   // optim.Get(name).
   virtual absl::Status TrainStep(const Batch& batch, OptimWrapper& optim,
                                  LogVars* log_vars);
 
-  // Appends the losses of a batch, in training mode and with autograd on; with
-  // their weights, where those aren't batch.size(), if losses->wants_weights().
+  // Appends the losses of a batch, in training mode and with autograd on. If
+  // losses->wants_weights(), those with a weight other than batch.size() come
+  // with it.
   virtual absl::Status ComputeLosses(const Batch& batch, LogVars* losses) = 0;
 
   // Replaces `*predictions` by those for a batch, in evaluation mode; autograd
-  // is off, whatever the caller's setting. Targets may be undefined; then there
+  // is off even if the caller has it on. Targets may be undefined; then there
   // are no losses. Weights as in ComputeLosses.
   virtual absl::Status ValStep(const Batch& batch,
                                Predictions* predictions) = 0;
@@ -73,12 +78,13 @@ class Model {
   virtual const std::vector<NamedTensor>& buffers() const = 0;
 
   // Writes the model, with its weights, to a file in its own format, over an
-  // existing one. kUnimplemented if it has none: weights are in checkpoints.
+  // existing one. kUnimplemented if it has no format of its own: weights are in
+  // checkpoints.
   virtual absl::Status Export(const std::string& path);
 
   // Why a batch of one sample can't be trained on, naming the layer: "layers[3]
-  // batch_norm1d: has ...". "" if it can, or if that isn't known. The runner
-  // then refuses training data that comes to such a batch.
+  // batch_norm1d: has ...". "" if it can, or if that isn't known. If it can't,
+  // the runner refuses training data that leads to such a batch.
   virtual std::string NeedsTwoSamples() const { return ""; }
 
   // Training or evaluation mode, of dropout, batch norm and the like. A new
@@ -96,6 +102,10 @@ struct ModelOptions {
   // Shape of one sample, without N, if it is known; empty if not. Lets a model
   // from config infer the sizes that its layers leave out.
   std::vector<int64_t> input_shape;
+
+  // Reads the model's own files, and writes what Export does. Outlives the
+  // model. Null: io::Env::Posix().
+  io::Env* env = nullptr;
 };
 
 struct ModelTraits {
@@ -104,17 +114,7 @@ struct ModelTraits {
 };
 using ModelRegistry = Registry<ModelTraits, const ModelOptions&>;
 
-// Copies tensors into a model's parameters and buffers, by name. Checks all
-// before it copies any: after an error the model is as it was. Floating types
-// convert to each other; a tensor doesn't fit if its shape differs, or if its
-// numbers are of a type that the model's can't hold: complex ones for real,
-// floating ones for integers, integers for narrower ones.
-//
-// With `strict` the names must be the same on both sides, and all must fit:
-// kInvalidArgument lists what doesn't, shortened. Else the rest is left, and
-// listed in `*report`, if not null, in lines "missing: <name>", which the model
-// alone has, "mismatched: <name>: ...", and "unexpected: <name>". Tensors of
-// which the model can take none are kInvalidArgument even so.
+// LoadTensors into a model's parameters and buffers.
 absl::Status LoadModelState(const TensorMap& tensors, bool strict, Model& model,
                             std::vector<std::string>* report);
 

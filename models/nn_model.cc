@@ -1,12 +1,12 @@
 #include "grapnel/models/nn_model.h"
 
-#include <set>
 #include <utility>
 
 #include "absl/memory/memory.h"
 #include "c10/core/GradMode.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
+#include "grapnel/models/nn_tensors.h"
 #include "torch/nn/module.h"
 
 namespace grapnel {
@@ -81,15 +81,8 @@ NnModel::NnModel(std::shared_ptr<torch::nn::Module> module,
       forward_(std::move(forward)),
       losses_(std::move(losses)) {
   module_->train(true);
-  std::set<const void*> seen;
-  for (const auto& item : module_->named_parameters()) {
-    if (!seen.insert(item.value().unsafeGetTensorImpl()).second) continue;
-    parameters_.push_back({item.key(), item.value()});
-  }
-  for (const auto& item : module_->named_buffers()) {
-    if (!seen.insert(item.value().unsafeGetTensorImpl()).second) continue;
-    buffers_.push_back({item.key(), item.value()});
-  }
+  parameters_ = NamedParameters(*module_);
+  buffers_ = NamedBuffers(*module_);
 }
 
 absl::StatusOr<at::Tensor> NnModel::Forward(const Batch& batch) {

@@ -1,12 +1,15 @@
 #include "grapnel/models/torch_script_model.h"
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <set>
 #include <utility>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "caffe2/serialize/read_adapter_interface.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/models/model.pb.h"
@@ -16,6 +19,35 @@
 #include "torch/csrc/jit/serialization/import.h"
 
 namespace grapnel {
+
+namespace {
+
+// A file as LibTorch reads archives. An error is what it takes for a short one;
+// the first is kept.
+class ArchiveFile final : public caffe2::serialize::ReadAdapterInterface {
+ public:
+  explicit ArchiveFile(std::unique_ptr<io::RandomAccessFile> file)
+      : file_(std::move(file)) {}
+
+  size_t size() const override { return static_cast<size_t>(file_->size()); }
+  size_t read(uint64_t offset, void* buffer, size_t n,
+              const char*) const override {
+    n = std::min(n, size() - std::min<size_t>(offset, size()));
+    const absl::Status status =
+        file_->Read(static_cast<int64_t>(offset), static_cast<int64_t>(n),
+                    static_cast<char*>(buffer));
+    status_.Update(status);
+    return status.ok() ? n : 0;
+  }
+
+  const absl::Status& status() const { return status_; }
+
+ private:
+  const std::unique_ptr<io::RandomAccessFile> file_;
+  mutable absl::Status status_;
+};
+
+}  // namespace
 
 struct TorchScriptModel::Script {
   torch::jit::Module module;
@@ -34,17 +66,16 @@ absl::StatusOr<std::unique_ptr<TorchScriptModel>> TorchScriptModel::Create(
   }
 
   const std::string path = io::JoinPath(options.base_dir, config.path());
-  {
-    // LibTorch's error for a missing file doesn't differ from that for a bad
-    // one.
-    auto file = io::Env::Posix().NewRandomAccessFile(path);
-    if (!file.ok()) return WithContext(file.status(), "path");
-  }
+  io::Env& env = options.env != nullptr ? *options.env : io::Env::Posix();
+  auto file = env.NewRandomAccessFile(path);
+  if (!file.ok()) return WithContext(file.status(), "path");
+  const auto archive = std::make_shared<ArchiveFile>(*std::move(file));
   auto script = std::make_unique<Script>();
   const absl::Status status = CatchAsStatus([&] {
-    script->module = torch::jit::load(path, c10::Device(c10::kCPU));
+    script->module = torch::jit::load(archive, c10::Device(c10::kCPU));
     return absl::OkStatus();
   });
+  GRAPNEL_RETURN_IF_ERROR(WithContext(archive->status(), "path"));
   if (!status.ok()) {
     return absl::DataLossError(absl::StrCat(
         "path: ", path,
@@ -58,15 +89,15 @@ absl::StatusOr<std::unique_ptr<TorchScriptModel>> TorchScriptModel::Create(
   std::unique_ptr<TorchScriptModel> model;
   GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
     model = absl::WrapUnique(
-        new TorchScriptModel(std::move(script), std::move(loss)));
+        new TorchScriptModel(std::move(script), std::move(loss), env));
     return absl::OkStatus();
   }));
   return model;
 }
 
 TorchScriptModel::TorchScriptModel(std::unique_ptr<Script> script,
-                                   std::unique_ptr<Loss> loss)
-    : SupervisedModel(std::move(loss)), script_(std::move(script)) {
+                                   std::unique_ptr<Loss> loss, io::Env& env)
+    : SupervisedModel(std::move(loss)), script_(std::move(script)), env_(env) {
   SetTraining(true);
   // A tensor that the module has twice is listed once, under its first name.
   std::set<const void*> seen;
@@ -112,8 +143,7 @@ void TorchScriptModel::SetTraining(bool training) {
 
 bool TorchScriptModel::training() const { return training_; }
 
-absl::Status TorchScriptModel::Save(const std::string& path,
-                                    io::Env& env) const {
+absl::Status TorchScriptModel::Export(const std::string& path) {
   // Into memory, and from there by Env: LibTorch's writer ends the process if
   // its sink fails or throws, so this one never does.
   std::string bytes;
@@ -138,11 +168,7 @@ absl::Status TorchScriptModel::Save(const std::string& path,
     return absl::ResourceExhaustedError(
         absl::StrCat(path, ": out of memory for the file's bytes"));
   }
-  return io::WriteFileAtomically(env, path, bytes);
-}
-
-absl::Status TorchScriptModel::Export(const std::string& path) {
-  return Save(path);
+  return io::WriteFileAtomically(env_, path, bytes);
 }
 
 GRAPNEL_REGISTER(ModelRegistry, TorchScriptModel);

@@ -30,7 +30,7 @@ namespace grapnel {
 // either mode.
 //
 // Runs as written, without the executor that specializes a graph after watching
-// its first calls: a run that is resumed would watch anew, and differ in bits.
+// its first calls: a run that is resumed would watch again, and differ in bits.
 // Thread-compatible.
 class TorchScriptModel : public SupervisedModel {
  public:
@@ -54,17 +54,16 @@ class TorchScriptModel : public SupervisedModel {
   // Writes the module with its present weights and mode, for torch.jit.load.
   // The file is there whole or as it was before, also on a full disk. Holds the
   // file's bytes in memory.
-  absl::Status Save(const std::string& path,
-                    io::Env& env = io::Env::Posix()) const;
-
   absl::Status Export(const std::string& path) override;
 
  private:
   struct Script;  // What needs torch::jit's headers.
 
-  TorchScriptModel(std::unique_ptr<Script> script, std::unique_ptr<Loss> loss);
+  TorchScriptModel(std::unique_ptr<Script> script, std::unique_ptr<Loss> loss,
+                   io::Env& env);
 
   const std::unique_ptr<Script> script_;
+  io::Env& env_;
   bool training_ = true;
   std::vector<NamedTensor> parameters_;
   std::vector<NamedTensor> buffers_;

@@ -11,6 +11,7 @@
 #include "gmock/gmock.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/mem_env.h"
 #include "grapnel/models/model.h"
 #include "grapnel/models/model.pb.h"
 #include "gtest/gtest.h"
@@ -101,7 +102,7 @@ TEST(TorchScriptModelTest, TrainsIsSavedAndComesBack) {
   EXPECT_TRUE(at::equal(Forward(**again, batch), Forward(**model, batch)));
   EXPECT_EQ((*again)->buffers()[0].tensor.item<int64_t>(), 21);
 
-  // And for whoever has only LibTorch.
+  // And by LibTorch alone.
   torch::jit::Module plain = torch::jit::load(saved);
   EXPECT_TRUE(at::equal(plain.attr("weight").toTensor(),
                         (*model)->parameters()[0].tensor));
@@ -121,6 +122,38 @@ TEST(TorchScriptModelTest, ModeSwitchesWhateverTheFileSays) {
     (*model)->SetTraining(true);
     EXPECT_EQ(Forward(**model, batch)[0][0].item<float>(), 6);
   }
+}
+
+TEST(TorchScriptModelTest, IsReadAndExportedByTheEnvThatItWasGiven) {
+  const std::string disk =
+      io::JoinPath(testing::TempDir(), WriteScript("env.pt"));
+  const auto bytes = io::ReadFile(io::Env::Posix(), disk);
+  ASSERT_THAT(bytes, IsOk());
+  io::MemEnv env;
+  ASSERT_THAT(env.CreateDir("/models"), IsOk());
+  ASSERT_THAT(io::WriteFileAtomically(env, "/models/whole.pt", *bytes), IsOk());
+  ASSERT_THAT(io::WriteFileAtomically(env, "/models/cut.pt",
+                                      bytes->substr(0, bytes->size() / 2)),
+              IsOk());
+  models::v1::TorchScriptConfig config;
+  config.set_path("whole.pt");
+  config.mutable_loss()->mutable_mse();
+  ModelOptions options;
+  options.base_dir = "/models";
+  options.env = &env;
+  const auto model = TorchScriptModel::Create(config, options);
+  ASSERT_THAT(model, IsOk());
+  ASSERT_THAT((*model)->Export("/models/exported.pt"), IsOk());
+
+  config.set_path("exported.pt");
+  const auto again = TorchScriptModel::Create(config, options);
+  ASSERT_THAT(again, IsOk());
+  const Batch batch = NewBatch();
+  EXPECT_TRUE(at::equal(Forward(**again, batch), Forward(**model, batch)));
+  config.set_path("cut.pt");
+  EXPECT_THAT(TorchScriptModel::Create(config, options),
+              StatusIs(absl::StatusCode::kDataLoss,
+                       HasSubstr("/models/cut.pt: not a readable")));
 }
 
 // Resuming gives the same bits only if the first calls are as the later ones.
@@ -213,13 +246,13 @@ TEST(TorchScriptModelTest, FullDiskIsAnErrorAndLeavesTheOldFile) {
   rlimit small = before;
   small.rlim_cur = 64 * 1024;
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
-  const absl::Status status = (*model)->Save(path);
+  const absl::Status status = (*model)->Export(path);
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
 
   EXPECT_FALSE(status.ok());
   EXPECT_THAT(status.message(), HasSubstr("kept.pt"));
   EXPECT_EQ(*io::ReadFile(io::Env::Posix(), path), "old");
-  EXPECT_THAT((*model)->Save(path), IsOk()) << "there is room again";
+  EXPECT_THAT((*model)->Export(path), IsOk()) << "there is room again";
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
+#include "grapnel/optim/accumulation_window.h"
 #include "grapnel/optim/configured_options.h"
 #include "grapnel/optim/foreach_ops.h"
 #include "grapnel/optim/grad_clip.h"
@@ -131,8 +132,7 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   AccumulatingOptimWrapper(Settings settings,
                            std::unique_ptr<Optimizer> optimizer,
                            std::unique_ptr<Optimizer> base)
-      : accumulative_counts_(settings.accumulative_counts),
-        by_samples_(settings.by_samples),
+      : window_(settings.accumulative_counts, settings.by_samples),
         clip_(std::move(settings.clip)),
         autocast_(settings.autocast),
         scaler_(std::move(settings.scaler)),
@@ -154,16 +154,16 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
 
   absl::Status Update(const at::Tensor& loss, double weight) override {
     GRAPNEL_RETURN_IF_ERROR(CheckLoss(loss));
-    if (by_samples_ && !(std::isfinite(weight) && weight >= 0)) {
+    if (window_.by_samples() && !(std::isfinite(weight) && weight >= 0)) {
       return CheckField(false, "weight", "finite and >= 0", weight);
     }
     BeginStep();
     started_ = true;
-    const int64_t size = WindowSize();
-    if (window_.weight == 0) window_.first_weight = weight;
+    const int64_t size = window_.size();
+    window_.Weigh(weight);
     const absl::Status status = CatchAsStatus([&] {
-      if (by_samples_ && weight == 0) return absl::OkStatus();
-      if (size == 1 && !by_samples_ && !scaler_.has_value()) {
+      if (window_.by_samples() && weight == 0) return absl::OkStatus();
+      if (size == 1 && !window_.by_samples() && !scaler_.has_value()) {
         loss.backward();
       } else {
         Weighed(loss, size, weight).backward();
@@ -174,12 +174,11 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
       EndWindow();  // Some of the gradients may be there.
       return WithContext(status, "backward");
     }
-    ++inner_count_;
-    window_.weight += weight;
+    window_.Count(weight);
     return accumulated() < size ? absl::OkStatus() : FinishWindow();
   }
 
-  bool wants_weight() const override { return by_samples_; }
+  bool wants_weight() const override { return window_.by_samples(); }
 
   const Autocast& autocast() const override { return autocast_; }
 
@@ -193,11 +192,7 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   void SkipStep() override { skip_ = true; }
 
   void InitializeCounts(int64_t iter, int64_t max_iters) override {
-    inner_count_ = iter;
-    max_count_ = max_iters;
-    // Without a state to load, as upstream: a window that was half filled is
-    // the smaller for it.
-    window_ = {iter - iter % accumulative_counts_};
+    window_.Initialize(iter, max_iters);
   }
 
   void set_step_observer(StepObserver* observer) override {
@@ -210,8 +205,8 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
       const override {
     return logged_lrs_;
   }
-  int64_t accumulated() const override { return inner_count_ - window_.begin; }
-  int64_t accumulative_counts() const override { return accumulative_counts_; }
+  int64_t accumulated() const override { return window_.accumulated(); }
+  int64_t accumulative_counts() const override { return window_.counts(); }
 
   absl::Status ScaleLr(double factor) override {
     GRAPNEL_RETURN_IF_ERROR(CheckField(std::isfinite(factor) && factor > 0,
@@ -231,16 +226,7 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
                          TensorMap* gradients) const override {
     GRAPNEL_RETURN_IF_ERROR(
         optimizer_->SaveState(state->mutable_optimizer(), optimizer_tensors));
-    state->set_inner_count(inner_count_);
-    state->set_accumulative_counts(accumulative_counts_);
-    state->set_window_begin(window_.begin);
-    state->set_window_size(WindowSize());
-    state->set_accumulate_by(by_samples_ ? OptimWrapperConfig::SAMPLES
-                                         : OptimWrapperConfig::ITERATIONS);
-    if (by_samples_) {
-      state->set_window_weight(window_.weight);
-      state->set_first_weight(window_.first_weight);
-    }
+    window_.SaveState(state);
     if (scaler_.has_value()) scaler_->SaveState(state->mutable_loss_scale());
     if (base_ != nullptr) {
       GRAPNEL_ASSIGN_OR_RETURN(const OptimizerState base, SaveBase());
@@ -268,32 +254,7 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
           absl::StrCat("the state is of ", state.optimizers_size(),
                        " optimizers, this is one"));
     }
-    GRAPNEL_RETURN_IF_ERROR(CheckField(state.inner_count() >= 0, "inner_count",
-                                       ">= 0", state.inner_count()));
-    GRAPNEL_RETURN_IF_ERROR(CheckField(
-        state.window_begin() >= 0 &&
-            state.window_begin() <= state.inner_count(),
-        "window_begin", absl::StrCat("in [0, ", state.inner_count(), "]"),
-        state.window_begin()));
-    GRAPNEL_RETURN_IF_ERROR(CheckField(
-        state.window_size() > state.inner_count() - state.window_begin(),
-        "window_size", "more than the window holds", state.window_size()));
-    const bool by_samples =
-        state.accumulate_by() == OptimWrapperConfig::SAMPLES;
-    const bool half_filled = state.inner_count() > state.window_begin();
-    const Window saved = SavedWindow(state);
-    // None if nothing has counted so far, or the run had just gone on without
-    // the window's gradients.
-    const bool any_weight = saved.first_weight != 0 || saved.weight != 0;
-    if (by_samples && half_filled && any_weight) {
-      GRAPNEL_RETURN_IF_ERROR(CheckField(
-          std::isfinite(saved.first_weight) && saved.first_weight > 0,
-          "first_weight", "finite and > 0", saved.first_weight));
-      GRAPNEL_RETURN_IF_ERROR(CheckField(
-          std::isfinite(saved.weight) && saved.weight >= saved.first_weight,
-          "window_weight", absl::StrCat("finite and >= ", saved.first_weight),
-          saved.weight));
-    }
+    GRAPNEL_RETURN_IF_ERROR(AccumulationWindow::CheckState(state));
     std::optional<LossScaler> scaler = scaler_;
     if (scaler.has_value() && state.has_loss_scale()) {
       GRAPNEL_RETURN_IF_ERROR(
@@ -310,29 +271,18 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     configured_.Restore(state, *optimizer_, base_.get(), options, notes);
     started_ = true;
     scaler_ = scaler;
-    inner_count_ = state.inner_count();
-    window_ = {state.inner_count()};
     optimizer_->ZeroGrad();
     window_ended_ = false;
-    if (!half_filled) return absl::OkStatus();
-    if (by_samples != by_samples_) {
-      const auto unit = [](bool samples) {
-        return samples ? "SAMPLES" : "ITERATIONS";
-      };
-      notes->push_back(absl::StrCat(
-          "accumulate_by: ", unit(by_samples), " -> ", unit(by_samples_),
-          ": the gradients of ", state.inner_count() - state.window_begin(),
-          " iterations that waited for a step are dropped"));
-      return absl::OkStatus();
-    }
-    window_ = saved;
+    const std::string dropped = window_.LoadState(state);
+    if (!dropped.empty()) notes->push_back(dropped);
+    if (accumulated() == 0) return absl::OkStatus();
     // The window may come to hold another number than was planned for, and the
     // loss to be scaled otherwise.
     double factor =
         scale() / (state.has_loss_scale() ? state.loss_scale().scale() : 1.0);
-    if (!by_samples) {
+    if (!window_.by_samples()) {
       factor *= static_cast<double>(state.window_size()) /
-                static_cast<double>(WindowSize());
+                static_cast<double>(window_.size());
     }
     return CatchAsStatus([&] {
       const c10::AutoGradMode no_grad(false);
@@ -345,21 +295,6 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   }
 
  private:
-  // The window that is being filled.
-  struct Window {
-    int64_t begin = 0;        // inner_count_ when it was empty.
-    double weight = 0;        // Of its Updates,
-    double first_weight = 0;  // and of the first of them that has one.
-  };
-
-  static Window SavedWindow(const OptimWrapperState& state) {
-    if (state.window_weight() == 0 && state.first_weight() == 0) {
-      return {state.window_begin(), static_cast<double>(state.window_samples()),
-              static_cast<double>(state.first_samples())};
-    }
-    return {state.window_begin(), state.window_weight(), state.first_weight()};
-  }
-
   static absl::Status CheckLoss(const at::Tensor& loss) {
     if (!loss.defined())
       return absl::InvalidArgumentError("loss: is undefined");
@@ -376,23 +311,7 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     return absl::OkStatus();
   }
 
-  // How many Updates the window that is being filled comes to hold: as many as
-  // configured, or what is left of the run; of one that was begun with a larger
-  // configured size, one more than it has.
-  int64_t WindowSize() const {
-    int64_t size = accumulative_counts_;
-    if (inner_count_ < max_count_) {
-      size = std::min(size, max_count_ - window_.begin);
-    }
-    return std::max(size, accumulated() + 1);
-  }
-
   double scale() const { return scaler_.has_value() ? scaler_->scale() : 1; }
-
-  // What makes the sum of what went backward its mean.
-  double window_factor() const {
-    return by_samples_ ? window_.first_weight / window_.weight : 1;
-  }
 
   // What goes backward. By samples the weights are relative to the first
   // Update's, and FinishWindow divides by their sum: it isn't known before, and
@@ -400,28 +319,28 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   at::Tensor Weighed(const at::Tensor& loss, int64_t size,
                      double weight) const {
     at::Tensor weighed = scaler_.has_value() ? scaler_->Scale(loss) : loss;
-    if (!by_samples_) return size == 1 ? weighed : weighed.div(size);
-    if (weight == window_.first_weight) return weighed;
-    return weighed.mul(weight / window_.first_weight);
+    if (!window_.by_samples()) return size == 1 ? weighed : weighed.div(size);
+    const double relative = window_.relative_weight(weight);
+    return relative == 1 ? weighed : weighed.mul(relative);
   }
 
   // The next one begins without its gradients, which are still there until
   // then.
   void EndWindow() {
-    window_ = {inner_count_};
+    window_.End();
     window_ended_ = true;
   }
 
   absl::Status FinishWindow() {
     StepResult result;
-    if (by_samples_ && window_.weight == 0) {  // The mean of nothing.
+    if (window_.weighs_nothing()) {
       result.scale = scale();
       EndWindow();
       return observer_ == nullptr ? absl::OkStatus()
                                   : observer_->AfterOptimizerStep(result);
     }
     const absl::Status status = MakeStep(&result);
-    if (!status.ok()) --inner_count_;
+    if (!status.ok()) window_.Uncount();
     EndWindow();
     GRAPNEL_RETURN_IF_ERROR(status);
     return observer_ == nullptr ? absl::OkStatus()
@@ -430,12 +349,12 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
 
   absl::Status MakeStep(StepResult* result) {
     bool finite = true;
-    if (window_factor() != 1 || scaler_.has_value()) {
+    if (window_.mean_factor() != 1 || scaler_.has_value()) {
       absl::StatusOr<bool> completed = CompleteGradients();
       if (!completed.ok()) return std::move(completed).status();
       finite = *completed;
     }
-    window_ = {inner_count_};
+    window_.End();
     result->scale = scale();
     skip_ = false;
     if (observer_ != nullptr) {
@@ -466,7 +385,7 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   // Makes the window's gradients those of its mean, unscaled. False if one of
   // them overflowed.
   absl::StatusOr<bool> CompleteGradients() {
-    const double factor = window_factor();
+    const double factor = window_.mean_factor();
     const c10::AutoGradMode no_grad(false);
     GatherGradients();
     bool finite = true;
@@ -535,8 +454,7 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     return absl::OkStatus();
   }
 
-  const int64_t accumulative_counts_;
-  const bool by_samples_;
+  AccumulationWindow window_;  // The one that is being filled.
   const std::optional<GradClip> clip_;
   const Autocast autocast_;
   std::optional<LossScaler> scaler_;
@@ -546,9 +464,6 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   ConfiguredOptions configured_;
   std::vector<std::pair<std::string, const double*>> logged_lrs_;
   StepObserver* observer_ = nullptr;
-  int64_t inner_count_ = 0;
-  int64_t max_count_ = -1;
-  Window window_;
   bool window_ended_ = false;  // The gradients are those of the last one.
   bool skip_ = false;          // SkipStep was called for the step that is due.
   bool started_ = false;

@@ -54,7 +54,7 @@ class StepObserver {
 //
 // With accumulative_counts: n, every n-th Update steps. The loss is divided by
 // the number of Updates in its window, which is n but for the last window of
-// the run, which holds what is left (parity.md 5.8). Windows go across epochs.
+// the run, which holds what is left, as in MMEngine. Windows go across epochs.
 // The half-filled window is part of the state, gradients included. A run that
 // is resumed with another length, or other windows, goes on with the one that
 // was half filled; if that holds as many already, its next Update ends it. With
@@ -97,12 +97,12 @@ class OptimWrapper {
   // which are updated one by one. Other errors: what LibTorch's backward or the
   // observer gives. If it comes before the step is made, the Update doesn't
   // count: the window's gradients are there to be looked at, unclipped, until
-  // the next BeginStep or Update, with which a new window begins.
+  // the next BeginStep or Update, which begins a new window.
   //
   // `weight`: what `loss` was divided by to be a mean, the number of samples or
   // whatever the model counts by; finite and >= 0 with accumulate_by: SAMPLES,
-  // else not looked at. With 0 nothing goes backward, and a window in which
-  // nothing has is left out as by SkipStep, without a BeforeOptimizerStep.
+  // else not looked at. With 0 nothing goes backward, and a window of
+  // only those is left out as by SkipStep, without a BeforeOptimizerStep.
   virtual absl::Status Update(const at::Tensor& loss, double weight) = 0;
   absl::Status Update(const at::Tensor& loss) { return Update(loss, 1); }
 
@@ -171,7 +171,7 @@ class OptimWrapper {
   // configured, equal to the present one, and one value that it had come to,
   // keeps the latter; else the option is reset, listed in `*options`, and has
   // the configured value. The base group likewise. Of parameters that are gone,
-  // slots and gradients are dropped; new ones start afresh. What has changed is
+  // slots and gradients are dropped; new ones start over. What has changed is
   // said in `*notes`. A half-filled window of another accumulate_by is dropped.
   // On an error nothing was changed, but for the optimizers, of several, that
   // come before the one whose state is bad.

@@ -1095,7 +1095,7 @@ TEST(OptimWrapperTest, NonfiniteNormIsAnErrorOnRequestAndThenNothingSteps) {
   }
 }
 
-// Whoever takes the error for a bad batch goes on with the next one.
+// A caller that takes the error for a bad batch goes on with the next one.
 TEST(OptimWrapperTest, NonfiniteNormEndsTheWindowAndDoesNotCount) {
   const at::Tensor w = Leaf({1, 1});
   auto wrapper = Make(

@@ -56,7 +56,7 @@ class Optimizer : public ParamGroups {
 
   // Takes over what SaveState gave, also of other groups or settings. What a
   // parameter has is found by its name and copied into the existing storage. A
-  // parameter that the state doesn't know starts afresh, and so does a slot
+  // parameter that the state doesn't know starts from scratch, as does a slot
   // that none of its parameters has; what this optimizer has no use for is
   // left. An option of a group is taken over if all parameters of the group
   // that the state knows had one value of it, and stays as it is otherwise. On

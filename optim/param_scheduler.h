@@ -20,8 +20,8 @@ class ParamSchedulerState;
 
 namespace grapnel {
 
-// How long the run is: what an unset `end` means, and what an epoch is in
-// iterations. -1: not known.
+// How long the run is, for an unset `end`, and an epoch in iterations. -1: not
+// known.
 struct RunLength {
   int64_t max_epochs = -1;
   int64_t max_iters = -1;
@@ -36,8 +36,9 @@ struct StepRange {
   int64_t end = kOpen;
 };
 
-// Moves one option of every parameter group, by a recurrence on its current
-// value, so that schedulers of one option chain (parity.md 4.1).
+// Changes one option of every parameter group, step by step, each time from its
+// current value. So schedulers of one option chain: each acts on what those
+// before it left.
 //
 // Construction writes nothing: it notes the option's values as the base values,
 // so construct all schedulers before applying the first. Apply() writes the
@@ -45,7 +46,7 @@ struct StepRange {
 // on any ParamGroups: optim/schedulers/plain_loop_test.cc is an example.
 // Thread-compatible.
 //
-// To add one: derive from WindowedScheduler, schedulers/linear.cc is the file
+// To add one, derive from WindowedScheduler; schedulers/linear.cc is the file
 // to imitate.
 class ParamScheduler {
  public:
@@ -62,14 +63,14 @@ class ParamScheduler {
   // True if Step is to be called after every epoch, else after every iteration.
   virtual bool by_epoch() const = 0;
 
-  // True if Step is to be called after every iteration, and the steps are parts
-  // of epochs: once epochs have another length, it stands at another step.
+  // True if Step is to be called after every iteration but its range is
+  // configured in epochs: if their length changes, so does the step it is at.
   virtual bool converted() const { return false; }
 
   virtual StepRange range() const { return {}; }
 
-  // Where the option lies, one a group, as ParamGroups::option has it. Empty if
-  // the scheduler doesn't tell.
+  // Where the option's values are, one for each group, as ParamGroups::option
+  // has them. Empty if the scheduler doesn't tell.
   virtual absl::Span<double* const> values() const { return {}; }
 
   // Writes step 0. Call before training, schedulers of one option in their
@@ -79,7 +80,7 @@ class ParamScheduler {
 
   virtual void Step() = 0;
 
-  // Steps taken, Apply left out.
+  // Steps taken, not counting Apply.
   virtual int64_t num_steps() const = 0;
 
   // The name of the metric that moves the option, or null if steps do. With a
@@ -91,23 +92,24 @@ class ParamScheduler {
   virtual void StepMetric(double value, int64_t iter) {}
   void StepMetric(double value) { StepMetric(value, -1); }
 
-  // State, not the option's value: that is the optimizer's. LoadState checks
-  // the type and the option's name, not the settings: those of this object hold
-  // from there on (schedulers/scheduler_replay.h makes up for what differs).
-  // kInvalidArgument if it is of another kind; nothing was changed then.
+  // The state is without the option's value, which is the optimizer's.
+  // LoadState checks the type and the option's name, not the settings: from
+  // there on this object's own hold (schedulers/scheduler_replay.h makes up for
+  // differences). kInvalidArgument if it is of another kind; nothing was
+  // changed then.
   virtual absl::Status SaveState(
       optim::v1::ParamSchedulerState* state) const = 0;
   virtual absl::Status LoadState(
       const optim::v1::ParamSchedulerState& state) = 0;
 
-  // For a replay: goes back to before Apply and gives the option the values
-  // `base_values`, one a group, which become the base values. What metrics have
-  // taught it stays. kInvalidArgument if they are not finite, or not as many as
-  // groups; nothing was changed then.
+  // For a replay: goes back to before Apply and sets the option to
+  // `base_values`, one for each group, which become the base values. What it
+  // has learned from metrics stays. kInvalidArgument if they are not finite, or
+  // not as many as groups; nothing was changed then.
   virtual absl::Status Rewind(absl::Span<const double> base_values) = 0;
 
-  // For a replay of one with a monitor: moves the option as metrics once made
-  // it, up to the step that it is at, with so many iterations done.
+  // For a replay of one with a monitor: repeats the changes that metrics made,
+  // up to the step that it is at. `iters`: iterations done by then.
   virtual void RedoMetricSteps(int64_t iters) {}
 
  private:

@@ -39,7 +39,7 @@ inline constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
 // kInvalidArgument for another.
 absl::StatusOr<ConfigFormat> ConfigFormatOf(absl::string_view path);
 
-// `name` is what errors call the content. kInvalidArgument for whatever is
+// `name` is what errors call the content. kInvalidArgument for anything
 // wrong in it; kResourceExhausted if it is too large. In text an error says
 // where:
 //

@@ -309,7 +309,7 @@ class Override {
   }
 
   absl::Status NoField(const Message& message, size_t part) const {
-    // Whoever leaves out the member of a oneof means the one that is set.
+    // A path that leaves out the member of a oneof means the one that is set.
     const auto& type = *message.GetDescriptor();
     for (int i = 0; i < type.real_oneof_decl_count(); ++i) {
       const FieldDescriptor* member =

@@ -19,6 +19,7 @@
 #include "google/protobuf/unknown_field_set.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/suggestion.h"
+#include "grapnel/base/text_proto.h"
 #include "grapnel/base/utf8.h"
 #include "grapnel/runner/config_types.h"
 #include "re2/re2.h"
@@ -34,24 +35,9 @@ using ::google::protobuf::Message;
 using ::google::protobuf::Reflection;
 using ::google::protobuf::TextFormat;
 using ::google::protobuf::io::ArrayInputStream;
-using ::google::protobuf::io::ErrorCollector;
 using ::google::protobuf::io::Tokenizer;
 
 constexpr int kMaxDepth = 100;
-
-// Keeps the first error.
-class FirstError : public ErrorCollector {
- public:
-  void AddError(int line, int column, const std::string& message) override {
-    if (error_.has_value()) return;
-    error_ = ConfigTextError{line + 1, column + 1, message};
-  }
-
-  const std::optional<ConfigTextError>& error() const { return error_; }
-
- private:
-  std::optional<ConfigTextError> error_;
-};
 
 // Resolves the names in brackets, and remembers why it could not.
 class TypeFinder : public TextFormat::Finder {
@@ -71,7 +57,7 @@ class TypeFinder : public TextFormat::Finder {
   mutable std::string problem_;
 };
 
-// Walks the tokens of a text, knowing in which type of message each one stands.
+// Walks the tokens of a text, knowing the type of message that each stands in.
 // protobuf reports where it stopped, which is behind the word that is wrong,
 // and not in what.
 class TokenWalk {
@@ -147,7 +133,7 @@ class TokenWalk {
     return field == nullptr ? nullptr : field->message_type();
   }
 
-  FirstError ignored_;
+  FirstTextError ignored_;
   ArrayInputStream stream_;
   Tokenizer tokenizer_;
   std::vector<Level> levels_;
@@ -201,8 +187,7 @@ void Reword(absl::string_view text, const Descriptor* root,
   error->message = std::string(absl::StripSuffix(message, "."));
 }
 
-// Whoever writes a key twice means something else than that the last one
-// counts.
+// Nobody who writes a key twice means that the last one counts.
 absl::Status CheckDistinctKeys(const Message& message,
                                const FieldDescriptor* map) {
   const Reflection& reflection = *message.GetReflection();
@@ -318,7 +303,7 @@ bool CheckConfigIsUtf8(absl::string_view text, ConfigTextError* error) {
 bool ParseConfigText(absl::string_view text, Message* message,
                      ConfigTextError* error) {
   if (!CheckConfigIsUtf8(text, error)) return false;
-  FirstError first;
+  FirstTextError first;
   const TypeFinder finder;
   TextFormat::Parser parser;
   parser.RecordErrorsTo(&first);
@@ -327,7 +312,9 @@ bool ParseConfigText(absl::string_view text, Message* message,
   ArrayInputStream stream(text.data(), static_cast<int>(text.size()));
   if (parser.Parse(&stream, message)) return true;
 
-  *error = first.error().value_or(ConfigTextError{0, 0, "Not valid."});
+  *error = first.ok()
+               ? ConfigTextError{0, 0, "Not valid."}
+               : ConfigTextError{first.line(), first.column(), first.message()};
   Reword(text, message->GetDescriptor(), finder, error);
   return false;
 }

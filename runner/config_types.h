@@ -27,7 +27,7 @@ std::vector<std::string> RegisteredConfigTypes();
 
 // The type that `name` means: the full name of any linked message, or the last
 // part or parts of the name of a registered one, with or without "Config".
-// Whatever stands before the last "/" is ignored. kInvalidArgument if there is
+// What stands before the last "/" is ignored. kInvalidArgument if there is
 // none, with a suggestion, or if there are several, naming them.
 absl::StatusOr<const google::protobuf::Descriptor*> FindConfigType(
     absl::string_view name);

@@ -1,4 +1,4 @@
-// LibTorch's default CPU generator, of which a process has one.
+// LibTorch's default CPU generator; a process has one.
 
 #ifndef GRAPNEL_RUNNER_DEFAULT_GENERATOR_H_
 #define GRAPNEL_RUNNER_DEFAULT_GENERATOR_H_

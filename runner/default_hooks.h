@@ -29,7 +29,7 @@ struct DefaultHookSlot {
   std::string hook_name;
 };
 
-// In the order in which the hooks are registered.
+// In the order the hooks are registered in.
 std::vector<DefaultHookSlot> DefaultHookSlots();
 
 // "timer" for "iter_timer", and "iter_timer" for "timer"; what is no other name

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "google/protobuf/descriptor.h"
-#include "google/protobuf/text_format.h"
 #include "google/protobuf/util/message_differencer.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/runner/parse_config_for_test.h"
 #include "grapnel/runner/runner_config.pb.h"
 #include "gtest/gtest.h"
 
@@ -19,11 +19,7 @@ using ::testing::ElementsAre;
 using ::testing::Pair;
 
 runner::v1::RunnerConfig Parse(const std::string& hooks) {
-  runner::v1::RunnerConfig config;
-  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(
-      "default_hooks { " + hooks + " }", &config))
-      << hooks;
-  return config;
+  return ParseConfig("default_hooks { " + hooks + " }");
 }
 
 TEST(DefaultHooksTest, TwoHaveAnotherNameThanTheirSlot) {

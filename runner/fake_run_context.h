@@ -1,6 +1,7 @@
 // A RunContext for tests of hooks, of anybody's: no model, no data, no loop,
-// but what the test puts there. tests/external/hooks/check_loss_hook_test.cc is
-// a test that another project would write.
+// but what the test puts there.
+// tests/external/workspace/hooks/check_loss_hook_test.cc is a test that another
+// project would write.
 
 #ifndef GRAPNEL_RUNNER_FAKE_RUN_CONTEXT_H_
 #define GRAPNEL_RUNNER_FAKE_RUN_CONTEXT_H_

@@ -70,12 +70,12 @@ struct SavedCheckpoint {
 // Code that runs at fixed points of a run: see stage.h for when.
 //
 // A subclass overrides the points it cares for; only those are called. An error
-// returned from one ends the call of the runner with that error, with the
-// hook's name and the point in front. If Train() is called again, it goes on
-// where that was: what was done isn't done twice, and of AfterTrainIter,
-// AfterTrainEpoch, AfterValEpoch, AfterVal and AfterTrain the hooks are called
-// that were still to come. All calls come from the thread that called the
-// runner, never at once, so a hook needs no locks for its own members.
+// returned from one ends the runner's call with that error, with the hook's
+// name and the point in front. If Train() is called again, it goes on from
+// there: what was done isn't done twice, and of AfterTrainIter,
+// AfterTrainEpoch, AfterValEpoch, AfterVal and AfterTrain it calls only the
+// hooks that were still to come. All calls come from the thread that called the
+// runner, one after the other, so a hook needs no locks for its own members.
 //
 // A hook that overrides a generic point (BeforeEpoch, AfterEpoch, BeforeIter,
 // AfterIter) runs there in every mode; overriding the point of one mode as well
@@ -90,41 +90,42 @@ class Hook {
 
   virtual Priority priority() const { return Priority::kNormal; }
 
-  // All that the hook must remember across a restart, or null if nothing; and
-  // tensors, by name, which share the hook's storage. The runner saves both
-  // into every checkpoint. On resume it parses into the one, and copies into
-  // the others, right after AfterLoadCheckpoint.
+  // What the hook must remember across a restart: a message, null if there is
+  // none, and tensors by name, which share the hook's storage. The runner saves
+  // both in every checkpoint. On resume it parses the message and copies the
+  // tensors back right after AfterLoadCheckpoint.
+  //
+  // A validation in training that is cut short, by an interrupt or an error, is
+  // repeated later, so the runner puts the message back to what it was before.
+  // It does so with the tensors too, unless the hook overrides OnError: then
+  // the hook puts them back there itself.
   virtual google::protobuf::Message* mutable_state() { return nullptr; }
   virtual absl::Status state_tensors(TensorMap*) { return absl::OkStatus(); }
-
-  // A validation in training that is cut short, by an interrupt or an error, is
-  // done anew later. The message is then put back to what it was before, and so
-  // are the tensors of a hook that doesn't override OnError; one that does puts
-  // them back there by itself.
 
   // Once per runner, when model, data and optimizer are there, before anything
   // else: look up what the other points need.
   virtual absl::Status Setup(RunContext&) { return absl::OkStatus(); }
 
   virtual absl::Status BeforeRun(RunContext&) { return absl::OkStatus(); }
-  // Also after an error or an interrupt, behind OnError, and if another hook's
-  // AfterRun has failed: the first error counts.
+  // Also called after an error or an interrupt, after OnError, and if another
+  // hook's AfterRun failed: the first error is the one that counts.
   virtual absl::Status AfterRun(RunContext&) { return absl::OkStatus(); }
 
-  // Before anything of the checkpoint reaches the run. Changes to it do.
+  // Before the run takes anything from the checkpoint: it gets what the hooks
+  // leave in it.
   virtual absl::Status AfterLoadCheckpoint(RunContext&,
                                            io::CheckpointContents&) {
     return absl::OkStatus();
   }
 
-  // All of the run is what the checkpoint has for it, weights, counters and
-  // hooks' states, or, with load_from, the model's weights alone.
+  // The run has taken all that it wants of the checkpoint: weights, counters
+  // and hooks' states, or, with load_from, the model's weights alone.
   virtual absl::Status AfterRestore(RunContext&,
                                     const io::CheckpointContents&) {
     return absl::OkStatus();
   }
 
-  // The checkpoint is complete and will be written as it is left.
+  // The checkpoint is complete, and is written as the hooks leave it.
   virtual absl::Status BeforeSaveCheckpoint(RunContext&,
                                             io::CheckpointContents&) {
     return absl::OkStatus();
@@ -145,7 +146,7 @@ class Hook {
   virtual absl::Status BeforeTrainIter(RunContext& run, const IterInfo& info) {
     return BeforeIter(run, Mode::kTrain, info);
   }
-  // log_vars: what the model's training step gave, not yet numbers.
+  // log_vars: what the model's training step gave to log, still as tensors.
   virtual absl::Status AfterTrainIter(RunContext& run, const IterInfo& info,
                                       const LogVars& log_vars) {
     return AfterIter(run, Mode::kTrain, info);
@@ -192,13 +193,13 @@ class Hook {
     return AfterIter(run, Mode::kTest, info);
   }
 
-  // The model is written to a file of its own format: what it holds then is
-  // what users of the file get.
+  // Before and after the model is written to a file of its own format. Users of
+  // the file get what the model holds in between.
   virtual absl::Status BeforeExport(RunContext&) { return absl::OkStatus(); }
   virtual absl::Status AfterExport(RunContext&) { return absl::OkStatus(); }
 
-  // The run failed with `error`, which cannot be changed. Every hook hears of
-  // it.
+  // The run failed with `error`, which cannot be changed. Called for every
+  // hook.
   virtual void OnError(RunContext&, const absl::Status& error) {}
 
   // Generic points, for all modes.
@@ -234,8 +235,7 @@ GRAPNEL_FOR_EACH_STAGE(GRAPNEL_MOUNT_POINT)
 
 namespace internal_hook {
 
-// The class in which a member function was declared, and what it takes and
-// gives.
+// The class that declares a member function, and its parameters and result.
 template <typename F>
 struct Member;
 template <typename R, typename C, typename... A>
@@ -263,8 +263,8 @@ constexpr bool Overridden(F, Base) {
 
 }  // namespace internal_hook
 
-// The mount points at which an H does anything, known at compile time. The
-// points that H overrides must be public.
+// The mount points where an H does anything, known at compile time. The points
+// that H overrides must be public.
 template <typename H>
 constexpr StageMask OverriddenStages() {
   using internal_hook::Overridden;

@@ -17,8 +17,8 @@
 
 namespace grapnel {
 
-// Hooks in the order in which they act, and for every stage those that act
-// there. Thread-compatible.
+// Hooks in the order they act in, and for every stage those that act there.
+// Thread-compatible.
 class HookList {
  public:
   // Puts the hook behind all whose priority is the same or smaller.

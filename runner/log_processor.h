@@ -1,5 +1,5 @@
-// From histories to lines and records, in MMEngine's formats (parity.md 5.11 to
-// 5.13).
+// From histories to lines and records, in MMEngine's formats
+// (docs/from_mmengine.md, section 2).
 
 #ifndef GRAPNEL_RUNNER_LOG_PROCESSOR_H_
 #define GRAPNEL_RUNNER_LOG_PROCESSOR_H_
@@ -52,7 +52,7 @@ struct IterNumbers {
 // loop that is running, and "memory", the most MB that were in use on the
 // device; either may be missing. A training line's windows reach back over the
 // beginning of the epoch, an evaluation's, but for those of custom_cfg, do not:
-// whoever runs the loop calls MessageHub::BeginEpoch. Thread-compatible.
+// the loop's owner calls MessageHub::BeginEpoch. Thread-compatible.
 class LogProcessor {
  public:
   // `by_epoch`: what an unset by_epoch means. Errors name the field.
@@ -78,9 +78,9 @@ class LogProcessor {
                           Record* record) const = 0;
 
   // The line and the record of a whole validation or test. Metrics come as they
-  // were measured: validation is never smoothed (parity.md 8.3, c17). Texts
-  // among them are in the line only. `time` and `data_time` are means over this
-  // epoch's iterations. kInvalidArgument for training.
+  // were measured: validation is never smoothed (docs/from_mmengine.md, c17).
+  // Texts among them are in the line only. `time` and `data_time` are means
+  // over this epoch's iterations. kInvalidArgument for training.
   virtual absl::Status FormatEpoch(Mode mode, const LogPosition& position,
                                    const Metrics& metrics,
                                    const MessageHub& hub, std::string* line,

@@ -226,7 +226,7 @@ class Simulation {
   std::vector<Record> records_;
 };
 
-// Where ours differs by decision (parity.md 8.3).
+// Where ours differs by decision (docs/from_mmengine.md, section 3).
 ordered_json Expected(ordered_json golden) {
   const std::string name = golden["name"];
   const auto replace = [&golden](size_t i, const std::string& from,

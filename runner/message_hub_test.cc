@@ -218,7 +218,7 @@ TEST(GoldenHubTest, Errors) {
   EXPECT_THAT(vector.Current(),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("has 2")));
   NoteGoldenCase(kGoldenFile, "hub_errors/1",
-                 "whoever asks for the value gets the error, not who adds it");
+                 "asking for the value is the error, not adding it");
   NoteGoldenCase(kGoldenFile, "hub_errors/2", compiler);
   EXPECT_THAT(hub.FindScalar("train/zz"), IsNull());
   NoteGoldenCase(kGoldenFile, "hub_errors/3", "no error: it is null");
@@ -366,7 +366,7 @@ TEST(HistoryBufferTest, StatisticsThatWereSpoiledBeginAgain) {
   EXPECT_EQ(loaded.Scalar("train/x").GlobalMean().value(), 5);
 }
 
-TEST(HistoryBufferTest, AnEpochsStatisticsBeginAnew) {
+TEST(HistoryBufferTest, AnEpochsStatisticsStartOver) {
   MessageHub hub;
   HistoryBuffer& loss = hub.Scalar("train/loss");
   HistoryBuffer& val = hub.Scalar("val/loss");
@@ -777,7 +777,7 @@ INSTANTIATE_TEST_SUITE_P(
     }),
     [](const auto& info) { return info.param.name; });
 
-TEST(MessageHubTest, AScalarThatIsForgottenBeginsAnew) {
+TEST(MessageHubTest, AScalarThatIsForgottenStartsOver) {
   MessageHub hub;
   HistoryBuffer& lr = hub.Scalar("train/lr");
   lr.Add(1.0);

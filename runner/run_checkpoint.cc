@@ -117,7 +117,7 @@ absl::Status RestoreHooks(const RunState& state, const TensorMap& tensors,
     if (saved == nullptr) {
       warnings->push_back(
           absl::StrCat("hook \"", hook.name(),
-                       "\" is not in the checkpoint: it starts anew"));
+                       "\" is not in the checkpoint: it starts from scratch"));
       continue;
     }
     GRAPNEL_RETURN_IF_ERROR(
@@ -213,7 +213,8 @@ absl::Status RestoreRun(const io::CheckpointContents& contents,
     }
   } else {
     warnings->push_back(
-        "the checkpoint was saved without its optimizer, which starts anew");
+        "the checkpoint was saved without its optimizer, which starts from "
+        "scratch");
     options.configured_known = true;
   }
   GRAPNEL_RETURN_IF_ERROR(RestoreSchedulers(parts.param_schedulers,

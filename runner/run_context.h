@@ -45,8 +45,8 @@ struct SaveRequest {
   bool update_last_checkpoint = true;
 
   // The directory that it goes into, made if needed; "" for checkpoint_dir(). A
-  // relative path starts at the process's current directory.
-  // What is elsewhere is not found again by `resume`, nor looked after.
+  // relative path starts at the process's current directory. Elsewhere
+  // `resume` doesn't look for checkpoints, and nothing cleans up.
   std::string dir;
 
   // False leaves their state out; the optimizer's includes gradients that wait
@@ -55,9 +55,9 @@ struct SaveRequest {
   bool param_schedulers = true;
 };
 
-// Counters are of completed units: within an iteration's hooks iter() does not
-// count that iteration. All calls are for the thread on which the hook runs,
-// but RequestStop and stop_reason, which any may call.
+// Counters count completed units: during an iteration's hooks iter() does not
+// include that iteration. All calls are for the thread that the hook runs on,
+// except RequestStop and stop_reason, which any thread may call.
 class RunContext {
  public:
   virtual ~RunContext() = default;
@@ -67,11 +67,11 @@ class RunContext {
   virtual int64_t iter() const = 0;
   virtual int64_t updates() const = 0;  // Optimizer steps.
 
-  // Of the epoch that is under way. Not iter() modulo an epoch: epochs of
-  // before a resume may have had another length. 0 if iteration-based.
+  // Iterations done in the current epoch. Not iter() modulo an epoch's length:
+  // before a resume epochs may have had another one. 0 if iteration-based.
   virtual int64_t iter_in_epoch() const = 0;
 
-  // The totals: what is done, and what is left to do. Iteration-based:
+  // Totals: what is done plus what is left to do. Iteration-based:
   // max_epochs() is 1. 0 without a training configuration.
   virtual int64_t max_epochs() const = 0;
   virtual int64_t max_iters() const = 0;
@@ -79,7 +79,7 @@ class RunContext {
   // True if the run is counted in epochs.
   virtual bool by_epoch() const = 0;
 
-  // What is going on. Outside the loops: what the run was started for.
+  // The loop that is running. Outside the loops: what the run was started for.
   virtual Mode mode() const = 0;
 
   // True from BeforeTrain to AfterTrain, validation included.
@@ -87,9 +87,9 @@ class RunContext {
 
   virtual Model& model() = 0;
 
-  // What the training step that is going on, or the last one, has given to log.
-  // At BeforeOptimizerStep that is what the model gave before its
-  // OptimWrapper::Update: all of it, unless it has a TrainStep of its own.
+  // What the current training step, or the last one, has given to log. At
+  // BeforeOptimizerStep that is what the model gave before it called
+  // OptimWrapper::Update: everything, unless it has a TrainStep of its own.
   virtual const LogVars& log_vars() const = 0;
 
   // The processes that train together; one rank if this one trains alone.
@@ -106,8 +106,8 @@ class RunContext {
   // The loader of that mode, or null if it isn't part of this run.
   virtual DataLoader* dataloader(Mode mode) = 0;
 
-  // Which order of samples the training epoch that begins has; see
-  // DataLoader::Seek. Until it is called, that of epoch 0.
+  // Sets the order of samples for the training epoch that begins to that of
+  // `epoch`; see DataLoader::Seek. Until it is called, the order is epoch 0's.
   virtual void SetSamplerEpoch(int64_t epoch) = 0;
 
   virtual MessageHub& message_hub() = 0;
@@ -119,8 +119,9 @@ class RunContext {
   virtual RunLog& log() = 0;
   virtual void WriteRecord(const Record& record) = 0;
 
-  // Does `work` on that thread, between what was logged before and after. It
-  // may call log(), WriteRecord() and what says that it is safe there.
+  // Does `work` on that thread, after what was logged before this call and
+  // before what is logged later. It may call log(), WriteRecord() and what is
+  // documented as safe there.
   virtual void LogLater(std::function<void()> work) = 0;
 
   // All time in a run is this clock's.
@@ -145,21 +146,22 @@ class RunContext {
   virtual const std::string& config_text() const = 0;
 
   // Saves a checkpoint once all hooks of this mount point have run, so that it
-  // holds what they did. The same name and directory asked for twice at one
-  // point is one save, of all that either asked for. For AfterTrainIter,
-  // AfterTrainEpoch, AfterTrain and, in training, AfterValEpoch; at other
-  // points it is kFailedPrecondition.
+  // holds what they did. Two requests at one point for the same name and
+  // directory make one save, of all that either asked for. For AfterTrainIter,
+  // AfterTrainEpoch, AfterTrain and, in training, AfterValEpoch;
+  // kFailedPrecondition at other points.
   absl::Status Save(SaveRequest request) {
     return RequestSave(std::move(request)).status();
   }
-  // The same; the save's number among those of this runner, which
-  // SavedCheckpoint has too when it is written.
+  // The same. Returns the save's number within this runner; once the checkpoint
+  // is written, that is its SavedCheckpoint::id.
   virtual absl::StatusOr<int64_t> RequestSave(SaveRequest request) = 0;
 
   // Ends training after the current epoch, or iteration in an iteration-based
   // loop, and the validation due then. The first reason is kept, and logged. A
-  // later Train() does no more. Without a training that goes on, it is for the
-  // next one, unless Val(), Test() or Export() goes on: it ends with that.
+  // later Train() does no more. If no call is running, the request waits for
+  // the next Train(); made during Val(), Test() or Export(), it is forgotten
+  // when that call ends.
   virtual void RequestStop(absl::string_view reason) = 0;
 
   // The reason, or "" if nobody asked.
@@ -167,7 +169,7 @@ class RunContext {
 };
 
 // True iff n > 0, count >= start and (count - start) is a multiple of n: with
-// start > 0 it is true at `start` itself (parity.md 1.3). `count` is 1-based.
+// start > 0 it is true at `start` itself, as in MMEngine. `count` is 1-based.
 inline bool EveryN(int64_t count, int64_t n, int64_t start = 0) {
   return n > 0 && count >= start && (count - start) % n == 0;
 }

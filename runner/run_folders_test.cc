@@ -2,17 +2,14 @@
 
 #include <string>
 
-#include "google/protobuf/text_format.h"
-#include "grapnel/runner/runner_config.pb.h"
+#include "grapnel/runner/parse_config_for_test.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
 namespace {
 
 RunFolders Folders(const std::string& text) {
-  runner::v1::RunnerConfig config;
-  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &config));
-  return FoldersOf(config, "/base", "net");
+  return FoldersOf(ParseConfig(text), "/base", "net");
 }
 
 TEST(FoldersOfTest, CheckpointsAreInTheWorkDirUnlessTheConfigSaysOtherwise) {

@@ -72,7 +72,7 @@ absl::StatusOr<std::unique_ptr<RunLock>> RunLock::Take(
 RunLock::~RunLock() {
   for (auto held = held_.rbegin(); held != held_.rend(); ++held) {
     // While it is held: who waits for it then sees that it is another file.
-    // Whatever fails here, it is only left over.
+    // If that fails, the file is left over, no more.
     if (!kept_ && held->made) env_.DeleteFile(held->path).IgnoreError();
     held->lock.reset();
   }

@@ -1,4 +1,4 @@
-// How far a run is, how far it goes, and what its clocks show: the one answer
+// How far a run is, how far it goes, and what its counters are: the one source
 // for schedules, the optimizer, the loops and the hooks.
 
 #ifndef GRAPNEL_RUNNER_RUN_PROGRESS_H_
@@ -14,18 +14,18 @@
 
 namespace grapnel {
 
-// E epochs are done, q iterations of the one under way, I in all; an epoch has
-// n batches now. A run by iteration is one epoch, which goes through the data
-// in passes.
+// Below, E epochs are done, q iterations of the one under way, and I iterations
+// in all; an epoch has n batches now. A run by iteration is one epoch, which
+// goes through the data in passes.
 //
-// What the training data is may change between two processes of a run, at a
-// border: of an epoch, or of a pass in a run by iteration. From there on epochs
-// have another length; what was done stays done. Where each length began is
-// part of the progress. Thread-compatible.
+// A run may be resumed with other training data, but only at a border: of an
+// epoch, or of a pass in a run by iteration. From there on epochs have another
+// length; what was done before still counts. The progress knows where each
+// length began. Thread-compatible.
 class RunProgress {
  public:
-  // The arguments of DataLoader::Seek for the next batch, the first one without
-  // what the sampler's epoch is.
+  // The arguments of DataLoader::Seek for the next batch; `epoch` doesn't
+  // include the sampler's epoch yet.
   struct DataPlace {
     int64_t epoch;
     int64_t batch;
@@ -46,14 +46,15 @@ class RunProgress {
   static absl::StatusOr<RunProgress> Create(const Plan& plan);
 
   // Of one that goes on from `saved`, whose data was `saved_data`.
-  //   kFailedPrecondition: the data is another, and this is no border of it; or
-  //     the run was not counted in what it is counted in now.
+  //   kFailedPrecondition: the data is another one and `saved` is at no border;
+  //     or the run was counted in iterations and now is in epochs, or the other
+  //     way round.
   //   kDataLoss: `saved` contradicts itself.
   static absl::StatusOr<RunProgress> Resume(
       const Plan& plan, const io::v1::Progress& saved,
       const runner::v1::DataPosition& saved_data);
 
-  // Whether the data may be another from `saved` on. `data`: what it was there.
+  // Whether the data may change at `saved`. `data`: what it was until then.
   static bool AtBorder(const io::v1::Progress& saved,
                        const runner::v1::DataPosition& data);
 
@@ -66,21 +67,23 @@ class RunProgress {
   // 1 of a run by iteration.
   int64_t max_epochs() const { return state_.max_epochs(); }
 
-  // What is done and what is left of the run, in iterations: at an epoch's
+  // Iterations of the whole run, those done and those left: at an epoch's
   // border I + (max_epochs - E) n.
   int64_t max_iters() const { return state_.max_iters(); }
 
-  // Batches of the epoch under way: not n if it was gone through to its end
-  // with data of before, and only its end is left to do.
+  // Batches of the epoch under way. Not n if all its batches were done with
+  // earlier data, and only the end of the epoch is left to do.
   int64_t epoch_length() const { return epoch_length_; }
 
   // n.
   int64_t num_batches() const { return plan_.data.num_batches(); }
 
-  // Steps of a schedule in iterations that is given in epochs: E n + q.
+  // Steps of a schedule that is configured in epochs and steps every iteration:
+  // E n + q.
   int64_t converted_steps() const;
 
-  // What they were by the length of epochs that the run was resumed with.
+  // The same, with the length that epochs had in the checkpoint that the run
+  // was resumed from.
   int64_t converted_steps_before() const { return converted_before_; }
 
   // How the data changed at the resume, for people; "" if it didn't.
@@ -89,20 +92,20 @@ class RunProgress {
   // True if the loop has nothing to do any more.
   bool done() const;
 
-  // By iteration: whether the end of the loop, which is that of its epoch, was
+  // By iteration: whether the end of the loop, and so of its one epoch, was
   // done already.
   bool loop_ended() const { return state_.loop_ended(); }
 
   DataPlace place() const;
 
-  // An iteration, of a batch of so many samples of all ranks, is done.
+  // Counts an iteration as done. `samples`: its batch's, of all ranks.
   void CountIter(int64_t samples);
   void CountUpdate() { state_.set_updates(updates() + 1); }
 
-  // The end of an epoch is done; by iteration, of the loop.
+  // Counts the end of an epoch as done; by iteration, of the loop.
   void EndEpoch();
 
-  // By iteration: the loop goes on behind an end that it once had.
+  // By iteration: the loop goes on after an end that it had reached.
   void BeginLoop() { state_.set_loop_ended(false); }
 
   void set_validation_pending(bool pending) {

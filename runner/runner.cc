@@ -23,10 +23,10 @@
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/runner/message_hub.h"
 #include "grapnel/runner/run_context.h"
-#include "grapnel/runner/runner_impl.h"
 #include "grapnel/runner/torch_loan.h"
 #include "grapnel/runner/train_plan.h"
 #include "grapnel/runner/validation_snapshot.h"
+#include "runner/runner_impl.h"
 
 namespace grapnel {
 

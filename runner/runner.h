@@ -33,7 +33,7 @@ namespace io {
 class Env;
 }  // namespace io
 
-// What a call that failed stumbled over: what a program's exit code tells.
+// What a failed call failed at, for a program's exit code.
 enum class ErrorOrigin {
   kOther,
   kRequest,     // The call itself: what it needs isn't configured.
@@ -51,24 +51,24 @@ struct RunnerOptions {
 
   // False if Train() won't be called: training data is then not opened, and
   // `resume` and `load_from` take weights alone, as they do without train_cfg.
-  // What Val(), Test() and Export() load must be all of the model's, unless
-  // load_options say otherwise.
+  // Those must then be there for all of the model, unless load_options say
+  // otherwise.
   bool for_training = true;
 
   // Lines of the run's log also go to this file descriptor; -1 for none.
   int terminal_fd = -1;
 
   // How long Runner::Create waits for another run in work_dir, or in the
-  // checkpoints' folder, to end: of a job that is queued anew while the one
-  // before it still has its grace period. What a resume goes on from is looked
-  // for after that.
+  // checkpoints' folder, to end. For a job that is queued again while its
+  // predecessor still has its grace period. The checkpoint to resume from is
+  // looked for after the wait.
   absl::Duration wait_for_lock = absl::ZeroDuration();
 
-  // Polled at every iteration, those of a validation included, and while
-  // Create waits, which then returns kCancelled. Once it is not
-  // 0, the run stops there, saves, and Train() returns kCancelled; a validation
-  // that was cut short is made anew by the run that goes on. Not owned; may be
-  // null. This is what a signal handler sets.
+  // What a signal handler sets. Polled at every iteration, those of a
+  // validation included, and while Create waits, which then returns kCancelled.
+  // Once it is not 0, the run stops and saves, and Train() returns kCancelled;
+  // a validation that was cut short is repeated when the run goes on. Not
+  // owned; may be null.
   const std::atomic<int>* interrupt = nullptr;
 
   // Null: the system's. Not owned.
@@ -79,9 +79,9 @@ struct RunnerOptions {
   RunLog* log = nullptr;
 
   // Lines and records are formatted and written by a thread of the runner's
-  // own, so that training doesn't wait for terminals and disks. They are there
-  // before a checkpoint of their iteration is, and when a call returns. If
-  // false, by the thread that logs, at once.
+  // own, so that training doesn't wait for terminals and disks. They are
+  // written before a checkpoint of their iteration is, and before a call
+  // returns. If false, the thread that logs writes them at once.
   bool log_in_background = true;
 
   // Null, or of one rank: this process trains alone. Not owned.
@@ -101,39 +101,38 @@ struct RunnerOptions {
   std::vector<ScheduledHook> hooks;
 };
 
-// To make one, include runner_config.pb.h too.
-//
 // Drives the loops drawn in stage.h. Thread-compatible; all work, hooks
-// included, is done on the thread that calls.
+// included, is done on the thread that calls. To make one, include
+// runner_config.pb.h too.
 //
-// Whatever a call comes to, it throws nothing, and LibTorch is as before when
-// it returns: autograd mode and all that it keeps per thread, deterministic
-// flags, and its default CPU generator. In a call that is the run's: seeded by
-// Create, restored by a resume, and going on from call to call, whatever the
-// process draws between them. Runs in several threads at once share it, and
-// draw what they happen to.
+// No call throws, and when a call returns LibTorch is as it was before:
+// autograd mode and all else that it keeps per thread, deterministic flags, and
+// the default CPU generator. During a call that generator is the run's: seeded
+// by Create, restored by a resume, and going on from call to call, no matter
+// what the process draws between them. Runs in several threads at once share
+// it, so their random numbers are not reproducible.
 class Runner {
  public:
   // Checks the configuration, makes the model and the hooks, and makes
-  // work_dir, with the resolved configuration in <config_name>.textproto: the
-  // same run from anywhere, also if work_dir is moved. (That of an evaluation
-  // is in the folder of its logs.) Errors name the field: "train_dataloader:
-  // dataset: idx: images:
-  // ...".
+  // work_dir. There it writes the resolved configuration, as
+  // <config_name>.textproto, which gives the same run from anywhere, also if
+  // work_dir is moved. (An evaluation writes it to the folder of its logs.)
+  // Errors name the field: "train_dataloader: dataset: idx: images: ...".
   //
   // A runner that can train locks work_dir, and the checkpoints' folder if that
-  // is another one, before it looks at what is in them, until Train() returns
-  // or it is destroyed: kAborted, naming host, process and start of who is
-  // there, if they are in use; another Train() locks them again. One that only
-  // evaluates locks nothing and may read beside a training.
+  // is another one, before it looks at what is in them, and keeps the locks
+  // until Train() returns or it is destroyed; another Train() takes them again.
+  // kAborted if a folder is in use, naming the other run's host, process and
+  // start. A runner that only evaluates locks nothing and may read beside a
+  // training.
   static absl::StatusOr<std::unique_ptr<Runner>> Create(
       const runner::v1::RunnerConfig& config, RunnerOptions options);
 
   virtual ~Runner() = default;
 
-  // Trains to the end, from where `resume` or `load_from` say, or where a call
-  // before has failed or was interrupted: no batch is stepped twice, and what
-  // could not be saved is tried again. OK also if a hook stopped it (see
+  // Trains to the end, from where `resume` or `load_from` say, or from where an
+  // earlier call failed or was interrupted: no batch is stepped twice, and a
+  // save that failed is tried again. OK also if a hook stopped it (see
   // stop_reason); kCancelled if it was interrupted.
   virtual absl::Status Train() = 0;
 
@@ -149,17 +148,18 @@ class Runner {
   virtual RunContext& context() = 0;
   virtual std::string stop_reason() const = 0;
 
-  // Names of the hooks, in the order in which they act.
+  // Names of the hooks, in the order they act in.
   virtual std::vector<std::string> HookNames() const = 0;
 
   // The hook of that name, as HookNames() has it, or null; a default hook's
-  // slot is a name too. Owned by the runner. To ask one of its own class:
+  // slot is a name too. Owned by the runner. To call what its own class adds:
   //   auto* hook =
-  //   dynamic_cast<CheckpointHook*>(runner->FindHook("checkpoint"));
-  // It is as threads are with the runner: not for another one meanwhile.
+  //       dynamic_cast<CheckpointHook*>(runner->FindHook("checkpoint"));
+  // Like the runner, a hook is for one thread at a time.
   virtual Hook* FindHook(absl::string_view name) = 0;
 
-  // Which hooks act where, a line each, in their order: for people.
+  // For people: a line for each stage where hooks act, with those in their
+  // order.
   virtual std::string StageTable() const = 0;
 };
 

@@ -18,6 +18,7 @@
 #include "grapnel/base/clock.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/utf8.h"
+#include "grapnel/base/version.h"
 #include "grapnel/data/data_loader.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
@@ -35,9 +36,8 @@
 #include "grapnel/runner/run_progress.h"
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner_config.pb.h"
-#include "grapnel/runner/runner_impl.h"
 #include "grapnel/runner/train_plan.h"
-#include "grapnel/runner/version.h"
+#include "runner/runner_impl.h"
 
 namespace grapnel {
 namespace {

@@ -324,6 +324,8 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
 
   std::string work_dir_, checkpoint_dir_, log_dir_;
   std::string timestamp_, experiment_name_, config_text_;
+  // The same as JSON, for the log backends, until they are made.
+  std::vector<std::pair<std::string, std::string>> config_fields_;
   std::string config_dir_;  // base_dir, absolute where that can be told.
   // config_text_ with a work_dir relative to where it is written: the folder
   // may be moved.
@@ -403,7 +405,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   std::map<std::string, double> latest_metrics_;
   int64_t metrics_iter_ = -1;
 
-  // Kept across iterations, so that none allocates them anew.
+  // Kept across iterations, so that none allocates them again.
   Batch train_batch_;
   Batch eval_batch_;
   LogVars log_vars_;

@@ -34,6 +34,7 @@
 #include "grapnel/optim/param_scheduler.h"
 #include "grapnel/optim/param_scheduler.pb.h"
 #include "grapnel/runner/config_file.h"
+#include "grapnel/runner/config_json.h"
 #include "grapnel/runner/config_paths.h"
 #include "grapnel/runner/config_text.h"
 #include "grapnel/runner/configured_hooks.h"
@@ -48,9 +49,9 @@
 #include "grapnel/runner/run_lock.h"
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner_config.pb.h"
-#include "grapnel/runner/runner_impl.h"
 #include "grapnel/runner/torch_loan.h"
 #include "grapnel/runner/train_plan.h"
+#include "runner/runner_impl.h"
 
 namespace grapnel {
 namespace {
@@ -378,6 +379,7 @@ absl::Status RunnerImpl::DescribeConfig() {
     }
   }
   config_text_ = PrintRunnerConfig(described);
+  config_fields_ = ConfigToJson(described);
   // The folder may be moved, with all that is in it.
   const std::string work_dir = described.work_dir();
   const std::string from_here = options_.for_training ? "." : "..";
@@ -438,6 +440,7 @@ absl::Status RunnerImpl::InitLogs() {
   backend_options.log_dir = log_dir_;
   backend_options.timestamp = timestamp_;
   backend_options.experiment_name = experiment_name_;
+  backend_options.config_fields = std::move(config_fields_);
   backend_options.env = env_;
   backend_options.clock = clock_;
   auto records = RecordWriter::Create(config_->visualizer(), backend_options,
@@ -475,39 +478,24 @@ absl::Status RunnerImpl::FindCheckpoint() {
   const std::string nothing =
       absl::StrCat("resume: there is no checkpoint in ", checkpoint_dir_);
   if (!plan_.has_value()) return absl::NotFoundError(nothing);
-  start_warnings_.push_back(absl::StrCat(nothing, ": starting anew"));
+  start_warnings_.push_back(absl::StrCat(nothing, ": starting from scratch"));
   resume_ = false;
   return absl::OkStatus();
 }
 
 absl::Status RunnerImpl::ReadLatestCheckpoint() {
-  std::vector<std::string> bad, rejected;
-  while (true) {
-    rejected.clear();  // Each look lists all but `bad`.
-    const auto latest = io::FindLatestCheckpoint(*env_, work_dir_, &rejected,
-                                                 bad, checkpoint_dir_);
-    if (!latest.ok()) {
-      if (!absl::IsNotFound(latest.status())) return latest.status();
-      break;
-    }
-    auto contents = io::ReadCheckpoint(*env_, *latest);
-    if (contents.ok()) {
-      checkpoint_path_ = *latest;
-      checkpoint_ = *std::move(contents);
-      break;
-    }
-    // Missing: a training beside this evaluation has just deleted it.
-    if (!absl::IsDataLoss(contents.status()) &&
-        !absl::IsNotFound(contents.status())) {
-      return contents.status();
-    }
-    start_warnings_.push_back(
-        absl::StrCat("resume: passed over ", contents.status().message()));
-    bad.push_back(*latest);
+  std::vector<std::string> rejected;
+  auto latest =
+      io::ReadLatestCheckpoint(*env_, work_dir_, &rejected, checkpoint_dir_);
+  if (!latest.ok() && !absl::IsNotFound(latest.status())) {
+    return latest.status();
   }
   for (const std::string& line : rejected) {
     start_warnings_.push_back(absl::StrCat("resume: passed over ", line));
   }
+  if (!latest.ok()) return absl::OkStatus();
+  checkpoint_path_ = std::move(latest->path);
+  checkpoint_ = std::move(latest->contents);
   return absl::OkStatus();
 }
 
@@ -642,6 +630,7 @@ absl::Status RunnerImpl::InitModel() {
   }
   ModelOptions options;
   options.base_dir = options_.base_dir;
+  options.env = env_;
   for (const auto& loader : loaders_) {
     if (loader == nullptr || !options.input_shape.empty()) continue;
     GRAPNEL_ASSIGN_OR_RETURN(options.input_shape, loader->InputShape());

@@ -25,8 +25,8 @@
 //   BeforeTest ... AfterTest        as validation
 //   BeforeExport, AfterExport       round the writing of the model's own file
 //
-//   BeforeSaveCheckpoint            when the hooks of the point at which a hook
-//   AfterSaveCheckpoint             asked for it have all run; the latter when
+//   BeforeSaveCheckpoint            when all hooks of the point where one asked
+//   AfterSaveCheckpoint             for it have run; the latter when
 //                                   the checkpoint is safely on the disk
 //   OnError                         instead of the rest up to AfterRun, if
 //                                   anything failed or the run was interrupted

@@ -1,4 +1,4 @@
-// What LibTorch has one of in a process, lent to a run for the time of a call.
+// LibTorch's process-wide state, lent to a run for the time of a call.
 
 #ifndef GRAPNEL_RUNNER_TORCH_LOAN_H_
 #define GRAPNEL_RUNNER_TORCH_LOAN_H_
@@ -10,22 +10,21 @@
 
 namespace grapnel {
 
-// From Begin to the end of its life the default CPU generator is the run's, and
-// if the run is deterministic, LibTorch is. Then the generator is as it was
-// before, and so are the flags, once no other run wants them.
+// From Begin until the loan is destroyed the default CPU generator is the
+// run's, and LibTorch is deterministic if the run is. After that the generator
+// is as it was before, and so are the flags once no other run wants them.
 //
-// A loan may be within another one's, on any thread: a hook that trains a
-// second run gives the first one its numbers back as they were. Runs that
-// overlap on several threads draw from one generator meanwhile, which is then
-// not the same from one time to the next; none of it is left behind.
+// Loans may nest, on any thread: a hook that trains a second run leaves the
+// first one's generator as it was. Runs that overlap on several threads share
+// one generator meanwhile, so their numbers are not reproducible; nothing of it
+// is left behind.
 //
-// Safe to use from many threads, one by one.
+// Threads may each have their own loans at the same time.
 class TorchLoan {
  public:
   // `*generator`: the state of the run's generator, torch.get_rng_state() in
-  // Python; the first loan, for which it is undefined, goes on from the
-  // process's. It outlives the loan, whose end leaves there what it has come
-  // to.
+  // Python. Undefined for the first loan, which goes on from the process's
+  // state. It outlives the loan, which leaves the new state there when it ends.
   TorchLoan(bool deterministic, at::Tensor* generator);
   TorchLoan(const TorchLoan&) = delete;
   TorchLoan& operator=(const TorchLoan&) = delete;
@@ -42,8 +41,8 @@ class TorchLoan {
   TorchLoan* outer_ = nullptr;  // Begun before this, and not ended.
 };
 
-// Puts back all that LibTorch keeps for a thread, autograd mode and autocast
-// among it, to what it was. On the stack.
+// When destroyed, puts all that LibTorch keeps for a thread back to what it
+// was: autograd mode, autocast and more. On the stack.
 class TorchThreadScope {
  public:
   TorchThreadScope();

@@ -45,7 +45,8 @@ INSTANTIATE_TEST_SUITE_P(
         {"BeginZeroIsOne", "max_epochs: 3 val_begin: 0", {1, 2, 3}},
         {"BeginBeyondTheEndIsNever", "max_epochs: 3 val_begin: 9", {}},
         {"ThousandIterationsByDefault", "by_epoch: false max_iters: 5", {5}},
-        // MMEngine's milestone rules one count early (parity.md 8.3, c16).
+        // MMEngine's milestone rules one count early (docs/from_mmengine.md,
+        // c16).
         {"IntervalHoldsFromItsMilestone",
          "max_epochs: 12 val_interval: 5 "
          "dynamic_intervals { milestone: 10 interval: 3 }",

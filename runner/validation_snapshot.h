@@ -1,4 +1,4 @@
-// What a validation may change of a run that goes on behind it.
+// What a validation may change of a run that goes on after it.
 
 #ifndef GRAPNEL_RUNNER_VALIDATION_SNAPSHOT_H_
 #define GRAPNEL_RUNNER_VALIDATION_SNAPSHOT_H_
@@ -21,11 +21,11 @@ class MessageHubState;
 namespace grapnel {
 
 // The message hub, the hooks' states and LibTorch's default generator before a
-// validation: if it is cut short it is done anew from the start, and what it
-// had done must not be done twice.
+// validation. One that is cut short is repeated from its start, and what it had
+// done must not be done twice.
 //
-// Of hooks that act at OnError the tensors are not here: such a hook puts them
-// back there, as an average does that has lent the model its weights.
+// Leaves out the tensors of hooks that act at OnError: such a hook puts them
+// back there, as one does that has lent the model its averaged weights.
 class ValidationSnapshot {
  public:
   // Both outlive the snapshot.

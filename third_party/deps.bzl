@@ -1,6 +1,6 @@
 """grapnel_deps(): every external repository that Grapnel's targets name.
 
-Call it from WORKSPACE. Whatever the calling project has defined already, under
+Call it from WORKSPACE. What the calling project has defined already, under
 the same name, is left alone: the labels are the upstream ones, so that a built
 Abseil or protobuf can stand in for the system's.
 """

@@ -13,6 +13,7 @@
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
 #include "grapnel/base/checked_message.h"
+#include "grapnel/base/json_string.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/suggestion.h"
 #include "grapnel/base/utf8.h"
@@ -220,7 +221,7 @@ class Reader {
       const std::string& arg = args_[next_++];
       if (IsFlag(arg)) {
         GRAPNEL_RETURN_IF_ERROR(ReadFlag(arg));
-        // Whatever else there is: the one who asks for help needs it.
+        // Even if the rest is wrong: a user who asks for help needs it.
         if (command_.verb == Verb::kVersion || help_) return command_;
       } else if (arg.size() > 1 && arg[0] == '-') {
         return absl::InvalidArgumentError(
@@ -352,21 +353,6 @@ absl::Status ChooseCheckpoint(const CommandLine& command, io::Env& env,
                    ": train first, or name one with --load-from"));
 }
 
-// A JSON string.
-std::string Quoted(absl::string_view text) {
-  std::string quoted = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') {
-      quoted += {'\\', c};
-    } else if (static_cast<unsigned char>(c) < 0x20) {
-      absl::StrAppendFormat(&quoted, "\\u%04x", c);
-    } else {
-      quoted.push_back(c);
-    }
-  }
-  return quoted + "\"";
-}
-
 }  // namespace
 
 absl::StatusOr<CommandLine> ParseCommandLine(
@@ -457,13 +443,13 @@ ExitCode ExitCodeOfRun(const absl::Status& status) {
 std::string MetricsToJson(const Metrics& metrics) {
   std::string json = "{";
   for (const auto& [name, value] : metrics) {
-    absl::StrAppend(&json, json.size() > 1 ? ", " : "", Quoted(name), ": ");
+    absl::StrAppend(&json, json.size() > 1 ? ", " : "", JsonString(name), ": ");
     if (const auto* integer = std::get_if<int64_t>(&value)) {
       absl::StrAppend(&json, *integer);
     } else if (const auto* number = std::get_if<double>(&value)) {
       json += std::isfinite(*number) ? PythonRepr(*number) : "null";
     } else {
-      json += Quoted(std::get<std::string>(value));
+      json += JsonString(std::get<std::string>(value));
     }
   }
   return json + "}";

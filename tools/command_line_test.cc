@@ -429,7 +429,7 @@ TEST(MetricsToJsonTest, IsOneLineOfStrictJson) {
                            {"t\"\\\n", std::string("caf\xc3\xa9")}}),
             "{\"accuracy/top1\": 96.25, \"count\": 360, \"loss\": 1.0, "
             "\"nan\": null, \"inf\": null, "
-            "\"t\\\"\\\\\\u000a\": \"caf\xc3\xa9\"}");
+            "\"t\\\"\\\\\\n\": \"caf\xc3\xa9\"}");
 }
 
 }  // namespace

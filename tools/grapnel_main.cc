@@ -23,13 +23,13 @@
 #include "absl/time/time.h"
 #include "google/protobuf/message.h"
 #include "grapnel/base/log.h"
+#include "grapnel/base/version.h"
 #include "grapnel/io/env.h"
 #include "grapnel/runner/config_file.h"
 #include "grapnel/runner/rehearsal.h"
 #include "grapnel/runner/run_folders.h"
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/runner_config.pb.h"
-#include "grapnel/runner/version.h"
 #include "grapnel/tools/command_line.h"
 #include "grapnel/tools/report_table.h"
 
@@ -46,7 +46,7 @@ void OnSignal(int signal) {
   if (interrupt.exchange(signal) != 0) _exit(128 + signal);
 }
 
-// A signal that whoever started us has us ignore, as nohup does, stays ignored.
+// A signal that our parent has us ignore, as nohup does, stays ignored.
 void HandleSignal(int signal) {
   struct sigaction action;
   if (sigaction(signal, nullptr, &action) == 0 &&

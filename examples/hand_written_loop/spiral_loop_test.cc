@@ -8,9 +8,9 @@
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
-#include "grapnel/examples/hand_written_loop/spiral_state.pb.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
+#include "grapnel/runner/loop_state.pb.h"
 #include "gtest/gtest.h"
 
 namespace examples {
@@ -52,8 +52,8 @@ io::CheckpointContents Read(const SpiralOptions& options,
 }
 
 std::string StateText(const io::CheckpointContents& contents) {
-  SpiralState state;
-  EXPECT_TRUE(state.ParseFromString(*contents.FindBlob("spiral")));
+  grapnel::runner::v1::LoopState state;
+  EXPECT_TRUE(state.ParseFromString(*contents.FindBlob("loop")));
   return state.DebugString();  // Maps in the order of their keys.
 }
 
@@ -144,11 +144,10 @@ TEST(SpiralLoopTest, LongerRunHasTheLongerRunsRate) {
   SpiralOptions more = extended;
   more.iterations = 300;
   EXPECT_EQ(Train(more).resumed_from, 200);
-  SpiralState expected, actual;
+  grapnel::runner::v1::LoopState expected, actual;
   ASSERT_TRUE(
-      expected.ParseFromString(*Read(longer, "iter_300").FindBlob("spiral")));
-  ASSERT_TRUE(
-      actual.ParseFromString(*Read(more, "iter_300").FindBlob("spiral")));
+      expected.ParseFromString(*Read(longer, "iter_300").FindBlob("loop")));
+  ASSERT_TRUE(actual.ParseFromString(*Read(more, "iter_300").FindBlob("loop")));
   EXPECT_EQ(actual.optimizer().groups(0).options().at("lr"),
             expected.optimizer().groups(0).options().at("lr"));
 }
@@ -156,7 +155,7 @@ TEST(SpiralLoopTest, LongerRunHasTheLongerRunsRate) {
 TEST(SpiralLoopTest, CheckpointOfSomethingElseIsAnError) {
   const SpiralOptions options = Options("other");
   io::CheckpointContents contents;
-  contents.blobs = {{"spiral", "?"}};
+  contents.blobs = {{"loop", "?"}};
   ASSERT_THAT(
       io::WriteCheckpoint(io::Env::Posix(), options.dir, "iter_1", contents),
       IsOk());

@@ -1,317 +1,36 @@
 #include "grapnel/hooks/checkpoint/checkpoint_hook.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <tuple>
-#include <variant>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/ascii.h"
-#include "absl/strings/escaping.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
-#include "google/protobuf/repeated_field.h"
-#include "grapnel/base/check_field.h"
 #include "grapnel/base/status_macros.h"
-#include "grapnel/base/suggestion.h"
 #include "grapnel/hooks/checkpoint/best_checkpoints.h"
+#include "grapnel/hooks/checkpoint/publish_checkpoint.h"
 #include "grapnel/io/checkpoint.h"
-#include "grapnel/io/checkpoint_files.h"
-#include "grapnel/io/digest.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/run_checkpoints.h"
 #include "grapnel/loggers/run_log.h"
 #include "grapnel/runner/hook_registry.h"
 #include "grapnel/runner/out_dir.h"
 
 namespace grapnel {
-namespace {
-
-using Config = CheckpointHook::Config;
 using hooks::v1::BestCheckpoint;
-using RepeatedString = google::protobuf::RepeatedPtrField<std::string>;
-
-constexpr char kAuto[] = "auto";
-constexpr char kBestPrefix[] = "best_";
-constexpr size_t kMaxTemplateSize = 60;
-constexpr size_t kMaxIndicatorSize = 100;
-
-// Parts of a checkpoint's manifest that can be published.
-constexpr char kConfigPart[] = "config";
-constexpr char kMetricsPart[] = "metrics";
-
-Config WithDefaults(Config config) {
-  if (!config.has_interval()) config.set_interval(-1);
-  if (!config.has_by_epoch()) config.set_by_epoch(true);
-  if (!config.has_max_keep_ckpts()) config.set_max_keep_ckpts(-1);
-  if (!config.has_save_last()) config.set_save_last(true);
-  if (!config.has_save_optimizer()) config.set_save_optimizer(true);
-  if (!config.has_save_param_scheduler()) {
-    config.set_save_param_scheduler(true);
-  }
-  if (!config.has_filename_tmpl()) {
-    config.set_filename_tmpl(config.by_epoch() ? "epoch_{}" : "iter_{}");
-  }
-  if (!config.has_keep_best()) config.set_keep_best(1);
-  if (!config.has_save_best_optimizer()) config.set_save_best_optimizer(true);
-  return config;
-}
-
-absl::Status CheckDistinct(absl::string_view field,
-                           const RepeatedString& values) {
-  std::set<std::string> seen;
-  for (const std::string& value : values) {
-    if (value.empty()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(field, ": must not be empty"));
-    }
-    if (!seen.insert(value).second) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(field, ": must be distinct, has \"", value, "\" twice"));
-    }
-  }
-  return absl::OkStatus();
-}
-
-bool IsPrintable(absl::string_view text) {
-  return std::all_of(text.begin(), text.end(), [](char c) {
-    return absl::ascii_isprint(static_cast<unsigned char>(c));
-  });
-}
-
-absl::Status CheckTemplate(const std::string& tmpl) {
-  const size_t at = tmpl.find("{}");
-  if (at != std::string::npos && tmpl.find("{}", at + 2) == std::string::npos &&
-      tmpl.size() <= kMaxTemplateSize && IsPrintable(tmpl) &&
-      !absl::StrContains(tmpl, '/') && !absl::StartsWith(tmpl, ".") &&
-      !absl::StartsWith(tmpl, kBestPrefix)) {
-    return absl::OkStatus();
-  }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "filename_tmpl: must contain \"{}\" once, have up to ", kMaxTemplateSize,
-      " printable characters without \"/\" and not begin with \".\" or \"",
-      kBestPrefix, "\", is \"", absl::CEscape(tmpl), "\""));
-}
-
-// As part of a checkpoint's name.
-std::string FileName(absl::string_view indicator) {
-  return absl::StrReplaceAll(indicator, {{"/", "_"}});
-}
-
-absl::Status CheckSaveBest(const Config& config) {
-  GRAPNEL_RETURN_IF_ERROR(CheckDistinct("save_best", config.save_best()));
-  std::set<std::string> file_names;
-  for (const std::string& indicator : config.save_best()) {
-    if (indicator == kAuto && config.save_best_size() > 1) {
-      return absl::InvalidArgumentError(
-          "save_best: \"auto\" must be the only one");
-    }
-    if (!IsPrintable(indicator) || indicator.size() > kMaxIndicatorSize) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "save_best: must have up to ", kMaxIndicatorSize,
-          " printable characters, is \"", absl::CEscape(indicator), "\""));
-    }
-    if (!file_names.insert(FileName(indicator)).second) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("save_best: \"", indicator,
-                       "\" would have the file names of another one"));
-    }
-  }
-  if (config.rule_size() > 1 && config.rule_size() != config.save_best_size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("rule: must be one, or one for each of save_best (",
-                     config.save_best_size(), "), has ", config.rule_size()));
-  }
-  if (config.save_best_size() == 0 &&
-      (config.rule_size() > 0 || config.has_keep_best())) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(config.rule_size() > 0 ? "rule" : "keep_best",
-                     ": must be unset without save_best"));
-  }
-  GRAPNEL_RETURN_IF_ERROR(
-      CheckField(!config.has_keep_best() || config.keep_best() >= 1,
-                 "keep_best", ">= 1", config.keep_best()));
-  GRAPNEL_RETURN_IF_ERROR(CheckDistinct("greater_keys", config.greater_keys()));
-  return CheckDistinct("less_keys", config.less_keys());
-}
-
-absl::Status CheckPublishedKeys(const RepeatedString& keys) {
-  GRAPNEL_RETURN_IF_ERROR(CheckDistinct("published_keys", keys));
-  bool has_part = keys.empty();
-  for (const std::string& key : keys) {
-    has_part = has_part || (key != kConfigPart && key != kMetricsPart);
-    const bool valid = std::all_of(key.begin(), key.end(), [](char c) {
-      return absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '_';
-    });
-    if (!valid) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("published_keys: must be of a-z, 0-9 and _, is \"",
-                       absl::CEscape(key), "\""));
-    }
-  }
-  if (has_part) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      "published_keys: must name a section or blob, as \"model\"");
-}
-
-absl::StatusOr<MetricKeys> KeysOf(const Config& config) {
-  MetricKeys keys;
-  if (config.greater_keys_size() > 0) {
-    keys.greater.assign(config.greater_keys().begin(),
-                        config.greater_keys().end());
-  }
-  if (config.less_keys_size() > 0) {
-    keys.less.assign(config.less_keys().begin(), config.less_keys().end());
-  }
-  for (const std::string& key : keys.less) {
-    if (std::find(keys.greater.begin(), keys.greater.end(), key) !=
-        keys.greater.end()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("less_keys: \"", key, "\" is in greater_keys too"));
-    }
-  }
-  return keys;
-}
-
-absl::StatusOr<double> ScoreOf(const Metrics& metrics,
-                               const std::string& indicator) {
-  std::vector<std::string> names;
-  for (const auto& [name, value] : metrics) {
-    names.push_back(name);
-    if (name != indicator) continue;
-    if (const auto* number = std::get_if<double>(&value)) return *number;
-    if (const auto* integer = std::get_if<int64_t>(&value)) {
-      return static_cast<double>(*integer);
-    }
-    return absl::InvalidArgumentError(
-        absl::StrCat("save_best: \"", indicator, "\" is a text and no number"));
-  }
-  return absl::NotFoundError(absl::StrCat(
-      "save_best: there is no metric \"", indicator, "\", there are ",
-      absl::StrJoin(names, ", "), DidYouMean(indicator, names)));
-}
-
-// Leaves only what has a name in `keys`; the names of the rest, and of keys
-// that name nothing.
-void KeepOnly(const RepeatedString& keys, io::CheckpointContents* contents,
-              std::vector<std::string>* dropped,
-              std::vector<std::string>* missing) {
-  std::set<std::string> unused(keys.begin(), keys.end());
-  std::set<std::string> wanted = unused;
-  const auto keep = [&](const std::string& name) {
-    unused.erase(name);
-    if (wanted.count(name) > 0) return true;
-    dropped->push_back(name);
-    return false;
-  };
-  const auto filter = [&](auto* parts) {
-    parts->erase(
-        std::remove_if(parts->begin(), parts->end(),
-                       [&](const auto& part) { return !keep(part.first); }),
-        parts->end());
-  };
-  filter(&contents->sections);
-  filter(&contents->blobs);
-  if (!keep(kConfigPart)) contents->manifest().clear_config();
-  if (!keep(kMetricsPart)) contents->manifest().clear_metrics();
-  missing->assign(unused.begin(), unused.end());
-}
-
-void AddMetrics(const Metrics& metrics, io::v1::CheckpointManifest* manifest) {
-  for (const auto& [name, value] : metrics) {
-    if (const auto* number = std::get_if<double>(&value)) {
-      (*manifest->mutable_metrics())[name] = *number;
-    } else if (const auto* integer = std::get_if<int64_t>(&value)) {
-      (*manifest->mutable_metrics())[name] = static_cast<double>(*integer);
-    }
-  }
-}
-
-// Eight digits that differ if the content does.
-std::string DigestOf(const io::CheckpointContents& contents) {
-  const io::v1::CheckpointManifest& manifest = contents.manifest();
-  std::map<std::string, std::string> digests;
-  for (const io::v1::FileRecord& file : manifest.files()) {
-    digests[file.name()] = file.xxh3_128();
-  }
-  std::string text;
-  const auto append = [&](const auto& parts, absl::string_view suffix) {
-    for (const auto& part : parts) {
-      const std::string file = absl::StrCat(part.first, suffix);
-      absl::StrAppend(&text, file, "\n", digests[file]);
-    }
-  };
-  append(contents.sections, io::kSectionSuffix);
-  append(contents.blobs, io::kBlobSuffix);
-  absl::StrAppend(&text, "\n", manifest.config(), "\n");
-  const std::map<std::string, double> metrics(manifest.metrics().begin(),
-                                              manifest.metrics().end());
-  for (const auto& [name, value] : metrics) {
-    absl::StrAppend(&text, name, absl::StrFormat(" %a\n", value));
-  }
-  return absl::BytesToHexString(io::Xxh3Digest128(text).substr(0, 4));
-}
-
-}  // namespace
 
 // ------------------------------------------------------------------- set-up
 
-absl::StatusOr<CheckpointHook::Indicator> CheckpointHook::MakeIndicator(
-    const Config& config, const std::string& name, absl::string_view rule) {
-  Indicator indicator;
-  indicator.name = name;
-  if (!rule.empty()) {
-    auto parsed = ParseMetricRule(rule);
-    if (!parsed.ok()) return WithContext(parsed.status(), "rule");
-    indicator.rule = *parsed;
-    return indicator;
-  }
-  GRAPNEL_ASSIGN_OR_RETURN(const MetricKeys keys, KeysOf(config));
-  const std::optional<InferredRule> inferred = InferMetricRule(name, keys);
-  if (!inferred) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("rule: must be set, \"greater\" or \"less\": the name \"",
-                     name, "\" doesn't tell which values are better"));
-  }
-  indicator.rule = inferred->rule;
-  const bool listed = config.greater_keys_size() + config.less_keys_size() > 0;
-  if (!listed || !inferred->whole_name) {
-    indicator.warning = absl::StrCat(
-        "save_best: by its name, ", MetricRuleName(inferred->rule),
-        " values of \"", name, "\" are better; set rule to be sure");
-  }
-  return indicator;
-}
-
 absl::StatusOr<std::unique_ptr<CheckpointHook>> CheckpointHook::Create(
     const Config& config) {
-  GRAPNEL_RETURN_IF_ERROR(CheckField(config.save_begin() >= 0, "save_begin",
-                                     ">= 0", config.save_begin()));
-  if (config.has_out_dir() && config.out_dir().empty()) {
-    return absl::InvalidArgumentError("out_dir: must not be empty");
-  }
-  if (config.has_filename_tmpl()) {
-    GRAPNEL_RETURN_IF_ERROR(CheckTemplate(config.filename_tmpl()));
-  }
-  GRAPNEL_RETURN_IF_ERROR(CheckSaveBest(config));
-  GRAPNEL_RETURN_IF_ERROR(CheckPublishedKeys(config.published_keys()));
-  GRAPNEL_RETURN_IF_ERROR(KeysOf(config).status());
-  for (const std::string& rule : config.rule()) {
-    GRAPNEL_RETURN_IF_ERROR(
-        WithContext(ParseMetricRule(rule).status(), "rule"));
-  }
+  GRAPNEL_RETURN_IF_ERROR(CheckCheckpointConfig(config));
   std::vector<Indicator> indicators;
   for (int i = 0; i < config.save_best_size(); ++i) {
-    if (config.save_best(i) == kAuto) continue;
-    const int rule = config.rule_size() == 1 ? 0 : i;
-    GRAPNEL_ASSIGN_OR_RETURN(
-        Indicator indicator,
-        MakeIndicator(config, config.save_best(i),
-                      rule < config.rule_size() ? config.rule(rule) : ""));
+    if (config.save_best(i) == kAutoIndicator) continue;
+    GRAPNEL_ASSIGN_OR_RETURN(Indicator indicator,
+                             MakeIndicator(config, i, config.save_best(i)));
     indicators.push_back(std::move(indicator));
   }
   return absl::WrapUnique(new CheckpointHook(config, std::move(indicators)));
@@ -319,7 +38,7 @@ absl::StatusOr<std::unique_ptr<CheckpointHook>> CheckpointHook::Create(
 
 CheckpointHook::CheckpointHook(const Config& config,
                                std::vector<Indicator> indicators)
-    : config_(WithDefaults(config)),
+    : config_(WithDefaultOptions(config)),
       auto_(config.save_best_size() > 0 && indicators.empty()),
       indicators_(std::move(indicators)) {}
 
@@ -359,7 +78,9 @@ absl::Status CheckpointHook::BeforeTrain(RunContext& run) {
   }
   CheckBest(run);
   GRAPNEL_RETURN_IF_ERROR(FindAuto(run));
-  SortBest();
+  for (const Indicator& indicator : indicators_) {
+    SortBest(indicator, state_.mutable_best());
+  }
   // What a call before has asked for and could not write replaces nothing yet.
   if (being_saved_.empty()) DeleteSurplusBest(run);
   const auto& kept = state_.kept();
@@ -403,30 +124,18 @@ void CheckpointHook::TakeOver(RunContext& run) {
 
 void CheckpointHook::FindKept(RunContext& run,
                               const io::v1::CheckpointManifest& resumed) {
-  using Age = std::tuple<int64_t, int64_t, int64_t, std::string>;
-  const auto age_of = [](const io::v1::CheckpointManifest& manifest) {
-    return Age(manifest.progress().iter(), manifest.progress().epoch(),
-               manifest.created_unix_nanos(), manifest.name());
-  };
-  std::set<Age> found;
-  for (const std::string& dir : {run.checkpoint_dir(), run.work_dir()}) {
-    const auto names = run.env().ListDir(dir);
-    if (!names.ok()) continue;  // Then nothing is there to be deleted.
-    for (const std::string& name : *names) {
-      if (!IsKept(name) && !IsPeriodicName(name)) continue;
-      const auto manifest =
-          io::ReadManifest(run.env(), io::JoinPath(dir, name));
-      // A newer one is of what the run gave up when it went back; its name
-      // comes again.
-      if (manifest.ok() && manifest->run_uuid() == run_uuid_ &&
-          !manifest->partial() && age_of(*manifest) <= age_of(resumed)) {
-        found.insert(age_of(*manifest));
-      }
-    }
-  }
+  const std::vector<io::RunCheckpoint> found =
+      io::ListRunCheckpoints(run.env(), {run.checkpoint_dir(), run.work_dir()},
+                             run_uuid_, [this](absl::string_view name) {
+                               return IsKept(name) || IsPeriodicName(name);
+                             });
+  const io::RunCheckpoint newest = io::DescribeCheckpoint(resumed);
   state_.clear_kept();
-  for (const Age& age : found) {
-    if (!IsKept(std::get<3>(age))) state_.add_kept(std::get<3>(age));
+  for (const io::RunCheckpoint& checkpoint : found) {
+    // A newer one is of what the run gave up when it went back; its name comes
+    // again.
+    if (newest < checkpoint || IsKept(checkpoint.name)) continue;
+    state_.add_kept(checkpoint.name);
   }
 }
 
@@ -474,18 +183,6 @@ void CheckpointHook::CheckBest(RunContext& run) {
   *state_.mutable_best() = std::move(checked);
 }
 
-void CheckpointHook::SortBest() {
-  for (const Indicator& indicator : indicators_) {
-    std::stable_sort(state_.mutable_best()->begin(),
-                     state_.mutable_best()->end(),
-                     [&](const BestCheckpoint& a, const BestCheckpoint& b) {
-                       return a.indicator() == indicator.name &&
-                              b.indicator() == indicator.name &&
-                              IsBetter(indicator.rule, a.score(), b.score());
-                     });
-  }
-}
-
 absl::Status CheckpointHook::FindAuto(RunContext& run) {
   if (!auto_ || !indicators_.empty() || state_.best().empty()) {
     return absl::OkStatus();
@@ -498,10 +195,8 @@ absl::Status CheckpointHook::FindAuto(RunContext& run) {
 }
 
 absl::Status CheckpointHook::SetAuto(RunContext& run, const std::string& name) {
-  GRAPNEL_ASSIGN_OR_RETURN(
-      Indicator indicator,
-      MakeIndicator(config_, name,
-                    config_.rule_size() > 0 ? config_.rule(0) : ""));
+  GRAPNEL_ASSIGN_OR_RETURN(Indicator indicator,
+                           MakeIndicator(config_, 0, name));
   if (!indicator.warning.empty()) run.log().Warning(indicator.warning);
   indicators_.push_back(std::move(indicator));
   return absl::OkStatus();
@@ -570,7 +265,7 @@ absl::Status CheckpointHook::Save(RunContext& run, int64_t count) {
   return run.Save(std::move(request));
 }
 
-bool CheckpointHook::IsKept(const std::string& name) const {
+bool CheckpointHook::IsKept(absl::string_view name) const {
   const auto& kept = state_.kept();
   return std::find(kept.begin(), kept.end(), name) != kept.end();
 }
@@ -602,24 +297,20 @@ std::string CheckpointHook::PathOf(RunContext& run,
 bool CheckpointHook::Delete(RunContext& run, const std::string& name) {
   if (io::Basename(name) != name) return true;  // Not from here.
   const std::string path = PathOf(run, name);
-  const auto manifest = io::ReadManifest(run.env(), path);
-  if (absl::IsNotFound(manifest.status())) return true;
-  if (manifest.ok() ? manifest->run_uuid() != run_uuid_
-                    : absl::IsDataLoss(manifest.status())) {
-    run.log().Warning(
-        absl::StrCat(path, " isn't deleted: ",
-                     manifest.ok() ? absl::string_view("another run made it")
-                                   : manifest.status().message()));
+  std::string why_not;
+  const absl::StatusOr<bool> deleted =
+      io::DeleteRunCheckpoint(run.env(), path, run_uuid_, &why_not);
+  if (deleted.ok()) {
+    if (!*deleted) {
+      run.log().Warning(absl::StrCat(path, " isn't deleted: ", why_not));
+    }
     return true;
   }
-  const absl::Status status =
-      manifest.ok() ? io::DeleteCheckpoint(run.env(), path) : manifest.status();
-  if (status.ok()) return true;
   // The run is as good as it was, and the reason may go away.
   if (undeletable_.insert(name).second) {
-    run.log().Warning(absl::StrCat(path,
-                                   " can't be deleted now: ", status.message(),
-                                   "; it is tried again at the next save"));
+    run.log().Warning(absl::StrCat(
+        path, " can't be deleted now: ", deleted.status().message(),
+        "; it is tried again at the next save"));
   }
   remains_ = true;
   return false;
@@ -690,10 +381,11 @@ absl::Status CheckpointHook::AfterValEpoch(RunContext& run,
   for (size_t i = 0; i < indicators_.size(); ++i) {
     const Indicator& indicator = indicators_[i];
     SaveRequest request;
-    request.name =
-        absl::StrCat(kBestPrefix, FileName(indicator.name), "_", NameOf(count));
+    request.name = absl::StrCat(kBestPrefix, IndicatorFileName(indicator.name),
+                                "_", NameOf(count));
     const std::optional<int> place =
-        AddBest(indicator, scores[i], request.name);
+        AddBest(indicator, scores[i], request.name, config_.keep_best(),
+                state_.mutable_best());
     if (!place) continue;
     best_changed_ = true;
     BeingSaved best;
@@ -739,39 +431,6 @@ std::optional<CheckpointHook::Best> CheckpointHook::best_checkpoint(
     return Best{path->second, record.score()};
   }
   return std::nullopt;
-}
-
-std::optional<int> CheckpointHook::AddBest(const Indicator& indicator,
-                                           double score,
-                                           const std::string& name) {
-  if (!std::isfinite(score)) return std::nullopt;
-  // Older versions took an infinity for the best.
-  const auto beats = [&](const BestCheckpoint& record) {
-    return !std::isfinite(record.score()) ||
-           IsBetter(indicator.rule, score, record.score());
-  };
-  std::vector<BestCheckpoint> others, best;
-  for (const BestCheckpoint& record : state_.best()) {
-    if (record.indicator() != indicator.name) {
-      others.push_back(record);
-    } else if (record.name() != name) {
-      best.push_back(record);
-    } else if (!beats(record)) {
-      return std::nullopt;  // It would replace a better one.
-    }
-  }
-  const auto place = std::find_if(best.begin(), best.end(), beats);
-  const auto index = static_cast<int>(place - best.begin());
-  if (index >= config_.keep_best()) return std::nullopt;
-  BestCheckpoint record;
-  record.set_indicator(indicator.name);
-  record.set_score(score);
-  record.set_name(name);
-  best.insert(place, std::move(record));
-  // The ones this pushes out are deleted when it is written.
-  others.insert(others.end(), best.begin(), best.end());
-  *state_.mutable_best() = BestCheckpointList(others.begin(), others.end());
-  return index;
 }
 
 void CheckpointHook::DeleteSurplusBest(RunContext& run) {
@@ -841,46 +500,14 @@ absl::Status CheckpointHook::AfterRun(RunContext& run) {
 }
 
 absl::Status CheckpointHook::Publish(RunContext& run, const std::string& name) {
-  auto contents = io::ReadCheckpoint(run.env(), PathOf(run, name));
-  if (absl::IsNotFound(contents.status())) {
-    run.log().Warning(
-        absl::StrCat("published_keys: ", contents.status().message()));
-    return absl::OkStatus();
-  }
-  if (!contents.ok()) return WithContext(contents.status(), "published_keys");
-  // One that was saved before its validation may have metrics now. What older
-  // versions wrote there is of the validation before.
-  if (contents->manifest().progress().validation_pending() ||
-      contents->manifest().metrics().empty()) {
-    contents->manifest().clear_metrics();
-    if (contents->manifest().progress().iter() == metrics_iter_) {
-      AddMetrics(metrics_, &contents->manifest());
-    }
-  }
-  std::vector<std::string> dropped, missing;
-  KeepOnly(config_.published_keys(), &*contents, &dropped, &missing);
-  if (!missing.empty()) {
-    run.log().Warning(absl::StrCat("published_keys: ", name, " has no ",
-                                   absl::StrJoin(missing, ", ")));
-  }
-  if (contents->sections.empty() && contents->blobs.empty()) {
-    run.log().Warning(absl::StrCat("published_keys: nothing of ", name,
-                                   " would be left, it isn't published"));
-    return absl::OkStatus();
-  }
-  contents->manifest().set_partial(true);
-  const std::string published = absl::StrCat(name, "-", DigestOf(*contents));
-  const std::string& dir = run.checkpoint_dir();
-  if (io::ReadManifest(run.env(), io::JoinPath(dir, published)).ok()) {
-    return absl::OkStatus();  // By a run that ended here before.
-  }
-  GRAPNEL_RETURN_IF_ERROR(
-      WithContext(io::WriteCheckpoint(run.env(), dir, published, *contents),
-                  "published_keys"));
-  run.log().Info(absl::StrCat("The checkpoint ", name, " is published as ",
-                              published, ", without ",
-                              absl::StrJoin(dropped, ", ")));
-  return absl::OkStatus();
+  PublishRequest request;
+  request.path = PathOf(run, name);
+  request.dir = run.checkpoint_dir();
+  request.keys = &config_.published_keys();
+  request.metrics = &metrics_;
+  request.metrics_iter = metrics_iter_;
+  return WithContext(PublishCheckpoint(run.env(), request, run.log()),
+                     "published_keys");
 }
 
 GRAPNEL_REGISTER_HOOK(CheckpointHook);

@@ -13,9 +13,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "grapnel/hooks/checkpoint/checkpoint_config.h"
 #include "grapnel/hooks/checkpoint/checkpoint_hook.pb.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
-#include "grapnel/models/metric_rule.h"
 #include "grapnel/models/metric_value.h"
 #include "grapnel/runner/hook.h"
 
@@ -89,17 +89,6 @@ class CheckpointHook final : public Hook {
   void OnError(RunContext& run, const absl::Status& error) override;
 
  private:
-  // A metric of save_best.
-  struct Indicator {
-    std::string name;
-    MetricRule rule;
-    std::string warning;  // What was guessed, to be said once; "" if nothing.
-  };
-
-  static absl::StatusOr<Indicator> MakeIndicator(const Config& config,
-                                                 const std::string& name,
-                                                 absl::string_view rule);
-
   CheckpointHook(const Config& config, std::vector<Indicator> indicators);
 
   // Makes what the checkpoint that the run resumes from says its own, as far as
@@ -113,8 +102,6 @@ class CheckpointHook final : public Hook {
   void CheckBest(RunContext& run);
   // Asked for, and not yet on the disk.
   bool IsBeingSaved(absl::string_view name) const;
-  // The best first, after scores were corrected.
-  void SortBest();
   // Which metric "auto" was before this run, if that is known.
   absl::Status FindAuto(RunContext& run);
   absl::Status SetAuto(RunContext& run, const std::string& name);
@@ -124,14 +111,11 @@ class CheckpointHook final : public Hook {
   // Asks for the checkpoint of `count` completed epochs or iterations.
   absl::Status Save(RunContext& run, int64_t count);
   std::string NameOf(int64_t count) const;
-  bool IsKept(const std::string& name) const;
+  bool IsKept(absl::string_view name) const;
   // `num_written`: of those that are kept, which are on the disk but for the
   // newest ones.
   void DeleteOld(RunContext& run, int64_t num_written);
 
-  // Takes a score in, at its place, unless it is not among the best. 0-based.
-  std::optional<int> AddBest(const Indicator& indicator, double score,
-                             const std::string& name);
   void DeleteSurplusBest(RunContext& run);
   absl::Status WriteBest(RunContext& run);
 

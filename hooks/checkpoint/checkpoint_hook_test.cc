@@ -133,8 +133,8 @@ void PrintTo(const RunCase& c, std::ostream* os) { *os << c.config; }
 
 class CheckpointRunTest : public TestWithParam<RunCase> {};
 
-// Rows 1 to 13 and 38 to 40 of parity.md 7, but that an old file goes after the
-// new one is written (8.3, c2).
+// As MMEngine's, but that an old one goes after the new one is written
+// (docs/from_mmengine.md, c2).
 INSTANTIATE_TEST_SUITE_P(
     , CheckpointRunTest,
     ValuesIn(std::vector<RunCase>{
@@ -601,7 +601,7 @@ class BestCheckpointTest : public testing::Test {
     ASSERT_THAT(hook_->BeforeTrain(run_), IsOk());
   }
 
-  // Another process goes on from a checkpoint of which the hook's state is
+  // Another process goes on from a checkpoint that has as the hook's state
   // `state`.
   void Resume(const std::string& config, const std::string& from,
               const std::string& state) {

@@ -229,8 +229,8 @@ void PrintTo(const RuleCase& c, std::ostream* os) { *os << c.monitor; }
 
 class EarlyStoppingRuleTest : public TestWithParam<RuleCase> {};
 
-// parity.md 8.3, c23: no guessing by a part of a word. The names themselves are
-// tested with MetricRule.
+// docs/from_mmengine.md, c23: no guessing by a part of a word. The names
+// themselves are tested with MetricRule.
 INSTANTIATE_TEST_SUITE_P(, EarlyStoppingRuleTest,
                          ValuesIn(std::vector<RuleCase>{
                              {"coco/bbox/mAP", "greater"},

@@ -228,7 +228,7 @@ absl::Status EMAHook::Leave() {
 
 absl::Status EMAHook::BeforeSaveCheckpoint(RunContext&,
                                            io::CheckpointContents& checkpoint) {
-  // The runner saves at no point at which the model has other weights.
+  // The runner saves at no point where the model has other weights.
   GRAPNEL_RET_CHECK(!scope_.has_value());
   GRAPNEL_ASSIGN_OR_RETURN(TensorMap weights, AveragedWeights());
   checkpoint.sections.emplace_back(name_, std::move(weights));

@@ -261,7 +261,7 @@ TEST(EMAHookTest, AnEvaluationOfACheckpointWithoutAverageUsesItsWeights) {
                        "weights that are trained"));
 }
 
-TEST(EMAHookTest, TrainingAfterAnEvaluationOfACheckpointStartsAnew) {
+TEST(EMAHookTest, TrainingAfterAnEvaluationOfACheckpointStartsOver) {
   const auto env = std::make_unique<io::MemEnv>();
   {
     TestRun run(env.get(), {{kHalf}});
@@ -315,7 +315,7 @@ TEST(EMAHookTest, AResumeWithoutAverageStartsFromItsWeights) {
                        "the weights that are trained"));
 }
 
-TEST(EMAHookTest, AResumeWithALaterBeginStartsTheAverageAnew) {
+TEST(EMAHookTest, AResumeWithALaterBeginStartsTheAverageOver) {
   const auto env = std::make_unique<io::MemEnv>();
   {
     TestRun run(env.get(), {{kHalf}, "train_cfg { max_epochs: 1 }"});
@@ -331,7 +331,7 @@ TEST(EMAHookTest, AResumeWithALaterBeginStartsTheAverageAnew) {
 }
 
 // The state says that there were updates, and there is nothing of them.
-TEST(EMAHookTest, ACheckpointThatLostItsSectionStartsTheAverageAnew) {
+TEST(EMAHookTest, ACheckpointThatLostItsSectionStartsTheAverageOver) {
   const auto env = std::make_unique<io::MemEnv>();
   {
     TestRun run(env.get(), {{kHalf}, "train_cfg { max_epochs: 2 }"});

@@ -81,7 +81,7 @@ TEST_F(IterTimerHookTest, ResumedRunEstimatesFromItsOwnIterations) {
   EXPECT_DOUBLE_EQ(Eta(), 0.5);  // One more.
 }
 
-TEST_F(IterTimerHookTest, EveryEvaluationIsEstimatedAnew) {
+TEST_F(IterTimerHookTest, EveryEvaluationIsEstimatedByItself) {
   info_.num_batches = 2;
   for (int evaluation = 0; evaluation < 2; ++evaluation) {
     ASSERT_THAT(hook_->BeforeValEpoch(run_), IsOk());

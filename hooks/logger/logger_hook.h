@@ -18,10 +18,10 @@
 namespace grapnel {
 
 // Writes the run's log lines, and records of numbers to the log backends
-// (parity.md 2.2): of training every `interval` iterations, of an evaluation a
-// line every `interval` batches and a record at its end. A test's metrics go to
-// log_dir/<timestamp>.json instead. Shows a progress bar on a terminal, and
-// copies the log's files to out_dir when the run is over.
+// (docs/from_mmengine.md, section 2): of training every `interval` iterations,
+// of an evaluation a line every `interval` batches and a record at its end. A
+// test's metrics go to log_dir/<timestamp>.json instead. Shows a progress bar
+// on a terminal, and copies the log's files to out_dir when the run is over.
 class LoggerHook final : public Hook {
  public:
   using Config = hooks::v1::LoggerHookConfig;

@@ -387,7 +387,7 @@ TEST_F(LoggerProgressTest, EveryLoopHasItsBar) {
                           "Epoch(val) [1/2]  50", "Epoch(val) [1/2] 100", ""));
 }
 
-TEST_F(LoggerProgressTest, AResumeAmidAnEpochBeginsThere) {
+TEST_F(LoggerProgressTest, AResumeWithinAnEpochBeginsThere) {
   auto hook = SetUp("");
   run_.epochs = 1;
   // The first epoch had 6 batches.

@@ -1,19 +1,11 @@
 #include "grapnel/hooks/profiler/profiler_hook.h"
 
-#include <stdlib.h>
 #include <unistd.h>
 
-#include <atomic>
-#include <filesystem>
-#include <optional>
-#include <set>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "ATen/Context.h"
-#include "ATen/record_function.h"
-#include "absl/cleanup/cleanup.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -22,22 +14,18 @@
 #include "grapnel/base/check_field.h"
 #include "grapnel/base/clock.h"
 #include "grapnel/base/status_macros.h"
-#include "grapnel/base/torch_status.h"
 #include "grapnel/dist/process_group.h"
+#include "grapnel/hooks/profiler/kineto_recorder.h"
 #include "grapnel/hooks/profiler/op_table.h"
 #include "grapnel/io/env.h"
 #include "grapnel/loggers/host_name.h"
 #include "grapnel/loggers/run_log.h"
 #include "grapnel/runner/hook_registry.h"
-#include "torch/csrc/autograd/profiler_kineto.h"
 
 namespace grapnel {
 namespace {
 
-namespace kineto = ::torch::autograd::profiler;
-
 using Config = ProfilerHook::Config;
-using Activities = std::set<torch::profiler::impl::ActivityType>;
 
 constexpr char kSelfTime[] = "self_cpu_time_total";
 constexpr char kTotalTime[] = "cpu_time_total";
@@ -150,139 +138,7 @@ std::string InDir(const std::string& dir, const std::string& path) {
   return absl::StartsWith(path, "/") ? path : io::JoinPath(dir, path);
 }
 
-// The trace, as text. Kineto only writes files of its own, so it gets one in a
-// folder of its own.
-absl::StatusOr<std::string> TraceText(kineto::ProfilerResult& result) {
-  std::error_code error;
-  std::string dir =
-      (std::filesystem::temp_directory_path(error) / "grapnel_trace_XXXXXX")
-          .string();
-  if (error || mkdtemp(dir.data()) == nullptr) {
-    return absl::UnavailableError(
-        absl::StrCat("can't make a temporary folder ", dir));
-  }
-  const auto remove = absl::MakeCleanup(
-      [&dir, &error] { std::filesystem::remove_all(dir, error); });
-  const std::string path = io::JoinPath(dir, "trace.json");
-  GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
-    result.save(path);
-    return absl::OkStatus();
-  }));
-  return io::ReadFile(io::Env::Posix(), path);
-}
-
-std::vector<OpCall> CpuCalls(const kineto::ProfilerResult& result) {
-  std::vector<OpCall> calls;
-  for (const kineto::KinetoEvent& event : result.events()) {
-    if (event.deviceType() != c10::DeviceType::CPU) continue;
-    OpCall call;
-    call.name = event.name();
-    call.thread = event.startThreadId();
-    call.start_nanos = static_cast<int64_t>(event.startNs());
-    call.duration_nanos = static_cast<int64_t>(event.durationNs());
-    calls.push_back(std::move(call));
-  }
-  return calls;
-}
-
-// Kineto has one state for the process and checks little of it.
-std::atomic<bool> kineto_is_taken{false};
-
 }  // namespace
-
-// Kineto, while this hook has it. Ends with the thread that began.
-class ProfilerHook::Recorder {
- public:
-  static absl::StatusOr<std::unique_ptr<Recorder>> Create(
-      const Config& config) {
-    if (kineto_is_taken.exchange(true)) {
-      return absl::FailedPreconditionError(
-          "another runner of this process is profiling");
-    }
-    auto recorder = absl::WrapUnique(new Recorder(config));
-    // Taken back by ~Recorder.
-    if (torch::profiler::impl::profilerEnabled() ||
-        kineto::isProfilerEnabledInMainThread()) {
-      return absl::FailedPreconditionError(
-          "another profiler is active in this process");
-    }
-    return recorder;
-  }
-
-  ~Recorder() {
-    Drop();
-    kineto_is_taken = false;
-  }
-
-  // Gets Kineto ready, recording and dropping.
-  absl::Status WarmUp() {
-    if (prepared_) return absl::OkStatus();
-    return CatchAsStatus([this] {
-      kineto::prepareProfiler(profiler_config_, activities_);
-      prepared_ = true;
-      return absl::OkStatus();
-    });
-  }
-
-  absl::Status Start() {
-    if (recording_) return absl::OkStatus();
-    GRAPNEL_RETURN_IF_ERROR(WarmUp());
-    return CatchAsStatus([this] {
-      kineto::enableProfiler(
-          profiler_config_, activities_,
-          {at::RecordScope::FUNCTION, at::RecordScope::BACKWARD_FUNCTION,
-           at::RecordScope::USER_SCOPE});
-      recording_ = true;
-      return absl::OkStatus();
-    });
-  }
-
-  absl::StatusOr<std::unique_ptr<kineto::ProfilerResult>> Stop() {
-    EndStep();
-    recording_ = prepared_ = false;
-    std::unique_ptr<kineto::ProfilerResult> result;
-    GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
-      result = kineto::disableProfiler();
-      return absl::OkStatus();
-    }));
-    return result;
-  }
-
-  // What lies between the two is one step in the trace.
-  void BeginStep(int64_t step) {
-    if (!recording_) return;
-    step_.emplace(at::RecordScope::USER_SCOPE);
-    if (step_->isActive()) step_->before(absl::StrCat("ProfilerStep#", step));
-  }
-  void EndStep() { step_.reset(); }
-
-  bool recording() const { return recording_; }
-
- private:
-  explicit Recorder(const Config& config)
-      : profiler_config_(torch::profiler::impl::ProfilerState::KINETO,
-                         config.record_shapes(), config.profile_memory(),
-                         config.with_stack(), config.with_flops()) {
-    if (config.activity_with_cpu()) {
-      activities_.insert(torch::profiler::impl::ActivityType::CPU);
-    }
-    if (config.activity_with_cuda()) {
-      activities_.insert(torch::profiler::impl::ActivityType::CUDA);
-    }
-  }
-
-  // Kineto can only leave a warm-up by way of a recording.
-  void Drop() {
-    if (prepared_ && !recording_) Start().IgnoreError();
-    if (recording_) Stop().status().IgnoreError();
-  }
-
-  const torch::profiler::impl::ProfilerConfig profiler_config_;
-  Activities activities_;
-  bool prepared_ = false;
-  bool recording_ = false;
-  std::optional<at::RecordFunction> step_;
-};
 
 absl::StatusOr<std::unique_ptr<ProfilerHook>> ProfilerHook::Create(
     const Config& config) {
@@ -313,7 +169,14 @@ absl::Status ProfilerHook::BeforeTrain(RunContext& run) {
 
 absl::Status ProfilerHook::BeforeTrainEpoch(RunContext& run) {
   if (done_ || recorder_ != nullptr) return absl::OkStatus();
-  GRAPNEL_ASSIGN_OR_RETURN(recorder_, Recorder::Create(config_));
+  KinetoRecorder::Options options;
+  options.cpu = config_.activity_with_cpu();
+  options.cuda = config_.activity_with_cuda();
+  options.record_shapes = config_.record_shapes();
+  options.profile_memory = config_.profile_memory();
+  options.with_stack = config_.with_stack();
+  options.with_flops = config_.with_flops();
+  GRAPNEL_ASSIGN_OR_RETURN(recorder_, KinetoRecorder::Create(options));
   return BeginStep(run);
 }
 
@@ -395,19 +258,19 @@ absl::Status ProfilerHook::Finish(RunContext& run) {
 }
 
 absl::Status ProfilerHook::WriteTrace(RunContext& run) {
-  GRAPNEL_ASSIGN_OR_RETURN(const auto result, recorder_->Stop());
+  GRAPNEL_ASSIGN_OR_RETURN(const auto recording, recorder_->Stop());
   recorded_ = 0;
   ++written_;
   if (config_.has_log_trace()) {
     run.log().Info(absl::StrCat(
         "Profile of ", run.experiment_name(), ":\n",
-        OpTable(CpuCalls(*result), OrderOf(config_.log_trace().sort_by()),
+        OpTable(recording->CpuCalls(), OrderOf(config_.log_trace().sort_by()),
                 config_.log_trace().row_limit())));
   }
   if (!config_.has_json_trace_path() && !config_.has_tb_trace()) {
     return absl::OkStatus();
   }
-  GRAPNEL_ASSIGN_OR_RETURN(const std::string trace, TraceText(*result));
+  GRAPNEL_ASSIGN_OR_RETURN(const std::string trace, recording->Trace());
   const auto write = [&](const std::string& path) -> absl::Status {
     GRAPNEL_RETURN_IF_ERROR(run.env().CreateDir(io::Dirname(path)));
     GRAPNEL_RETURN_IF_ERROR(io::WriteFileAtomically(run.env(), path, trace));

@@ -13,6 +13,8 @@
 
 namespace grapnel {
 
+class KinetoRecorder;
+
 // Profiles the first training epoch or iterations of this process with
 // LibTorch's Kineto, and writes what it saw as Chrome traces.
 //
@@ -44,8 +46,6 @@ class ProfilerHook final : public Hook {
   void OnError(RunContext& run, const absl::Status& error) override;
 
  private:
-  class Recorder;
-
   // What is done in a step.
   enum class Action { kNone, kWarmUp, kRecord };
   struct Step {
@@ -68,8 +68,9 @@ class ProfilerHook final : public Hook {
   std::string TbTracePath(RunContext& run) const;
   std::string JsonTracePath(RunContext& run) const;
 
-  const Config config_;                 // With defaults filled in.
-  std::unique_ptr<Recorder> recorder_;  // Null before and after the profile.
+  const Config config_;  // With defaults filled in.
+  // Null before and after the profile.
+  std::unique_ptr<KinetoRecorder> recorder_;
   bool done_ = false;
   int64_t next_step_ = 0;
   Step current_;

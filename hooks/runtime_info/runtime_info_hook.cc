@@ -4,11 +4,11 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "grapnel/base/version.h"
 #include "grapnel/models/log_vars.h"
 #include "grapnel/models/model.h"
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/runner/hook_registry.h"
-#include "grapnel/runner/version.h"
 
 namespace grapnel {
 namespace {

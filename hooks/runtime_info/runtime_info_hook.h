@@ -16,7 +16,7 @@
 
 namespace grapnel {
 
-// Keeps the message hub up to date for everybody else (parity.md 2.6).
+// Keeps the message hub up to date for everybody else.
 //
 // Facts: "experiment_name", "seed", "grapnel_version", "loop_stage" ("train",
 // "val", "test", absent outside), "epoch", "iter", "max_epochs", "max_iters".

@@ -29,7 +29,7 @@ Kind KindOf(const at::Tensor& buffer) {
   return type == at::kDouble ? Kind::kDouble : Kind::kFloat;
 }
 
-// The type in which values are added up: sums of smaller ones would overflow or
+// The type that values are added up in: sums of smaller ones would overflow or
 // round.
 at::ScalarType SumType(Kind kind) {
   switch (kind) {
@@ -119,8 +119,8 @@ absl::StatusOr<std::unique_ptr<SyncBuffersHook>> SyncBuffersHook::Create(
 }
 
 absl::Status SyncBuffersHook::BeforeTrainEpoch(RunContext&) {
-  // Of an iteration-based run that had ended and goes on, with validations amid
-  // its one epoch, too.
+  // Also of an iteration-based run that had ended and goes on, with validations
+  // in the middle of its one epoch.
   state_.set_synced(false);
   return absl::OkStatus();
 }

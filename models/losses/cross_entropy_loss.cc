@@ -25,7 +25,7 @@
 namespace grapnel {
 namespace {
 
-constexpr int64_t kNoIndex = -100;  // LibTorch's, of which no class is.
+constexpr int64_t kNoIndex = -100;  // LibTorch's; no class has it.
 
 // Probabilities of the classes, not labels.
 bool IsSoft(const at::Tensor& targets) {

@@ -18,6 +18,7 @@
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/optim/averaging/averaging.pb.h"
+#include "grapnel/optim/averaging/averaging_strategies.h"
 #include "grapnel/optim/averaging/averaging_strategy.h"
 #include "grapnel/optim/averaging/mixture.h"
 #include "grapnel/tests/golden/golden_report.h"
@@ -228,6 +229,22 @@ TEST(AveragingOptionsTest, DefaultsAreMMEngines) {
   EXPECT_FALSE(options->device.has_value());
   EXPECT_FALSE(options->dtype.has_value());
   EXPECT_EQ(options->strategy->MixtureAt(1, 1).weight, 0.0002);
+}
+
+TEST(AveragingOptionsTest, StrategiesCanBeMadeWithoutAConfig) {
+  const auto ema = EMAStrategy(0.25);
+  ASSERT_THAT(ema, IsOk());
+  EXPECT_EQ((*ema)->MixtureAt(7, 7).weight, 0.25);
+  const auto annealing = MomentumAnnealingEMAStrategy(0.25, 3);
+  ASSERT_THAT(annealing, IsOk());
+  EXPECT_EQ((*annealing)->MixtureAt(1, 1).weight, 0.75);
+  EXPECT_EQ((*annealing)->MixtureAt(100, 100).weight, 0.25);
+  const auto swa = SWAStrategy();
+  ASSERT_THAT(swa, IsOk());
+  EXPECT_EQ((*swa)->MixtureAt(3, 1).weight, 0.25);
+  EXPECT_THAT(EMAStrategy(1.5).status(),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("momentum: must be > 0 and < 1, is 1.5")));
 }
 
 TEST(AveragingOptionsTest, DecayIsTheComplementOfMomentum) {

@@ -1,4 +1,4 @@
-// Of the weights that came before and the new ones: how much of each.
+#include "grapnel/optim/averaging/averaging_strategies.h"
 
 #include <algorithm>
 #include <cmath>
@@ -127,4 +127,24 @@ class StochasticWeightAverage final : public AveragingStrategy {
 GRAPNEL_REGISTER(AveragingStrategyRegistry, StochasticWeightAverage);
 
 }  // namespace
+
+absl::StatusOr<std::unique_ptr<AveragingStrategy>> EMAStrategy(
+    double momentum) {
+  optim::v1::ExponentialMovingAverageConfig config;
+  config.set_momentum(momentum);
+  return ExponentialMovingAverage::Create(config);
+}
+
+absl::StatusOr<std::unique_ptr<AveragingStrategy>> MomentumAnnealingEMAStrategy(
+    double momentum, double gamma) {
+  optim::v1::MomentumAnnealingEmaConfig config;
+  config.set_momentum(momentum);
+  config.set_gamma(gamma);
+  return MomentumAnnealingEma::Create(config);
+}
+
+absl::StatusOr<std::unique_ptr<AveragingStrategy>> SWAStrategy() {
+  return StochasticWeightAverage::Create({});
+}
+
 }  // namespace grapnel

@@ -28,8 +28,8 @@ class AveragingStrategy {
   // the next. Update 0 is a copy, and no strategy is asked.
   virtual Mixture MixtureAt(int64_t steps, int64_t interval) const = 0;
 
-  // What whoever trains with it should know of its options, a line each, for
-  // the run's log: "momentum: is 0.9, ...".
+  // What a user should know about its options, a line each, for the run's log:
+  // "momentum: is 0.9, ...".
   virtual std::vector<std::string> warnings() const { return {}; }
 };
 

@@ -16,11 +16,10 @@
 #include "c10/core/Storage.h"
 #include "c10/core/TensorImpl.h"
 #include "grapnel/cuda/multi_tensor_lerp.h"
+#include "grapnel/optim/averaging/lerp_loops.h"
 #include "grapnel/optim/averaging/mixture.h"
 
 namespace grapnel {
-
-struct LerpCoefficients;
 
 // An average and the tensor that it is the average of: same shape, floating or
 // complex; device, type and strides may differ.
@@ -28,13 +27,6 @@ struct AveragedTensor {
   std::string name;
   at::Tensor average;
   at::Tensor source;
-};
-
-// Elements of a pair that lie in a row.
-struct LerpSpan {
-  char* average;
-  const char* source;
-  int64_t n;
 };
 
 // A list of pairs, made once, and a pass over them that costs what their bytes
@@ -64,12 +56,9 @@ class LerpKernel {
   const std::vector<AveragedTensor>& pairs() const { return pairs_; }
 
  private:
-  using Loop = void (*)(const LerpSpan* spans, size_t count,
-                        const LerpCoefficients& coefficients);
-
   // Spans that one loop takes: those of two types.
   struct Run {
-    Loop loop;
+    LerpLoop loop;
     size_t end;  // After its last span; its first is the last run's end.
   };
 

@@ -36,7 +36,7 @@ struct ParamState {
 struct Bucket {
   std::vector<ParamState*> params;
   std::vector<Phase> phases;
-  // Kept from step to step, and filled anew if a phase changes.
+  // Kept from step to step, and filled again if a phase changes.
   FusedBatch first;
   FusedBatch later;
 };

@@ -616,7 +616,8 @@ TEST(FusedOptimizerOtherSettingsTest, NewBetasKeepTheAverages) {
             0);
 }
 
-// Parameters are found by name, in whichever group; a new one begins afresh.
+// Parameters are found by name, in whichever group; a new one starts from
+// scratch.
 TEST(FusedOptimizerOtherSettingsTest, ParametersMoveComeAndGo) {
   std::vector<NamedTensor> params = Params();
   auto first = Make("adam { lr: 0.01 }", {{params}});

@@ -57,7 +57,7 @@ absl::StatusOr<std::unique_ptr<Optimizer>> Sgd::Create(
   }
   rule.apply = [nesterov, maximize](const std::vector<double>& options,
                                     FusedBatch& batch) {
-    // Decided anew in every step: a schedule may have brought it to 0, and the
+    // Decided again in every step: a schedule may have brought it to 0, and the
     // kernel wants no buffers then.
     const double momentum = batch.slots.empty() ? 0 : options[kMomentum];
     batch.slots_used = momentum != 0;

@@ -183,7 +183,7 @@ INSTANTIATE_TEST_SUITE_P(
                  {"lr_decay", "eps"}}),
     [](const auto& info) { return std::string(info.param.type); });
 
-// Momentum that was off for a while begins afresh.
+// Momentum that was off for a while starts from scratch.
 TEST(TorchOptimizerTest, MomentumThatWasOffBeginsWithTheNextGradient) {
   const std::vector<NamedTensor> params = Params();
   const auto make = [&](double momentum) {

@@ -65,7 +65,7 @@ class CosineAnnealingScheduler final : public WindowedScheduler {
         floor_is_ratio_(config.has_eta_min_ratio()),
         floor_(floor_is_ratio_ ? config.eta_min_ratio() : config.eta_min()) {}
 
-  // The order of operations is the golden tables' (parity.md 4.2).
+  // The order of operations is MMEngine's: tests/golden compares every bit.
   void Prepare(int64_t t) override {
     const double t_max = static_cast<double>(t_max_);
     at_bottom_ = (t - 1) % t_max_ == 0 && (t - 1) / t_max_ % 2 == 1;
@@ -149,7 +149,7 @@ class CosineRestartScheduler final : public WindowedScheduler {
         floor_is_ratio_(config.has_eta_min_ratio()),
         floor_(floor_is_ratio_ ? config.eta_min_ratio() : config.eta_min()) {}
 
-  // The order of operations is the golden tables' (parity.md 4.2).
+  // The order of operations is MMEngine's: tests/golden compares every bit.
   void Prepare(int64_t t) override {
     const auto end = std::upper_bound(ends_.begin(), ends_.end(), t);
     over_ = end == ends_.end();

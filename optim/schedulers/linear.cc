@@ -52,7 +52,7 @@ class LinearScheduler final : public WindowedScheduler {
         end_(config.end_factor()),
         last_t_(static_cast<double>(last_step)) {}
 
-  // The order of operations is the golden tables' (parity.md 4.2).
+  // The order of operations is MMEngine's: tests/golden compares every bit.
   double Next(int64_t t, int group, double value, double base) const override {
     if (t == 0) return value * start_;
     const double done =

@@ -59,7 +59,7 @@ absl::Status CheckSettings(const OneCycleSchedulerConfig& config) {
                     "final_div_factor", "finite and > 0", final_div);
 }
 
-// The order of operations is the golden tables' (parity.md 4.3).
+// The order of operations is MMEngine's: tests/golden compares every bit.
 std::vector<Phase> MakePhases(const OneCycleSchedulerConfig& config,
                               const std::vector<double>& peak) {
   std::vector<double> first, last;

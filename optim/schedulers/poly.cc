@@ -46,7 +46,7 @@ class PolyScheduler final : public WindowedScheduler {
         power_(config.power()),
         last_t_(last_step) {}
 
-  // The order of operations is the golden tables' (parity.md 4.2).
+  // The order of operations is MMEngine's: tests/golden compares every bit.
   void Prepare(int64_t t) override {
     if (t == 0) return;
     factor_ = std::pow(1 - 1 / static_cast<double>(last_t_ - t + 1), power_);

@@ -9,9 +9,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/descriptor.h"
-#include "google/protobuf/io/tokenizer.h"
 #include "google/protobuf/text_format.h"
+#include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/text_proto.h"
 #include "grapnel/optim/param_scheduler.h"
 #include "grapnel/optim/param_scheduler.pb.h"
 #include "grapnel/optim/schedulers/fake_groups.h"
@@ -38,23 +39,10 @@ void PrintTo(const Bad& bad, std::ostream* out) {
   *out << bad.kind << " { " << bad.config << " }";
 }
 
-class FirstError : public google::protobuf::io::ErrorCollector {
- public:
-  void AddError(int, int, const std::string& message) override {
-    if (text.empty()) text = message;
-  }
-  std::string text;
-};
-
 absl::Status Refusal(const Bad& bad) {
   ParamSchedulerConfig config;
-  TextFormat::Parser parser;
-  FirstError error;
-  parser.RecordErrorsTo(&error);
-  if (!parser.ParseFromString(absl::StrCat(bad.kind, " { ", bad.config, " }"),
-                              &config)) {
-    return absl::InvalidArgumentError(error.text);
-  }
+  GRAPNEL_RETURN_IF_ERROR(
+      ParseTextProto(absl::StrCat(bad.kind, " { ", bad.config, " }"), &config));
   FakeGroups groups({{{"lr", 0.1}}, {{"lr", 0.1}}});
   auto scheduler = ParamSchedulerRegistry::Create(config, groups, bad.length);
   EXPECT_EQ(groups.lr(), 0.1);

@@ -8,17 +8,17 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "google/protobuf/descriptor.h"
-#include "google/protobuf/io/tokenizer.h"
 #include "google/protobuf/message.h"
 #include "google/protobuf/text_format.h"
+#include "grapnel/base/any_message.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/text_proto.h"
 #include "grapnel/optim/param_scheduler.pb.h"
 
 namespace grapnel {
 namespace {
 
 using ::google::protobuf::Descriptor;
-using ::google::protobuf::DescriptorPool;
 using ::google::protobuf::FieldDescriptor;
 using ::google::protobuf::Message;
 using ::google::protobuf::MessageFactory;
@@ -125,19 +125,11 @@ std::string KindName(const std::string& type) {
 // The settings in `state`; null if their type isn't linked in or they are of
 // another version.
 std::unique_ptr<Message> ParseSettings(const ParamSchedulerState& state) {
-  // Without one, protobuf writes to stderr.
-  class : public google::protobuf::io::ErrorCollector {
-    void AddError(int /*line*/, int /*column*/,
-                  const std::string& /*message*/) override {}
-  } silent;
-  const Descriptor* type =
-      DescriptorPool::generated_pool()->FindMessageTypeByName(state.type());
+  const Descriptor* const type = FindMessageType(state.type());
   if (type == nullptr) return nullptr;
   std::unique_ptr<Message> settings(
       MessageFactory::generated_factory()->GetPrototype(type)->New());
-  TextFormat::Parser parser;
-  parser.RecordErrorsTo(&silent);
-  if (!parser.ParseFromString(state.settings(), settings.get())) return nullptr;
+  if (!ParseTextProto(state.settings(), settings.get()).ok()) return nullptr;
   return settings;
 }
 
@@ -362,7 +354,7 @@ std::vector<std::pair<double*, double>> ValuesKept(
   return kept;
 }
 
-// Replays an option of the same schedules for the groups in which it is reset.
+// Replays an option of the same schedules for the groups where it is reset.
 // OK with `*replayed` false if there are none.
 absl::Status ReplayReset(const Option& option, const ResumePoint& point,
                          const RestoredOptions& options, bool* replayed) {

@@ -394,7 +394,8 @@ TEST(RestoreSchedulersTest, EveryClockIsReplayedByItsOwnSteps) {
   EXPECT_EQ(after[2]->num_steps(), 2);
 }
 
-// What was reset is replayed, what wasn't keeps its value, whoever moved it.
+// What was reset is replayed; what wasn't keeps its value, no matter what moved
+// it.
 TEST(RestoreSchedulersTest, GroupsThatWereNotResetKeepTheirValues) {
   FakeGroups before_groups({{{"lr", 1}}, {{"lr", 1}}});
   const Schedulers before =

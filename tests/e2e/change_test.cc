@@ -16,7 +16,6 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "gmock/gmock.h"
-#include "google/protobuf/text_format.h"
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
@@ -32,6 +31,7 @@
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/runner/hook.h"
 #include "grapnel/runner/message_hub.h"
+#include "grapnel/runner/parse_config_for_test.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner.h"
@@ -80,7 +80,7 @@ class Steps : public Hook {
   std::vector<int64_t>* const steps_;
 };
 
-// body.weight and head.weight, of which either can be frozen.
+// body.weight and head.weight; either can be frozen.
 class BodyAndHead : public Model {
  public:
   explicit BodyAndHead(bool body = true, bool head = true) {
@@ -112,13 +112,6 @@ class BodyAndHead : public Model {
   bool training_ = true;
 };
 
-runner::v1::RunnerConfig Parse(const std::string& text) {
-  runner::v1::RunnerConfig config;
-  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &config))
-      << text;
-  return config;
-}
-
 std::vector<double> Rounded(std::vector<double> values) {
   for (double& value : values) value = std::round(value * 1e4) / 1e4;
   return values;
@@ -136,9 +129,9 @@ class ChangeTest : public ::testing::Test {
     steps_.clear();
     log_ = std::make_unique<MemoryRunLog>();
     runner::v1::RunnerConfig parsed =
-        Parse("work_dir: '/run' randomness { seed: 1 }");
+        ParseConfig("work_dir: '/run' randomness { seed: 1 }");
     for (const absl::string_view part : absl::StrSplit(config, "&&")) {
-      parsed.MergeFrom(Parse(std::string(part)));
+      parsed.MergeFrom(ParseConfig(std::string(part)));
     }
     RunnerOptions options;
     options.env = &env_;
@@ -613,7 +606,7 @@ TEST_F(ChangeTest, AMultiplierConcernsItsGroupAlone) {
       *same->context().optim_wrapper()->scheduled_groups().option(1, "lr"));
 }
 
-TEST_F(ChangeTest, FrozenParametersAreDroppedAndNewOnesBeginAfresh) {
+TEST_F(ChangeTest, FrozenParametersAreDroppedAndNewOnesStartOver) {
   const auto config = [](const std::string& more) {
     return absl::StrCat(
         "train_cfg { max_epochs: 4 } ", Batches(4),

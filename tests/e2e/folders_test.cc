@@ -12,7 +12,6 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
-#include "google/protobuf/text_format.h"
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_ops.h"
@@ -22,6 +21,7 @@
 #include "grapnel/io/fault_injection_env.h"
 #include "grapnel/io/mem_env.h"
 #include "grapnel/loggers/memory_run_log.h"
+#include "grapnel/runner/parse_config_for_test.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/runner_config.pb.h"
@@ -59,13 +59,8 @@ class FoldersTest : public ::testing::Test {
   // A runner of kConfig and `more`, in env_.
   absl::StatusOr<std::unique_ptr<Runner>> Create(const std::string& more,
                                                  RunnerOptions options = {}) {
-    runner::v1::RunnerConfig config;
-    EXPECT_TRUE(
-        google::protobuf::TextFormat::ParseFromString(kConfig, &config));
-    runner::v1::RunnerConfig changes;
-    EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(more, &changes))
-        << more;
-    config.MergeFrom(changes);
+    runner::v1::RunnerConfig config = ParseConfig(kConfig);
+    config.MergeFrom(ParseConfig(more));
     options.env = env_;
     options.clock = &clock_;
     options.log = &log_;
@@ -211,9 +206,8 @@ TEST_F(FoldersTest, WaitsForTheOneBeforeAndGoesOnFromWhatItSaved) {
   };
   EndsTheOther log;
   log.runner = *std::move(first);
-  runner::v1::RunnerConfig config;
-  ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(
-      absl::StrCat(kConfig, " work_dir: '/w' resume: true"), &config));
+  runner::v1::RunnerConfig config =
+      ParseConfig(absl::StrCat(kConfig, " work_dir: '/w' resume: true"));
   config.clear_test_dataloader();
   config.clear_test_evaluator();
   RunnerOptions options;

@@ -21,7 +21,6 @@
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
 #include "gmock/gmock.h"
-#include "google/protobuf/text_format.h"
 #include "google/protobuf/wrappers.pb.h"
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_matchers.h"
@@ -38,6 +37,7 @@
 #include "grapnel/loggers/memory_run_log.h"
 #include "grapnel/models/model.h"
 #include "grapnel/optim/optim_wrapper.h"
+#include "grapnel/runner/parse_config_for_test.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/runner_config.pb.h"
@@ -101,17 +101,10 @@ constexpr char kDropout[] = R"pb(
   }
 )pb";
 
-runner::v1::RunnerConfig Parse(const std::string& text) {
-  runner::v1::RunnerConfig config;
-  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &config))
-      << text;
-  return config;
-}
-
 runner::v1::RunnerConfig ByIter() {
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.clear_train_cfg();
-  config.MergeFrom(Parse(R"pb(
+  config.MergeFrom(ParseConfig(R"pb(
     train_cfg { by_epoch: false max_iters: 9 val_interval: 2 }
     default_hooks { checkpoint { by_epoch: false interval: 1 } }
   )pb"));
@@ -315,7 +308,7 @@ TEST_F(GuestTest, NothingThatIsThrownLeavesACall) {
         throw 17;
       });
       options.env = &env;
-      const auto runner = New(Parse(kConfig), std::move(options));
+      const auto runner = New(ParseConfig(kConfig), std::move(options));
       EXPECT_THAT(runner->Train(),
                   StatusIs(kind == 0 ? absl::StatusCode::kResourceExhausted
                                      : absl::StatusCode::kInternal,
@@ -326,7 +319,7 @@ TEST_F(GuestTest, NothingThatIsThrownLeavesACall) {
   RunnerOptions options;
   options.log = &log;
   options.log_in_background = false;
-  const auto runner = New(Parse(kConfig), std::move(options));
+  const auto runner = New(ParseConfig(kConfig), std::move(options));
   log.at = "Epoch(val)";
   EXPECT_THAT(runner->Train(), StatusIs(absl::StatusCode::kInternal, _));
   log.at = "";
@@ -337,7 +330,7 @@ TEST_F(GuestTest, NothingThatIsThrownLeavesACall) {
 // ------------------------------------------------------------------ AfterRun
 
 TEST_F(GuestTest, LogsAreInTheirOutDirHoweverTheRunEnds) {
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.mutable_default_hooks()->mutable_logger()->set_out_dir("/out");
   std::atomic<int> interrupt{0};
   struct Ending {
@@ -403,7 +396,7 @@ TEST_F(GuestTest, EveryHookHasItsAfterRunAndTheFirstErrorCounts) {
     return absl::OutOfRangeError("first");
   });
   options.hooks.push_back(Schedule(std::make_unique<Last>(&heard)));
-  const auto runner = New(Parse(kConfig), std::move(options));
+  const auto runner = New(ParseConfig(kConfig), std::move(options));
   EXPECT_THAT(runner->Val(), StatusIs(absl::StatusCode::kOutOfRange,
                                       HasSubstr("AfterRun: first")));
   EXPECT_THAT(heard, ElementsAre("after_run", HasSubstr("first")));
@@ -414,11 +407,11 @@ TEST_F(GuestTest, EveryHookHasItsAfterRunAndTheFirstErrorCounts) {
 // ------------------------------------------------------------------ stopping
 
 TEST_F(GuestTest, AStopAskedForInAnEvaluationEndsWithIt) {
-  const auto runner =
-      New(Parse(kConfig), With(Stage::kAfterValEpoch, [](RunContext& run) {
-            if (!run.training()) run.RequestStop("good enough");
-            return absl::OkStatus();
-          }));
+  const auto runner = New(ParseConfig(kConfig),
+                          With(Stage::kAfterValEpoch, [](RunContext& run) {
+                            if (!run.training()) run.RequestStop("good enough");
+                            return absl::OkStatus();
+                          }));
   EXPECT_THAT(runner->Val(), IsOk());
   EXPECT_EQ(runner->stop_reason(), "");
   EXPECT_THAT(runner->Train(), IsOk());
@@ -426,7 +419,7 @@ TEST_F(GuestTest, AStopAskedForInAnEvaluationEndsWithIt) {
 }
 
 TEST_F(GuestTest, AnyThreadMayAskForAStop) {
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.mutable_train_cfg()->set_max_epochs(1000000);
   config.mutable_default_hooks()->mutable_checkpoint()->set_interval(-1);
   std::thread other;
@@ -449,7 +442,7 @@ TEST_F(GuestTest, AnyThreadMayAskForAStop) {
 }
 
 TEST_F(GuestTest, AStopBeforeTrainingIsForIt) {
-  const auto runner = New(Parse(kConfig));
+  const auto runner = New(ParseConfig(kConfig));
   runner->context().RequestStop("not today");
   EXPECT_THAT(runner->Train(), IsOk());
   EXPECT_EQ(runner->context().iter(), 0);
@@ -459,9 +452,9 @@ TEST_F(GuestTest, AStopBeforeTrainingIsForIt) {
 
 TEST_F(GuestTest, RandomNumbersAreTheRunsAndTheProcesssOwn) {
   const runner::v1::RunnerConfig config = [] {
-    runner::v1::RunnerConfig config = Parse(kConfig);
+    runner::v1::RunnerConfig config = ParseConfig(kConfig);
     config.clear_model();
-    config.MergeFrom(Parse(kDropout));
+    config.MergeFrom(ParseConfig(kDropout));
     return config;
   }();
   const auto in = [&](const char* work_dir, RunnerOptions options = {}) {
@@ -473,7 +466,7 @@ TEST_F(GuestTest, RandomNumbersAreTheRunsAndTheProcesssOwn) {
   ASSERT_THAT(alone->Train(), IsOk());
   const std::vector<at::Tensor> expected = Weights(*alone);
 
-  // Amid a host that draws, and other runs, one of them within this one.
+  // Between draws of the host, and other runs, one of them within this one.
   std::unique_ptr<Runner> inner;
   const auto runner = in("/run", With(Stage::kAfterTrainIter, [&](RunContext&) {
                            inner = in("/inner");
@@ -498,7 +491,7 @@ TEST_F(GuestTest, RandomNumbersAreTheRunsAndTheProcesssOwn) {
 }
 
 TEST_F(GuestTest, DeterministicRunsThatOverlapLeaveTheFlagsAsTheyWere) {
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.mutable_randomness()->set_deterministic(true);
   std::atomic<int> inside{0};
   // Each waits in its first iteration for the other one.
@@ -557,8 +550,9 @@ class TrainAgainTest : public GuestTest,
     options.hooks.push_back(
         Schedule(std::make_unique<AtPoint>(GetParam().stage, act)));
     options.env = &env;
-    const auto runner = New(GetParam().by_epoch ? Parse(kConfig) : ByIter(),
-                            std::move(options));
+    const auto runner =
+        New(GetParam().by_epoch ? ParseConfig(kConfig) : ByIter(),
+            std::move(options));
     Outcome outcome;
     absl::Status status;
     do {
@@ -662,12 +656,12 @@ TEST_F(GuestTest, AnErrorBeforeAStepDropsTheWindowAndSaysSo) {
 }
 
 TEST_F(GuestTest, AnEpochThatHasBegunIsEndedAlsoAfterAStopAndAnError) {
-  const auto runner =
-      New(Parse(kConfig), With(Stage::kAfterTrainIter, [](RunContext& run) {
-            if (run.iter() != 3) return absl::OkStatus();
-            run.RequestStop("enough");
-            return absl::InternalError("not now");
-          }));
+  const auto runner = New(ParseConfig(kConfig),
+                          With(Stage::kAfterTrainIter, [](RunContext& run) {
+                            if (run.iter() != 3) return absl::OkStatus();
+                            run.RequestStop("enough");
+                            return absl::InternalError("not now");
+                          }));
   EXPECT_FALSE(runner->Train().ok());
   EXPECT_EQ(runner->context().iter_in_epoch(), 0);
   EXPECT_THAT(runner->Train(), IsOk());
@@ -689,7 +683,7 @@ TEST_F(GuestTest, WhatCouldNotBeSavedIsTriedAgain) {
         return absl::OkStatus();
       });
   options.env = &disk;
-  const auto runner = New(Parse(kConfig), std::move(options));
+  const auto runner = New(ParseConfig(kConfig), std::move(options));
   EXPECT_THAT(runner->Train(), StatusIs(absl::StatusCode::kResourceExhausted,
                                         HasSubstr("epoch_2")));
   disk.StopFailing();
@@ -705,7 +699,7 @@ TEST_F(GuestTest, WhatCouldNotBeSavedIsTriedAgain) {
 }
 
 TEST_F(GuestTest, ThePointerToTheLastCheckpointIsTriedAgain) {
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.mutable_default_hooks()->mutable_checkpoint()->set_out_dir("/out");
   config.mutable_default_hooks()->mutable_checkpoint()->set_max_keep_ckpts(1);
   io::FaultInjectionEnv disk(env_, "/run");  // The checkpoints' has room.
@@ -738,7 +732,7 @@ TEST_F(GuestTest, ANameThatNoCheckpointCanHaveIsRefusedWhereItIsGiven) {
           return run.Save(std::move(request));
         });
     options.env = &env;
-    EXPECT_THAT(New(Parse(kConfig), std::move(options))->Train(),
+    EXPECT_THAT(New(ParseConfig(kConfig), std::move(options))->Train(),
                 StatusIs(absl::StatusCode::kInvalidArgument,
                          HasSubstr("AfterTrainEpoch: a checkpoint's name")));
   }
@@ -764,14 +758,14 @@ TEST_F(GuestTest, EachHookHearsOfACheckpointThatIsThere) {
     return absl::InternalError("not now");
   });
   options.hooks.push_back(Schedule(std::make_unique<Hears>(&names)));
-  const auto runner = New(Parse(kConfig), std::move(options));
+  const auto runner = New(ParseConfig(kConfig), std::move(options));
   EXPECT_FALSE(runner->Train().ok());
   EXPECT_THAT(names, ElementsAre("epoch_1"));
 }
 
 TEST_F(GuestTest, WhatLibTorchKeepsForAThreadIsPutBack) {
   const auto runner =
-      New(Parse(kConfig), With(Stage::kBeforeVal, [](RunContext&) {
+      New(ParseConfig(kConfig), With(Stage::kBeforeVal, [](RunContext&) {
             c10::GradMode::set_enabled(false);
             at::autocast::set_autocast_enabled(at::kCPU, true);
             return absl::InternalError("not now");
@@ -787,7 +781,7 @@ TEST_F(GuestTest, AnInterruptedValidationLeavesNoTraceInHooks) {
   int64_t expected = 0;
   for (const int64_t at : {0, 5, 6}) {  // 0: nowhere.
     const std::string work_dir = absl::StrCat("/run_", at);
-    runner::v1::RunnerConfig config = Parse(kConfig);
+    runner::v1::RunnerConfig config = ParseConfig(kConfig);
     config.set_work_dir(work_dir);
     std::atomic<int> interrupt{0};
     int64_t validated = 0;
@@ -822,7 +816,7 @@ TEST_F(GuestTest, AnInterruptedValidationLeavesNoTraceInHooks) {
 
 TEST_F(GuestTest, ARelativeFolderOfASaveStartsAtTheCurrentOne) {
   io::Env& env = io::Env::Posix();
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.set_work_dir(absl::StrCat(testing::TempDir(), "/relative/work"));
   RunnerOptions options = With(Stage::kAfterTrain, [](RunContext& run) {
     SaveRequest request;
@@ -849,7 +843,7 @@ TEST_F(GuestTest, SeveralRanksAreRefusedUntilTheyCanShareTheData) {
         RunnerOptions options;
         options.env = &env;
         options.process_group = &group;
-        return Create(Parse(kConfig), std::move(options)).status();
+        return Create(ParseConfig(kConfig), std::move(options)).status();
       });
   EXPECT_THAT(statuses,
               Each(StatusIs(absl::StatusCode::kUnimplemented,

@@ -11,7 +11,6 @@
 #include "ATen/core/Tensor.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
-#include "google/protobuf/text_format.h"
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
@@ -21,6 +20,7 @@
 #include "grapnel/loggers/memory_run_log.h"
 #include "grapnel/loggers/run_log.h"
 #include "grapnel/models/metric.h"
+#include "grapnel/runner/parse_config_for_test.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/runner_config.pb.h"
@@ -36,13 +36,6 @@ using ::testing::Not;
 
 constexpr int64_t kIgnored = -100;
 
-runner::v1::RunnerConfig Parse(const std::string& text) {
-  runner::v1::RunnerConfig config;
-  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &config))
-      << text;
-  return config;
-}
-
 class MeansTest : public ::testing::Test {
  protected:
   // 20 samples of 3 classes; the first four and every fifth of the others don't
@@ -55,14 +48,14 @@ class MeansTest : public ::testing::Test {
   }
 
   std::unique_ptr<Runner> Create(const std::string& config) {
-    runner::v1::RunnerConfig parsed = Parse(R"pb(
+    runner::v1::RunnerConfig parsed = ParseConfig(R"pb(
       work_dir: "/run"
       randomness { seed: 1 }
       train_dataloader { batch_size: 4 }
       train_cfg { max_epochs: 2 }
       model { sequential { layers { linear { out_features: 3 } } } }
     )pb");
-    parsed.MergeFrom(Parse(config));
+    parsed.MergeFrom(ParseConfig(config));
     // Each has a folder of its own: some are there at the same time.
     if (num_runs_++ > 0) parsed.set_work_dir(absl::StrCat("/run", num_runs_));
     RunnerOptions options;

@@ -12,7 +12,6 @@
 #include "ATen/ops/softplus_ops.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
-#include "google/protobuf/text_format.h"
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
@@ -26,6 +25,7 @@
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/runner/hook.h"
 #include "grapnel/runner/message_hub.h"
+#include "grapnel/runner/parse_config_for_test.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/runner_config.pb.h"
@@ -119,24 +119,17 @@ at::Tensor Weights(Runner& runner) {
   return ops::cat(flat);
 }
 
-runner::v1::RunnerConfig Parse(const std::string& text) {
-  runner::v1::RunnerConfig config;
-  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &config))
-      << text;
-  return config;
-}
-
 class OptimRunTest : public ::testing::Test {
  protected:
   // 10 samples of 2 numbers, in batches of 4, 4 and 2.
   absl::StatusOr<std::unique_ptr<Runner>> Create(
       const std::string& config, std::unique_ptr<Model> model = nullptr) {
     // The first one is in /run. Each has its own folder.
-    runner::v1::RunnerConfig parsed =
-        Parse("randomness { seed: 1 } train_dataloader { batch_size: 4 }");
+    runner::v1::RunnerConfig parsed = ParseConfig(
+        "randomness { seed: 1 } train_dataloader { batch_size: 4 }");
     parsed.set_work_dir(runs_ == 0 ? "/run" : absl::StrCat("/run_", runs_));
     ++runs_;
-    parsed.MergeFrom(Parse(config));
+    parsed.MergeFrom(ParseConfig(config));
     RunnerOptions options;
     options.env = &env_;
     options.clock = &clock_;

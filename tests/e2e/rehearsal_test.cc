@@ -9,13 +9,13 @@
 
 #include "absl/status/statusor.h"
 #include "gmock/gmock.h"
-#include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/mem_env.h"
 #include "grapnel/loggers/memory_run_log.h"
+#include "grapnel/runner/parse_config_for_test.h"
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/runner_config.pb.h"
 #include "gtest/gtest.h"
@@ -55,13 +55,6 @@ constexpr char kConfig[] = R"pb(
   }
 )pb";
 
-runner::v1::RunnerConfig Parse(const std::string& text) {
-  runner::v1::RunnerConfig config;
-  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &config))
-      << text;
-  return config;
-}
-
 class RehearsalTest : public testing::Test {
  protected:
   RunnerOptions Options(const runner::v1::RunnerConfig& config) {
@@ -90,7 +83,7 @@ class RehearsalTest : public testing::Test {
 };
 
 TEST_F(RehearsalTest, ReportsModelDataMemoryAndTime) {
-  const auto report = Rehearse(Parse(kConfig));
+  const auto report = Rehearse(ParseConfig(kConfig));
   ASSERT_THAT(report, IsOk());
   // 5x3 + 5, 5 + 5, 1x5 + 1 parameters; 5 + 5 statistics and a count.
   ASSERT_EQ(report->parameters.size(), 6u);
@@ -122,11 +115,11 @@ TEST_F(RehearsalTest, ReportsModelDataMemoryAndTime) {
 }
 
 TEST_F(RehearsalTest, ByIterationAndResumed) {
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.clear_train_cfg();
-  config.MergeFrom(
-      Parse("train_cfg { by_epoch: false max_iters: 100 val_interval: 10 } "
-            "default_hooks { checkpoint { by_epoch: false interval: 7 } }"));
+  config.MergeFrom(ParseConfig(
+      "train_cfg { by_epoch: false max_iters: 100 val_interval: 10 } "
+      "default_hooks { checkpoint { by_epoch: false interval: 7 } }"));
   auto report = Rehearse(config);
   ASSERT_THAT(report, IsOk());
   EXPECT_EQ(report->parts[0].iterations, 7) << "up to a checkpoint";
@@ -139,7 +132,7 @@ TEST_F(RehearsalTest, ByIterationAndResumed) {
   config.set_resume(true);
   report = Rehearse(config);
   ASSERT_THAT(report, IsOk());
-  EXPECT_THAT(warnings_, Contains(HasSubstr("starting anew")));
+  EXPECT_THAT(warnings_, Contains(HasSubstr("starting from scratch")));
   ASSERT_THAT((*runner)->Train(), IsOk());
   report = Rehearse(config);
   ASSERT_THAT(report, IsOk());
@@ -149,7 +142,7 @@ TEST_F(RehearsalTest, ByIterationAndResumed) {
 
 // A checkpoint of an epoch's end has its validation before it.
 TEST_F(RehearsalTest, ResumedBeforeAValidationItTrainsTheNextEpoch) {
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   {
     RunnerOptions options = Options(config);
     MemoryRunLog log;
@@ -169,10 +162,10 @@ TEST_F(RehearsalTest, ResumedBeforeAValidationItTrainsTheNextEpoch) {
 }
 
 TEST_F(RehearsalTest, ErrorsAreTheRuns) {
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.mutable_val_evaluator(0)->mutable_accuracy();
   EXPECT_THAT(Rehearse(config).status().message(), HasSubstr("val batch 1"));
-  config = Parse(kConfig);
+  config = ParseConfig(kConfig);
   config.mutable_optim_wrapper()->mutable_optimizer()->mutable_adamw()->set_lr(
       -1);
   EXPECT_THAT(Rehearse(config), StatusIs(absl::StatusCode::kInvalidArgument,

@@ -16,7 +16,6 @@
 #include "absl/strings/str_join.h"
 #include "c10/core/GradMode.h"
 #include "gmock/gmock.h"
-#include "google/protobuf/text_format.h"
 #include "google/protobuf/wrappers.pb.h"
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_macros.h"
@@ -36,6 +35,7 @@
 #include "grapnel/models/metric.h"
 #include "grapnel/models/model.h"
 #include "grapnel/optim/optim_wrapper.h"
+#include "grapnel/runner/parse_config_for_test.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/runner_config.pb.h"
 #include "gtest/gtest.h"
@@ -70,13 +70,6 @@ const char kConfig[] = R"pb(
   test_evaluator { mse {} }
   default_hooks { checkpoint { interval: 1 } }
 )pb";
-
-runner::v1::RunnerConfig Parse(const std::string& text) {
-  runner::v1::RunnerConfig config;
-  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &config))
-      << text;
-  return config;
-}
 
 class RunnerTest : public ::testing::Test {
  protected:
@@ -121,9 +114,9 @@ class RunnerTest : public ::testing::Test {
 // what a host program may ask
 
 TEST_F(RunnerTest, HookThatIsConfiguredIsFoundByName) {
-  runner::v1::RunnerConfig config = Parse(kConfig);
-  config.MergeFrom(
-      Parse("default_hooks { checkpoint { save_best: 'mse' rule: 'less' } }"));
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
+  config.MergeFrom(ParseConfig(
+      "default_hooks { checkpoint { save_best: 'mse' rule: 'less' } }"));
   const auto runner = New(config);
   const auto* hook =
       dynamic_cast<CheckpointHook*>(runner->FindHook("checkpoint"));
@@ -169,7 +162,7 @@ TEST_F(RunnerTest, MetricsAreToldHowFarTheModelIsTrained) {
   RunnerOptions options;
   options.val_metrics.push_back(std::make_unique<Told>(&evaluations));
   options.test_metrics.push_back(std::make_unique<Told>(&evaluations));
-  const auto runner = New(Parse(kConfig), std::move(options));
+  const auto runner = New(ParseConfig(kConfig), std::move(options));
   ASSERT_THAT(runner->Val(), IsOk());
   ASSERT_THAT(runner->Train(), IsOk());
   ASSERT_THAT(runner->Test(), IsOk());
@@ -243,8 +236,8 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& info) { return info.param.name; });
 
 TEST_P(RunnerBadConfigTest, NamesTheField) {
-  runner::v1::RunnerConfig config = Parse(kConfig);
-  config.MergeFrom(Parse(GetParam().change));
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
+  config.MergeFrom(ParseConfig(GetParam().change));
   EXPECT_THAT(std::string(Create(config).status().message()),
               HasSubstr(GetParam().error));
 }
@@ -292,13 +285,13 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& info) { return info.param.name; });
 
 TEST_P(RunnerOneSampleTest, IsRefusedWhereItWouldFail) {
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   if (GetParam().change.find("max_iters") != std::string::npos) {
     config.mutable_train_cfg()->clear_max_epochs();
   }
   config.MergeFrom(
-      Parse("model { sequential { layers { batch_norm1d {} } } }"));
-  config.MergeFrom(Parse(GetParam().change));
+      ParseConfig("model { sequential { layers { batch_norm1d {} } } }"));
+  config.MergeFrom(ParseConfig(GetParam().change));
   RunnerOptions options;
   auto data =
       TensorDataset::Create(ops::full({13, 2}, 0.5), ops::ones({13, 1}));
@@ -315,9 +308,9 @@ TEST_P(RunnerOneSampleTest, IsRefusedWhereItWouldFail) {
 }
 
 TEST_F(RunnerTest, FinishedRunIsNotRefusedForABatchOfOneSample) {
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.MergeFrom(
-      Parse("model { sequential { layers { batch_norm1d {} } } }"));
+      ParseConfig("model { sequential { layers { batch_norm1d {} } } }"));
   ASSERT_THAT(New(config)->Train(), IsOk());
   config.set_resume(true);
   const auto create = [&] {
@@ -336,7 +329,7 @@ TEST_F(RunnerTest, FinishedRunIsNotRefusedForABatchOfOneSample) {
 
 TEST_F(RunnerTest, HalfATrainingIsRefused) {
   for (const char* field : {"train_dataloader", "train_cfg", "optim_wrapper"}) {
-    runner::v1::RunnerConfig config = Parse(kConfig);
+    runner::v1::RunnerConfig config = ParseConfig(kConfig);
     config.GetReflection()->ClearField(
         &config, config.GetDescriptor()->FindFieldByName(field));
     EXPECT_THAT(Create(config),
@@ -347,7 +340,7 @@ TEST_F(RunnerTest, HalfATrainingIsRefused) {
 }
 
 TEST_F(RunnerTest, WhatIsNotConfiguredIsRefusedByName) {
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.clear_test_dataloader();
   config.clear_test_evaluator();
   EXPECT_THAT(New(config)->Test(),
@@ -356,7 +349,7 @@ TEST_F(RunnerTest, WhatIsNotConfiguredIsRefusedByName) {
 }
 
 TEST_F(RunnerTest, ResolvedConfigIsInTheWorkDir) {
-  New(Parse(kConfig));
+  New(ParseConfig(kConfig));
   const auto text = io::ReadFile(env_, "/run/grapnel.textproto");
   ASSERT_THAT(text, IsOk());
   EXPECT_THAT(*text, HasSubstr("max_epochs: 3"));
@@ -375,22 +368,23 @@ TEST_F(RunnerTest, WhatADatasetWarnsOfIsInTheLogAtTheStart) {
   };
   RunnerOptions options;
   options.train_dataset = std::make_unique<Halved>();
-  New(Parse(kConfig), std::move(options));
+  New(ParseConfig(kConfig), std::move(options));
   EXPECT_THAT(log_.messages(RunLog::Level::kWarning),
               ElementsAre("train_dataloader: dataset: is half"));
 }
 
 TEST_F(RunnerTest, RatesAreScaledByTheBatchSize) {
-  runner::v1::RunnerConfig config = Parse(kConfig);
-  config.MergeFrom(Parse("auto_scale_lr { enable: true base_batch_size: 8 }"));
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
+  config.MergeFrom(
+      ParseConfig("auto_scale_lr { enable: true base_batch_size: 8 }"));
   const auto runner = New(config);
   EXPECT_DOUBLE_EQ(Lr(*runner), 0.1 * 4 / 8);
 }
 
 TEST_F(RunnerTest, SchedulesAreNotAppliedBeforeTraining) {
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.MergeFrom(
-      Parse("param_scheduler { linear { start_factor: 0.5 end: 3 } }"));
+      ParseConfig("param_scheduler { linear { start_factor: 0.5 end: 3 } }"));
   const auto runner = New(config);
   EXPECT_DOUBLE_EQ(Lr(*runner), 0.1);
   ASSERT_THAT(runner->Train(), IsOk());
@@ -400,7 +394,7 @@ TEST_F(RunnerTest, SchedulesAreNotAppliedBeforeTraining) {
 // ------------------------------------------------------------- load and resume
 
 TEST_F(RunnerTest, SecondTrainDoesNothingMore) {
-  const auto runner = New(Parse(kConfig));
+  const auto runner = New(ParseConfig(kConfig));
   ASSERT_THAT(runner->Train(), IsOk());
   const int64_t iters = runner->context().iter();
   ASSERT_THAT(runner->Train(), IsOk());
@@ -408,11 +402,11 @@ TEST_F(RunnerTest, SecondTrainDoesNothingMore) {
 }
 
 TEST_F(RunnerTest, LoadFromTakesWeightsAndStartsAtZero) {
-  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
+  ASSERT_THAT(New(ParseConfig(kConfig))->Train(), IsOk());
   const auto saved = io::ReadCheckpoint(env_, "/run/epoch_3");
   ASSERT_THAT(saved, IsOk());
 
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.set_work_dir("/other");
   config.set_load_from("/run/epoch_3");
   const auto runner = New(config);
@@ -425,10 +419,10 @@ TEST_F(RunnerTest, LoadFromTakesWeightsAndStartsAtZero) {
 }
 
 TEST_F(RunnerTest, WithoutTrainingResumeTakesTheNewestWeights) {
-  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
+  ASSERT_THAT(New(ParseConfig(kConfig))->Train(), IsOk());
   const auto saved = io::ReadCheckpoint(env_, "/run/epoch_3");
   ASSERT_THAT(saved, IsOk());
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.clear_train_dataloader();
   config.clear_train_cfg();
   config.clear_optim_wrapper();
@@ -442,8 +436,8 @@ TEST_F(RunnerTest, WithoutTrainingResumeTakesTheNewestWeights) {
 }
 
 TEST_F(RunnerTest, ResumeKeepsTheCheckpointsSeed) {
-  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  ASSERT_THAT(New(ParseConfig(kConfig))->Train(), IsOk());
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.mutable_randomness()->set_seed(7);
   config.set_resume(true);
   const auto runner = New(config);
@@ -452,8 +446,8 @@ TEST_F(RunnerTest, ResumeKeepsTheCheckpointsSeed) {
               Contains(HasSubstr("seed: the checkpoint's, 1, is used")));
 }
 
-TEST_F(RunnerTest, ResumeWithNothingThereStartsAnew) {
-  runner::v1::RunnerConfig config = Parse(kConfig);
+TEST_F(RunnerTest, ResumeWithNothingThereStartsFromScratch) {
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.set_resume(true);
   const auto runner = New(config);
   ASSERT_THAT(runner->Train(), IsOk());
@@ -463,11 +457,11 @@ TEST_F(RunnerTest, ResumeWithNothingThereStartsAnew) {
 }
 
 TEST_F(RunnerTest, DamagedNewestCheckpointIsPassedOver) {
-  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
+  ASSERT_THAT(New(ParseConfig(kConfig))->Train(), IsOk());
   ASSERT_THAT(
       io::WriteFileAtomically(env_, "/run/epoch_3/manifest.pb", "damaged"),
       IsOk());
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.set_resume(true);
   const auto runner = New(config);
   ASSERT_THAT(runner->Train(), IsOk());
@@ -477,8 +471,8 @@ TEST_F(RunnerTest, DamagedNewestCheckpointIsPassedOver) {
 }
 
 TEST_F(RunnerTest, LongerRunGoesOnFromAFinishedOne) {
-  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  ASSERT_THAT(New(ParseConfig(kConfig))->Train(), IsOk());
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.mutable_train_cfg()->set_max_epochs(5);
   config.set_resume(true);
   const auto runner = New(config);
@@ -489,8 +483,8 @@ TEST_F(RunnerTest, LongerRunGoesOnFromAFinishedOne) {
 }
 
 TEST_F(RunnerTest, ResumeWithoutTheValidationThatWasDueTrainsOn) {
-  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  ASSERT_THAT(New(ParseConfig(kConfig))->Train(), IsOk());
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   // epoch_2 was saved before its validation.
   config.set_load_from("/run/epoch_2");
   config.set_resume(true);
@@ -502,10 +496,10 @@ TEST_F(RunnerTest, ResumeWithoutTheValidationThatWasDueTrainsOn) {
 }
 
 TEST_F(RunnerTest, OtherKindOfLoopIsRefused) {
-  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  ASSERT_THAT(New(ParseConfig(kConfig))->Train(), IsOk());
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   *config.mutable_train_cfg() =
-      Parse("train_cfg { by_epoch: false max_iters: 20 }").train_cfg();
+      ParseConfig("train_cfg { by_epoch: false max_iters: 20 }").train_cfg();
   config.set_resume(true);
   EXPECT_THAT(
       Create(config).status(),
@@ -513,7 +507,7 @@ TEST_F(RunnerTest, OtherKindOfLoopIsRefused) {
 }
 
 TEST_F(RunnerTest, SecondTrainAfterAResumeKeepsTheNewestCheckpoint) {
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.mutable_train_cfg()->set_max_epochs(1);
   ASSERT_THAT(New(config)->Train(), IsOk());
   config.mutable_train_cfg()->set_max_epochs(3);
@@ -528,8 +522,8 @@ TEST_F(RunnerTest, SecondTrainAfterAResumeKeepsTheNewestCheckpoint) {
 }
 
 TEST_F(RunnerTest, FailedResumeIsNotForgotten) {
-  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  ASSERT_THAT(New(ParseConfig(kConfig))->Train(), IsOk());
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.mutable_model()
       ->mutable_sequential()
       ->mutable_layers(0)
@@ -544,23 +538,23 @@ TEST_F(RunnerTest, FailedResumeIsNotForgotten) {
 }
 
 TEST_F(RunnerTest, FlippedBitInTheNewestCheckpointGoesBackToTheOneBefore) {
-  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
+  ASSERT_THAT(New(ParseConfig(kConfig))->Train(), IsOk());
   const char kFile[] = "/run/epoch_3/model.safetensors";
   auto bytes = io::ReadFile(env_, kFile);
   ASSERT_THAT(bytes, IsOk());
   bytes->back() ^= 1;
   ASSERT_THAT(io::WriteFileAtomically(env_, kFile, *bytes), IsOk());
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.set_resume(true);
   ASSERT_THAT(New(config)->Train(), IsOk());
   EXPECT_THAT(log_.messages(), Contains("resumed epoch: 2, iter: 6"));
 }
 
 TEST_F(RunnerTest, EvaluationDoesNotTouchWhatATrainerIsWriting) {
-  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
+  ASSERT_THAT(New(ParseConfig(kConfig))->Train(), IsOk());
   ASSERT_THAT(env_.CreateDir("/run/.tmp-epoch_4-0123abcd"), IsOk());
   const auto config_text = io::ReadFile(env_, "/run/grapnel.textproto");
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.set_resume(true);
   RunnerOptions options;
   options.for_training = false;
@@ -570,7 +564,7 @@ TEST_F(RunnerTest, EvaluationDoesNotTouchWhatATrainerIsWriting) {
 }
 
 TEST_F(RunnerTest, EvaluationOfNothingIsRefused) {
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.set_resume(true);
   RunnerOptions options;
   options.for_training = false;
@@ -593,7 +587,7 @@ class SavesTooEarly : public Hook {
 TEST_F(RunnerTest, CheckpointAtAPointThatHasNoneIsRefused) {
   RunnerOptions options;
   options.hooks.push_back(Schedule(std::make_unique<SavesTooEarly>()));
-  EXPECT_THAT(New(Parse(kConfig), std::move(options))->Train(),
+  EXPECT_THAT(New(ParseConfig(kConfig), std::move(options))->Train(),
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        HasSubstr("BeforeTrainIter")));
 }
@@ -630,7 +624,7 @@ TEST_F(RunnerTest, CheckpointThatTwoHooksAskForIsWrittenOnce) {
   std::vector<std::string> saved;
   RunnerOptions options;
   options.hooks.push_back(Schedule(std::make_unique<SavesToo>(&saved)));
-  ASSERT_THAT(New(Parse(kConfig), std::move(options))->Train(), IsOk());
+  ASSERT_THAT(New(ParseConfig(kConfig), std::move(options))->Train(), IsOk());
   EXPECT_THAT(saved, ElementsAre("shared /run/epoch_1", "own /run/mine",
                                  "shared /run/epoch_2", "own /run/mine",
                                  "shared /run/epoch_3", "own /run/mine"));
@@ -664,9 +658,9 @@ class NotesLoads : public Hook {
 };
 
 TEST_F(RunnerTest, AfterRestoreAllOfTheRunIsThereAgain) {
-  ASSERT_THAT(New(Parse(kConfig))->Train(), IsOk());
+  ASSERT_THAT(New(ParseConfig(kConfig))->Train(), IsOk());
   for (const bool resume : {true, false}) {
-    runner::v1::RunnerConfig config = Parse(kConfig);
+    runner::v1::RunnerConfig config = ParseConfig(kConfig);
     config.mutable_train_cfg()->set_max_epochs(4);
     config.mutable_randomness()->set_seed(4711);
     config.set_load_from("/run/epoch_3");
@@ -685,7 +679,7 @@ TEST_F(RunnerTest, AfterRestoreAllOfTheRunIsThereAgain) {
 }
 
 TEST_F(RunnerTest, OtherBatchSizeInsideAnEpochIsRefused) {
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.mutable_default_hooks()->mutable_checkpoint()->set_by_epoch(false);
   config.mutable_train_cfg()->set_max_epochs(1);
   std::atomic<int> interrupt{1};
@@ -707,10 +701,10 @@ TEST_F(RunnerTest, InterruptSavesWhereItStoppedAndResumeGoesOnThere) {
   std::atomic<int> interrupt{1};
   RunnerOptions options;
   options.interrupt = &interrupt;
-  ASSERT_THAT(New(Parse(kConfig), std::move(options))->Train(),
+  ASSERT_THAT(New(ParseConfig(kConfig), std::move(options))->Train(),
               StatusIs(absl::StatusCode::kCancelled, _));
   EXPECT_TRUE(env_.FileExists("/run/iter_1/manifest.pb"));
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.set_resume(true);
   const auto runner = New(config);
   ASSERT_THAT(runner->Train(), IsOk());
@@ -734,11 +728,11 @@ class InterruptsValidation : public Hook {
   std::atomic<int>* const interrupt_;
 };
 
-TEST_F(RunnerTest, InterruptedValidationIsMadeAnew) {
-  runner::v1::RunnerConfig config = Parse(kConfig);
+TEST_F(RunnerTest, InterruptedValidationIsMadeAgain) {
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.mutable_default_hooks()->clear_checkpoint();
-  config.MergeFrom(
-      Parse("default_hooks { checkpoint { save_best: 'mse' rule: 'less' } }"));
+  config.MergeFrom(ParseConfig(
+      "default_hooks { checkpoint { save_best: 'mse' rule: 'less' } }"));
   std::atomic<int> interrupt{0};
   RunnerOptions options;
   options.interrupt = &interrupt;
@@ -784,7 +778,7 @@ TEST_F(RunnerTest, InterruptThatCannotBeSavedSaysSo) {
   options.env = &full;
   options.interrupt = &interrupt;
   options.hooks.push_back(Schedule(std::make_unique<FillDisk>(&full, 0)));
-  EXPECT_THAT(New(Parse(kConfig), std::move(options))->Train(),
+  EXPECT_THAT(New(ParseConfig(kConfig), std::move(options))->Train(),
               StatusIs(absl::StatusCode::kResourceExhausted,
                        AllOf(HasSubstr("iter_1"), HasSubstr("no space"))));
   EXPECT_THAT(log_.messages(RunLog::Level::kError),
@@ -813,7 +807,7 @@ TEST_F(RunnerTest, ErrorOfAHookEndsTheRunWithItsName) {
   std::string heard;
   RunnerOptions options;
   options.hooks.push_back(Schedule(std::make_unique<Failing>(&heard)));
-  const auto runner = New(Parse(kConfig), std::move(options));
+  const auto runner = New(ParseConfig(kConfig), std::move(options));
   const char kMessage[] = "hook \"failing\": AfterTrainIter: loss is nan";
   EXPECT_THAT(runner->Train(),
               StatusIs(absl::StatusCode::kOutOfRange, kMessage));
@@ -840,7 +834,7 @@ class LastWords : public Hook {
 TEST_F(RunnerTest, HookMayLogWhenItGoes) {
   RunnerOptions options;
   options.hooks.push_back(Schedule(std::make_unique<LastWords>()));
-  ASSERT_THAT(New(Parse(kConfig), std::move(options))->Train(), IsOk());
+  ASSERT_THAT(New(ParseConfig(kConfig), std::move(options))->Train(), IsOk());
   EXPECT_EQ(log_.messages().back(), "gone");
 }
 
@@ -867,7 +861,7 @@ class OutcomeBackend : public LogBackend {
 GRAPNEL_REGISTER(LogBackendRegistry, OutcomeBackend);
 
 TEST_F(RunnerTest, LogBackendsHearHowEachCallEnds) {
-  auto config = Parse(kConfig);
+  auto config = ParseConfig(kConfig);
   config.mutable_visualizer()->add_vis_backends()->mutable_custom()->PackFrom(
       OutcomeBackend::Config());
   std::string heard;
@@ -884,7 +878,7 @@ TEST_F(RunnerTest, FullDiskEndsTheRunAndLeavesTheLastCheckpointGood) {
   RunnerOptions options;
   options.env = &full;
   options.hooks.push_back(Schedule(std::make_unique<FillDisk>(&full, 1)));
-  EXPECT_THAT(New(Parse(kConfig), std::move(options))->Train(),
+  EXPECT_THAT(New(ParseConfig(kConfig), std::move(options))->Train(),
               StatusIs(absl::StatusCode::kResourceExhausted,
                        AllOf(HasSubstr("epoch_2"), HasSubstr("no space"))));
   full.StopFailing();
@@ -930,8 +924,8 @@ class PowerCutTest : public RunnerTest,
  protected:
   // The mean squared error falls in each epoch, so that each has a new best.
   absl::Status Train(io::Env& env, bool resume, int64_t* acknowledged) {
-    runner::v1::RunnerConfig config = Parse(kConfig);
-    config.MergeFrom(Parse(absl::StrCat(
+    runner::v1::RunnerConfig config = ParseConfig(kConfig);
+    config.MergeFrom(ParseConfig(absl::StrCat(
         "default_hooks { checkpoint { max_keep_ckpts: 1 save_best: 'mse' "
         "rule: 'less' published_keys: 'model' ",
         GetParam().options, " } }")));
@@ -1011,17 +1005,17 @@ TEST_P(PowerCutTest, AtAnyOperationLosesNothingAndLeavesNothing) {
 }
 
 TEST_F(RunnerTest, GradModeOfTheCallerIsAsItWas) {
-  const auto runner = New(Parse(kConfig));
+  const auto runner = New(ParseConfig(kConfig));
   const c10::AutoGradMode off(false);
   ASSERT_THAT(runner->Train(), IsOk());
   EXPECT_FALSE(c10::GradMode::is_enabled());
 }
 
 TEST_F(RunnerTest, DefaultHooksGoBySlotAndByName) {
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.MergeFrom(
-      Parse("default_hooks { iter_timer {} off: 'dist_sampler_seed' "
-            "priority { key: 'iter_timer' value: '3' } }"));
+      ParseConfig("default_hooks { iter_timer {} off: 'dist_sampler_seed' "
+                  "priority { key: 'iter_timer' value: '3' } }"));
   const auto runner = New(config);
   EXPECT_THAT(runner->HookNames(),
               ElementsAre("iter_timer", "runtime_info", "logger",
@@ -1032,7 +1026,7 @@ TEST_F(RunnerTest, DefaultHooksGoBySlotAndByName) {
 }
 
 TEST_F(RunnerTest, TrainsWithAllDefaultHooksOff) {
-  runner::v1::RunnerConfig config = Parse(kConfig);
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.clear_default_hooks();
   for (const char* slot : {"runtime_info", "timer", "sampler_seed", "logger",
                            "param_scheduler", "checkpoint"}) {

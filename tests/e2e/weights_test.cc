@@ -14,7 +14,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "gmock/gmock.h"
-#include "google/protobuf/text_format.h"
 #include "google/protobuf/wrappers.pb.h"
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_matchers.h"
@@ -35,6 +34,7 @@
 #include "grapnel/runner/hook.h"
 #include "grapnel/runner/hook_registry.h"
 #include "grapnel/runner/message_hub.h"
+#include "grapnel/runner/parse_config_for_test.h"
 #include "grapnel/runner/run_checkpoint.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/run_state.pb.h"
@@ -50,25 +50,18 @@ using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-runner::v1::RunnerConfig Parse(const std::string& text) {
-  runner::v1::RunnerConfig config;
-  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &config))
-      << text;
-  return config;
-}
-
 // `config` with what the texts set.
 template <typename... Texts>
 runner::v1::RunnerConfig With(runner::v1::RunnerConfig config,
                               const Texts&... texts) {
-  config.MergeFrom(Parse(absl::StrCat(texts...)));
+  config.MergeFrom(ParseConfig(absl::StrCat(texts...)));
   return config;
 }
 
 // Two layers, the second with `outputs`: 12 samples in batches of 4.
 runner::v1::RunnerConfig Config(int outputs = 1,
                                 const std::string& second = "head") {
-  runner::v1::RunnerConfig config = Parse(R"pb(
+  runner::v1::RunnerConfig config = ParseConfig(R"pb(
     work_dir: "/run"
     randomness { seed: 1 }
     model {

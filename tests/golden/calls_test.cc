@@ -178,7 +178,7 @@ TEST(CallsTest, MountPointsAreInMmenginesOrder) {
         expected.insert(expected.end() - 1,
                         "before_save_checkpoint epoch=3 iter=3");
       } else if (name == "best_and_regular_saves") {
-        // Theirs saves the best, and then the regular one anew.
+        // Theirs saves the best, and then the regular one again.
         difference = "c4: a new best forces no regular save";
         const auto again = std::unique(expected.begin(), expected.end());
         EXPECT_EQ(expected.end() - again, 2);
@@ -239,7 +239,8 @@ TEST(CallsTest, PredicateEveryNFiresWhereMmenginesDoes) {
 
 TEST(CallsTest, ValidationIsTimedAsMmenginesButForMilestones) {
   // MMEngine lets a milestone rule one count early; ours from itself on
-  // (parity.md 8.3, c16). What that changes, by total and first milestone:
+  // (docs/from_mmengine.md, c16). What that changes, by total and first
+  // milestone:
   const std::vector<std::pair<std::string, std::vector<int64_t>>> different = {
       {"[[10,3]]", {5, 12}},
       {"[[3,2],[8,1]]", {4, 6, 8, 9, 10}},

@@ -19,11 +19,10 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "google/protobuf/io/tokenizer.h"
-#include "google/protobuf/text_format.h"
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/text_proto.h"
 #include "grapnel/data/sample.h"
 #include "grapnel/hooks/checkpoint/checkpoint_hook.h"
 #include "grapnel/hooks/checkpoint/checkpoint_hook.pb.h"
@@ -111,7 +110,8 @@ Operations WriteFirst(const Operations& golden) {
 
 // ------------------------------------------------------ where ours is special
 
-// Differences of parity.md 8.3 that the rules above and many cases share.
+// Differences that the rules above and many cases share; all are in
+// docs/from_mmengine.md, section 3.
 constexpr char kWriteFirst[] = "c2: written first, then deleted";
 constexpr char kNotForced[] = "c4: a new best forces no regular save";
 constexpr char kBestIsWhole[] = "c5: the best ones have the optimizer too";
@@ -499,22 +499,9 @@ TEST(CheckpointDifferencesTest, NoDifferenceIsStatedInVain) {
 
 // ---------------------------------------------------------------- arguments
 
-class FirstError : public google::protobuf::io::ErrorCollector {
- public:
-  void AddError(int, int, const std::string& message) override {
-    if (text.empty()) text = message;
-  }
-  std::string text;
-};
-
 absl::Status Make(const std::string& text) {
   hooks::v1::CheckpointHookConfig config;
-  google::protobuf::TextFormat::Parser parser;
-  FirstError error;
-  parser.RecordErrorsTo(&error);
-  if (!parser.ParseFromString(text, &config)) {
-    return absl::InvalidArgumentError(error.text);
-  }
+  GRAPNEL_RETURN_IF_ERROR(ParseTextProto(text, &config));
   return CheckpointHook::Create(config).status();
 }
 

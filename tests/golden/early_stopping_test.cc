@@ -31,7 +31,7 @@ struct Decision {
   bool stop = false;
 };
 
-// What ours does where it differs (parity.md 8.3, c18), by case.
+// What ours does where it differs (docs/from_mmengine.md, c18), by case.
 struct Difference {
   std::string why;
   std::vector<Decision> decisions;

@@ -6,21 +6,13 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "google/protobuf/io/tokenizer.h"
-#include "google/protobuf/text_format.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/base/text_proto.h"
 
 namespace grapnel {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-class FirstError : public google::protobuf::io::ErrorCollector {
- public:
-  void AddError(int, int, const std::string& message) override {
-    if (text.empty()) text = message;
-  }
-  std::string text;
-};
 
 }  // namespace
 
@@ -57,14 +49,9 @@ absl::StatusOr<optim::v1::ParamSchedulerConfig> GoldenSchedulerConfig(
     }
   }
   optim::v1::ParamSchedulerConfig config;
-  google::protobuf::TextFormat::Parser parser;
-  FirstError error;
-  parser.RecordErrorsTo(&error);
   const std::string text =
       absl::StrCat(kKinds.at(std::string(family)), " { ", fields, "}");
-  if (!parser.ParseFromString(text, &config)) {
-    return absl::InvalidArgumentError(absl::StrCat(text, ": ", error.text));
-  }
+  GRAPNEL_RETURN_IF_ERROR(WithContext(ParseTextProto(text, &config), text));
   return config;
 }
 

@@ -24,7 +24,7 @@ namespace grapnel {
 namespace {
 
 // Where ours differ, by case: texts of the golden file and what stands in their
-// place, in lines and in records (parity.md 8.3).
+// place, in lines and in records (docs/from_mmengine.md, section 3).
 struct Difference {
   std::string rule;
   std::vector<std::pair<std::string, std::string>> in_lines;

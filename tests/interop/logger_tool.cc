@@ -13,6 +13,8 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -41,6 +43,17 @@ std::string ConfigText() {
       std::string(70000, 'x'), "\"\n");
 }
 
+// The same, as the runner gives it to those who want JSON.
+std::vector<std::pair<std::string, std::string>> ConfigFields() {
+  return {
+      {"work_dir", R"("*runs*")"},
+      {"train_cfg", R"({"max_epochs": 3})"},
+      {"optim_wrapper", R"({"optimizer": {"sgd": {"lr": 0.1}}})"},
+      {"param_scheduler",
+       R"([{"linear": {"end": 5}}, {"cosine_annealing": {"t_max": 19}}])"},
+      {"experiment_name", absl::StrCat("\"", std::string(70000, 'x'), "\"")}};
+}
+
 absl::Status Write(const std::string& dir, const std::string& config_text) {
   loggers::v1::VisualizerConfig config;
   if (!google::protobuf::TextFormat::ParseFromString(config_text, &config)) {
@@ -52,6 +65,7 @@ absl::Status Write(const std::string& dir, const std::string& config_text) {
   options.log_dir = dir;
   options.timestamp = "20231114_221320";
   options.experiment_name = "interop";
+  options.config_fields = ConfigFields();
   options.env = &io::Env::Posix();
   options.clock = &clock;
   MemoryRunLog log;

@@ -2,7 +2,7 @@
 
 That wheel wants CUDA's libraries, 3 GB that bazelw leaves out. On the CPU none
 of them is ever called: for each that is missing an empty library of its name
-does, made anew by every process.
+does, made by every process for itself.
 """
 
 import ctypes

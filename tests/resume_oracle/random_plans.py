@@ -380,7 +380,7 @@ def draw_steps(rng, plan, world):
             config["train"]["by_epoch"], folder.checkpoints[k][0])]
         if kind in IN_THE_DATA and border and rng.random() < 0.8:
             name = rng.choice(border)
-        # Seldom come across: a ring that is too short, a half-filled window that
+        # Rarely come across: a ring that is too short, a half-filled window that
         # the run's end cut, slots that come back, a metric's moves.
         states = {k: folder.checkpoints[k][0] for k in names}
         if kind == "window" and rng.random() < 0.8:

@@ -384,7 +384,7 @@ def simpler(plan):
 
 
 def shrink(world, plan, problems, work):
-    """The smallest plan found in which the same kind of thing is wrong."""
+    """The smallest plan found where the same kind of thing is wrong."""
     kinds = {kind for _, kind, _ in problems}
     going_on = True
     while going_on:

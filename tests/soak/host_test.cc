@@ -37,7 +37,6 @@
 #include "absl/strings/str_join.h"
 #include "c10/core/GradMode.h"
 #include "c10/core/InferenceMode.h"
-#include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/tensor_dataset.h"
@@ -46,6 +45,7 @@
 #include "grapnel/io/mem_env.h"
 #include "grapnel/optim/optim_wrapper.pb.h"
 #include "grapnel/runner/hook_registry.h"
+#include "grapnel/runner/parse_config_for_test.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/runner_config.pb.h"
@@ -242,9 +242,7 @@ class Host {
   void Live(io::Env& base, const std::string& work_dir, int depth) {
     const Fate fate =
         static_cast<Fate>(Below(static_cast<int>(Fate::kNumFates)));
-    runner::v1::RunnerConfig config;
-    ASSERT_TRUE(
-        google::protobuf::TextFormat::ParseFromString(kConfig, &config));
+    runner::v1::RunnerConfig config = ParseConfig(kConfig);
     config.set_work_dir(work_dir);
     config.mutable_randomness()->set_seed(Below(1000));
     config.mutable_randomness()->set_deterministic(Below(2) == 0);

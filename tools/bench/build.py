@@ -6,8 +6,8 @@
 Takes every C++ compilation behind the targets from Bazel's action graph, does
 each again into nothing, and adds up. Machines differ and are noisy, so all is in
 U: the user seconds of a file that only includes torch/torch.h, with the same
-flags and without the prelude, on the same machine, taken before, amid and after
-the others.
+flags and without the prelude, on the same machine, taken before, between and
+after the others.
 
 Without targets: all files of //tools:grapnel, and of the others of //... every
 tenth, from which the sum is estimated. Without the prelude:
@@ -102,7 +102,7 @@ def compile_time(arguments, directory):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("targets", nargs="*")
-    parser.add_argument("--files", type=int, default=30, help="the dearest to print")
+    parser.add_argument("--files", type=int, default=30, help="the most expensive to print")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--sample", type=int, default=0,
                         help="every Nth file alone; without targets, of those not in //tools:grapnel")

@@ -174,7 +174,7 @@ def check(rows, others, allow_other_tools):
         # An error: a check that passes because it can't compare would pass for
         # ever once CI's compiler is another one. Who has other tools at hand and
         # knows it says so.
-        print("the record can't be compared with: it was made with other tools. Record anew:\n  "
+        print("the record can't be compared with: it was made with other tools. Record again:\n  "
               + HOW + "\nor pass --allow-other-tools")
         return 1
     wrong = [] if others else failures(rows)

@@ -1,6 +1,6 @@
 """grapnel_cuda_library: .cu files, compiled by nvcc, in a library like any other.
 
-Built with --config=cuda, and left out of wildcards without it: whoever depends
+Built with --config=cuda, and left out of wildcards without it: a target that depends
 on one does so in a `select` on //tools/build_defs:cuda.
 
 A .cu file sees the headers of its deps and CUDA's own, no others: the sandbox
@@ -150,7 +150,7 @@ _COPTS = [
     "-Wno-sign-compare",
 ]
 
-# For target_compatible_with of whatever needs CUDA.
+# For target_compatible_with of what needs CUDA.
 ONLY_WITH_CUDA = select({
     str(Label("//tools/build_defs:cuda")): [],
     "//conditions:default": [str(Label("//tools/build_defs:has_cuda"))],

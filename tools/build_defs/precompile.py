@@ -11,8 +11,8 @@ known here.
 
 With another gcc, and where addresses can't be fixed, as in some containers, the
 bytes differ, and it says so; and they do in folders whose paths differ much in
-length, as those of two users may. Then a .gch that is made anew, not taken from the
-cache, has all that depends on it compiled anew.
+length, as those of two users may. Then a .gch that is made again, not taken from
+the cache, has all that depends on it compiled again.
 """
 
 import os

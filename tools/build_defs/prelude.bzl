@@ -8,7 +8,7 @@ Every file is compiled with `-include grapnel_prelude.h`, and takes the first on
 its path: a target that sees LibTorch, by its own deps or through others, has
 :tensor_prelude's folder by -I, and all have :base_prelude's by -isystem, which
 comes later. Loading one costs 0.03 s, but gcc instantiates what templates its
-headers use anew in every file: 0.15 s for the small one, 0.4 s for the other.
+headers use again in every file: 0.15 s for the small one, 0.4 s for the other.
 
 A prelude brings no headers of its own to the targets that use it: what may be
 included is what a target's deps allow, with it and without.

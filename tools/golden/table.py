@@ -27,7 +27,8 @@ each file's `meta` says. The tests of the parts read these files, and note each
 case that they ran. This page is generated from that: after `./bazelw test
 //...`, by `tools/golden/table.py`.
 
-A stated difference is one that we chose: the test asserts what ours is.
+A stated difference is one that we chose: the test asserts what ours is, and
+[docs/from_mmengine.md](../../docs/from_mmengine.md) says why, by the same ids.
 
 """
 

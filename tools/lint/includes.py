@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """A target's deps are what its files include: no fewer and no more.
 
-gcc has no layering_check, so a file can include whatever its dependencies'
+gcc has no layering_check, so a file can include anything that its dependencies'
 dependencies let it, and breaks when one of those is tidied. Also: every source
-is in a target, no file includes another twice, a public header doesn't bring LibTorch's large ones, and few
-files include the headers of its operators.
+is in a target and includes its own header first, no file includes another twice,
+a public header doesn't bring LibTorch's large ones, and few files include the
+headers of its operators.
 """
 
 import posixpath
@@ -173,6 +174,20 @@ def _check_public_headers(files, target):
     return problems
 
 
+def _check_first(files, target):
+    """A header that its source includes first compiles alone; without a source, see cc.bzl."""
+    problems = []
+    sources = set(target.files("srcs"))
+    for header in target.files("hdrs"):
+        source = header[:-len(".h")] + ".cc"
+        if not header.endswith(".h") or source not in sources or source not in files.paths:
+            continue
+        includes = list(tree.includes_of(files.text(source)))
+        if not includes or includes[0][1] != "grapnel/" + header:
+            problems.append(f"{source}: must include \"grapnel/{header}\" first")
+    return problems
+
+
 def _check_once(files):
     problems = []
     for path in files.select(*tree.CPP):
@@ -191,7 +206,7 @@ def _check_ops(files):
         for number, included in tree.includes_of(files.text(path)):
             if (included.startswith("ATen/ops/") and not included.endswith("_ops.h")
                     and included not in _CHEAP_OPS):
-                problems.append(f"{path}:{number}: \"{included}\" is dear to compile; call it through "
+                problems.append(f"{path}:{number}: \"{included}\" is expensive to compile; call it through "
                                 f"{', '.join(sorted(p[:-len('.cc')] + '.h' for p in _OPS))}, "
                                 "a member of Tensor, or its _ops.h")
     return problems
@@ -213,6 +228,7 @@ def check(files):
         if sources:
             problems += _check_cpp(files, target, sources, providers, by_label)
             problems += _check_public_headers(files, target)
+            problems += _check_first(files, target)
     for path in files.select(".proto", *tree.CPP):
         if path not in owned:
             problems.append(f"{path}: is in no target")

@@ -133,12 +133,12 @@ class PathsTest(LintTest):
     def test_clean(self):
         self.assertClean(paths.check, {
             "a.md": "See https://www.apache.org/licenses, examples/work/x and ~/root/x.\n",
-            "tools/lint/paths.py": "pypi.org",
+            "tools/lint/paths.py": "packages.example",
         })
 
     def test_planted(self):
         self.assertFinds(paths.check, {
-            "a.sh": "pip install --index-url x\ncurl https://files.pythonhosted.org/x\n",
+            "a.sh": "pip install --index-url x\ncurl https://files.packages.example/x\n",
             "b.cc": 'auto x = "/root/x";\n',
             "c.md": "see /work/y\n",
         }, "a.sh:1", "a.sh:2", "b.cc:1", "c.md:1")
@@ -157,7 +157,7 @@ class IncludesTest(LintTest):
                 grapnel_registered(name = "registered", srcs = ["r.cc"], hdrs = ["r.h"])
                 grapnel_proto_library(name = "z_proto", srcs = ["z.proto"])
                 """,
-            "io/y.h": "", "io/r.h": "", "io/r.cc": "", "io/z.proto": "",
+            "io/y.h": "", "io/r.h": "", "io/r.cc": '#include "grapnel/io/r.h"\n', "io/z.proto": "",
         }
         contents.update(more)
         return contents
@@ -178,6 +178,11 @@ class IncludesTest(LintTest):
             source='#include "absl/strings/str_format.h"\n#include <xxhash.h>\n',
             deps='"@com_google_absl//absl/strings"'),
                          "absl/strings:str_format", "@grapnel_system//:xxhash", "includes nothing of")
+
+    def test_own_header_not_first(self):
+        tree = self.tree()
+        tree["base/x.cc"] = '#include <string>\n#include "grapnel/base/x.h"\n'
+        self.assertFinds(includes.check, tree, 'base/x.cc: must include "grapnel/base/x.h" first')
 
     def test_unused_dep(self):
         self.assertFinds(includes.check, self.tree(deps='"//io:y"'), "base/BUILD:3: //base:x includes nothing of //io:y")
@@ -202,7 +207,7 @@ class IncludesTest(LintTest):
 
     def test_operators_header(self):
         self.assertFinds(includes.check, self.tree(source='#include "ATen/ops/add.h"\n', deps='"@libtorch"'),
-                         'base/x.cc:2: "ATen/ops/add.h" is dear to compile')
+                         'base/x.cc:2: "ATen/ops/add.h" is expensive to compile')
 
     def test_public_header_with_libtorch(self):
         header = '#include "ATen/core/Tensor.h"\n#include "torch/torch.h"'

@@ -12,7 +12,8 @@ import tree
 _HOSTS = ["pypi.org", "pythonhosted.org", "proxy.golang.org", "sum.golang.org", "static.crates.io",
           "index.crates.io", "registry.npmjs.org", "deb.debian.org", "archive.ubuntu.com",
           "repo.maven.apache.org", "repo1.maven.org", "mirror.bazel.build", "download.pytorch.org",
-          "conda.anaconda.org", "ghcr.io", "docker.io"]
+          "conda.anaconda.org", "ghcr.io", "docker.io",
+          "packages.example"]  # Nobody's: for lint_test.
 _HOST = re.compile(r"(?<![\w.-])(?:[\w-]+\.)*(?:" + "|".join(map(re.escape, _HOSTS)) + r")(?![\w-])")
 _INDEX = re.compile(r"--(?:extra-)?index-url|--trusted-host|\bGOPROXY=|\bPIP_INDEX_URL\b")
 _LOCAL = re.compile(r"(?<![\w.$}/~-])/(?:work|root)/[\w.]")

@@ -8,7 +8,7 @@ import sys
 CPP = (".h", ".cc", ".cu")
 
 # A workspace of its own, which plays a consumer.
-EXTERNAL = "tests/external/"
+EXTERNAL = "tests/external/workspace/"
 
 
 class Tree:

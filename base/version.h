@@ -1,7 +1,7 @@
 // Versions that go into checkpoints.
 
-#ifndef GRAPNEL_RUNNER_VERSION_H_
-#define GRAPNEL_RUNNER_VERSION_H_
+#ifndef GRAPNEL_BASE_VERSION_H_
+#define GRAPNEL_BASE_VERSION_H_
 
 namespace grapnel {
 
@@ -12,4 +12,4 @@ extern const char kLibTorchVersion[];
 
 }  // namespace grapnel
 
-#endif  // GRAPNEL_RUNNER_VERSION_H_
+#endif  // GRAPNEL_BASE_VERSION_H_

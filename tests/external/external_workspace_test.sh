@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds tests/external, a workspace that uses Grapnel as other projects do, and
-# runs its tests, by a Bazel of its own that is gone when this ends.
+# Builds workspace/, which uses Grapnel as other projects do, and runs its tests,
+# by a Bazel of its own that is gone when this ends.
 #
 #   external_workspace_test.sh PROGRAM   a program that LibTorch is linked with
 set -euo pipefail
@@ -8,7 +8,7 @@ set -euo pipefail
 program=$1
 # Of the checkout: its files are no inputs of this test, see BUILD.
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
-workspace=$here/../external
+workspace=$here/workspace
 cache=${XDG_CACHE_HOME:-${HOME:?HOME is not set: run with --test_env=HOME}/.cache}/grapnel
 libtorch_cpu=$(ldd "$program" | sed -n 's/.*libtorch_cpu\.so => \([^ ]*\) .*/\1/p')
 if [ ! -e "$workspace/WORKSPACE" ] || [ -z "$libtorch_cpu" ]; then
@@ -19,7 +19,7 @@ fi
 environment=(
   "PATH=$PATH" "HOME=$HOME"
   "LIBTORCH=$(dirname "$(dirname "$libtorch_cpu")")"
-  GRAPNEL_SETUP=off # Whoever runs this has been set up.
+  GRAPNEL_SETUP=off # This machine has been set up.
 )
 [ -z "${XDG_CACHE_HOME:-}" ] || environment+=("XDG_CACHE_HOME=$XDG_CACHE_HOME")
 startup=(
@@ -48,4 +48,4 @@ done
 find "$cache/external" -maxdepth 2 -name 'java.log.*' -mtime +1 -delete 2>/dev/null || true
 
 cd "$workspace"
-env -i "${environment[@]}" ../../bazelw "${startup[@]}" test //... "${options[@]}"
+env -i "${environment[@]}" ../../../bazelw "${startup[@]}" test //... "${options[@]}"

@@ -1,4 +1,4 @@
-#include "grapnel/runner/version.h"
+#include "grapnel/base/version.h"
 
 #include "torch/headeronly/version.h"
 

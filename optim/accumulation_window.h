@@ -1,0 +1,87 @@
+// Which Updates of an OptimWrapper make one step together.
+
+#ifndef GRAPNEL_OPTIM_ACCUMULATION_WINDOW_H_
+#define GRAPNEL_OPTIM_ACCUMULATION_WINDOW_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace grapnel::optim::v1 {
+class OptimWrapperState;
+}  // namespace grapnel::optim::v1
+
+namespace grapnel {
+
+// Counts Updates, and the window of them that is being filled: `counts`, or
+// what is left of the run. By iterations every Update has the same part in the
+// window's mean; by samples its weight. Numbers only; the gradients are the
+// wrapper's. Thread-compatible.
+class AccumulationWindow {
+ public:
+  AccumulationWindow(int64_t counts, bool by_samples)
+      : counts_(counts), by_samples_(by_samples) {}
+
+  int64_t counts() const { return counts_; }
+  bool by_samples() const { return by_samples_; }
+
+  // `iter` Updates are done of `max_iters`, -1 if that isn't known. Without a
+  // state to load a window that was half filled is the smaller for it.
+  void Initialize(int64_t iter, int64_t max_iters);
+
+  // How many Updates the window comes to hold; of one that was begun with
+  // larger `counts`, one more than it has.
+  int64_t size() const;
+
+  // How many it has.
+  int64_t accumulated() const { return count_ - begin_; }
+
+  // An Update of that weight goes backward; and has.
+  void Weigh(double weight) {
+    if (weight_ == 0) first_weight_ = weight;
+  }
+  void Count(double weight) {
+    ++count_;
+    weight_ += weight;
+  }
+  // The last one did not count after all.
+  void Uncount() { --count_; }
+
+  // The next window begins.
+  void End();
+
+  // By samples: what a loss of that weight goes backward with. Relative to the
+  // first one's, since weights themselves would use up the range of float16.
+  double relative_weight(double weight) const {
+    return weight == first_weight_ ? 1 : weight / first_weight_;
+  }
+
+  // What makes the sum of what went backward its mean.
+  double mean_factor() const {
+    return by_samples_ ? first_weight_ / weight_ : 1;
+  }
+
+  // True if there is nothing to be the mean of.
+  bool weighs_nothing() const { return by_samples_ && weight_ == 0; }
+
+  void SaveState(optim::v1::OptimWrapperState* state) const;
+  // kInvalidArgument, naming the field, if LoadState can't take it.
+  static absl::Status CheckState(const optim::v1::OptimWrapperState& state);
+  // A window that was counted in the other unit is dropped: the note that says
+  // so, else "".
+  std::string LoadState(const optim::v1::OptimWrapperState& state);
+
+ private:
+  int64_t counts_;
+  bool by_samples_;
+  int64_t count_ = 0;  // Of all Updates.
+  int64_t max_count_ = -1;
+  int64_t begin_ = 0;        // count_ when the window was empty.
+  double weight_ = 0;        // Of its Updates,
+  double first_weight_ = 0;  // and of the first of them that has one.
+};
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_OPTIM_ACCUMULATION_WINDOW_H_

@@ -1,3 +1,0 @@
-#!/usr/bin/env bash
-# Bazel's own Python rules need more than a Debian Bazel has without the network.
-exec python3 -B "$(dirname "$0")/hooks_md_test.py"

@@ -16,7 +16,7 @@ std::string Dump(absl::string_view text, bool ascii) {
 
 std::string JsonString(absl::string_view text) { return Dump(text, false); }
 
-void AppendJsonString(absl::string_view text, std::string* json) {
+void AppendAsciiJsonString(absl::string_view text, std::string* json) {
   // Nearly all text, and the library takes a thousand instructions for it.
   const bool plain = std::all_of(text.begin(), text.end(), [](char c) {
     return c >= ' ' && c <= '~' && c != '"' && c != '\\';

@@ -9,11 +9,12 @@
 
 namespace grapnel {
 
-// `text` in JSON's quotes, as UTF-8; what isn't is as EscapeToUtf8 makes it.
+// `text` in JSON's quotes; what isn't UTF-8 is as EscapeToUtf8 makes it.
 std::string JsonString(absl::string_view text);
 
-// Appends the same in ASCII, as Python's json.dumps: "\u00e9" and the like.
-void AppendJsonString(absl::string_view text, std::string* json);
+// Appends it with "\u00e9" and the like for what isn't ASCII, as json.dumps of
+// Python does.
+void AppendAsciiJsonString(absl::string_view text, std::string* json);
 
 }  // namespace grapnel
 

@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "absl/status/status.h"
+#include "grapnel/base/check_field.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
@@ -44,33 +45,28 @@ std::vector<RunCheckpoint> ListRunCheckpoints(
   return {found.begin(), found.end()};
 }
 
-absl::StatusOr<bool> DeleteRunCheckpoint(Env& env, const std::string& path,
-                                         absl::string_view run_uuid,
-                                         std::string* why_not) {
+absl::Status DeleteRunCheckpoint(Env& env, const std::string& path,
+                                 absl::string_view run_uuid) {
   const auto manifest = ReadManifest(env, path);
-  if (absl::IsNotFound(manifest.status())) return true;
+  if (absl::IsNotFound(manifest.status())) return absl::OkStatus();
   if (manifest.ok() && manifest->run_uuid() != run_uuid) {
-    *why_not = "another run made it";
-    return false;
+    return absl::FailedPreconditionError("another run made it");
   }
   if (absl::IsDataLoss(manifest.status())) {
-    *why_not = std::string(manifest.status().message());
-    return false;
+    return absl::FailedPreconditionError(manifest.status().message());
   }
   GRAPNEL_RETURN_IF_ERROR(manifest.status());
-  GRAPNEL_RETURN_IF_ERROR(DeleteCheckpoint(env, path));
-  return true;
+  return DeleteCheckpoint(env, path);
 }
 
 absl::Status KeepNewestCheckpoints(Env& env, const std::string& dir,
                                    absl::string_view run_uuid, int64_t keep) {
+  GRAPNEL_RETURN_IF_ERROR(CheckField(keep >= 0, "keep", ">= 0", keep));
   const std::vector<RunCheckpoint> all = ListRunCheckpoints(
       env, {dir}, run_uuid, [](absl::string_view) { return true; });
   for (int64_t i = 0; i + keep < static_cast<int64_t>(all.size()); ++i) {
-    std::string why_not;
     GRAPNEL_RETURN_IF_ERROR(
-        DeleteRunCheckpoint(env, JoinPath(dir, all[i].name), run_uuid, &why_not)
-            .status());
+        DeleteRunCheckpoint(env, JoinPath(dir, all[i].name), run_uuid));
   }
   return absl::OkStatus();
 }

@@ -43,15 +43,14 @@ std::vector<RunCheckpoint> ListRunCheckpoints(
     Env& env, absl::Span<const std::string> dirs, absl::string_view run_uuid,
     const std::function<bool(absl::string_view)>& is_wanted);
 
-// Deletes the checkpoint at `path` if that run has made it. True if it is gone,
-// also if it was before. False if it stays: another run made it, or it is too
-// damaged to tell; `*why_not` says so. An error: it could not be deleted now.
-absl::StatusOr<bool> DeleteRunCheckpoint(Env& env, const std::string& path,
-                                         absl::string_view run_uuid,
-                                         std::string* why_not);
+// Deletes the checkpoint at `path` if that run has made it; OK also if it was
+// gone before. kFailedPrecondition if it stays for good: another run made it,
+// or it is too damaged to tell. Other errors: it can't be deleted now.
+absl::Status DeleteRunCheckpoint(Env& env, const std::string& path,
+                                 absl::string_view run_uuid);
 
-// Deletes all but the newest `keep` that the run has made in `dir`. Stops at
-// the first that can't be deleted.
+// Deletes all but the newest `keep`, >= 0, that the run has made in `dir`.
+// Stops at the first that can't be deleted.
 absl::Status KeepNewestCheckpoints(Env& env, const std::string& dir,
                                    absl::string_view run_uuid, int64_t keep);
 

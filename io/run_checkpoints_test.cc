@@ -74,25 +74,23 @@ TEST(RunCheckpointsTest, OnlyOnesOwnAreDeleted) {
   Write(mem, "/run/damaged", 1, kMine);
   ASSERT_THAT(WriteFileAtomically(mem, "/run/damaged/manifest.pb", "no"),
               IsOk());
-  std::string why_not;
-  const auto done = [&](const std::string& path) {
-    const auto deleted = DeleteRunCheckpoint(env, path, kMine, &why_not);
-    EXPECT_THAT(deleted, IsOk());
-    return deleted.ok() && *deleted;
+  const auto remove = [&](const std::string& path) {
+    return DeleteRunCheckpoint(env, path, kMine);
   };
-  EXPECT_FALSE(done("/run/theirs"));
-  EXPECT_EQ(why_not, "another run made it");
-  EXPECT_FALSE(done("/run/damaged"));
-  EXPECT_THAT(why_not, HasSubstr("/run/damaged"));
-  EXPECT_TRUE(done("/run/never_there"));
+  EXPECT_THAT(remove("/run/theirs"),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("another run made it")));
+  EXPECT_THAT(remove("/run/damaged"),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("/run/damaged")));
+  EXPECT_THAT(remove("/run/never_there"), IsOk());
 
   env.FailOperation(0, absl::PermissionDeniedError("not yours"));
-  EXPECT_THAT(
-      DeleteRunCheckpoint(env, "/run/mine", kMine, &why_not).status(),
-      StatusIs(absl::StatusCode::kPermissionDenied, HasSubstr("not yours")));
+  EXPECT_THAT(remove("/run/mine"), StatusIs(absl::StatusCode::kPermissionDenied,
+                                            HasSubstr("not yours")));
   env.StopFailing();
   EXPECT_TRUE(mem.FileExists("/run/mine"));
-  EXPECT_TRUE(done("/run/mine"));
+  EXPECT_THAT(remove("/run/mine"), IsOk());
   EXPECT_FALSE(mem.FileExists("/run/mine"));
   EXPECT_TRUE(mem.FileExists("/run/theirs"));
   EXPECT_TRUE(mem.FileExists("/run/damaged"));
@@ -108,6 +106,11 @@ TEST(RunCheckpointsTest, TheNewestOfTheRunAreKept) {
   EXPECT_THAT(*env.ListDir("/run"),
               ElementsAre("iter_3", "iter_4", "theirs_1", "theirs_2",
                           "theirs_3", "theirs_4"));
+  EXPECT_THAT(KeepNewestCheckpoints(env, "/run", kMine, -1),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("keep: must be >= 0, is -1")));
+  ASSERT_THAT(KeepNewestCheckpoints(env, "/run", kMine, 0), IsOk());
+  EXPECT_THAT(*env.ListDir("/run"), testing::SizeIs(4));
 }
 
 }  // namespace

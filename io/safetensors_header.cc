@@ -167,8 +167,9 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
 
   bool parse_error(size_t position, const std::string& last_token,
                    const nlohmann::detail::exception&) override {
-    status_ = absl::InvalidArgumentError(absl::StrCat(
-        "header byte ", position, ": not JSON at ", QuotedName(last_token)));
+    status_ = absl::InvalidArgumentError(
+        absl::StrCat("header byte ", position - 1, ": not JSON at ",
+                     QuotedName(last_token)));
     return false;
   }
 

@@ -47,7 +47,8 @@ absl::Status CheckTensorName(absl::string_view name);
 std::string QuotedName(absl::string_view name);
 
 // The entries in `json`, in its order; each is consistent in itself. Offsets
-// are those of the header: from its end. kInvalidArgument, saying where.
+// are those of the header: from its end. kInvalidArgument, naming the tensor or
+// the byte, from 0, for what ReadSafetensors says of headers.
 absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensorsHeader(
     absl::string_view json);
 

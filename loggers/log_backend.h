@@ -61,8 +61,9 @@ struct LogBackendOptions {
   std::string log_dir;    // work_dir/<timestamp>; exists.
   std::string timestamp;  // "20260821_025841"
   std::string experiment_name;
-  // The fields of the resolved config, each with its value as a line of JSON:
-  // {"train_cfg", "{\"max_epochs\": 20}"}.
+  // What WriteConfig gets as text, for backends that show single fields
+  // (W&B's): each with its value as a line of JSON, {"train_cfg",
+  // "{\"max_epochs\": 20}"}.
   std::vector<std::pair<std::string, std::string>> config_fields;
   // Outlive the backend. Never null.
   io::Env* env = nullptr;

@@ -13,7 +13,7 @@ namespace {
 
 void AppendItem(absl::string_view name, const Scalar& scalar,
                 std::string* json) {
-  AppendJsonString(name, json);
+  AppendAsciiJsonString(name, json);
   json->append(": ");
   AppendJsonNumber(scalar, json);
 }

@@ -22,7 +22,7 @@ void AppendRecordJson(const Record& record, std::string* json);
 
 std::string RecordToJson(const Record& record);
 
-// Appends one value of such a line; text is as AppendJsonString makes it.
+// Appends one value of such a line; text is as AppendAsciiJsonString makes it.
 void AppendJsonNumber(const Scalar& scalar, std::string* json);
 
 }  // namespace grapnel

@@ -37,15 +37,16 @@ class AccumulationWindow {
   // How many it has.
   int64_t accumulated() const { return count_ - begin_; }
 
-  // An Update of that weight goes backward; and has.
+  // Call before the backward of an Update of that weight: relative_weight needs
+  // it.
   void Weigh(double weight) {
     if (weight_ == 0) first_weight_ = weight;
   }
+  // Call after it, and Uncount if the step that it is part of fails.
   void Count(double weight) {
     ++count_;
     weight_ += weight;
   }
-  // The last one did not count after all.
   void Uncount() { --count_; }
 
   // The next window begins.
@@ -68,8 +69,8 @@ class AccumulationWindow {
   void SaveState(optim::v1::OptimWrapperState* state) const;
   // kInvalidArgument, naming the field, if LoadState can't take it.
   static absl::Status CheckState(const optim::v1::OptimWrapperState& state);
-  // A window that was counted in the other unit is dropped: the note that says
-  // so, else "".
+  // Returns a note for the log: a window that was counted in the other unit is
+  // dropped. "" if nothing was.
   std::string LoadState(const optim::v1::OptimWrapperState& state);
 
  private:

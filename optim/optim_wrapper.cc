@@ -1,6 +1,5 @@
 #include "grapnel/optim/optim_wrapper.h"
 
-#include <algorithm>
 #include <cmath>
 #include <optional>
 

@@ -1,7 +1,7 @@
 #include "grapnel/runner/config_json.h"
 
 #include <cmath>
-#include <memory>
+#include <map>
 
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/any.pb.h"
@@ -26,7 +26,7 @@ void AppendNumber(double value, std::string* json) {
   if (std::isfinite(value)) {
     AppendPythonRepr(value, json);
   } else {
-    AppendJsonString(PythonRepr(value), json);
+    AppendAsciiJsonString(PythonRepr(value), json);
   }
 }
 
@@ -54,18 +54,43 @@ void AppendValue(const Message& message, const FieldDescriptor* field,
     case FieldDescriptor::CPPTYPE_BOOL:
       return absl::StrAppend(json, GRAPNEL_GET(Bool) ? "true" : "false");
     case FieldDescriptor::CPPTYPE_ENUM:
-      return AppendJsonString(GRAPNEL_GET(Enum)->name(), json);
+      return AppendAsciiJsonString(GRAPNEL_GET(Enum)->name(), json);
     case FieldDescriptor::CPPTYPE_STRING:
-      return AppendJsonString(GRAPNEL_GET(String), json);
+      return AppendAsciiJsonString(GRAPNEL_GET(String), json);
     case FieldDescriptor::CPPTYPE_MESSAGE:
       return AppendMessage(GRAPNEL_GET(Message), json);
   }
 #undef GRAPNEL_GET
 }
 
+// By key: protobuf has them in another order in each process.
+void AppendMap(const Message& message, const FieldDescriptor* field,
+               std::string* json) {
+  const Reflection& reflection = *message.GetReflection();
+  const Descriptor& entry = *field->message_type();
+  std::map<std::string, std::string> values;
+  for (int i = 0; i < reflection.FieldSize(message, field); ++i) {
+    const Message& pair = reflection.GetRepeatedMessage(message, field, i);
+    std::string key;
+    AppendValue(pair, entry.map_key(), 0, &key);
+    // In JSON all keys are strings.
+    if (entry.map_key()->cpp_type() != FieldDescriptor::CPPTYPE_STRING) {
+      key = absl::StrCat("\"", key, "\"");
+    }
+    AppendValue(pair, entry.map_value(), 0, &values[key]);
+  }
+  const char* separator = "{";
+  for (const auto& [key, value] : values) {
+    absl::StrAppend(json, separator, key, ": ", value);
+    separator = ", ";
+  }
+  json->append(values.empty() ? "{}" : "}");
+}
+
 void AppendField(const Message& message, const FieldDescriptor* field,
                  std::string* json) {
   if (!field->is_repeated()) return AppendValue(message, field, 0, json);
+  if (field->is_map()) return AppendMap(message, field, json);
   const int size = message.GetReflection()->FieldSize(message, field);
   json->push_back('[');
   for (int i = 0; i < size; ++i) {
@@ -80,7 +105,7 @@ void AppendAny(const Any& any, std::string* json) {
   if (type == nullptr) return absl::StrAppend(json, "null");
   const auto message = UnpackAs(*type, any);
   json->push_back('{');
-  AppendJsonString(type->full_name(), json);
+  AppendAsciiJsonString(type->full_name(), json);
   json->append(": ");
   if (message.ok()) {
     AppendMessage(**message, json);
@@ -97,7 +122,7 @@ void AppendMessage(const Message& message, std::string* json) {
   const char* separator = "{";
   for (const auto& [name, value] : ConfigToJson(message)) {
     json->append(separator);
-    AppendJsonString(name, json);
+    AppendAsciiJsonString(name, json);
     absl::StrAppend(json, ": ", value);
     separator = ", ";
   }

@@ -19,8 +19,9 @@ namespace grapnel {
 // one line of JSON: {"train_cfg", "{\"max_epochs\": 20}"}.
 //
 // Protobuf's own JSON has 64-bit integers as strings, which nobody can plot;
-// here they are numbers. Enum values, inf and nan are strings. What an Any
-// holds stands under its type's name; if that isn't linked in, it is null.
+// here they are numbers. Enum values, inf and nan are strings; maps are
+// objects, by key. What an Any holds stands under its type's name, null if it
+// can't be read; an Any of a type that isn't linked in is null.
 std::vector<std::pair<std::string, std::string>> ConfigToJson(
     const google::protobuf::Message& config);
 

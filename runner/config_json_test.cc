@@ -66,8 +66,25 @@ TEST(ConfigJsonTest, WhatAnAnyHoldsIsUnderItsTypesName) {
                        R"( {"max_epochs": 2}}}])")));
   runner::v1::RunnerConfig config;
   config.add_custom_hooks()->mutable_config()->set_type_url("x/y.Unknown");
-  EXPECT_THAT(ConfigToJson(config),
-              ElementsAre(Pair("custom_hooks", R"([{"config": null}])")));
+  auto* unreadable = config.add_custom_hooks()->mutable_config();
+  unreadable->set_type_url("x/grapnel.runner.v1.TrainConfig");
+  unreadable->set_value("\xff");
+  EXPECT_THAT(
+      ConfigToJson(config),
+      ElementsAre(Pair("custom_hooks",
+                       R"([{"config": null}, {"config": )"
+                       R"({"grapnel.runner.v1.TrainConfig": null}}])")));
+}
+
+TEST(ConfigJsonTest, MapsAreObjectsInTheOrderOfTheirKeys) {
+  EXPECT_THAT(JsonOf(R"(default_hooks {
+                          priority { key: "timer" value: "LOW" }
+                          priority { key: "logger" value: "9" }
+                          priority { key: "checkpoint" value: "HIGH" }
+                        })"),
+              ElementsAre(Pair("default_hooks",
+                               R"({"priority": {"checkpoint": "HIGH", )"
+                               R"("logger": "9", "timer": "LOW"}})")));
 }
 
 TEST(ConfigJsonTest, NothingIsNoFields) {

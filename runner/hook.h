@@ -119,7 +119,10 @@ class Hook {
   }
 
   // The run has taken all that it wants of the checkpoint: weights, counters
-  // and hooks' states, or, with load_from, the model's weights alone.
+  // and hooks' states, or, with load_from, the model's weights alone. Once for
+  // each AfterLoadCheckpoint that came to something, and never where nothing is
+  // loaded. The contents are gone afterwards. An error leaves a run that is
+  // half restored: the runner is of no use any more.
   virtual absl::Status AfterRestore(RunContext&,
                                     const io::CheckpointContents&) {
     return absl::OkStatus();

@@ -22,6 +22,13 @@ constexpr NamedPriority kPriorities[] = {
 
 }  // namespace
 
+std::string PriorityName(int priority) {
+  for (const NamedPriority& named : kPriorities) {
+    if (priority == static_cast<int>(named.priority)) return named.name;
+  }
+  return absl::StrCat(priority);
+}
+
 absl::StatusOr<int> ParsePriority(absl::string_view text) {
   int number;
   if (absl::SimpleAtoi(text, &number)) {

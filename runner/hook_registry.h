@@ -65,6 +65,9 @@ inline std::vector<std::string> RegisteredHookConfigs() {
 // letter case. kInvalidArgument, naming the text.
 absl::StatusOr<int> ParsePriority(absl::string_view text);
 
+// "VERY_HIGH", or the number in digits where it has no name.
+std::string PriorityName(int priority);
+
 namespace internal_hook_registry {
 
 template <typename H>

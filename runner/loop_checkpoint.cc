@@ -38,6 +38,7 @@ absl::StatusOr<io::CheckpointContents> CaptureLoop(const LoopParts& parts,
   contents.manifest().mutable_progress()->set_iter(iter);
   contents.manifest().mutable_progress()->set_max_iters(max_iters);
   runner::v1::LoopState state;
+  state.set_iter(iter);
   state.set_max_iters(max_iters);
   TensorMap model, rng;
   for (const NamedTensor& tensor : ModelTensors(parts)) {
@@ -94,7 +95,7 @@ absl::StatusOr<int64_t> RestoreLoop(const io::CheckpointContents& contents,
     parts.average->set_steps(state.average_steps());
   }
   ResumePoint point;
-  point.iters = contents.manifest().progress().iter();
+  point.iters = state.iter();
   point.length.max_iters = max_iters;
   point.saved_length.max_iters = state.max_iters();
   GRAPNEL_RETURN_IF_ERROR(RestoreSchedulers(parts.schedulers,

@@ -39,8 +39,10 @@ absl::StatusOr<io::CheckpointContents> CaptureLoop(const LoopParts& parts,
 
 // Puts everything back, and returns how many iterations are done. Where
 // schedules are others than they were, or the run another length, the rates are
-// what they would be had they been so from the beginning: `*warnings` says so.
-// kInvalidArgument for a checkpoint of something else.
+// what they would be had they been so from the beginning: `*warnings`, not
+// null, says so. kInvalidArgument, and nothing has changed, for a checkpoint of
+// something else or of another model; other errors leave the loop half
+// restored.
 absl::StatusOr<int64_t> RestoreLoop(const io::CheckpointContents& contents,
                                     const LoopParts& parts, int64_t max_iters,
                                     std::vector<std::string>* warnings);

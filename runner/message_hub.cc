@@ -1,16 +1,12 @@
 #include "grapnel/runner/message_hub.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_macros.h"
-#include "grapnel/base/tensor_ops.h"
-#include "grapnel/base/torch_status.h"
 #include "grapnel/base/utf8.h"
 #include "grapnel/runner/message_hub.pb.h"
 

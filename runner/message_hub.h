@@ -9,12 +9,10 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <utility>
 #include <variant>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "grapnel/runner/history_buffer.h"
 #include "grapnel/runner/mode.h"

@@ -87,43 +87,58 @@ constexpr EvalPoints kTestPoints = {Mode::kTest,
 
 template <typename F>
 absl::Status RunnerImpl::Run(Mode mode, F&& body) {
+  return Guarded([&]() -> absl::Status {
+    const bool was_stopped = stop_requested();
+    mode_ = mode;
+    absl::Status status = CatchAsStatus([&]() -> absl::Status {
+      GRAPNEL_RETURN_IF_ERROR(BeginRun());
+      return body();
+    });
+    EndRun(mode, &status);
+    // A training that comes later was not meant.
+    if (!was_stopped) ForgetStop();
+    return status;
+  });
+}
+
+template <typename F>
+absl::Status RunnerImpl::Guarded(F&& body) {
   GRAPNEL_RETURN_IF_ERROR(broken_);
   const TorchThreadScope thread;
   TorchLoan loan(deterministic_, &generator_);
   GRAPNEL_RETURN_IF_ERROR(loan.Begin());
-  const bool was_stopped = stop_requested();
-  mode_ = mode;
-  interrupted_ = false;
-  bool begun = false;
+  const PausingClock::Running running(&run_clock_);
+  return body();
+}
+
+absl::Status RunnerImpl::BeginRun() {
   RunContext& run = *this;
-  // Anything may throw, if only for want of memory.
-  absl::Status status = CatchAsStatus([&]() -> absl::Status {
-    if (!set_up_) {
-      broken_ = hooks_.Call(points::kSetup, run);
-      GRAPNEL_RETURN_IF_ERROR(broken_);
-      set_up_ = true;
-    }
-    begun = true;
-    GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points::kBeforeRun, run));
-    if (!loaded_) {
-      const absl::Status status = WithOrigin(Load(), ErrorOrigin::kCheckpoint);
-      if (!status.ok() && !may_load_again_) broken_ = status;
-      GRAPNEL_RETURN_IF_ERROR(status);
-      loaded_ = true;
-    }
-    return body();
-  });
-  if (!status.ok()) Fail(status);
+  interrupted_ = false;
+  begun_ = false;
+  if (!set_up_) {
+    broken_ = hooks_.Call(points::kSetup, run);
+    GRAPNEL_RETURN_IF_ERROR(broken_);
+    set_up_ = true;
+  }
+  begun_ = true;
+  GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points::kBeforeRun, run));
+  if (loaded_) return absl::OkStatus();
+  const absl::Status status = WithOrigin(Load(), ErrorOrigin::kCheckpoint);
+  if (!status.ok() && !may_load_again_) broken_ = status;
+  GRAPNEL_RETURN_IF_ERROR(status);
+  loaded_ = true;
+  return absl::OkStatus();
+}
+
+void RunnerImpl::EndRun(Mode mode, absl::Status* status) {
+  if (!status->ok()) Fail(*status);
   training_ = false;
   saves_allowed_ = false;
   mode_ = mode;
-  if (begun) CallAfterRun(&status);
-  // A training that comes later was not meant.
-  if (mode != Mode::kTrain && !was_stopped) ForgetStop();
-  LogLater([this, status] { records_->NoteOutcome(status); });
+  if (std::exchange(begun_, false)) CallAfterRun(status);
+  LogLater([this, status = *status] { records_->NoteOutcome(status); });
   log_->SetStatusLine("");      // Nothing is going on now.
   log_->Flush().IgnoreError();  // It has reported what went wrong by itself.
-  return status;
 }
 
 void RunnerImpl::Fail(const absl::Status& status) {
@@ -156,27 +171,81 @@ absl::Status RunnerImpl::Refuse(absl::string_view why) {
 }
 
 absl::Status RunnerImpl::Train() {
-  return CatchAsStatus([this]() -> absl::Status {
-    if (!plan_) {
-      return Refuse(options_.for_training
-                        ? "can't train: train_dataloader, train_cfg and "
-                          "optim_wrapper are not set"
-                        : "can't train: the runner was made with "
-                          "for_training: false");
+  bool more = true;
+  return CatchAsStatus([&] { return Advance([] { return true; }, &more); });
+}
+
+absl::StatusOr<bool> RunnerImpl::Step() {
+  bool more = true;
+  GRAPNEL_RETURN_IF_ERROR(
+      CatchAsStatus([&] { return Advance([] { return false; }, &more); }));
+  return more;
+}
+
+absl::Status RunnerImpl::Advance(absl::FunctionRef<bool()> go_on, bool* more) {
+  if (!plan_) {
+    return Refuse(options_.for_training
+                      ? "can't train: train_dataloader, train_cfg and "
+                        "optim_wrapper are not set"
+                      : "can't train: the runner was made with "
+                        "for_training: false");
+  }
+  // Of a call before: between them another run may have the folders.
+  if (lock_ == nullptr) {
+    const absl::Status locked = LockFolders();
+    if (!locked.ok()) log_->Error(locked.message());
+    GRAPNEL_RETURN_IF_ERROR(locked);
+    for (const std::string& warning : lock_->warnings()) {
+      log_->Warning(warning);
     }
-    // Of a call before: between them another run may have the folders.
-    if (lock_ == nullptr) {
-      const absl::Status locked = LockFolders();
-      if (!locked.ok()) log_->Error(locked.message());
-      GRAPNEL_RETURN_IF_ERROR(locked);
-      for (const std::string& warning : lock_->warnings()) {
-        log_->Warning(warning);
+  }
+  const absl::Status status = CatchAsStatus([&]() -> absl::Status {
+    return Guarded([&]() -> absl::Status {
+      absl::Status status = CatchAsStatus([&]() -> absl::Status {
+        const c10::AutoGradMode with_grad(true);
+        if (!in_training_) GRAPNEL_RETURN_IF_ERROR(BeginTraining());
+        do {
+          GRAPNEL_RETURN_IF_ERROR(plan_->by_epoch() ? StepOfEpochs(more)
+                                                    : StepOfIters(more));
+        } while (*more && go_on());
+        return *more ? absl::OkStatus() : EndTraining();
+      });
+      if (!status.ok() || !*more) {
+        in_training_ = false;
+        EndRun(Mode::kTrain, &status);
       }
+      return status;
+    });
+  });
+  if (status.ok() && *more) return status;
+  in_training_ = false;
+  if (lock_ != nullptr) lock_->Keep();
+  lock_.reset();
+  return status;
+}
+
+template <typename F>
+absl::Status RunnerImpl::Between(Mode mode, F&& body) {
+  return Guarded([&]() -> absl::Status {
+    GRAPNEL_ASSIGN_OR_RETURN(const ValidationSnapshot before,
+                             ValidationSnapshot::Take(hub_, hooks_));
+    const auto metrics = latest_metrics_;
+    const int64_t metrics_iter = metrics_iter_;
+    const bool model_training = model_->training();
+    training_ = false;
+    mode_ = mode;
+    absl::Status status = CatchAsStatus(body);
+    // The hooks have heard of an interrupt.
+    if (!status.ok() && !std::exchange(interrupted_, false)) {
+      log_->Error(status.message());
+      hooks_.CallOnError(*this, status);
     }
-    const absl::Status status = CatchAsStatus(
-        [this] { return Run(Mode::kTrain, [this] { return TrainAll(); }); });
-    if (lock_ != nullptr) lock_->Keep();
-    lock_.reset();
+    status.Update(before.Restore(&hub_));
+    latest_metrics_ = metrics;
+    metrics_iter_ = metrics_iter;
+    training_ = true;
+    mode_ = Mode::kTrain;
+    status.Update(SetTraining(model_training));
     return status;
   });
 }
@@ -186,10 +255,11 @@ absl::StatusOr<Metrics> RunnerImpl::RunEvaluation(const EvalPoints& points,
   Metrics metrics;
   GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&]() -> absl::Status {
     if (dataloader(points.mode) == nullptr) return Refuse(missing);
-    return Run(points.mode, [&]() -> absl::Status {
+    const auto body = [&]() -> absl::Status {
       GRAPNEL_ASSIGN_OR_RETURN(metrics, Evaluate(points));
       return absl::OkStatus();
-    });
+    };
+    return in_training_ ? Between(points.mode, body) : Run(points.mode, body);
   }));
   return metrics;
 }
@@ -215,18 +285,25 @@ absl::Status RunnerImpl::Export(const std::string& path) {
     log_->Info(absl::StrCat("Model exported to ", path));
     return hooks_.Call(points::kAfterExport, run);
   };
-  return CatchAsStatus([&] { return Run(Mode::kTest, body); });
+  return CatchAsStatus([&] {
+    return in_training_ ? Between(Mode::kTest, body) : Run(Mode::kTest, body);
+  });
 }
 
 // -------------------------------------------------------------------- loops
 
-absl::Status RunnerImpl::TrainAll() {
+absl::Status RunnerImpl::BeginTraining() {
   RunContext& run = *this;
+  mode_ = Mode::kTrain;
+  in_epoch_ = false;
+  GRAPNEL_RETURN_IF_ERROR(BeginRun());
+  in_training_ = true;
   training_ = true;
-  const c10::AutoGradMode with_grad(true);
   GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points::kBeforeTrain, run));
-  GRAPNEL_RETURN_IF_ERROR(FinishCutStage());
-  GRAPNEL_RETURN_IF_ERROR(plan_->by_epoch() ? TrainEpochs() : TrainIters());
+  return FinishCutStage();
+}
+
+absl::Status RunnerImpl::EndTraining() {
   GRAPNEL_RETURN_IF_ERROR(CallRest(points::kAfterTrain));
   GRAPNEL_RETURN_IF_ERROR(EndPoint());
   cut_stage_.reset();
@@ -250,62 +327,63 @@ absl::Status RunnerImpl::FinishCutStage() {
   }
 }
 
-absl::Status RunnerImpl::TrainEpochs() {
-  RunContext& run = *this;
+absl::Status RunnerImpl::StepOfEpochs(bool* more) {
   DataLoader& loader = *dataloader(Mode::kTrain);
-
-  GRAPNEL_RETURN_IF_ERROR(ValidateIfPending());
   // An epoch that has begun is brought to its end.
-  while ((progress_.iter_in_epoch() > 0 || !MustStop()) && !progress_.done()) {
-    train_iter_.num_batches = progress_.epoch_length();
-    // An epoch that is gone on with keeps what its histories hold.
-    if (progress_.iter_in_epoch() == 0) hub_.BeginEpoch(Mode::kTrain);
-    GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points::kBeforeTrainEpoch, run));
-    GRAPNEL_RETURN_IF_ERROR(SetTraining(true));
-    // One that is complete may have had more batches than there are now.
-    if (iter_in_epoch() < train_iter_.num_batches) {
-      loader.Seek(sampler_epoch_, iter_in_epoch());
-    }
-    while (iter_in_epoch() < train_iter_.num_batches) {
-      GRAPNEL_RETURN_IF_ERROR(
-          WithOrigin(loader.Next(&train_batch_), ErrorOrigin::kData));
-      train_iter_.batch_idx = iter_in_epoch();
-      GRAPNEL_RETURN_IF_ERROR(TrainIter());
-      if (interrupt_requested()) return StopInterrupted();
-    }
-    GRAPNEL_RETURN_IF_ERROR(FinishTrainEpoch());
+  const auto goes_on = [this] {
+    return (progress_.iter_in_epoch() > 0 || !MustStop()) && !progress_.done();
+  };
+  if (!in_epoch_) {
     GRAPNEL_RETURN_IF_ERROR(ValidateIfPending());
+    *more = goes_on();
+    if (!*more) return absl::OkStatus();
+    GRAPNEL_RETURN_IF_ERROR(BeginTrainEpoch());
   }
+  if (iter_in_epoch() < train_iter_.num_batches) {
+    GRAPNEL_RETURN_IF_ERROR(
+        WithOrigin(loader.Next(&train_batch_), ErrorOrigin::kData));
+    train_iter_.batch_idx = iter_in_epoch();
+    GRAPNEL_RETURN_IF_ERROR(TrainIter());
+    if (interrupt_requested()) return StopInterrupted();
+  }
+  if (iter_in_epoch() < train_iter_.num_batches) return absl::OkStatus();
+  in_epoch_ = false;
+  GRAPNEL_RETURN_IF_ERROR(FinishTrainEpoch());
+  GRAPNEL_RETURN_IF_ERROR(ValidateIfPending());
+  *more = goes_on();
   return absl::OkStatus();
 }
 
-absl::Status RunnerImpl::TrainIters() {
+absl::Status RunnerImpl::BeginTrainEpoch() {
   RunContext& run = *this;
-  // Its end is not done twice.
-  if (progress_.loop_ended() && (MustStop() || iter() >= max_iters())) {
-    return absl::OkStatus();
-  }
-  progress_.BeginLoop();
-  DataLoader& loader = *dataloader(Mode::kTrain);
-  train_iter_.num_batches = progress_.num_batches();
-
-  if (iter() == 0) hub_.BeginEpoch(Mode::kTrain);
+  train_iter_.num_batches = progress_.epoch_length();
+  // An epoch that is gone on with keeps what its histories hold.
+  if (progress_.iter_in_epoch() == 0) hub_.BeginEpoch(Mode::kTrain);
   GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points::kBeforeTrainEpoch, run));
-  GRAPNEL_RETURN_IF_ERROR(ValidateIfPending());
-  // A finite sampler is gone through again and again, one pass an epoch of its
-  // own.
-  const auto seek = [&] {
-    const RunProgress::DataPlace place = progress_.place();
-    loader.Seek(place.epoch + (loader.infinite() ? 0 : sampler_epoch_),
-                place.batch);
-  };
-  seek();
-  while (!MustStop() && iter() < max_iters()) {
+  GRAPNEL_RETURN_IF_ERROR(SetTraining(true));
+  // One that is complete may have had more batches than there are now.
+  if (iter_in_epoch() < train_iter_.num_batches) {
+    dataloader(Mode::kTrain)->Seek(sampler_epoch_, iter_in_epoch());
+  }
+  in_epoch_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::StepOfIters(bool* more) {
+  DataLoader& loader = *dataloader(Mode::kTrain);
+  const auto goes_on = [this] { return !MustStop() && iter() < max_iters(); };
+  if (!in_epoch_) {
+    // Its end is not done twice.
+    *more = goes_on() || !progress_.loop_ended();
+    if (!*more) return absl::OkStatus();
+    GRAPNEL_RETURN_IF_ERROR(BeginTrainLoop());
+  }
+  if (goes_on()) {
     // Validation leaves it in evaluation mode.
     if (!model_->training()) GRAPNEL_RETURN_IF_ERROR(SetTraining(true));
     absl::Status status = loader.Next(&train_batch_);
     if (absl::IsOutOfRange(status)) {
-      seek();
+      SeekToPlace();
       status = loader.Next(&train_batch_);
     }
     GRAPNEL_RETURN_IF_ERROR(WithOrigin(status, ErrorOrigin::kData));
@@ -314,7 +392,31 @@ absl::Status RunnerImpl::TrainIters() {
     if (interrupt_requested()) return StopInterrupted();
     GRAPNEL_RETURN_IF_ERROR(ValidateIfPending());
   }
+  *more = goes_on();
+  if (*more) return absl::OkStatus();
+  in_epoch_ = false;
   return FinishTrainEpoch();
+}
+
+absl::Status RunnerImpl::BeginTrainLoop() {
+  RunContext& run = *this;
+  progress_.BeginLoop();
+  train_iter_.num_batches = progress_.num_batches();
+  if (iter() == 0) hub_.BeginEpoch(Mode::kTrain);
+  GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points::kBeforeTrainEpoch, run));
+  GRAPNEL_RETURN_IF_ERROR(ValidateIfPending());
+  SeekToPlace();
+  in_epoch_ = true;
+  return absl::OkStatus();
+}
+
+void RunnerImpl::SeekToPlace() {
+  // A finite sampler is gone through again and again, one pass an epoch of its
+  // own.
+  DataLoader& loader = *dataloader(Mode::kTrain);
+  const RunProgress::DataPlace place = progress_.place();
+  loader.Seek(place.epoch + (loader.infinite() ? 0 : sampler_epoch_),
+              place.batch);
 }
 
 absl::Status RunnerImpl::TrainIter() {

@@ -136,8 +136,19 @@ class Runner {
   // stop_reason); kCancelled if it was interrupted.
   virtual absl::Status Train() = 0;
 
+  // The next training iteration with all that is due in it and after it: hooks,
+  // a validation, saves, the end of the epoch and of training; before the first
+  // one what begins a training, too. True if there is more to do. Train() is
+  // steps to the end, and any mixture of the two is the same run; time between
+  // two calls counts for nobody. Where training is at its end, a step does no
+  // iteration and gives false. Errors are as Train()'s, and end the training as
+  // there; the next call of either goes on with it.
+  virtual absl::StatusOr<bool> Step() = 0;
+
   // One evaluation. kFailedPrecondition, naming what is missing, if it isn't
-  // configured.
+  // configured. Between two steps it is part of the training, which goes on as
+  // if it had not been: without a BeforeRun and AfterRun of its own, and an
+  // error doesn't end it.
   virtual absl::StatusOr<Metrics> Val() = 0;
   virtual absl::StatusOr<Metrics> Test() = 0;
 

@@ -290,17 +290,19 @@ absl::Status RunnerImpl::StopInterrupted() {
                             ? absl::StrCat("epoch_", epoch())
                             : absl::StrCat("iter_", iter());
     log_->Info(absl::StrCat("interrupted: saving ", save.request.name));
-    GRAPNEL_RETURN_IF_ERROR(SaveNow(save));
+    bool published = false;
+    GRAPNEL_RETURN_IF_ERROR(SaveNow(save, &published));
   }
   return cancelled;
 }
 
 absl::Status RunnerImpl::WriteWaitingSaves() {
   while (!waiting_saves_.empty()) {
-    const absl::Status status = SaveNow(waiting_saves_.front());
+    bool published = false;
+    const absl::Status status = SaveNow(waiting_saves_.front(), &published);
     // A folder that could not be written may be so later; what is wrong in
     // itself stays so.
-    if (!status.ok() && !written_ && !absl::IsInvalidArgument(status)) {
+    if (!status.ok() && !published && !absl::IsInvalidArgument(status)) {
       return status;
     }
     waiting_saves_.erase(waiting_saves_.begin());
@@ -309,11 +311,11 @@ absl::Status RunnerImpl::WriteWaitingSaves() {
   return absl::OkStatus();
 }
 
-absl::Status RunnerImpl::SaveNow(const WaitingSave& waiting) {
-  written_ = false;
+absl::Status RunnerImpl::SaveNow(const WaitingSave& waiting, bool* published) {
   const auto save = [&]() -> absl::Status {
     GRAPNEL_ASSIGN_OR_RETURN(const CapturedSave save, Capture(waiting));
     GRAPNEL_RETURN_IF_ERROR(Publish(save));
+    *published = true;
     return NotifyOfSave(save);
   };
   return WithContext(save(),
@@ -366,7 +368,6 @@ absl::Status RunnerImpl::Publish(const CapturedSave& save) const {
 
 absl::Status RunnerImpl::NotifyOfSave(const CapturedSave& save) {
   if (save.checkpoint.is_last) last_saved_ = save.progress_key;
-  written_ = true;
   // It is there: each hook that looks after checkpoints must know.
   return CallAll(points::kAfterSaveCheckpoint, save.checkpoint);
 }

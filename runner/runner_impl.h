@@ -19,10 +19,12 @@
 
 #include "ATen/core/Tensor.h"
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "grapnel/base/pausing_clock.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/data/data_loader.h"
@@ -93,6 +95,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   absl::Status Init(const runner::v1::RunnerConfig& config);
 
   absl::Status Train() override;
+  absl::StatusOr<bool> Step() override;
   absl::StatusOr<Metrics> Val() override;
   absl::StatusOr<Metrics> Test() override;
   absl::Status Export(const std::string& path) override;
@@ -150,7 +153,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
       work();
     }
   }
-  const Clock& clock() const override { return *clock_; }
+  const Clock& clock() const override { return run_clock_; }
   io::Env& env() override { return *env_; }
   const std::string& base_dir() const override { return options_.base_dir; }
   const std::string& work_dir() const override { return work_dir_; }
@@ -209,6 +212,17 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // tells the hooks if it fails.
   template <typename F>
   absl::Status Run(Mode mode, F&& body);
+  // Runs `body` with LibTorch's settings as the run wants them, and its clock
+  // going: each call of the runner does. kFailedPrecondition, or why, if the
+  // runner is of no use any more.
+  template <typename F>
+  absl::Status Guarded(F&& body);
+  absl::Status BeginRun();
+  void EndRun(Mode mode, absl::Status* status);
+  // Evaluates or exports between two steps of a training, which then goes on as
+  // if nothing had been.
+  template <typename F>
+  absl::Status Between(Mode mode, F&& body);
   // Logs what a run failed with and tells the hooks.
   void Fail(const absl::Status& status);
   // OnError; then takes back what a validation had done that isn't over.
@@ -236,9 +250,17 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // at its last value in every record.
   void ForgetWhatOptimizersDoNotGive();
   absl::Status LoadWeights();
-  absl::Status TrainAll();
-  absl::Status TrainEpochs();
-  absl::Status TrainIters();
+  // Training: a step, and more as long as `go_on` says; what begins and ends it
+  // at its beginning and end. Sets `*more` to false at the end.
+  absl::Status Advance(absl::FunctionRef<bool()> go_on, bool* more);
+  absl::Status BeginTraining();
+  absl::Status EndTraining();
+  // An iteration, with all that is due before and after it. Sets `*more`.
+  absl::Status StepOfEpochs(bool* more);
+  absl::Status BeginTrainEpoch();
+  absl::Status StepOfIters(bool* more);
+  absl::Status BeginTrainLoop();
+  void SeekToPlace();
   absl::Status TrainIter();
 
   absl::Status ValidateIfPending();
@@ -300,7 +322,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   absl::Status WriteWaitingSaves();
   // A save in three parts. What is captured shares storage with the run, and is
   // published with nothing else of it; then the hooks are told.
-  absl::Status SaveNow(const WaitingSave& waiting);
+  absl::Status SaveNow(const WaitingSave& waiting, bool* published);
   absl::StatusOr<CapturedSave> Capture(const WaitingSave& waiting);
   absl::Status Publish(const CapturedSave& save) const;
   absl::Status NotifyOfSave(const CapturedSave& save);
@@ -314,6 +336,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   bool deterministic_ = false;
   io::Env* env_ = nullptr;
   const Clock* clock_ = nullptr;
+  PausingClock run_clock_;  // Stands still between calls.
   RunLog* log_ = nullptr;
   std::unique_ptr<RunLog> own_log_;
   std::unique_ptr<ThreadedRunLog> threaded_log_;
@@ -361,6 +384,9 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   bool resume_ = false;  // The whole state of it, not weights alone.
   std::vector<std::string> start_warnings_;  // From before there was a log.
   bool set_up_ = false;
+  bool begun_ = false;        // BeforeRun was called, and AfterRun is due.
+  bool in_training_ = false;  // From BeforeTrain to AfterTrain, also between
+  bool in_epoch_ = false;  // steps; from BeforeTrainEpoch to AfterTrainEpoch.
   bool loaded_ = false;
   bool may_load_again_ = false;  // Loading failed and changed nothing.
   absl::Status broken_;  // Why set-up or loading failed: nothing can be run.
@@ -399,7 +425,6 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   bool saves_allowed_ = false;
   int64_t num_saves_ = 0;  // That were asked for.
   std::vector<WaitingSave> waiting_saves_;
-  bool written_ = false;    // The last of them is on the disk.
   std::string last_saved_;  // ProgressKey of the newest checkpoint.
   // Of the last validation, and how many iterations its weights had.
   std::map<std::string, double> latest_metrics_;

@@ -16,7 +16,6 @@
 #include "absl/time/time.h"
 #include "grapnel/base/clock.h"
 #include "grapnel/base/status_macros.h"
-#include "grapnel/base/torch_status.h"
 #include "grapnel/base/utf8.h"
 #include "grapnel/data/data.pb.h"
 #include "grapnel/data/data_loader.h"
@@ -221,6 +220,7 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   *config_ = config;
   env_ = options_.env != nullptr ? options_.env : &io::Env::Posix();
   clock_ = options_.clock != nullptr ? options_.clock : &Clock::System();
+  run_clock_.set_base(clock_);
   GRAPNEL_RETURN_IF_ERROR(InitConfig());
   if (config_->has_train_cfg()) {
     auto plan = TrainPlan::Create(config_->train_cfg());

@@ -1,6 +1,8 @@
 #include "grapnel/hooks/checkpoint/checkpoint_hook.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <utility>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/ascii.h"
@@ -297,20 +299,19 @@ std::string CheckpointHook::PathOf(RunContext& run,
 bool CheckpointHook::Delete(RunContext& run, const std::string& name) {
   if (io::Basename(name) != name) return true;  // Not from here.
   const std::string path = PathOf(run, name);
-  std::string why_not;
-  const absl::StatusOr<bool> deleted =
-      io::DeleteRunCheckpoint(run.env(), path, run_uuid_, &why_not);
-  if (deleted.ok()) {
-    if (!*deleted) {
-      run.log().Warning(absl::StrCat(path, " isn't deleted: ", why_not));
-    }
+  const absl::Status deleted =
+      io::DeleteRunCheckpoint(run.env(), path, run_uuid_);
+  if (deleted.ok()) return true;
+  if (absl::IsFailedPrecondition(deleted)) {
+    run.log().Warning(
+        absl::StrCat(path, " isn't deleted: ", deleted.message()));
     return true;
   }
   // The run is as good as it was, and the reason may go away.
   if (undeletable_.insert(name).second) {
-    run.log().Warning(absl::StrCat(
-        path, " can't be deleted now: ", deleted.status().message(),
-        "; it is tried again at the next save"));
+    run.log().Warning(absl::StrCat(path,
+                                   " can't be deleted now: ", deleted.message(),
+                                   "; it is tried again at the next save"));
   }
   remains_ = true;
   return false;

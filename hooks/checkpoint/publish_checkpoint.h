@@ -25,6 +25,7 @@ inline constexpr char kMetricsPart[] = "metrics";
 struct PublishRequest {
   std::string path;  // The checkpoint.
   std::string dir;   // Where the published one goes.
+  // Not null, and not owned, as `metrics`.
   const google::protobuf::RepeatedPtrField<std::string>* keys = nullptr;
   // Of the last validation, and how many iterations its weights had: for a
   // checkpoint of that iteration that was saved before it was validated.
@@ -33,7 +34,9 @@ struct PublishRequest {
 };
 
 // Writes what of the checkpoint has a name in `keys` to "<name>-<digest>",
-// unless that is there. What can't be published is a warning.
+// unless that is there. A warning and OK if there is no such checkpoint or
+// nothing would be left of it; kDataLoss if it is damaged; other errors are
+// WriteCheckpoint's.
 absl::Status PublishCheckpoint(io::Env& env, const PublishRequest& request,
                                RunLog& log);
 

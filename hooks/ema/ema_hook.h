@@ -5,7 +5,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -76,7 +75,7 @@ class EMAHook final : public Hook {
   hooks::v1::EMAHookState state_;
 
   bool evaluated_ = false;
-  bool is_model_ = true;  // The average is still the model's weights.
+  bool is_model_ = true;  // Nothing was averaged or loaded yet.
 };
 
 }  // namespace grapnel

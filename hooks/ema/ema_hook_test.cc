@@ -351,6 +351,33 @@ TEST(EMAHookTest, ACheckpointThatLostItsSectionStartsTheAverageOver) {
   EXPECT_THAT(run.model->evaluated, ElementsAre(4, 4, 5.5, 5.5));
 }
 
+// As of any other part of a checkpoint: the run isn't to go on without it.
+TEST(EMAHookTest, AnAverageThatDoesNotFitIsTheCheckpointsFault) {
+  const auto env = std::make_unique<io::MemEnv>();
+  {
+    TestRun run(env.get(), {{kHalf}, "train_cfg { max_epochs: 2 }"});
+    ASSERT_THAT(run.runner->Train(), IsOk());
+  }
+  auto contents = io::ReadCheckpoint(*env, "/run/epoch_2");
+  ASSERT_THAT(contents, IsOk());
+  for (auto& [name, tensors] : contents->sections) {
+    if (name != "ema") continue;
+    TensorMap other;
+    for (const NamedTensor& tensor : tensors) {
+      ASSERT_THAT(other.Add(tensor.name, ops::ones({7, 7})), IsOk());
+    }
+    tensors = std::move(other);
+  }
+  ASSERT_THAT(io::WriteCheckpoint(*env, "/run", "epoch_2", *contents), IsOk());
+  TestRun run(env.get(), {{kHalf}, "resume: true"});
+  for (int call = 0; call < 2; ++call) {
+    const absl::Status status = run.runner->Train();
+    EXPECT_THAT(status, StatusIs(absl::StatusCode::kInvalidArgument,
+                                 HasSubstr("AfterRestore: section \"ema\"")));
+    EXPECT_EQ(OriginOf(status), ErrorOrigin::kCheckpoint);
+  }
+}
+
 TEST(EMAHookTest, AnErrorInValidationGivesTheWeightsBack) {
   const auto env = std::make_unique<io::MemEnv>();
   TestRun run(env.get(), {{kHalf}});

@@ -146,7 +146,7 @@ absl::StatusOr<std::unique_ptr<KinetoRecording>> KinetoRecorder::Stop() {
     recording->result = kineto::disableProfiler();
     return absl::OkStatus();
   }));
-  return std::make_unique<KinetoRecording>(std::move(recording));
+  return absl::WrapUnique(new KinetoRecording(std::move(recording)));
 }
 
 bool KinetoRecorder::recording() const { return impl_->recording; }

@@ -17,16 +17,19 @@ namespace grapnel {
 // What was recorded from a Start to its Stop.
 class KinetoRecording {
  public:
-  struct Impl;
-  explicit KinetoRecording(std::unique_ptr<Impl> impl);
   ~KinetoRecording();
 
   std::vector<OpCall> CpuCalls() const;
 
-  // In Chrome's format. Goes through a file in $TMPDIR.
+  // In Chrome's format. Goes through a file in $TMPDIR: kUnavailable if there
+  // can be none.
   absl::StatusOr<std::string> Trace() const;
 
  private:
+  friend class KinetoRecorder;
+  struct Impl;
+  explicit KinetoRecording(std::unique_ptr<Impl> impl);
+
   const std::unique_ptr<Impl> impl_;
 };
 
@@ -53,9 +56,11 @@ class KinetoRecorder {
   // Drops what is being recorded.
   ~KinetoRecorder();
 
-  // Gets Kineto ready, recording and dropping.
+  // Gets Kineto ready, recording and dropping. Errors, here and below, are
+  // LibTorch's.
   absl::Status WarmUp();
 
+  // Does what WarmUp does, if need be. Stop is for what was started.
   absl::Status Start();
   absl::StatusOr<std::unique_ptr<KinetoRecording>> Stop();
   bool recording() const;

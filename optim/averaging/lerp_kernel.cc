@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
-#include <functional>
 #include <map>
 #include <tuple>
 #include <utility>
@@ -132,7 +131,8 @@ absl::Status LerpKernel::Plan() {
   others_.clear();
   std::map<int, std::vector<LerpPair>> on_device;
   std::map<std::tuple<int, c10::ScalarType, c10::ScalarType>, size_t> group_of;
-  std::map<LerpLoop, std::vector<LerpSpan>, std::less<>> of_loop;
+  std::map<std::pair<c10::ScalarType, c10::ScalarType>, std::vector<LerpSpan>>
+      of_types;
   for (size_t i = 0; i < pairs_.size(); ++i) {
     const AveragedTensor& pair = pairs_[i];
     if (pair.average.sizes() != pair.source.sizes()) {
@@ -140,10 +140,10 @@ absl::Status LerpKernel::Plan() {
           "tensor \"", pair.name, "\" has another shape than its average"));
     }
     if (pair.average.numel() == 0) continue;
-    const LerpLoop loop =
-        FindLerpLoop(pair.average.scalar_type(), pair.source.scalar_type());
-    if (loop != nullptr && HasSpans(pair)) {
-      AddSpans(pair, &of_loop[loop]);
+    const std::pair types(pair.average.scalar_type(),
+                          pair.source.scalar_type());
+    if (FindLerpLoop(types.first, types.second) != nullptr && HasSpans(pair)) {
+      AddSpans(pair, &of_types[types]);
       const c10::TensorImpl* const source = pair.source.unsafeGetTensorImpl();
       watched_.push_back({source, source->unsafe_storage(), DataOf(*source)});
     } else if (MultiTensorLerp::Takes({pair.average, pair.source})) {
@@ -163,13 +163,13 @@ absl::Status LerpKernel::Plan() {
       others_.push_back(i);
     }
   }
-  for (const auto& [loop, spans] : of_loop) {
+  for (const auto& [types, spans] : of_types) {
     for (const LerpSpan& span : spans) {
       spans_.push_back(span);
       starts_.push_back(num_elements_);
       num_elements_ += span.n;
     }
-    runs_.push_back({loop, spans_.size()});
+    runs_.push_back({FindLerpLoop(types.first, types.second), spans_.size()});
   }
   for (auto& [device, pairs] : on_device) {
     GRAPNEL_ASSIGN_OR_RETURN(std::unique_ptr<MultiTensorLerp> launch,

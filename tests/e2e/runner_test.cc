@@ -843,13 +843,18 @@ class OutcomeBackend : public LogBackend {
  public:
   using Config = google::protobuf::StringValue;
   static absl::StatusOr<std::unique_ptr<OutcomeBackend>> Create(
-      const Config&, const LogBackendOptions&) {
+      const Config&, const LogBackendOptions& options) {
     Outcomes().clear();
+    ConfigFields() = options.config_fields;
     return std::make_unique<OutcomeBackend>();
   }
   static std::vector<std::string>& Outcomes() {
     static auto& outcomes = *new std::vector<std::string>;
     return outcomes;
+  }
+  static std::vector<std::pair<std::string, std::string>>& ConfigFields() {
+    static auto& fields = *new std::vector<std::pair<std::string, std::string>>;
+    return fields;
   }
   absl::Status WriteRecord(const Record&) override { return absl::OkStatus(); }
   void NoteOutcome(const absl::Status& outcome) override {
@@ -860,7 +865,7 @@ class OutcomeBackend : public LogBackend {
 
 GRAPNEL_REGISTER(LogBackendRegistry, OutcomeBackend);
 
-TEST_F(RunnerTest, LogBackendsHearHowEachCallEnds) {
+TEST_F(RunnerTest, LogBackendsGetTheConfigAndHearHowEachCallEnds) {
   auto config = ParseConfig(kConfig);
   config.mutable_visualizer()->add_vis_backends()->mutable_custom()->PackFrom(
       OutcomeBackend::Config());
@@ -871,6 +876,9 @@ TEST_F(RunnerTest, LogBackendsHearHowEachCallEnds) {
   EXPECT_THAT(runner->Val(), IsOk());
   EXPECT_FALSE(runner->Train().ok());
   EXPECT_THAT(OutcomeBackend::Outcomes(), ElementsAre("", heard));
+  EXPECT_THAT(
+      OutcomeBackend::ConfigFields(),
+      Contains(testing::Pair("train_cfg", HasSubstr("\"max_epochs\": 3"))));
 }
 
 TEST_F(RunnerTest, FullDiskEndsTheRunAndLeavesTheLastCheckpointGood) {

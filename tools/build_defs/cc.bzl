@@ -45,8 +45,9 @@ def _compile_alone(name, hdrs):
 
 def grapnel_cc_library(name, copts = [], deps = [], **kwargs):
     hdrs = kwargs.get("hdrs", [])
-    if hdrs and not kwargs.get("srcs") and type(hdrs) == "list":
-        _compile_alone(name, [hdr for hdr in hdrs if hdr.endswith(".h")])
+    hdrs = [hdr for hdr in hdrs if hdr.endswith(".h")] if type(hdrs) == "list" else []
+    if hdrs and not kwargs.get("srcs"):
+        _compile_alone(name, hdrs)
     cc_library(
         name = name,
         copts = _COPTS + prelude_copts(copts) + copts,

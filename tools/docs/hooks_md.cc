@@ -184,14 +184,9 @@ void AddInner(const Descriptor& message, std::string* page) {
 }
 
 std::string PriorityText(int priority) {
-  for (const char* name :
-       {"HIGHEST", "VERY_HIGH", "HIGH", "ABOVE_NORMAL", "NORMAL",
-        "BELOW_NORMAL", "LOW", "VERY_LOW", "LOWEST"}) {
-    if (*ParsePriority(name) == priority) {
-      return absl::StrCat(name, " ", priority);
-    }
-  }
-  return absl::StrCat(priority);
+  const std::string name = PriorityName(priority);
+  const std::string number = absl::StrCat(priority);
+  return name == number ? number : absl::StrCat(name, " ", number);
 }
 
 // The line of the table of all hooks.

@@ -15,6 +15,7 @@ import guards
 import includes
 import log
 import paths
+import references
 import tree
 
 HEADER = """\
@@ -142,6 +143,25 @@ class PathsTest(LintTest):
             "b.cc": 'auto x = "/root/x";\n',
             "c.md": "see /work/y\n",
         }, "a.sh:1", "a.sh:2", "b.cc:1", "c.md:1")
+
+
+class ReferencesTest(LintTest):
+
+    FILES = {"docs/a.md": "", "io/env.h": ""}
+
+    def test_clean(self):
+        self.assertClean(references.check, dict(self.FILES, **{
+            "README.md": "See [a](docs/a.md#part), [here](https://x.example/y.md), `io/env.h` and x/docs/z.md.\n",
+            "io/x.cc": '// As grapnel/io/env.h and a.md say; io/x.pb.h is made.\nauto x = "docs/no.md";\n',
+        }))
+
+    def test_planted(self):
+        self.assertFinds(references.check, dict(self.FILES, **{
+            "README.md": "[a](docs/b.md)\n",
+            "io/x.cc": "// As io/gone.h says.\n",
+            "io/y.h": "int x;  // parity.md 5\n",
+        }), "README.md:1: there is no docs/b.md", "io/x.cc:1: there is no io/gone.h",
+                         "io/y.h:1: there is no parity.md")
 
 
 class IncludesTest(LintTest):

@@ -1,0 +1,356 @@
+// A training that its host steps is the one that Train() does: the same calls
+// of hooks, bits, files and records, however the two are mixed.
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "grapnel/base/fake_clock.h"
+#include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
+#include "grapnel/data/dataset.h"
+#include "grapnel/data/tensor_dataset.h"
+#include "grapnel/io/checkpoint.h"
+#include "grapnel/io/env.h"
+#include "grapnel/io/mem_env.h"
+#include "grapnel/loggers/memory_run_log.h"
+#include "grapnel/models/model.h"
+#include "grapnel/runner/hook.h"
+#include "grapnel/runner/hook_registry.h"
+#include "grapnel/runner/message_hub.h"
+#include "grapnel/runner/parse_config_for_test.h"
+#include "grapnel/runner/run_checkpoint.h"
+#include "grapnel/runner/run_context.h"
+#include "grapnel/runner/run_state.pb.h"
+#include "grapnel/runner/runner.h"
+#include "grapnel/runner/runner_config.pb.h"
+#include "gtest/gtest.h"
+
+namespace grapnel {
+namespace {
+
+using ::testing::_;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+// 12 samples in batches of 4; dropout, an average, windows of two iterations,
+// validations and saves, so that much can go wrong between two steps.
+constexpr char kConfig[] = R"pb(
+  work_dir: "/run"
+  randomness { seed: 3 }
+  model {
+    sequential {
+      layers { linear { out_features: 8 } }
+      layers { dropout { p: 0.5 } }
+      layers { linear { out_features: 1 } }
+      loss { mse {} }
+    }
+  }
+  train_dataloader {
+    batch_size: 4
+    sampler { shuffle: true }
+  }
+  val_dataloader { batch_size: 5 }
+  optim_wrapper {
+    optimizer { adamw { lr: 0.05 } }
+    accumulative_counts: 2
+  }
+  param_scheduler { linear { by_epoch: false end: 5 } }
+  val_evaluator { mse {} }
+  custom_hooks {
+    config {
+      [type.googleapis.com/grapnel.hooks.v1.EMAHookConfig] {}
+    }
+  }
+)pb";
+constexpr char kByEpoch[] = R"pb(
+  train_cfg { max_epochs: 4 val_interval: 2 }
+  default_hooks { checkpoint { interval: 2 save_best: "mse" rule: "less" } }
+)pb";
+constexpr char kByIter[] = R"pb(
+  train_cfg { by_epoch: false max_iters: 11 val_interval: 4 }
+  default_hooks {
+    checkpoint { by_epoch: false interval: 3 save_best: "mse" rule: "less" }
+  }
+)pb";
+
+class Tracer : public Hook {
+ public:
+  explicit Tracer(std::vector<std::string>* trace) : trace_(trace) {}
+  absl::string_view name() const override { return "tracer"; }
+  Priority priority() const override { return Priority::kLowest; }
+  absl::Status BeforeRun(RunContext& run) override {
+    return Note(run, "BeforeRun");
+  }
+  absl::Status AfterRun(RunContext& run) override {
+    return Note(run, "AfterRun");
+  }
+  absl::Status BeforeTrain(RunContext& run) override {
+    return Note(run, "BeforeTrain");
+  }
+  absl::Status AfterTrain(RunContext& run) override {
+    return Note(run, "AfterTrain");
+  }
+  absl::Status BeforeEpoch(RunContext& run, Mode mode) override {
+    return Note(run, absl::StrCat("BeforeEpoch ", ModeName(mode)));
+  }
+  absl::Status AfterEpoch(RunContext& run, Mode mode) override {
+    return Note(run, absl::StrCat("AfterEpoch ", ModeName(mode)));
+  }
+  absl::Status BeforeIter(RunContext& run, Mode mode,
+                          const IterInfo& info) override {
+    return Note(run,
+                absl::StrCat("BeforeIter ", ModeName(mode), " ", info.batch_idx,
+                             " training ", run.model().training()));
+  }
+  absl::Status AfterIter(RunContext& run, Mode mode,
+                         const IterInfo& info) override {
+    if (fail_at == run.iter() && mode == Mode::kTrain) {
+      fail_at = -1;
+      return absl::UnknownError("planted");
+    }
+    return Note(
+        run, absl::StrCat("AfterIter ", ModeName(mode), " ", info.batch_idx));
+  }
+  absl::Status AfterSaveCheckpoint(RunContext& run,
+                                   const SavedCheckpoint& saved) override {
+    return Note(run, saved.name);
+  }
+
+  int64_t fail_at = -1;  // Iteration.
+
+ private:
+  absl::Status Note(RunContext& run, absl::string_view what) {
+    trace_->push_back(absl::StrCat(what, " at ", run.epoch(), " ", run.iter()));
+    return absl::OkStatus();
+  }
+  std::vector<std::string>* const trace_;
+};
+
+// What a training leaves.
+struct Outcome {
+  std::vector<std::string> trace;
+  std::string weights, state;
+};
+
+class StepTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  struct Process {
+    io::MemEnv* env;
+    std::vector<std::string>* trace;
+    std::function<void(RunnerOptions*)> change = nullptr;
+    bool resume = false;
+  };
+
+  std::unique_ptr<Runner> New(const Process& process) {
+    runner::v1::RunnerConfig config = ParseConfig(kConfig);
+    config.MergeFrom(ParseConfig(GetParam()));
+    config.set_resume(process.resume);
+    RunnerOptions options;
+    options.env = process.env;
+    options.clock = &clock_;
+    options.log = &log_;
+    const at::Tensor inputs = ops::arange(24, at::kFloat).view({12, 2}).sin();
+    for (auto* dataset : {&options.train_dataset, &options.val_dataset}) {
+      auto data = TensorDataset::Create(inputs, inputs.sum(1, true));
+      EXPECT_THAT(data, IsOk());
+      *dataset = *std::move(data);
+    }
+    auto tracer = std::make_unique<Tracer>(process.trace);
+    tracer_ = tracer.get();
+    options.hooks.push_back(Schedule(std::move(tracer)));
+    if (process.change) process.change(&options);
+    auto runner = Runner::Create(config, std::move(options));
+    EXPECT_THAT(runner, IsOk());
+    return *std::move(runner);
+  }
+
+  // What is in `env` after a training.
+  Outcome Read(io::MemEnv& env, std::vector<std::string> trace) {
+    Outcome outcome;
+    outcome.trace = std::move(trace);
+    const auto latest = io::ReadLatestCheckpoint(env, "/run", nullptr);
+    EXPECT_THAT(latest, IsOk());
+    if (!latest.ok()) return outcome;
+    for (const auto& [name, tensors] : latest->contents.sections) {
+      for (const NamedTensor& tensor : tensors) {
+        absl::StrAppend(&outcome.weights, name, "/", tensor.name, ":",
+                        absl::string_view(static_cast<const char*>(
+                                              tensor.tensor.const_data_ptr()),
+                                          tensor.tensor.nbytes()));
+      }
+    }
+    const auto state = ReadRunState(latest->contents);
+    EXPECT_THAT(state, IsOk());
+    if (state.ok()) outcome.state = state->DebugString();
+    return outcome;
+  }
+
+  Outcome Trained() {
+    io::MemEnv env;
+    std::vector<std::string> trace;
+    EXPECT_THAT(New({&env, &trace})->Train(), IsOk());
+    return Read(env, std::move(trace));
+  }
+
+  // Steps to the end; how many there were.
+  int StepToTheEnd(Runner& runner) {
+    for (int steps = 1;; ++steps) {
+      const auto more = runner.Step();
+      EXPECT_THAT(more, IsOk());
+      if (!more.ok() || !*more) return steps;
+    }
+  }
+
+  int64_t TotalIters() const { return GetParam() == kByEpoch ? 12 : 11; }
+
+  FakeClock clock_;
+  MemoryRunLog log_;
+  Tracer* tracer_ = nullptr;
+};
+
+void ExpectSame(const Outcome& a, const Outcome& b) {
+  EXPECT_EQ(a.trace, b.trace);
+  EXPECT_TRUE(a.weights == b.weights);
+  EXPECT_EQ(a.state, b.state);  // Maps are in the order of their keys.
+}
+
+INSTANTIATE_TEST_SUITE_P(, StepTest, testing::Values(kByEpoch, kByIter),
+                         [](const auto& info) {
+                           return info.param == kByEpoch ? "ByEpoch" : "ByIter";
+                         });
+
+TEST_P(StepTest, StepsAreTheTraining) {
+  const Outcome expected = Trained();
+  io::MemEnv env;
+  std::vector<std::string> trace;
+  const auto runner = New({&env, &trace});
+  EXPECT_EQ(StepToTheEnd(*runner), TotalIters());
+  ExpectSame(Read(env, trace), expected);
+  // Of one that is done there is nothing left; it begins and ends.
+  trace.clear();
+  EXPECT_EQ(StepToTheEnd(*runner), 1);
+  const std::string at = GetParam() == kByEpoch ? " at 4 12" : " at 0 11";
+  EXPECT_THAT(trace, ElementsAre("BeforeRun" + at, "BeforeTrain" + at,
+                                 "AfterTrain" + at, "AfterRun" + at));
+}
+
+TEST_P(StepTest, AnyMixtureIsTheSameTraining) {
+  const Outcome expected = Trained();
+  for (const int steps : {1, 2, 3, 5, 8, 10}) {
+    SCOPED_TRACE(steps);
+    io::MemEnv env;
+    std::vector<std::string> trace;
+    const auto runner = New({&env, &trace});
+    for (int i = 0; i < steps; ++i) ASSERT_THAT(runner->Step(), IsOk());
+    ASSERT_THAT(runner->Train(), IsOk());
+    ExpectSame(Read(env, trace), expected);
+  }
+}
+
+TEST_P(StepTest, OneThatIsDroppedMidwayIsResumedToTheSameEnd) {
+  const Outcome expected = Trained();
+  for (int steps = 0; steps <= TotalIters(); ++steps) {
+    SCOPED_TRACE(steps);
+    io::MemEnv env;
+    std::vector<std::string> trace;
+    {
+      const auto runner = New({&env, &trace});
+      for (int i = 0; i < steps; ++i) ASSERT_THAT(runner->Step(), IsOk());
+    }
+    const auto resumed = New({&env, &trace, nullptr, /*resume=*/true});
+    StepToTheEnd(*resumed);
+    EXPECT_TRUE(Read(env, trace).weights == expected.weights);
+  }
+}
+
+TEST_P(StepTest, EvaluationsBetweenStepsLeaveNoTrace) {
+  const Outcome expected = Trained();
+  io::MemEnv env;
+  std::vector<std::string> trace, own;
+  const auto runner = New({&env, &trace});
+  bool more = true;
+  while (more) {
+    const auto step = runner->Step();
+    ASSERT_THAT(step, IsOk());
+    more = *step;
+    if (!more) break;
+    own.swap(trace);
+    const auto metrics = runner->Val();
+    ASSERT_THAT(metrics, IsOk());
+    EXPECT_EQ(metrics->front().first, "mse");
+    for (const std::string& line : trace) {
+      EXPECT_THAT(line, testing::Not(HasSubstr("Run")));
+    }
+    trace.clear();
+    own.swap(trace);
+  }
+  ExpectSame(Read(env, trace), expected);
+}
+
+TEST_P(StepTest, AnErrorEndsTheTrainingAndTheNextStepGoesOn) {
+  const Outcome expected = Trained();
+  for (const int64_t iter : {0, 3, 7}) {
+    SCOPED_TRACE(iter);
+    io::MemEnv env;
+    std::vector<std::string> trace;
+    const auto runner = New({&env, &trace});
+    tracer_->fail_at = iter;
+    int64_t steps = 0;
+    absl::StatusOr<bool> step = true;
+    for (; step.ok() && *step; ++steps) step = runner->Step();
+    EXPECT_THAT(step.status(),
+                StatusIs(absl::StatusCode::kUnknown, HasSubstr("planted")));
+    EXPECT_EQ(steps, iter + 1);
+    EXPECT_THAT(trace.back(), HasSubstr("AfterRun"));
+    StepToTheEnd(*runner);
+    EXPECT_TRUE(Read(env, trace).weights == expected.weights);
+  }
+}
+
+TEST_P(StepTest, AStopAndAnInterruptEndIt) {
+  io::MemEnv env;
+  std::vector<std::string> trace;
+  std::atomic<int> interrupt{0};
+  const auto runner = New({&env, &trace, [&](RunnerOptions* options) {
+                             options->interrupt = &interrupt;
+                           }});
+  ASSERT_THAT(runner->Step(), IsOk());
+  interrupt = 1;
+  EXPECT_THAT(runner->Step(), StatusIs(absl::StatusCode::kCancelled, _));
+  interrupt = 0;
+  EXPECT_THAT(trace.back(), HasSubstr("AfterRun"));
+  runner->context().RequestStop("enough");
+  const int steps = StepToTheEnd(*runner);
+  // At the end of the epoch, or at once.
+  EXPECT_EQ(steps, 1);
+  EXPECT_EQ(runner->context().iter(), GetParam() == kByEpoch ? 3 : 2);
+  EXPECT_EQ(runner->stop_reason(), "enough");
+}
+
+TEST_P(StepTest, TimeBetweenStepsIsNobodys) {
+  io::MemEnv env;
+  std::vector<std::string> trace;
+  const auto runner = New({&env, &trace});
+  for (int i = 0; i < 8; ++i) {
+    ASSERT_THAT(runner->Step(), IsOk());
+    clock_.Advance(absl::Hours(1));
+  }
+  for (const char* name : {"train/time", "train/data_time"}) {
+    const HistoryBuffer* history =
+        runner->context().message_hub().FindScalar(name);
+    ASSERT_NE(history, nullptr) << name;
+    EXPECT_EQ(*history->GlobalMax(), 0) << name;
+  }
+}
+
+}  // namespace
+}  // namespace grapnel

@@ -22,6 +22,18 @@ using ::google::protobuf::Reflection;
 
 void AppendMessage(const Message& message, std::string* json);
 
+// `members`: keys, in their quotes, and values.
+template <typename Members>
+void AppendObject(const Members& members, std::string* json) {
+  json->push_back('{');
+  const char* separator = "";
+  for (const auto& [key, value] : members) {
+    absl::StrAppend(json, separator, key, ": ", value);
+    separator = ", ";
+  }
+  json->push_back('}');
+}
+
 void AppendNumber(double value, std::string* json) {
   if (std::isfinite(value)) {
     AppendPythonRepr(value, json);
@@ -79,12 +91,7 @@ void AppendMap(const Message& message, const FieldDescriptor* field,
     }
     AppendValue(pair, entry.map_value(), 0, &values[key]);
   }
-  const char* separator = "{";
-  for (const auto& [key, value] : values) {
-    absl::StrAppend(json, separator, key, ": ", value);
-    separator = ", ";
-  }
-  json->append(values.empty() ? "{}" : "}");
+  AppendObject(values, json);
 }
 
 void AppendField(const Message& message, const FieldDescriptor* field,
@@ -119,14 +126,11 @@ void AppendMessage(const Message& message, std::string* json) {
   if (message.GetDescriptor() == Any::descriptor()) {
     return AppendAny(static_cast<const Any&>(message), json);
   }
-  const char* separator = "{";
-  for (const auto& [name, value] : ConfigToJson(message)) {
-    json->append(separator);
-    AppendAsciiJsonString(name, json);
-    absl::StrAppend(json, ": ", value);
-    separator = ", ";
-  }
-  json->append(*separator == '{' ? "{}" : "}");
+  auto members = ConfigToJson(message);
+  // Names of fields are identifiers.
+  for (auto& member : members)
+    member.first = absl::StrCat("\"", member.first, "\"");
+  AppendObject(members, json);
 }
 
 }  // namespace

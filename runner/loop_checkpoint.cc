@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "grapnel/base/checked_message.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/models/load_tensors.h"
@@ -62,7 +63,9 @@ absl::StatusOr<io::CheckpointContents> CaptureLoop(const LoopParts& parts,
   GRAPNEL_ASSIGN_OR_RETURN(at::Tensor generator, DefaultGeneratorState());
   GRAPNEL_RETURN_IF_ERROR(rng.Add(kCpu, std::move(generator)));
   contents.sections.emplace_back(kRng, std::move(rng));
-  contents.blobs.emplace_back(kState, state.SerializeAsString());
+  auto blob = SerializeChecked(state);
+  if (!blob.ok()) return WithContext(blob.status(), kState);
+  contents.blobs.emplace_back(kState, *std::move(blob));
   return contents;
 }
 

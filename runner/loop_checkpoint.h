@@ -32,7 +32,8 @@ struct LoopParts {
 
 // All of it, and the generator's state, after `iter` iterations of `max_iters`.
 // Tensors share storage with the loop: write them before it goes on. The rest
-// of the manifest is the caller's to fill in.
+// of the manifest is the caller's to fill in. kInvalidArgument, naming the
+// field, for names that aren't UTF-8: they could not be read back.
 absl::StatusOr<io::CheckpointContents> CaptureLoop(const LoopParts& parts,
                                                    int64_t iter,
                                                    int64_t max_iters);

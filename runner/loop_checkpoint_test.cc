@@ -25,12 +25,13 @@ using ::testing::IsEmpty;
 
 // A loop over one parameter.
 struct Loop {
-  explicit Loop(int64_t size = 3) {
+  explicit Loop(int64_t size = 3, const std::string& name = "weight")
+      : name(name) {
     weight = ops::zeros({size}).requires_grad_(true);
     optim::v1::OptimizerConfig config;
     config.mutable_adamw()->set_lr(0.5);
     ParamGroup group;
-    group.params.push_back({"weight", weight});
+    group.params.push_back({name, weight});
     auto made = OptimizerRegistry::Create(config, {group});
     EXPECT_THAT(made, IsOk());
     optimizer = *std::move(made);
@@ -41,7 +42,7 @@ struct Loop {
     average = *std::move(averaged);
   }
 
-  std::vector<NamedTensor> Parameters() { return {{"weight", weight}}; }
+  std::vector<NamedTensor> Parameters() { return {{name, weight}}; }
 
   LoopParts Parts() {
     return {Parameters(), {}, optimizer.get(), {}, average.get()};
@@ -53,6 +54,7 @@ struct Loop {
     EXPECT_THAT(average->Update(), IsOk());
   }
 
+  const std::string name;
   at::Tensor weight;
   std::unique_ptr<Optimizer> optimizer;
   std::unique_ptr<AveragedModel> average;
@@ -92,6 +94,14 @@ TEST(LoopCheckpointTest, PartsThatALoopDoesNotHaveAreLeftOut) {
   EXPECT_THAT(RestoreLoop(*captured, loop.Parts(), 1, &warnings).status(),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        HasSubstr("is not a checkpoint of this loop")));
+}
+
+TEST(LoopCheckpointTest, NamesThatCouldNotBeReadBackAreRefusedAtTheSave) {
+  Loop loop(3, "caf\xe9");
+  loop.Step();
+  EXPECT_THAT(
+      CaptureLoop(loop.Parts(), 1, 1).status(),
+      StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("not UTF-8")));
 }
 
 TEST(LoopCheckpointTest, AnotherModelIsRefusedAndNothingChanges) {

@@ -114,7 +114,6 @@ absl::Status RunnerImpl::Guarded(F&& body) {
 absl::Status RunnerImpl::BeginRun() {
   RunContext& run = *this;
   interrupted_ = false;
-  begun_ = false;
   if (!set_up_) {
     broken_ = hooks_.Call(points::kSetup, run);
     GRAPNEL_RETURN_IF_ERROR(broken_);
@@ -172,17 +171,17 @@ absl::Status RunnerImpl::Refuse(absl::string_view why) {
 
 absl::Status RunnerImpl::Train() {
   bool more = true;
-  return CatchAsStatus([&] { return Advance([] { return true; }, &more); });
+  return CatchAsStatus([&] { return Advance(/*to_the_end=*/true, &more); });
 }
 
 absl::StatusOr<bool> RunnerImpl::Step() {
   bool more = true;
   GRAPNEL_RETURN_IF_ERROR(
-      CatchAsStatus([&] { return Advance([] { return false; }, &more); }));
+      CatchAsStatus([&] { return Advance(/*to_the_end=*/false, &more); }));
   return more;
 }
 
-absl::Status RunnerImpl::Advance(absl::FunctionRef<bool()> go_on, bool* more) {
+absl::Status RunnerImpl::Advance(bool to_the_end, bool* more) {
   if (!plan_) {
     return Refuse(options_.for_training
                       ? "can't train: train_dataloader, train_cfg and "
@@ -207,13 +206,10 @@ absl::Status RunnerImpl::Advance(absl::FunctionRef<bool()> go_on, bool* more) {
         do {
           GRAPNEL_RETURN_IF_ERROR(plan_->by_epoch() ? StepOfEpochs(more)
                                                     : StepOfIters(more));
-        } while (*more && go_on());
+        } while (*more && to_the_end);
         return *more ? absl::OkStatus() : EndTraining();
       });
-      if (!status.ok() || !*more) {
-        in_training_ = false;
-        EndRun(Mode::kTrain, &status);
-      }
+      if (!status.ok() || !*more) EndRun(Mode::kTrain, &status);
       return status;
     });
   });
@@ -562,11 +558,7 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
     latest_metrics_.clear();
     metrics_iter_ = iter();
     for (const auto& [name, value] : metrics) {
-      if (const double* number = std::get_if<double>(&value)) {
-        latest_metrics_[name] = *number;
-      } else if (const int64_t* integer = std::get_if<int64_t>(&value)) {
-        latest_metrics_[name] = static_cast<double>(*integer);
-      }
+      if (const auto number = AsNumber(value)) latest_metrics_[name] = *number;
     }
   }
   before_validation_.reset();  // From here on it is done.

@@ -19,7 +19,6 @@
 
 #include "ATen/core/Tensor.h"
 #include "absl/base/thread_annotations.h"
-#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -250,9 +249,9 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // at its last value in every record.
   void ForgetWhatOptimizersDoNotGive();
   absl::Status LoadWeights();
-  // Training: a step, and more as long as `go_on` says; what begins and ends it
-  // at its beginning and end. Sets `*more` to false at the end.
-  absl::Status Advance(absl::FunctionRef<bool()> go_on, bool* more);
+  // A step of training, or all that are left; what begins and ends it at its
+  // beginning and end. Sets `*more` to false at the end.
+  absl::Status Advance(bool to_the_end, bool* more);
   absl::Status BeginTraining();
   absl::Status EndTraining();
   // An iteration, with all that is due before and after it. Sets `*more`.

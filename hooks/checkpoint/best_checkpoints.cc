@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstdint>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "absl/strings/escaping.h"
@@ -61,10 +60,7 @@ absl::StatusOr<double> ScoreOf(const Metrics& metrics,
   for (const auto& [name, value] : metrics) {
     names.push_back(name);
     if (name != indicator) continue;
-    if (const auto* number = std::get_if<double>(&value)) return *number;
-    if (const auto* integer = std::get_if<int64_t>(&value)) {
-      return static_cast<double>(*integer);
-    }
+    if (const auto number = AsNumber(value)) return *number;
     return absl::InvalidArgumentError(
         absl::StrCat("save_best: \"", indicator, "\" is a text and no number"));
   }

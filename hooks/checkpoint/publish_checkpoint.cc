@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <map>
 #include <set>
-#include <variant>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -52,10 +51,8 @@ void KeepOnly(const RepeatedString& keys, io::CheckpointContents* contents,
 
 void AddMetrics(const Metrics& metrics, io::v1::CheckpointManifest* manifest) {
   for (const auto& [name, value] : metrics) {
-    if (const auto* number = std::get_if<double>(&value)) {
+    if (const auto number = AsNumber(value)) {
       (*manifest->mutable_metrics())[name] = *number;
-    } else if (const auto* integer = std::get_if<int64_t>(&value)) {
-      (*manifest->mutable_metrics())[name] = static_cast<double>(*integer);
     }
   }
 }

@@ -3,7 +3,6 @@
 #include <cmath>
 #include <cstdint>
 #include <optional>
-#include <variant>
 #include <vector>
 
 #include "absl/memory/memory.h"
@@ -97,14 +96,12 @@ absl::Status EarlyStoppingHook::AfterValEpoch(RunContext& run,
       names.push_back(name);
       continue;
     }
-    if (const auto* number = std::get_if<double>(&value)) {
-      Observe(*number);
-    } else if (const auto* integer = std::get_if<int64_t>(&value)) {
-      Observe(static_cast<double>(*integer));
-    } else {
+    const auto number = AsNumber(value);
+    if (!number.has_value()) {
       return absl::InvalidArgumentError(
           absl::StrCat("monitor: \"", name, "\" is a text and no number"));
     }
+    Observe(*number);
     const std::string reason = ReasonToStop();
     if (!reason.empty()) run.RequestStop(reason);
     return absl::OkStatus();

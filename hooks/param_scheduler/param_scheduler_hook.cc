@@ -19,10 +19,7 @@ absl::StatusOr<double> FindNumber(const Metrics& metrics,
                                   const std::string& name) {
   for (const auto& [metric, value] : metrics) {
     if (metric != name) continue;
-    if (const double* number = std::get_if<double>(&value)) return *number;
-    if (const int64_t* integer = std::get_if<int64_t>(&value)) {
-      return static_cast<double>(*integer);
-    }
+    if (const auto number = AsNumber(value)) return *number;
     return absl::InvalidArgumentError(
         absl::StrCat("the metric \"", name, "\" is a text: \"",
                      std::get<std::string>(value), "\""));

@@ -5,12 +5,14 @@
   tools/golden/table.py --check   fail if it isn't what would be written, or if
                                   a case was not run
 
-Tests note each golden case that they run in their log (golden_report.h); a test
-that failed counts for nothing. Plain Python, nothing to install.
+Tests note each golden case that they run in their log (golden_report.h). A test
+that failed counts for nothing, and neither does a log that was left by one that
+is no longer there.
 """
 
 import json
 import pathlib
+import subprocess
 import sys
 import xml.etree.ElementTree
 
@@ -61,10 +63,20 @@ def passed(log):
     )
 
 
-def noted(testlogs):
-    """{(file, case): difference} over all logs, and the lines that are wrong."""
+def test_logs():
+    """The log of each test of //...; Bazel leaves those of former ones behind."""
+    query = ["./bazelw", "query", "--noshow_progress", "tests(//...)"]
+    done = subprocess.run(query, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    for label in done.stdout.split():
+        log = ROOT / "bazel-testlogs" / label.lstrip("/").replace(":", "/") / "test.log"
+        if log.exists():
+            yield log
+
+
+def noted(logs):
+    """{(file, case): difference} over all these logs."""
     notes = {}
-    for log in sorted(testlogs.rglob("test.log")):
+    for log in sorted(logs):
         lines = [
             line.split("\t")[1:]
             for line in log.read_text(errors="replace").splitlines()
@@ -124,7 +136,7 @@ def main(argv):
     if argv not in ([], ["--check"]):
         print(__doc__.strip(), file=sys.stderr)
         return 2
-    text, problems = table(noted(ROOT / "bazel-testlogs"))
+    text, problems = table(noted(test_logs()))
     for problem in problems:
         print(f"table.py: {problem}", file=sys.stderr)
     page = GOLDEN / "README.md"

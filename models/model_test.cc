@@ -78,6 +78,9 @@ class FakeOptim : public OptimWrapper {
     if (status.ok()) loss.backward();
     return status;
   }
+  absl::Status UpdateFromGradients(const TensorMap&, double) override {
+    return absl::UnimplementedError("not used");
+  }
   bool wants_weight() const override { return by_weight; }
   const Autocast& autocast() const override { return autocast_; }
   absl::StatusOr<OptimWrapper*> Get(absl::string_view) override {

@@ -1,15 +1,20 @@
 #include "grapnel/optim/optim_wrapper.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
+#include "c10/util/StringUtil.h"
 #include "grapnel/base/check_field.h"
 #include "grapnel/base/kind_name.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/suggestion.h"
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
+#include "grapnel/base/utf8.h"
 #include "grapnel/optim/accumulation_window.h"
 #include "grapnel/optim/configured_options.h"
 #include "grapnel/optim/foreach_ops.h"
@@ -153,28 +158,28 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
 
   absl::Status Update(const at::Tensor& loss, double weight) override {
     GRAPNEL_RETURN_IF_ERROR(CheckLoss(loss));
-    if (window_.by_samples() && !(std::isfinite(weight) && weight >= 0)) {
-      return CheckField(false, "weight", "finite and >= 0", weight);
-    }
-    BeginStep();
-    started_ = true;
-    const int64_t size = window_.size();
-    window_.Weigh(weight);
-    const absl::Status status = CatchAsStatus([&] {
-      if (window_.by_samples() && weight == 0) return absl::OkStatus();
+    return UpdateBy(weight, "backward", [&](int64_t size) {
       if (size == 1 && !window_.by_samples() && !scaler_.has_value()) {
         loss.backward();
       } else {
         Weighed(loss, size, weight).backward();
       }
-      return absl::OkStatus();
     });
-    if (!status.ok()) {
-      EndWindow();  // Some of the gradients may be there.
-      return WithContext(status, "backward");
+  }
+
+  absl::Status UpdateFromGradients(const TensorMap& gradients,
+                                   double weight) override {
+    if (scaler_.has_value()) {
+      return absl::FailedPreconditionError(
+          "amp: dtype: FLOAT16 scales the loss, which gradients from elsewhere "
+          "don't come from");
     }
-    window_.Count(weight);
-    return accumulated() < size ? absl::OkStatus() : FinishWindow();
+    GRAPNEL_RETURN_IF_ERROR(CheckGradients(gradients));
+    return UpdateBy(weight, "gradients", [&](int64_t size) {
+      AddGradients(gradients, window_.by_samples()
+                                  ? window_.relative_weight(weight)
+                                  : 1.0 / static_cast<double>(size));
+    });
   }
 
   bool wants_weight() const override { return window_.by_samples(); }
@@ -294,6 +299,108 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   }
 
  private:
+  // Counts an Update whose gradients `add`, given the window's size, leaves in
+  // the parameters, and makes the step that is due.
+  template <typename F>
+  absl::Status UpdateBy(double weight, absl::string_view what, F&& add) {
+    if (window_.by_samples() && !(std::isfinite(weight) && weight >= 0)) {
+      return CheckField(false, "weight", "finite and >= 0", weight);
+    }
+    BeginStep();
+    started_ = true;
+    const int64_t size = window_.size();
+    window_.Weigh(weight);
+    const absl::Status status = CatchAsStatus([&] {
+      if (!window_.by_samples() || weight != 0) add(size);
+      return absl::OkStatus();
+    });
+    if (!status.ok()) {
+      EndWindow();  // Some of the gradients may be there.
+      return WithContext(status, what);
+    }
+    window_.Count(weight);
+    return accumulated() < size ? absl::OkStatus() : FinishWindow();
+  }
+
+  absl::Status CheckGradients(const TensorMap& gradients) const {
+    size_t known = 0;
+    for (int i = 0; i < optimizer_->num_groups(); ++i) {
+      for (const NamedTensor& param : optimizer_->params(i)) {
+        const at::Tensor* gradient = gradients.Find(param.name);
+        if (gradient == nullptr) continue;
+        ++known;
+        const std::string mismatch = Mismatch(*gradient, param.tensor);
+        if (!mismatch.empty()) {
+          return absl::InvalidArgumentError(
+              absl::StrCat("gradient of \"", param.name, "\": ", mismatch));
+        }
+      }
+    }
+    return known == gradients.size() ? absl::OkStatus()
+                                     : UnknownGradient(gradients);
+  }
+
+  // Of the first one that no parameter has.
+  absl::Status UnknownGradient(const TensorMap& gradients) const {
+    std::vector<std::string> names;
+    for (int i = 0; i < optimizer_->num_groups(); ++i) {
+      for (const NamedTensor& param : optimizer_->params(i)) {
+        names.push_back(param.name);
+      }
+    }
+    for (const NamedTensor& gradient : gradients) {
+      if (std::find(names.begin(), names.end(), gradient.name) != names.end()) {
+        continue;
+      }
+      return absl::InvalidArgumentError(
+          absl::StrCat("gradient of \"", EscapeToUtf8(gradient.name),
+                       "\": no parameter that requires a gradient has this "
+                       "name",
+                       DidYouMean(gradient.name, names)));
+    }
+    return absl::OkStatus();
+  }
+
+  // Why this can't be the gradient of `param`; "" if it can.
+  static std::string Mismatch(const at::Tensor& gradient,
+                              const at::Tensor& param) {
+    if (!gradient.defined()) return "has no value";
+    if (gradient.layout() != at::kStrided) {
+      return absl::StrCat("must be dense, is ", c10::str(gradient.layout()));
+    }
+    if (gradient.sizes() != param.sizes()) {
+      return absl::StrCat("has the shape ", c10::str(gradient.sizes()),
+                          ", the parameter's is ", c10::str(param.sizes()));
+    }
+    if (gradient.scalar_type() != param.scalar_type()) {
+      return absl::StrCat("is ", c10::toString(gradient.scalar_type()),
+                          ", the parameter is ",
+                          c10::toString(param.scalar_type()));
+    }
+    if (gradient.device() != param.device()) {
+      return absl::StrCat("is on ", gradient.device().str(),
+                          ", the parameter is on ", param.device().str());
+    }
+    return "";
+  }
+
+  void AddGradients(const TensorMap& gradients, double factor) {
+    const c10::AutoGradMode no_grad(false);
+    for (int i = 0; i < optimizer_->num_groups(); ++i) {
+      for (const NamedTensor& param : optimizer_->params(i)) {
+        const at::Tensor* gradient = gradients.Find(param.name);
+        if (gradient == nullptr) continue;
+        at::Tensor& grad = param.tensor.mutable_grad();
+        if (grad.defined()) {
+          grad.add_(*gradient, factor);
+        } else {
+          grad = ops::empty_like(param.tensor).copy_(*gradient);
+          if (factor != 1) grad.mul_(factor);
+        }
+      }
+    }
+  }
+
   static absl::Status CheckLoss(const at::Tensor& loss) {
     if (!loss.defined())
       return absl::InvalidArgumentError("loss: is undefined");

@@ -67,6 +67,22 @@ class StepObserver {
 // Several optimizers are one OptimWrapper, whose Get has that of each.
 //
 // Thread-compatible.
+//
+// Example:
+//
+//   torch::nn::Linear net(3, 1);
+//   optim::v1::OptimWrapperConfig config;
+//   // Of //optim/optimizers:sgd.
+//   config.mutable_optimizer()->mutable_sgd()->set_lr(0.1);
+//   config.mutable_clip_grad()->set_max_norm(1);
+//   config.set_accumulative_counts(2);
+//   GRAPNEL_ASSIGN_OR_RETURN(
+//       const std::unique_ptr<OptimWrapper> optimizer,
+//       OptimWrapper::Create(config, NamedParameters(*net)));
+//   for (int i = 0; i < 4; ++i) {  // Two steps.
+//     const at::Tensor loss = net(torch::rand({8, 3})).square().mean();
+//     GRAPNEL_RETURN_IF_ERROR(optimizer->Update(loss));
+//   }
 class OptimWrapper {
  public:
   // `params` are the model's parameters with their names; those that don't
@@ -105,6 +121,23 @@ class OptimWrapper {
   // only those is left out as by SkipStep, without a BeforeOptimizerStep.
   virtual absl::Status Update(const at::Tensor& loss, double weight) = 0;
   absl::Status Update(const at::Tensor& loss) { return Update(loss, 1); }
+
+  // Update for gradients that somebody else has computed: of the mean loss of
+  // the batch, by the parameters' names, with their shapes, dtypes and devices.
+  // They are copied. A parameter without one gets what a loss that it isn't
+  // part of would give it: nothing. All else is as with the loss whose
+  // gradients these are. Of a window of one batch the result has the same bits;
+  // of several each gradient is divided where a loss would be, which differs by
+  // rounding.
+  //
+  // kInvalidArgument, naming the tensor, and nothing was done, if one doesn't
+  // fit or no parameter has its name; kFailedPrecondition with amp, FLOAT16:
+  // whoever computes them must scale the loss.
+  virtual absl::Status UpdateFromGradients(const TensorMap& gradients,
+                                           double weight) = 0;
+  absl::Status UpdateFromGradients(const TensorMap& gradients) {
+    return UpdateFromGradients(gradients, 1);
+  }
 
   // Whether Update looks at the weight, or one of several optimizers' does.
   virtual bool wants_weight() const { return false; }

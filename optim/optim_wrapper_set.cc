@@ -79,11 +79,10 @@ class OptimWrapperSet final : public OptimWrapper {
   }
 
   absl::Status Update(const at::Tensor&, double) override {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "there are several optimizers (", absl::StrJoin(names_, ", "),
-        "): the model must override TrainStep and update each of them, "
-        "optim.Get(\"",
-        names_.front(), "\")"));
+    return UpdateEach();
+  }
+  absl::Status UpdateFromGradients(const TensorMap&, double) override {
+    return UpdateEach();
   }
 
   bool wants_weight() const override {
@@ -205,6 +204,14 @@ class OptimWrapperSet final : public OptimWrapper {
   }
 
  private:
+  absl::Status UpdateEach() const {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "there are several optimizers (", absl::StrJoin(names_, ", "),
+        "): the model must override TrainStep and update each of them, "
+        "optim.Get(\"",
+        names_.front(), "\")"));
+  }
+
   // Says which optimizer's step it is.
   class MemberObserver final : public StepObserver {
    public:

@@ -36,9 +36,11 @@ using ::google::protobuf::TextFormat;
 using ::grapnel::optim::v1::OptimWrapperConfig;
 using ::grapnel::optim::v1::OptimWrapperState;
 using ::nlohmann::json;
+using ::testing::DoubleEq;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Pointwise;
 
 OptimWrapperConfig Parse(const std::string& text) {
   OptimWrapperConfig config;
@@ -100,11 +102,8 @@ class GoldenRun {
     ASSERT_THAT(wrapper_->Update((w_ * x).sum()), IsOk());
   }
 
-  void ExpectW(const json& row, int64_t iter) const {
-    for (int k = 0; k < 2; ++k) {
-      EXPECT_DOUBLE_EQ(w_[k].item<double>(), row[k].get<double>())
-          << "iteration " << iter << ", element " << k;
-    }
+  void AppendW(std::vector<double>* elements) const {
+    for (int k = 0; k < 2; ++k) elements->push_back(w_[k].item<double>());
   }
 
  private:
@@ -118,21 +117,33 @@ json ReadCases() {
   return json::parse(in).at("cases");
 }
 
+// Both elements of w of each iteration.
+std::vector<double> GoldenW(const json& test) {
+  std::vector<double> elements;
+  for (const json& row : test["w"]) {
+    for (const json& element : row) elements.push_back(element.get<double>());
+  }
+  return elements;
+}
+
 TEST(OptimWrapperGoldenTest, WindowsAreUpstreams) {
   size_t run = 0;
   for (const json& test : ReadCases()) {
     if (test.contains("resumed_iter")) continue;  // The next test.
     const std::string name = test["name"];
     SCOPED_TRACE(name);
-    NoteGoldenCase("grad_accum.json", "cases/" + name);
     ++run;
     GoldenRun golden(test["accum"]);
     golden.wrapper().InitializeCounts(0, test["max_counts"]);
+    ASSERT_FALSE(test["w"].empty());
+    std::vector<double> w;
     for (size_t i = 0; i < test["w"].size(); ++i) {
       golden.Iterate(i, test["n_train"]);
-      golden.ExpectW(test["w"][i], i);
+      golden.AppendW(&w);
     }
     EXPECT_EQ(golden.wrapper().accumulated(), 0);
+    EXPECT_GOLDEN(GoldenCase("grad_accum.json", "cases/" + name), w,
+                  Pointwise(DoubleEq(), GoldenW(test)));
   }
   EXPECT_EQ(run, 6u);
 }
@@ -147,19 +158,18 @@ TEST(OptimWrapperGoldenTest, ResumedInsideAWindow) {
     if (test.contains("resumed_iter")) golden = test;
   }
   ASSERT_EQ(golden["name"], "resume_inside_accumulation");
-  NoteGoldenCase("grad_accum.json", "cases/resume_inside_accumulation",
-                 "c12: the half-filled window is in the checkpoint, so the "
-                 "gradient of iteration 4 isn't lost");
   const int64_t cut = golden["resumed_iter"];
   const int64_t max_iters = golden["max_iters"];
   const int64_t accum = golden["accum"];
 
   GoldenRun lossy(accum, {0.98, 2.01});
   lossy.wrapper().InitializeCounts(cut, max_iters);
+  std::vector<double> w;
   for (int64_t i = cut; i < max_iters; ++i) {
     lossy.Iterate(i, kItems);
-    lossy.ExpectW(golden["w"][i - cut], i);
+    lossy.AppendW(&w);
   }
+  EXPECT_THAT(w, Pointwise(DoubleEq(), GoldenW(golden)));
 
   GoldenRun first(accum);
   first.wrapper().InitializeCounts(0, max_iters);
@@ -173,7 +183,150 @@ TEST(OptimWrapperGoldenTest, ResumedInsideAWindow) {
   for (int64_t i = cut; i < max_iters; ++i) second.Iterate(i, kItems);
   // 0.98 - 0.01 * (4 + 1 + 2) / 3 - 0.01 * (3 + 4 + 1) / 3; upstream's is
   // 0.9433.
-  EXPECT_DOUBLE_EQ(second.w()[0].item<double>(), 0.93);
+  EXPECT_GOLDEN(
+      GoldenCase("grad_accum.json", "cases/resume_inside_accumulation",
+                 "c12: the half-filled window is in the checkpoint, so the "
+                 "gradient of iteration 4 isn't lost"),
+      second.w()[0].item<double>(), DoubleEq(0.93));
+}
+
+// ---- Gradients from elsewhere ----
+
+// Two parameters, of which the loss of odd iterations has only the first.
+struct TwoParams {
+  at::Tensor w = Leaf({1, 2, 3});
+  at::Tensor b = Leaf({0.5});
+  std::vector<NamedTensor> Named() const { return {{"w", w}, {"b", b}}; }
+};
+
+at::Tensor LossOf(const TwoParams& params, int64_t iter) {
+  const double x = static_cast<double>(iter % 5) - 1.5;
+  const at::Tensor loss = (params.w * x).pow(2).sum() * 0.3;
+  return iter % 2 == 0 ? loss + (params.b * x).exp().sum() : loss;
+}
+
+// What backward gives, without leaving it in the parameters.
+TensorMap GradientsOf(const TwoParams& params, int64_t iter) {
+  TwoParams copy;
+  copy.w = params.w.detach().clone().requires_grad_();
+  copy.b = params.b.detach().clone().requires_grad_();
+  LossOf(copy, iter).backward();
+  TensorMap gradients;
+  for (const auto& [name, param] : copy.Named()) {
+    if (param.grad().defined()) {
+      EXPECT_THAT(gradients.Add(name, param.grad()), IsOk());
+    }
+  }
+  return gradients;
+}
+
+struct GradientsCase {
+  std::string name;
+  std::string config;
+  double tolerance = 0;
+};
+
+class OptimWrapperGradientsTest
+    : public ::testing::TestWithParam<GradientsCase> {};
+
+TEST_P(OptimWrapperGradientsTest, StepAsTheLossTheyAreOf) {
+  TwoParams by_loss, by_gradients;
+  const auto one = Make(GetParam().config, by_loss.Named());
+  const auto other = Make(GetParam().config, by_gradients.Named());
+  RecordingObserver first, second;
+  one->set_step_observer(&first);
+  other->set_step_observer(&second);
+  one->InitializeCounts(0, 11);
+  other->InitializeCounts(0, 11);
+  for (int64_t iter = 0; iter < 11; ++iter) {
+    const double weight = static_cast<double>(iter % 3);
+    ASSERT_THAT(one->Update(LossOf(by_loss, iter), weight), IsOk());
+    const TensorMap gradients = GradientsOf(by_gradients, iter);
+    const at::Tensor before = gradients.Find("w")->clone();
+    ASSERT_THAT(other->UpdateFromGradients(gradients, weight), IsOk());
+    // Clipping and accumulating are done on copies.
+    EXPECT_TRUE(gradients.Find("w")->equal(before));
+    EXPECT_EQ(one->accumulated(), other->accumulated());
+    for (const auto& [ours, theirs] : {std::pair(by_gradients.w, by_loss.w),
+                                       std::pair(by_gradients.b, by_loss.b)}) {
+      ASSERT_LE(ours.sub(theirs).abs().max().item<double>(),
+                GetParam().tolerance)
+          << "iteration " << iter;
+    }
+  }
+  EXPECT_EQ(first.events, second.events);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, OptimWrapperGradientsTest,
+    ::testing::Values(
+        GradientsCase{"sgd", "optimizer { sgd { lr: 0.1 momentum: 0.9 } }"},
+        GradientsCase{"adamw_clipped",
+                      "optimizer { adamw { lr: 0.1 } } "
+                      "clip_grad { max_norm: 0.5 }"},
+        GradientsCase{"bfloat16",
+                      "optimizer { adam { lr: 0.1 } } amp { dtype: BFLOAT16 }"},
+        // Divided after, not before the backward: a rounding or two of each
+        // gradient, of steps that are 0.1 long.
+        GradientsCase{"windows",
+                      "optimizer { adamw { lr: 0.1 } } accumulative_counts: 3",
+                      1e-14},
+        GradientsCase{"by_samples",
+                      "optimizer { adamw { lr: 0.1 } } accumulative_counts: 3 "
+                      "accumulate_by: SAMPLES",
+                      1e-14}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(OptimWrapperTest, HalfFilledWindowOfGradientsIsSavedAndLoaded) {
+  const std::string config =
+      "optimizer { adamw { lr: 0.1 } } accumulative_counts: 2";
+  TwoParams params;
+  const auto first = Make(config, params.Named());
+  ASSERT_THAT(first->UpdateFromGradients(GradientsOf(params, 0)), IsOk());
+  OptimWrapperState state;
+  TensorMap tensors, window;
+  ASSERT_THAT(first->SaveState(&state, &tensors, &window), IsOk());
+  TwoParams restored;
+  const auto second = Make(config, restored.Named());
+  ASSERT_THAT(second->LoadState(state, tensors, window), IsOk());
+  ASSERT_THAT(first->UpdateFromGradients(GradientsOf(params, 1)), IsOk());
+  ASSERT_THAT(second->UpdateFromGradients(GradientsOf(restored, 1)), IsOk());
+  EXPECT_TRUE(restored.w.equal(params.w));
+  EXPECT_TRUE(restored.b.equal(params.b));
+}
+
+TEST(OptimWrapperTest, GradientsThatDoNotFitAreRefusedAndDoNothing) {
+  const TwoParams params;
+  const auto wrapper = Make(
+      "optimizer { sgd { lr: 0.1 } } accumulative_counts: 2", params.Named());
+  const auto refused = [&](const std::string& name, const at::Tensor& gradient,
+                           const std::string& message) {
+    TensorMap gradients;
+    EXPECT_THAT(gradients.Add("b", torch::ones({1}, at::kDouble)), IsOk());
+    EXPECT_THAT(gradients.Add(name, gradient), IsOk());
+    EXPECT_THAT(
+        wrapper->UpdateFromGradients(gradients),
+        StatusIs(absl::StatusCode::kInvalidArgument,
+                 HasSubstr("gradient of \"" + name + "\": " + message)));
+    EXPECT_EQ(wrapper->accumulated(), 0);
+    EXPECT_FALSE(params.b.grad().defined());
+  };
+  refused("w", torch::ones({4}, at::kDouble),
+          "has the shape [4], the parameter's is [3]");
+  refused("w", torch::ones({3}, at::kFloat),
+          "is Float, the parameter is Double");
+  refused("w", at::Tensor(), "has no value");
+  refused("w", torch::ones({3}, at::kDouble).to_sparse(), "must be dense");
+  refused("bb", torch::ones({1}, at::kDouble),
+          "no parameter that requires a gradient has this name; did you mean "
+          "\"b\"?");
+  TensorMap gradients;
+  ASSERT_THAT(gradients.Add("w", torch::ones({3}, at::kDouble)), IsOk());
+  EXPECT_THAT(
+      Make("optimizer { sgd { lr: 0.1 } } amp { dtype: FLOAT16 }",
+           params.Named())
+          ->UpdateFromGradients(gradients),
+      StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("FLOAT16")));
 }
 
 TEST(OptimWrapperTest, UnknownLengthDividesByTheConfiguredCount) {

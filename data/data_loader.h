@@ -32,6 +32,28 @@ namespace grapnel {
 // Thread-compatible. With num_workers: 0 samples are read by Next itself; else
 // the workers start at the first Next and stay until destruction. Workers never
 // draw from LibTorch's default generator.
+//
+// Example:
+//
+//   GRAPNEL_ASSIGN_OR_RETURN(
+//       std::unique_ptr<Dataset> dataset,
+//       TensorDataset::Create(torch::rand({10, 3}), torch::arange(10)));
+//   data::v1::DataLoaderConfig config;
+//   config.set_batch_size(4);
+//   config.mutable_sampler()->set_shuffle(true);
+//   DataLoader::Options options;
+//   options.env = &io::Env::Posix();
+//   GRAPNEL_ASSIGN_OR_RETURN(
+//       const std::unique_ptr<DataLoader> loader,
+//       DataLoader::Create(config, std::move(dataset), options));
+//   for (int64_t epoch = 0; epoch < 2; ++epoch) {
+//     loader->Seek(epoch, 0);
+//     for (int64_t i = 0; i < loader->num_batches(); ++i) {
+//       Batch batch;
+//       GRAPNEL_RETURN_IF_ERROR(loader->Next(&batch));
+//       GRAPNEL_RET_CHECK(batch.size() == (i < 2 ? 4 : 2));
+//     }
+//   }
 class DataLoader {
  public:
   struct Options {

@@ -12,6 +12,26 @@
 // It is made under a temporary name in the same parent and published by one
 // rename, so that a name without manifest.pb is never seen. docs/
 // checkpoint_format.md describes the bytes.
+//
+// Example:
+//
+//   io::Env& env = io::Env::Posix();
+//   TensorMap model;
+//   GRAPNEL_RETURN_IF_ERROR(model.Add("fc.weight", torch::rand({2, 3})));
+//   io::CheckpointContents contents;
+//   contents.sections.emplace_back("model", model);
+//   GRAPNEL_RETURN_IF_ERROR(
+//       io::WriteCheckpoint(env, "work_dir", "epoch_1", contents));
+//   GRAPNEL_RETURN_IF_ERROR(
+//       io::WriteLastCheckpoint(env, "work_dir", "work_dir/epoch_1"));
+//
+//   // In the next process:
+//   GRAPNEL_RETURN_IF_ERROR(io::RemoveLeftovers(env, "work_dir"));
+//   GRAPNEL_ASSIGN_OR_RETURN(
+//       const io::LatestCheckpoint latest,
+//       io::ReadLatestCheckpoint(env, "work_dir", /*rejected=*/nullptr));
+//   GRAPNEL_RET_CHECK(latest.path == "work_dir/epoch_1");
+//   GRAPNEL_RET_CHECK(latest.contents.FindSection("model")->size() == 1);
 
 #ifndef GRAPNEL_IO_CHECKPOINT_H_
 #define GRAPNEL_IO_CHECKPOINT_H_

@@ -1,5 +1,21 @@
 // The checkpoints that one run has made, for those who decide which of them
 // stay.
+//
+// Example:
+//
+//   io::Env& env = io::Env::Posix();
+//   for (int iter = 1; iter <= 3; ++iter) {
+//     io::CheckpointContents contents;
+//     contents.blobs.emplace_back("state", "what the run has to remember");
+//     contents.manifest().set_run_uuid("my run");
+//     contents.manifest().mutable_progress()->set_iter(iter);
+//     GRAPNEL_RETURN_IF_ERROR(io::WriteCheckpoint(
+//         env, "work_dir", absl::StrCat("iter_", iter), contents));
+//     GRAPNEL_RETURN_IF_ERROR(
+//         io::KeepNewestCheckpoints(env, "work_dir", "my run", 2));
+//   }
+//   GRAPNEL_RET_CHECK(!env.FileExists("work_dir/iter_1"));
+//   GRAPNEL_RET_CHECK(env.FileExists("work_dir/iter_2"));
 
 #ifndef GRAPNEL_IO_RUN_CHECKPOINTS_H_
 #define GRAPNEL_IO_RUN_CHECKPOINTS_H_

@@ -1,4 +1,16 @@
 // The safetensors format: a JSON header and raw little-endian tensors.
+//
+// Example:
+//
+//   io::Env& env = io::Env::Posix();
+//   TensorMap tensors;
+//   GRAPNEL_RETURN_IF_ERROR(tensors.Add("fc.weight", torch::rand({2, 3})));
+//   GRAPNEL_RETURN_IF_ERROR(
+//       io::WriteSafetensors(env, "fc.safetensors", tensors).status());
+//   GRAPNEL_ASSIGN_OR_RETURN(const TensorMap same,
+//                            io::ReadSafetensors(env, "fc.safetensors"));
+//   GRAPNEL_RET_CHECK(
+//       torch::equal(*same.Find("fc.weight"), *tensors.Find("fc.weight")));
 
 #ifndef GRAPNEL_IO_SAFETENSORS_H_
 #define GRAPNEL_IO_SAFETENSORS_H_

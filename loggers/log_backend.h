@@ -3,6 +3,22 @@
 // To add a backend: derive from LogBackend, give it a config message, a static
 // Create(const Config&, const LogBackendOptions&), and GRAPNEL_REGISTER it with
 // LogBackendRegistry. loggers/json_lines_backend.cc is the file to imitate.
+//
+// Example:
+//
+//   LogBackendOptions options;
+//   options.log_dir = "work_dir/first_try";
+//   options.env = &io::Env::Posix();
+//   GRAPNEL_RETURN_IF_ERROR(options.env->CreateDir(options.log_dir));
+//   loggers::v1::LogBackendConfig config;
+//   config.mutable_tensorboard();  // Of //loggers:tensorboard_backend.
+//   GRAPNEL_ASSIGN_OR_RETURN(const std::unique_ptr<LogBackend> backend,
+//                            LogBackendRegistry::Create(config, options));
+//   Record record;
+//   record.step = 100;
+//   record.scalars.emplace_back("loss", 0.25);
+//   GRAPNEL_RETURN_IF_ERROR(backend->WriteRecord(record));
+//   GRAPNEL_RETURN_IF_ERROR(backend->Close());
 
 #ifndef GRAPNEL_LOGGERS_LOG_BACKEND_H_
 #define GRAPNEL_LOGGERS_LOG_BACKEND_H_

@@ -22,6 +22,17 @@ namespace grapnel {
 // listed in `*report`, if not null, in lines "missing: <name>", which the model
 // alone has, "mismatched: <name>: ...", and "unexpected: <name>". Tensors of
 // which the model can take none are kInvalidArgument even so.
+//
+// Example:
+//
+//   torch::nn::Linear net(3, 2);
+//   TensorMap tensors;  // From io::ReadWeights, for example.
+//   GRAPNEL_RETURN_IF_ERROR(tensors.Add("weight", torch::ones({2, 3})));
+//   std::vector<std::string> report;
+//   GRAPNEL_RETURN_IF_ERROR(LoadTensors(tensors, /*strict=*/false,
+//                                       NamedParameters(*net), &report));
+//   GRAPNEL_RET_CHECK(torch::equal(net->weight, torch::ones({2, 3})));
+//   GRAPNEL_RET_CHECK(report.size() == 1 && report[0] == "missing: bias");
 absl::Status LoadTensors(const TensorMap& tensors, bool strict,
                          const std::vector<NamedTensor>& into,
                          std::vector<std::string>* report);

@@ -80,6 +80,22 @@ using MetricRegistry = Registry<MetricTraits>;
 // samples where it has none, however batches cut them up: NaN if nothing
 // counts. What a batch gave where nothing counts is not looked at.
 // Thread-compatible.
+//
+// Example:
+//
+//   google::protobuf::RepeatedPtrField<models::v1::MetricConfig> configs;
+//   configs.Add()->mutable_accuracy();  // Of //models/metrics:accuracy_metric.
+//   GRAPNEL_ASSIGN_OR_RETURN(const std::unique_ptr<Evaluator> evaluator,
+//                            Evaluator::Create(configs));
+//   Predictions predictions;
+//   predictions.outputs = torch::eye(4);
+//   Batch batch;
+//   batch.targets = torch::tensor({0, 1, 2, 2}, torch::kLong);
+//   batch.indices = {0, 1, 2, 3};
+//   evaluator->Reset();
+//   GRAPNEL_RETURN_IF_ERROR(evaluator->Process(predictions, batch));
+//   GRAPNEL_ASSIGN_OR_RETURN(const Metrics metrics, evaluator->Compute("val"));
+//   GRAPNEL_RET_CHECK(AsNumber(*FindMetric(metrics, "accuracy/top1")) == 75);
 class Evaluator {
  public:
   // One metric for each config, then `more`. Errors name the config's index.

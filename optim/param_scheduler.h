@@ -43,11 +43,33 @@ struct StepRange {
 // Construction writes nothing: it notes the option's values as the base values,
 // so construct all schedulers before applying the first. Apply() writes the
 // value of step 0, Step() those of the steps after it. Usable without a runner,
-// on any ParamGroups: optim/schedulers/plain_loop_test.cc is an example.
-// Thread-compatible.
+// on any ParamGroups. Thread-compatible.
 //
 // To add one, derive from WindowedScheduler; schedulers/linear.cc is the file
 // to imitate.
+//
+// Example:
+//
+//   torch::nn::Linear net(3, 1);
+//   auto sgd = std::make_shared<torch::optim::SGD>(
+//       net->parameters(), torch::optim::SGDOptions(0.1));
+//   GRAPNEL_ASSIGN_OR_RETURN(const std::unique_ptr<Optimizer> optimizer,
+//                            WrapTorchOptimizer(sgd, NamedParameters(*net)));
+//   optim::v1::ParamSchedulerConfig config;
+//   config.mutable_step()->set_step_size(10);  // Of //optim/schedulers:step.
+//   config.mutable_step()->set_gamma(0.5);
+//   config.mutable_step()->set_by_epoch(false);
+//   GRAPNEL_ASSIGN_OR_RETURN(
+//       const std::unique_ptr<ParamScheduler> scheduler,
+//       ParamSchedulerRegistry::Create(config, *optimizer, RunLength()));
+//   scheduler->Apply();
+//   for (int iter = 0; iter < 10; ++iter) {
+//     net(torch::rand({8, 3})).square().mean().backward();
+//     GRAPNEL_RETURN_IF_ERROR(optimizer->Step());
+//     optimizer->ZeroGrad();
+//     scheduler->Step();
+//   }
+//   GRAPNEL_RET_CHECK(*optimizer->option(0, "lr") == 0.05);
 class ParamScheduler {
  public:
   virtual ~ParamScheduler() = default;

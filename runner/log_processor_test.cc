@@ -502,18 +502,19 @@ TEST_F(LogProcessorTest, ACustomStatisticHasTheCommonWindow) {
                        /*by_epoch=*/false);
   processor->Setup(hub_);
   for (const double loss : {9.0, 1.0, 7.0}) hub_.Scalar("train/loss").Add(loss);
-  EXPECT_THAT(Line(*processor), HasSubstr("m: 4.0000"));
-  NoteGoldenCase("edge.json",
+  EXPECT_GOLDEN(
+      GoldenCase("edge.json",
                  "cases/custom_cfg without window_size, by_epoch=False",
-                 "no error: the window is window_size");
+                 "no error: the window is window_size"),
+      Line(*processor), HasSubstr("m: 4.0000"));
 }
 
 TEST_F(LogProcessorTest, AnUnknownStatisticIsRefused) {
-  EXPECT_THAT(
+  EXPECT_GOLDEN(
+      GoldenCase("log_history.json", "errors/4"),
       LogProcessor::Create(
           Parse("custom_cfg { data_src: 'x' method_name: 'median' }"), true),
       StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("median")));
-  NoteGoldenCase("log_history.json", "errors/4");
 }
 
 TEST_F(LogProcessorTest, IterationLinesAlignToTheRunsLength) {

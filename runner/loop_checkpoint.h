@@ -1,5 +1,32 @@
 // Checkpoints of a training loop that somebody has written by hand, without a
 // Runner. examples/hand_written_loop is such a loop.
+//
+// Example:
+//
+//   io::Env& env = io::Env::Posix();
+//   torch::nn::Linear net(3, 1);
+//   auto adamw = std::make_shared<torch::optim::AdamW>(net->parameters());
+//   GRAPNEL_ASSIGN_OR_RETURN(
+//       const std::unique_ptr<Optimizer> optimizer,
+//       WrapTorchOptimizer(adamw, NamedParameters(*net)));
+//   LoopParts loop;
+//   loop.parameters = NamedParameters(*net);
+//   loop.optimizer = optimizer.get();
+//   net(torch::rand({8, 3})).square().mean().backward();
+//   adamw->step();
+//   GRAPNEL_ASSIGN_OR_RETURN(io::CheckpointContents contents,
+//                            CaptureLoop(loop, /*iter=*/1, /*max_iters=*/9));
+//   GRAPNEL_RETURN_IF_ERROR(
+//       io::WriteCheckpoint(env, "work_dir", "iter_1", contents));
+//
+//   // In the next process, with a net and an optimizer as new:
+//   GRAPNEL_ASSIGN_OR_RETURN(contents,
+//                            io::ReadCheckpoint(env, "work_dir/iter_1"));
+//   std::vector<std::string> warnings;
+//   GRAPNEL_ASSIGN_OR_RETURN(
+//       const int64_t iter,
+//       RestoreLoop(contents, loop, /*max_iters=*/9, &warnings));
+//   GRAPNEL_RET_CHECK(iter == 1 && warnings.empty());
 
 #ifndef GRAPNEL_RUNNER_LOOP_CHECKPOINT_H_
 #define GRAPNEL_RUNNER_LOOP_CHECKPOINT_H_

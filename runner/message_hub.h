@@ -25,6 +25,16 @@ namespace grapnel {
 
 // Thread-compatible. Scalars are named "<mode>/<name>", "train/loss". Names,
 // and facts that are text, are kept as EscapeToUtf8 makes them.
+//
+// Example:
+//
+//   MessageHub hub;
+//   HistoryBuffer& loss = hub.Scalar("train/loss");
+//   for (const double value : {4.0, 2.0, 1.0}) loss.Add(value);
+//   GRAPNEL_ASSIGN_OR_RETURN(const double mean, loss.Mean(/*window=*/2));
+//   GRAPNEL_RET_CHECK(mean == 1.5);
+//   hub.SetInfo("epoch", int64_t{3});
+//   GRAPNEL_RET_CHECK(std::get<int64_t>(*hub.FindInfo("epoch")) == 3);
 class MessageHub {
  public:
   using Info =

@@ -32,11 +32,12 @@ namespace grapnel {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::Eq;
 using ::testing::IsEmpty;
-using ::testing::IsSupersetOf;
 using ::testing::SizeIs;
 using ::testing::StartsWith;
 using ::testing::TestWithParam;
+using ::testing::UnorderedElementsAreArray;
 using ::testing::ValuesIn;
 using Json = ::nlohmann::json;
 
@@ -204,10 +205,10 @@ TEST_F(LoggerOutDirTest, ALaterCallReplacesTheCopies) {
     if (absl::StartsWith(file, "out/exp/exp/")) continue;
     golden.push_back(absl::StrReplaceAll(file, {{"<ts>", "ts"}}));
   }
-  EXPECT_THAT(Files("/", ""), IsSupersetOf(golden));
-  EXPECT_THAT(Files("/out"), SizeIs(golden.size()));
-  NoteGoldenCase("edge.json", "cases/" + name,
-                 "c3: work_dir's name is joined once, not again in every call");
+  EXPECT_GOLDEN(
+      GoldenCase("edge.json", "cases/" + name,
+                 "c3: work_dir's name is joined once, not again in every call"),
+      Files("/out", "out/"), UnorderedElementsAreArray(golden));
 }
 
 TEST_F(LoggerOutDirTest, ARelativeOneStartsWhereTheConfigsPathsDo) {
@@ -290,11 +291,12 @@ TEST(LoggerHookTest, OptionsThatMmengineRefuses) {
     const std::string name = "LoggerHook({" + golden + "})";
     EXPECT_TRUE(EdgeCase(name).contains("raised"));
     LoggerHook::Config parsed;
-    EXPECT_TRUE(
+    const bool refused =
         !google::protobuf::TextFormat::ParseFromString(config, &parsed) ||
         LoggerHook::Create(parsed).status().code() ==
-            absl::StatusCode::kInvalidArgument);
-    NoteGoldenCase("edge.json", "cases/" + name, difference);
+            absl::StatusCode::kInvalidArgument;
+    EXPECT_GOLDEN(GoldenCase("edge.json", "cases/" + name, difference), refused,
+                  Eq(true));
   }
 }
 

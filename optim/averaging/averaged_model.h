@@ -1,19 +1,26 @@
 // A running average of a model's weights.
 //
-//   GRAPNEL_ASSIGN_OR_RETURN(
-//       auto average, AveragedModel::Create(std::move(options), parameters));
-//   for (...) {
-//     optimizer.step();
-//     GRAPNEL_RETURN_IF_ERROR(average->Update());
-//   }
-//   {
-//     GRAPNEL_ASSIGN_OR_RETURN(AverageScope scope,
-//                              AverageScope::Enter(average.get()));
-//     Evaluate(model);  // With the averaged weights.
-//   }
-//
 // Needs no runner and no module of a certain kind: tensors with names. What
 // hooks/ema does in a run is this.
+//
+// Example:
+//
+//   torch::nn::Linear net(3, 1);
+//   torch::optim::SGD sgd(net->parameters(), torch::optim::SGDOptions(0.1));
+//   AveragingOptions options;
+//   GRAPNEL_ASSIGN_OR_RETURN(options.strategy, EMAStrategy(0.02));
+//   GRAPNEL_ASSIGN_OR_RETURN(
+//       const std::unique_ptr<AveragedModel> average,
+//       AveragedModel::Create(std::move(options), NamedParameters(*net)));
+//   for (int i = 0; i < 10; ++i) {
+//     sgd.zero_grad();
+//     net(torch::rand({8, 3})).square().mean().backward();
+//     sgd.step();
+//     GRAPNEL_RETURN_IF_ERROR(average->Update());
+//   }
+//   GRAPNEL_ASSIGN_OR_RETURN(const AverageScope scope,
+//                            AverageScope::Enter(average.get()));
+//   net->eval();  // Until the scope ends it has the averaged weights.
 
 #ifndef GRAPNEL_OPTIM_AVERAGING_AVERAGED_MODEL_H_
 #define GRAPNEL_OPTIM_AVERAGING_AVERAGED_MODEL_H_

@@ -42,8 +42,11 @@ GRAPNEL_REGISTER(AveragingStrategyRegistry, HalfAndHalf);
 namespace {
 
 using ::google::protobuf::TextFormat;
+using ::testing::DoubleNear;
 using ::testing::ElementsAre;
+using ::testing::Eq;
 using ::testing::HasSubstr;
+using ::testing::Pointwise;
 using Json = nlohmann::ordered_json;
 
 optim::v1::AveragedModelConfig Config(const std::string& text) {
@@ -105,6 +108,12 @@ at::Tensor FromJson(const Json& json, c10::ScalarType dtype) {
   return ops::tensor(values, at::kDouble).to(dtype).view(shape);
 }
 
+void AppendNumbers(const at::Tensor& tensor, std::vector<double>* numbers) {
+  const at::Tensor flat = tensor.to(at::kDouble).contiguous();
+  const double* const data = flat.const_data_ptr<double>();
+  numbers->insert(numbers->end(), data, data + flat.numel());
+}
+
 TEST(AveragedModelTest, EqualsTheGoldenTables) {
   // MMEngine ran where LibTorch has fused multiply-add. Elsewhere its operators
   // round twice, and so do we.
@@ -127,6 +136,8 @@ TEST(AveragedModelTest, EqualsTheGoldenTables) {
       const auto average =
           NewAverage(ConfigFor(file, c["args"]), parameters, buffers);
       ASSERT_NE(average, nullptr);
+      ASSERT_FALSE(c["rows"].empty());
+      std::vector<double> ours, expected;
       for (const Json& row : c["rows"]) {
         for (const auto* tensors : {&parameters, &buffers}) {
           for (const NamedTensor& tensor : *tensors) {
@@ -136,17 +147,18 @@ TEST(AveragedModelTest, EqualsTheGoldenTables) {
         ASSERT_THAT(average->Update(), IsOk());
         ASSERT_EQ(average->steps(), row["steps"].get<int64_t>());
         for (const NamedTensor& tensor : average->tensors()) {
-          const at::Tensor expected = FromJson(row["avg"][tensor.name], dtype);
-          const double tolerance = fused                 ? 0
-                                   : dtype == at::kFloat ? 3e-7
-                                                         : 5e-16;
-          ASSERT_TRUE(tensor.tensor.sub(expected).abs().max().item<double>() <=
-                      tolerance)
-              << tensor.name << " at step " << row["steps"];
+          AppendNumbers(tensor.tensor, &ours);
+          AppendNumbers(FromJson(row["avg"][tensor.name], dtype), &expected);
         }
       }
       ++cases;
-      if (fused) NoteGoldenCase(file + ".json", "cases/" + name);
+      if (fused) {
+        EXPECT_GOLDEN(GoldenCase(file + ".json", "cases/" + name), ours,
+                      Pointwise(Eq(), expected));
+      } else {
+        const double tolerance = dtype == at::kFloat ? 3e-7 : 5e-16;
+        EXPECT_THAT(ours, Pointwise(DoubleNear(tolerance), expected));
+      }
     }
   }
   EXPECT_EQ(cases, 26);
@@ -160,23 +172,24 @@ TEST(AveragedModelTest, RefusesWhatTheGoldenErrorsRefuse) {
       const std::string text = ConfigFor(file, c["args"]);
       SCOPED_TRACE(file + " " + text);
       const std::string field = c["args"].begin().key();
-      std::string difference;
+      GoldenCase golden_case(file + ".json",
+                             "errors/" + std::to_string(index++));
       optim::v1::AveragedModelConfig config;
       if (c["error"] == "TypeError") {
         // An argument that the class doesn't have is a field that the message
         // doesn't have.
-        EXPECT_FALSE(TextFormat::ParseFromString(text, &config));
+        EXPECT_GOLDEN(golden_case, TextFormat::ParseFromString(text, &config),
+                      Eq(false));
       } else {
         ASSERT_TRUE(TextFormat::ParseFromString(text, &config));
-        EXPECT_THAT(AveragingOptions::FromConfig(config),
-                    StatusIs(absl::StatusCode::kInvalidArgument,
-                             HasSubstr(field + ": must be ")));
         if (field == "interval") {
-          difference = "refused at construction, not at the second update";
+          golden_case.difference =
+              "refused at construction, not at the second update";
         }
+        EXPECT_GOLDEN(golden_case, AveragingOptions::FromConfig(config),
+                      StatusIs(absl::StatusCode::kInvalidArgument,
+                               HasSubstr(field + ": must be ")));
       }
-      NoteGoldenCase(file + ".json", "errors/" + std::to_string(index++),
-                     difference);
     }
   }
 }

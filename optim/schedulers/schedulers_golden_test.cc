@@ -28,6 +28,8 @@ using ::google::protobuf::RepeatedPtrField;
 using ::grapnel::optim::v1::ParamSchedulerConfig;
 using ::grapnel::optim::v1::ParamSchedulerState;
 using ::testing::DoubleEq;
+using ::testing::ElementsAre;
+using ::testing::Eq;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Pointwise;
@@ -98,20 +100,36 @@ Json MetricsOf(const Json& test, size_t step) {
                                               : Json();
 }
 
-// A row has a number a group, or one for each of test["record"].
-void ExpectRow(const Json& test, const Json& row, FakeGroups& groups,
-               size_t step) {
-  ASSERT_EQ(row.size(), groups.values().size());
-  for (size_t g = 0; g < row.size(); ++g) {
-    const Json values = row[g].is_array() ? row[g] : Json::array({row[g]});
-    for (size_t k = 0; k < values.size(); ++k) {
-      const std::string name = test["record"][k];
-      const Json& value = values[k];
-      EXPECT_EQ(groups.values()[g].at(name == "betas" ? "momentum" : name),
-                (value.is_array() ? value[0] : value).get<double>())
-          << "step " << step << ", group " << g << ", " << name;
+// A row in one form: for each group the values of test["record"], of betas the
+// first. In the file it is a number a group if there is one to record.
+Json GoldenRow(const Json& row) {
+  Json groups = Json::array();
+  for (const Json& group : row) {
+    Json values = Json::array();
+    for (const Json& value : group.is_array() ? group : Json::array({group})) {
+      values.push_back(value.is_array() ? value[0] : value);
     }
+    groups.push_back(values);
   }
+  return groups;
+}
+
+Json GoldenRows(const Json& rows) {
+  Json golden = Json::array();
+  for (const Json& row : rows) golden.push_back(GoldenRow(row));
+  return golden;
+}
+
+Json OurRow(const Json& test, const FakeGroups& groups) {
+  Json ours = Json::array();
+  for (const FakeGroups::Options& group : groups.values()) {
+    Json values = Json::array();
+    for (const std::string name : test["record"]) {
+      values.push_back(group.at(name == "betas" ? "momentum" : name));
+    }
+    ours.push_back(values);
+  }
+  return ours;
 }
 
 // Upstream's way to go on at a step, which ours is loading a state.
@@ -137,16 +155,17 @@ absl::Status MakeAndGoOn(const Json& test, FakeGroups& groups,
   return GoOnAt(test, *schedulers, groups);
 }
 
-void ExpectSameBits(const Json& test) {
+void ExpectSameBits(const GoldenCase& golden_case, const Json& test) {
   FakeGroups groups = GoldenGroups(test);
   Schedulers schedulers;
   ASSERT_THAT(MakeAndGoOn(test, groups, &schedulers), IsOk());
   for (auto& scheduler : schedulers) scheduler->Apply();
-  const Json& rows = test["values"];
-  ASSERT_FALSE(rows.empty());
-  for (size_t step = 0; step < rows.size(); ++step) {
+  const Json golden = GoldenRows(test["values"]);
+  ASSERT_FALSE(golden.empty());
+  Json rows = Json::array();
+  for (size_t step = 0; step < golden.size(); ++step) {
     if (step > 0) StepAll(schedulers, MetricsOf(test, step));
-    ExpectRow(test, rows[step], groups, step);
+    rows.push_back(OurRow(test, groups));
   }
   for (size_t i = 0; i < schedulers.size(); ++i) {
     ParamSchedulerState state;
@@ -155,10 +174,12 @@ void ExpectSameBits(const Json& test) {
     EXPECT_EQ(state.global_step(), test["counters"][i]["global_step"]);
     EXPECT_EQ(schedulers[i]->num_steps(), state.global_step());
   }
+  EXPECT_GOLDEN(golden_case, rows, Eq(golden));
 }
 
 // Of a case with one group.
-void ExpectRates(const Json& test, const std::vector<double>& expected) {
+void ExpectRates(const GoldenCase& golden_case, const Json& test,
+                 const std::vector<double>& expected) {
   FakeGroups groups = GoldenGroups(test);
   Schedulers schedulers;
   ASSERT_THAT(MakeAndGoOn(test, groups, &schedulers), IsOk());
@@ -168,14 +189,16 @@ void ExpectRates(const Json& test, const std::vector<double>& expected) {
     if (step > 0) StepAll(schedulers, MetricsOf(test, step));
     rates.push_back(groups.lr());
   }
-  EXPECT_THAT(rates, Pointwise(DoubleEq(), expected));
+  EXPECT_GOLDEN(golden_case, rates, Pointwise(DoubleEq(), expected));
 }
 
-void ExpectError(const Json& test, const std::string& message) {
+void ExpectError(const GoldenCase& golden_case, const Json& test,
+                 const std::string& message) {
   FakeGroups groups = GoldenGroups(test);
   Schedulers schedulers;
-  EXPECT_THAT(MakeAndGoOn(test, groups, &schedulers),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(message)));
+  EXPECT_GOLDEN(
+      golden_case, MakeAndGoOn(test, groups, &schedulers),
+      StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(message)));
 }
 
 // What ours is where it isn't upstream's.
@@ -314,24 +337,23 @@ TEST_P(SchedulersGoldenTest, EveryValueHasTheSameBits) {
     if (name == "wrong_key") continue;
     const auto difference = file.differences.find(name);
     const auto error = file.errors.find(name);
+    GoldenCase golden_case(json, "cases/" + name);
     if (difference != file.differences.end()) {
       ++differences;
+      golden_case.difference = difference->second.why;
       if (difference->second.error.empty()) {
-        ExpectRates(test, difference->second.rates);
+        ExpectRates(golden_case, test, difference->second.rates);
       } else {
-        ExpectError(test, difference->second.error);
+        ExpectError(golden_case, test, difference->second.error);
       }
     } else if (error != file.errors.end()) {
       ++errors;
       EXPECT_TRUE(test.contains("raised"));
-      ExpectError(test, error->second);
+      ExpectError(golden_case, test, error->second);
     } else {
       EXPECT_FALSE(test.contains("raised"));
-      ExpectSameBits(test);
+      ExpectSameBits(golden_case, test);
     }
-    NoteGoldenCase(
-        json, "cases/" + name,
-        difference == file.differences.end() ? "" : difference->second.why);
   }
   EXPECT_EQ(cases.size(), file.num_cases);
   EXPECT_EQ(errors, file.errors.size());
@@ -393,7 +415,8 @@ TEST(SchedulersResumeTest, ResumedAtEveryCutEqualsUninterrupted) {
         EXPECT_THAT(warnings, IsEmpty());
         for (size_t step = cut; step < rows.size(); ++step) {
           if (step > cut) StepAll(*second, MetricsOf(test, step));
-          ExpectRow(test, rows[step], after, step);
+          EXPECT_EQ(OurRow(test, after), GoldenRow(rows[step]))
+              << "step " << step;
         }
       }
     }
@@ -425,12 +448,15 @@ TEST(SchedulersResumeTest, GoldenSplits) {
                                   &warnings),
                 IsOk());
     EXPECT_THAT(warnings, IsEmpty());
-    size_t step = 0;
-    for (const Json& row : split["tail"]) {
+    const Json golden = GoldenRows(split["tail"]);
+    ASSERT_FALSE(golden.empty());
+    Json tail = Json::array();
+    for (size_t i = 0; i < golden.size(); ++i) {
       (*second)[0]->Step();
-      ExpectRow(kPlain, row, after, ++step);
+      tail.push_back(OurRow(kPlain, after));
     }
-    NoteGoldenCase("scheduler_chains.json", "resume_splits/" + name);
+    EXPECT_GOLDEN(GoldenCase("scheduler_chains.json", "resume_splits/" + name),
+                  tail, Eq(golden));
   }
 }
 
@@ -461,18 +487,19 @@ TEST(SchedulersResumeTest, GoldenChangedConfig) {
     (*second)[0]->Step();
     tail.push_back(after.lr());
   }
-  EXPECT_THAT(tail, ::testing::ElementsAre(0.05, 0.025, 0.025, 0.025, 0.0125,
-                                           0.0125, 0.0125, 0.0125));
-  EXPECT_THAT(warnings, ::testing::ElementsAre(
-                            "param_scheduler[0]: multi_step: milestones: "
-                            "[2, 4] -> [5, 8]; "
-                            "param_scheduler[0]: multi_step: gamma: 0.1 -> "
-                            "0.5; "
-                            "param_scheduler[0]: multi_step: end: 6 -> 20: "
-                            "replayed lr with the new settings, to epoch 3, "
-                            "iteration 0"));
-  NoteGoldenCase("scheduler_chains.json", "changed_config_on_resume",
-                 "c15: the config wins, with a warning; the value is replayed");
+  EXPECT_THAT(warnings,
+              ElementsAre("param_scheduler[0]: multi_step: milestones: "
+                          "[2, 4] -> [5, 8]; "
+                          "param_scheduler[0]: multi_step: gamma: 0.1 -> "
+                          "0.5; "
+                          "param_scheduler[0]: multi_step: end: 6 -> 20: "
+                          "replayed lr with the new settings, to epoch 3, "
+                          "iteration 0"));
+  EXPECT_GOLDEN(
+      GoldenCase("scheduler_chains.json", "changed_config_on_resume",
+                 "c15: the config wins, with a warning; the value is replayed"),
+      tail,
+      ElementsAre(0.05, 0.025, 0.025, 0.025, 0.0125, 0.0125, 0.0125, 0.0125));
 }
 
 TEST(SchedulersResumeTest, GoldenConstructionAfterTheOptimizersLoad) {
@@ -496,10 +523,11 @@ TEST(SchedulersResumeTest, GoldenConstructionAfterTheOptimizersLoad) {
   ASSERT_THAT(RestoreSchedulers(*second, Save(*first), {}, RestoredOptions(),
                                 &warnings),
               IsOk());
-  EXPECT_EQ(after.lr(), in_checkpoint);
-  EXPECT_NE(after.lr(), golden["lr_after_state_load"].get<double>());
-  NoteGoldenCase("scheduler_chains.json", "construct_after_optimizer_load",
-                 "c14: construction writes nothing");
+  EXPECT_NE(in_checkpoint, golden["lr_after_state_load"].get<double>());
+  EXPECT_GOLDEN(
+      GoldenCase("scheduler_chains.json", "construct_after_optimizer_load",
+                 "c14: construction writes nothing"),
+      after.lr(), Eq(in_checkpoint));
 }
 
 }  // namespace

@@ -26,6 +26,9 @@
 namespace grapnel {
 namespace {
 
+using ::testing::Eq;
+using ::testing::Pointwise;
+
 // Writes down every one of MMEngine's points as golden/calls.json does:
 // "before_train_iter epoch=0 iter=1 batch_idx=1".
 class Tracer : public Hook {
@@ -142,6 +145,8 @@ TEST(CallsTest, MountPointsAreInMmenginesOrder) {
   for (const Json& c : golden["cases"]) {
     const std::string name = c["name"];
     std::string difference;
+    ASSERT_FALSE(c["phases"].empty());
+    std::vector<std::string> traces, all_expected;  // Of all phases.
     const auto env = std::make_unique<io::MemEnv>();
     for (const Json& phase : c["phases"]) {
       SCOPED_TRACE(absl::StrCat(name, ": ", phase["call"].get<std::string>()));
@@ -184,9 +189,14 @@ TEST(CallsTest, MountPointsAreInMmenginesOrder) {
         EXPECT_EQ(expected.end() - again, 2);
         expected.erase(again, expected.end());
       }
-      EXPECT_EQ(trace, expected);
+      EXPECT_EQ(trace.size(), expected.size());
+      traces.insert(traces.end(), trace.begin(), trace.end());
+      all_expected.insert(all_expected.end(), expected.begin(), expected.end());
     }
-    NoteGoldenCase("calls.json", absl::StrCat("cases/", name), difference);
+    EXPECT_GOLDEN(
+        GoldenCase("calls.json", absl::StrCat("cases/", name), difference),
+        traces, Pointwise(Eq(), all_expected))
+        << name;
   }
 }
 
@@ -220,21 +230,24 @@ TEST(CallsTest, StagesAreMmenginesInItsOrder) {
     if (!absl::StrContains(line, "tracer (50)")) continue;
     printed.emplace_back(line.substr(0, line.find(':')));
   }
-  EXPECT_EQ(printed, expected);
-  NoteGoldenCase("calls.json", "stages/*");
+  EXPECT_GOLDEN(GoldenCase("calls.json", "stages/*"), printed, Eq(expected));
 }
 
 TEST(CallsTest, PredicateEveryNFiresWhereMmenginesDoes) {
   const Json golden = ReadGolden("calls");
-  for (const Json& c : golden["every_n"]) {
-    std::vector<int64_t> fires;
+  ASSERT_FALSE(golden["every_n"].empty());
+  Json ours = golden["every_n"];
+  for (Json& c : ours) {
+    const int64_t n = c["n"];
+    const int64_t start = c["start"];
+    Json fires = Json::array();
     for (int64_t count = 1; count <= 12; ++count) {
-      if (EveryN(count, c["n"], c["start"])) fires.push_back(count);
+      if (EveryN(count, n, start)) fires.push_back(count);
     }
-    EXPECT_EQ(fires, c["fires_at_count"].get<std::vector<int64_t>>())
-        << "n=" << c["n"] << " start=" << c["start"];
+    c["fires_at_count"] = fires;
   }
-  NoteGoldenCase("calls.json", "every_n/*");
+  EXPECT_GOLDEN(GoldenCase("calls.json", "every_n/*"), ours,
+                Eq(golden["every_n"]));
 }
 
 TEST(CallsTest, ValidationIsTimedAsMmenginesButForMilestones) {
@@ -282,8 +295,9 @@ TEST(CallsTest, ValidationIsTimedAsMmenginesButForMilestones) {
     for (int64_t count = 1; count <= plan->total(); ++count) {
       if (plan->ValidationDue(count)) validated.push_back(count);
     }
-    EXPECT_EQ(validated, expected);
-    NoteGoldenCase("calls.json", absl::StrCat("val_timing/", i), difference);
+    EXPECT_GOLDEN(
+        GoldenCase("calls.json", absl::StrCat("val_timing/", i), difference),
+        validated, Eq(expected));
   }
   EXPECT_EQ(differences, different.size());
 }
@@ -319,7 +333,9 @@ class Stopper : public Hook {
 
 TEST(CallsTest, StopTakesEffectWhereMmenginesFlagDoes) {
   const Json golden = ReadGolden("calls");
-  for (const Json& c : golden["stop_flag"]) {
+  ASSERT_FALSE(golden["stop_flag"].empty());
+  Json ours = golden["stop_flag"];
+  for (Json& c : ours) {
     SCOPED_TRACE(c["loop"].get<std::string>());
     const bool by_epoch = c["loop"] == "epoch";
     Json config = {
@@ -343,10 +359,11 @@ TEST(CallsTest, StopTakesEffectWhereMmenginesFlagDoes) {
     const auto runner = CreateGoldenRunner(config, std::move(options));
     ASSERT_THAT(runner, IsOk());
     ASSERT_THAT((*runner)->Train(), IsOk());
-    EXPECT_EQ(trace, c["log"]);
     EXPECT_EQ((*runner)->stop_reason(), "test");
+    c["log"] = trace;
   }
-  NoteGoldenCase("calls.json", "stop_flag/*");
+  EXPECT_GOLDEN(GoldenCase("calls.json", "stop_flag/*"), ours,
+                Eq(golden["stop_flag"]));
 }
 
 TEST(CallsTest, DefaultAndCustomHooksStandInMmenginesOrder) {
@@ -396,8 +413,8 @@ TEST(CallsTest, DefaultAndCustomHooksStandInMmenginesOrder) {
     if (name.rfind("Trace", 0) == 0) name = name.substr(5);
     expected.push_back(name);
   }
-  EXPECT_EQ((*runner)->HookNames(), expected);
-  NoteGoldenCase("calls.json", "priority");
+  EXPECT_GOLDEN(GoldenCase("calls.json", "priority"), (*runner)->HookNames(),
+                Eq(expected));
 }
 
 }  // namespace

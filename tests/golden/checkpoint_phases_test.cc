@@ -48,7 +48,11 @@
 namespace grapnel {
 namespace {
 
+using ::testing::ElementsAre;
+using ::testing::Eq;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
 
 // "+epoch_1" for one that was written, "-epoch_1" for one that was deleted.
 using Operations = std::vector<std::string>;
@@ -321,6 +325,16 @@ Result RunPhase(const Json& config, io::Env& disk) {
   return result;
 }
 
+// A phase in a line; one that fails ends nowhere.
+std::string Summary(const Operations& operations, bool fails, int64_t epoch,
+                    int64_t iter, const std::string& last_checkpoint) {
+  return absl::StrCat(
+      absl::StrJoin(operations, " "),
+      fails ? "; fails"
+            : absl::StrCat("; ends at epoch ", epoch, ", iteration ", iter),
+      "; last_checkpoint: ", last_checkpoint);
+}
+
 std::string NewestRegular(const Operations& operations, std::string newest) {
   for (const std::string& operation : operations) {
     if (operation[0] == '+' && !IsBestWrite(operation) &&
@@ -410,6 +424,8 @@ TEST_P(CheckpointPhasesTest, AreMmenginesButForStatedDifferences) {
     SCOPED_TRACE(name);
     const auto difference = Differences().find(name);
     std::set<std::string> reasons;
+    ASSERT_FALSE(c["phases"].empty());
+    std::vector<std::string> phases, expected_phases;
     io::MemEnv disk;
     std::string newest;
     std::set<std::string> forced;
@@ -440,17 +456,17 @@ TEST_P(CheckpointPhasesTest, AreMmenginesButForStatedDifferences) {
       }
 
       const Result result = RunPhase(config, disk);
-      EXPECT_EQ(result.operations, expected);
       if (fails) {
         ASSERT_EQ(Errors().count(name), 1u);
         EXPECT_THAT(result.status.message(), HasSubstr(Errors().at(name)));
       } else {
         EXPECT_THAT(result.status, IsOk());
-        EXPECT_EQ(result.epoch, epoch);
-        EXPECT_EQ(result.iter, iter);
       }
       newest = NewestRegular(expected, newest);
-      EXPECT_EQ(LastCheckpoint(disk), newest);
+      phases.push_back(Summary(result.operations, !result.status.ok(),
+                               result.epoch, result.iter,
+                               LastCheckpoint(disk)));
+      expected_phases.push_back(Summary(expected, fails, epoch, iter, newest));
       // And theirs, unless a difference is about it.
       if (reasons.count(kNotForced) == 0 && difference == Differences().end()) {
         const Json& last = phase["events"].back()["last_checkpoint"];
@@ -472,8 +488,10 @@ TEST_P(CheckpointPhasesTest, AreMmenginesButForStatedDifferences) {
     if (name == "out_dir") {
       reasons.insert("last_checkpoint is relative to work_dir");
     }
-    NoteGoldenCase(absl::StrCat(GetParam(), ".json"),
-                   absl::StrCat("cases/", name), absl::StrJoin(reasons, "; "));
+    EXPECT_GOLDEN(
+        GoldenCase(absl::StrCat(GetParam(), ".json"),
+                   absl::StrCat("cases/", name), absl::StrJoin(reasons, "; ")),
+        phases, Eq(expected_phases));
   }
 }
 
@@ -539,18 +557,19 @@ TEST(CheckpointArgsTest, BadOnesAreRefusedByName) {
   for (size_t i = 0; i < all.size(); ++i) {
     const Ours& ours = all[i];
     SCOPED_TRACE(absl::StrCat(golden["errors"][i].dump(), " ", ours.config));
-    const absl::Status status = Make(ours.config);
-    if (ours.error.empty()) {
-      EXPECT_THAT(status, IsOk());
-    } else {
-      EXPECT_THAT(status, StatusIs(absl::StatusCode::kInvalidArgument,
-                                   HasSubstr(ours.error)));
-    }
     const bool differs =
         golden["errors"][i].contains("ok") != ours.error.empty();
     EXPECT_TRUE(!differs || !ours.difference.empty());
-    NoteGoldenCase("checkpoint_args.json", absl::StrCat("errors/", i),
-                   ours.difference);
+    const GoldenCase golden_case("checkpoint_args.json",
+                                 absl::StrCat("errors/", i), ours.difference);
+    const absl::Status status = Make(ours.config);
+    if (ours.error.empty()) {
+      EXPECT_GOLDEN(golden_case, status, IsOk());
+    } else {
+      EXPECT_GOLDEN(
+          golden_case, status,
+          StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(ours.error)));
+    }
   }
 }
 
@@ -570,7 +589,9 @@ TEST(CheckpointArgsTest, RuleIsInferredFromWholeWords) {
       {"stop_rate", {"greater", "ValueError"}},
   };
   const Json golden = ReadGolden("checkpoint_args");
+  ASSERT_FALSE(golden["inferred_rule"].empty());
   size_t differences = 0;
+  Json inferred, all_expected;
   for (const auto& [metric, rule] : golden["inferred_rule"].items()) {
     std::string expected = rule;
     const auto found = different.find(metric);
@@ -579,26 +600,36 @@ TEST(CheckpointArgsTest, RuleIsInferredFromWholeWords) {
       EXPECT_EQ(expected, found->second.first);
       expected = found->second.second;
     }
-    EXPECT_EQ(Inferred(metric, MetricKeys()), expected) << metric;
+    inferred[metric] = Inferred(metric, MetricKeys());
+    all_expected[metric] = expected;
     EXPECT_EQ(Make(absl::StrCat("save_best: '", metric, "'")).ok(),
               expected != "ValueError")
         << metric;
   }
   EXPECT_EQ(differences, different.size());
-  NoteGoldenCase("checkpoint_args.json", "inferred_rule",
-                 "c23: by the whole name or its last component");
+  EXPECT_GOLDEN(GoldenCase("checkpoint_args.json", "inferred_rule",
+                           "c23: by the whole name or its last component"),
+                inferred, Eq(all_expected));
 
   MetricKeys keys;
   keys.greater = {"PSNR"};
   keys.less = {"FID"};
-  const Json& custom = golden["inferred_rule_with_custom_keys"];
-  for (const auto& [metric, rule] : custom["result"].items()) {
-    EXPECT_EQ(Inferred(metric, keys), rule) << metric;
+  const Json& custom = golden["inferred_rule_with_custom_keys"]["result"];
+  ASSERT_FALSE(custom.empty());
+  Json with_keys;
+  for (const auto& [metric, rule] : custom.items()) {
+    with_keys[metric] = Inferred(metric, keys);
   }
-  NoteGoldenCase("checkpoint_args.json", "inferred_rule_with_custom_keys");
+  EXPECT_GOLDEN(
+      GoldenCase("checkpoint_args.json", "inferred_rule_with_custom_keys"),
+      with_keys, Eq(custom));
 }
 
 // --------------------------------------------------------------------- edges
+
+GoldenCase Edge(const std::string& name, const std::string& difference = "") {
+  return GoldenCase("edge.json", absl::StrCat("cases/", name), difference);
+}
 
 // Notes rates and data, iteration by iteration.
 class Recorder : public Hook {
@@ -630,10 +661,6 @@ class CheckpointEdgeTest : public testing::Test {
   }
 
   Json Golden(const std::string& name) { return ReadGoldenCase("edge", name); }
-
-  void Note(const std::string& name, const std::string& difference = "") {
-    NoteGoldenCase("edge.json", absl::StrCat("cases/", name), difference);
-  }
 
   std::vector<std::string> Checkpoints(const std::string& dir) {
     std::vector<std::string> names;
@@ -668,33 +695,33 @@ TEST_F(CheckpointEdgeTest, ValidationAloneSavesNothingAndIsNoError) {
                 {"n_val", 1},
                 {"metrics", Json::array({{{"acc", 0.5}, {"loss", 0.5}}})},
                 {"ckpt", {{"save_best", indicators}}}});
-    EXPECT_THAT(runner->Val(), IsOk());
-    EXPECT_TRUE(Checkpoints("/run").empty());
-    Note(name, "c7: ignored outside training");
+    ASSERT_THAT(runner->Val(), IsOk());
+    EXPECT_GOLDEN(Edge(name, "c7: ignored outside training"),
+                  Checkpoints("/run"), IsEmpty());
   }
 }
 
 TEST_F(CheckpointEdgeTest, OutDirIsJoinedOnce) {
-  EXPECT_EQ(Golden("CheckpointHook.out_dir after train() twice")["observed"],
-            "out/exp/exp");
+  const std::string name = "CheckpointHook.out_dir after train() twice";
+  EXPECT_EQ(Golden(name)["observed"], "out/exp/exp");
   const auto runner = Create({{"train_cfg", TwoEpochs()},
                               {"n_train", 1},
                               {"ckpt", {{"out_dir", "out"}}}});
   ASSERT_THAT(runner->Train(), IsOk());
   ASSERT_THAT(runner->Train(), IsOk());
-  EXPECT_EQ(Checkpoints("/out/run"), std::vector<std::string>{"epoch_2"});
   EXPECT_FALSE(env_.FileExists("/out/run/run"));
-  Note("CheckpointHook.out_dir after train() twice", "c3: joined once");
+  EXPECT_GOLDEN(Edge(name, "c3: joined once"), Checkpoints("/out/run"),
+                ElementsAre("epoch_2"));
 }
 
 TEST_F(CheckpointEdgeTest, SecondTrainDoesNothing) {
   const auto runner = Create(
       {{"train_cfg", TwoEpochs()}, {"n_train", 1}, {"ckpt", Json::object()}});
   ASSERT_THAT(runner->Train(), IsOk());
-  const size_t iterations = recorder_->seen.size();
+  EXPECT_THAT(recorder_->seen, SizeIs(2));
   ASSERT_THAT(runner->Train(), IsOk());
-  EXPECT_EQ(recorder_->seen.size(), iterations);
-  Note("train() twice on one runner");
+  EXPECT_GOLDEN(Edge("train() twice on one runner"), recorder_->seen,
+                SizeIs(2));
 }
 
 TEST_F(CheckpointEdgeTest, IterationLoopIsOneEpoch) {
@@ -703,19 +730,19 @@ TEST_F(CheckpointEdgeTest, IterationLoopIsOneEpoch) {
                  {"sampler", "InfiniteSampler"},
                  {"ckpt", {{"interval", 5}}}};
   ASSERT_THAT(Create(config)->Train(), IsOk());
-  EXPECT_EQ(Checkpoints("/run"), std::vector<std::string>{"epoch_1"});
   EXPECT_EQ(LastCheckpoint(env_), "epoch_1");
-  Note("epoch checkpoint interval 5 in an iteration loop");
+  EXPECT_GOLDEN(Edge("epoch checkpoint interval 5 in an iteration loop"),
+                Checkpoints("/run"), ElementsAre("epoch_1"));
 
   config["train_cfg"]["max_iters"] = 8;
   config["resume"] = true;
   const auto runner = Create(config);
   ASSERT_THAT(runner->Train(), IsOk());
-  EXPECT_EQ(Checkpoints("/run"), std::vector<std::string>{"epoch_1"});
   EXPECT_EQ(runner->context().iter(), 8);
   EXPECT_EQ(runner->context().epoch(), 0);
-  Note("epoch checkpoint resumed in an iteration loop",
-       "the one epoch stays the first: epoch_1 is replaced");
+  EXPECT_GOLDEN(Edge("epoch checkpoint resumed in an iteration loop",
+                     "the one epoch stays the first: epoch_1 is replaced"),
+                Checkpoints("/run"), ElementsAre("epoch_1"));
 }
 
 TEST_F(CheckpointEdgeTest, RateGoesOnAfterTheBest) {
@@ -736,10 +763,10 @@ TEST_F(CheckpointEdgeTest, RateGoesOnAfterTheBest) {
   config["load_from"] = "best_acc_epoch_2.pth";
   const auto runner = Create(config);
   ASSERT_THAT(runner->Train(), IsOk());
-  EXPECT_EQ(recorder_->rates, (std::vector<double>{0.0025, 0.00125}));
   EXPECT_EQ(runner->context().epoch(), Golden(name)["observed"]["epoch"]);
   EXPECT_EQ(runner->context().iter(), Golden(name)["observed"]["iter"]);
-  Note(name, "c5: the best is complete");
+  EXPECT_GOLDEN(Edge(name, "c5: the best is complete"), recorder_->rates,
+                ElementsAre(0.0025, 0.00125));
 }
 
 TEST_F(CheckpointEdgeTest, GoesOnWithoutAnOptimizersState) {
@@ -751,10 +778,10 @@ TEST_F(CheckpointEdgeTest, GoesOnWithoutAnOptimizersState) {
   config["resume"] = true;
   const auto runner = Create(config);
   ASSERT_THAT(runner->Train(), IsOk());
-  EXPECT_EQ(runner->context().epoch(), 3);
   EXPECT_THAT(absl::StrJoin(log_.messages(RunLog::Level::kWarning), "\n"),
               HasSubstr("the checkpoint was saved without its optimizer"));
-  Note("resume without optimizer");
+  EXPECT_GOLDEN(Edge("resume without optimizer"), runner->context().epoch(),
+                Eq(3));
 }
 
 TEST_F(CheckpointEdgeTest, RefusesWhatIsNoStateOfARun) {
@@ -774,17 +801,16 @@ TEST_F(CheckpointEdgeTest, RefusesWhatIsNoStateOfARun) {
     return CreateGoldenRunner(config, std::move(options)).status();
   };
   config["load_from"] = "bare.pth";
-  EXPECT_THAT(create(), IsOk());
-  Note("load_from a bare state_dict");
+  EXPECT_GOLDEN(Edge("load_from a bare state_dict"), create(), IsOk());
   config["resume"] = true;
-  EXPECT_THAT(create(), StatusIs(absl::StatusCode::kDataLoss,
-                                 HasSubstr("/run/bare: state.pb: is missing")));
-  Note("resume without message_hub");
+  EXPECT_GOLDEN(Edge("resume without message_hub"), create(),
+                StatusIs(absl::StatusCode::kDataLoss,
+                         HasSubstr("/run/bare: state.pb: is missing")));
   config["load_from"] = "epoch_2.pth";
   ASSERT_THAT(env_.DeleteFile("/run/epoch_2/manifest.pb"), IsOk());
-  EXPECT_THAT(create(),
-              StatusIs(absl::StatusCode::kNotFound, HasSubstr("manifest.pb")));
-  Note("resume without meta");
+  EXPECT_GOLDEN(
+      Edge("resume without meta"), create(),
+      StatusIs(absl::StatusCode::kNotFound, HasSubstr("manifest.pb")));
 }
 
 TEST_F(CheckpointEdgeTest, DataGoOnWhereTheyWere) {
@@ -796,14 +822,14 @@ TEST_F(CheckpointEdgeTest, DataGoOnWhereTheyWere) {
   config["resume"] = true;
   const auto runner = Create(config);
   ASSERT_THAT(runner->Train(), IsOk());
-  const Json golden = Golden("data order after iteration resume");
+  const std::string name = "data order after iteration resume";
+  const Json golden = Golden(name);
   std::vector<std::vector<int64_t>> expected;
   for (const Json& seen : golden["observed"]) {
     expected.push_back({0, seen[0].get<int64_t>(), seen[0].get<int64_t>(),
                         seen[1].get<int64_t>()});
   }
-  EXPECT_EQ(recorder_->seen, expected);
-  Note("data order after iteration resume");
+  EXPECT_GOLDEN(Edge(name), recorder_->seen, Eq(expected));
 }
 
 TEST_F(CheckpointEdgeTest, EpochGoesOnInItsMiddle) {
@@ -820,13 +846,12 @@ TEST_F(CheckpointEdgeTest, EpochGoesOnInItsMiddle) {
   config["resume"] = true;
   const auto runner = Create(config);
   ASSERT_THAT(runner->Train(), IsOk());
-  EXPECT_EQ(recorder_->seen, (std::vector<std::vector<int64_t>>{{0, 3, 3, 4},
-                                                                {1, 4, 0, 1},
-                                                                {1, 5, 1, 2},
-                                                                {1, 6, 2, 3},
-                                                                {1, 7, 3, 4}}));
   EXPECT_EQ(runner->context().iter(), 8);
-  Note(name, "c12: goes on at the stored position");
+  EXPECT_GOLDEN(Edge(name, "c12: goes on at the stored position"),
+                recorder_->seen,
+                ElementsAre(ElementsAre(0, 3, 3, 4), ElementsAre(1, 4, 0, 1),
+                            ElementsAre(1, 5, 1, 2), ElementsAre(1, 6, 2, 3),
+                            ElementsAre(1, 7, 3, 4)));
 }
 
 }  // namespace

@@ -6,7 +6,9 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <ostream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -21,6 +23,8 @@
 namespace grapnel {
 namespace {
 
+using ::testing::Eq;
+using ::testing::Pair;
 using Json = nlohmann::ordered_json;
 
 constexpr char kFile[] = "early_stopping.json";
@@ -30,6 +34,15 @@ struct Decision {
   int64_t wait = 0;
   bool stop = false;
 };
+
+bool operator==(const Decision& a, const Decision& b) {
+  return a.best == b.best && a.wait == b.wait && a.stop == b.stop;
+}
+
+void PrintTo(const Decision& decision, std::ostream* out) {
+  *out << "{best " << decision.best << ", wait " << decision.wait
+       << (decision.stop ? ", stop}" : "}");
+}
 
 // What ours does where it differs (docs/from_mmengine.md, c18), by case.
 struct Difference {
@@ -117,16 +130,14 @@ TEST(EarlyStoppingGoldenTest, DecidesAsMmengine) {
           *(*hook)->mutable_state());
       decisions.push_back({state.best(), state.wait(), !run.stopped.empty()});
     }
-    EXPECT_EQ(status.ok(), !c.contains("raised")) << status;
-    ASSERT_EQ(decisions.size(), expected.size());
-    for (size_t i = 0; i < expected.size(); ++i) {
-      EXPECT_EQ(decisions[i].best, expected[i].best) << "validation " << i;
-      EXPECT_EQ(decisions[i].wait, expected[i].wait) << "validation " << i;
-      EXPECT_EQ(decisions[i].stop, expected[i].stop) << "validation " << i;
-    }
-    NoteGoldenCase(
-        kFile, "cases/" + name,
-        different == Differences().end() ? "" : different->second.why);
+    // Whether there was an error, and the decisions until then.
+    EXPECT_GOLDEN(
+        GoldenCase(
+            kFile, "cases/" + name,
+            different == Differences().end() ? "" : different->second.why),
+        std::make_pair(!status.ok(), decisions),
+        Pair(c.contains("raised"), Eq(expected)))
+        << status;
   }
   EXPECT_EQ(cases, 17u);
   EXPECT_EQ(differences, Differences().size());

@@ -26,6 +26,8 @@ namespace grapnel {
 namespace {
 
 using ::testing::Contains;
+using ::testing::Each;
+using ::testing::Eq;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -77,16 +79,16 @@ TEST(LrThroughLoopTest, EveryIterationHasTheGoldenRate) {
                   Contains(HasSubstr("param_scheduler[0]: begin: lies behind "
                                      "the run, which ends at 1 epochs, is 1")));
       ASSERT_THAT(run.runner->Train(), IsOk());
-      const double lr = Lr(run.runner->context());
-      EXPECT_EQ(run.rates, std::vector<double>(6, lr));
-      NoteGoldenCase("lr_through_loop.json", "cases/" + name,
+      ASSERT_EQ(run.rates.size(), 6u);
+      EXPECT_GOLDEN(
+          GoldenCase("lr_through_loop.json", "cases/" + name,
                      "a schedule that begins behind the run does nothing, with "
-                     "a warning");
+                     "a warning"),
+          run.rates, Each(Eq(Lr(run.runner->context()))));
       continue;
     }
     ASSERT_THAT(created, IsOk());
     ASSERT_THAT(run.runner->Train(), IsOk());
-    EXPECT_EQ(run.rates, test["lr_per_iter"].get<std::vector<double>>());
     RunContext& context = run.runner->context();
     EXPECT_EQ(Lr(context), test["lr_after_training"].get<double>());
 
@@ -109,10 +111,12 @@ TEST(LrThroughLoopTest, EveryIterationHasTheGoldenRate) {
         EXPECT_THAT(state.settings(), has_end);
       }
     }
-    NoteGoldenCase("lr_through_loop.json", "cases/" + name,
+    EXPECT_GOLDEN(
+        GoldenCase("lr_through_loop.json", "cases/" + name,
                    same_windows ? ""
                                 : "c27: the window has no end; the rates are "
-                                  "the same");
+                                  "the same"),
+        run.rates, Eq(test["lr_per_iter"].get<std::vector<double>>()));
   }
   EXPECT_EQ(cases.size(), 14u);
 }

@@ -139,6 +139,8 @@ def main():
         with ThreadPoolExecutor(args.jobs) as pool:
             for n, cost in enumerate(pool.map(measure, chosen)):
                 costs.append(cost)
+                if n % 20 == 0:
+                    print("%d of %d files" % (n, len(chosen)), file=sys.stderr, flush=True)
                 if n == len(chosen) // 2:
                     units.append(compile_time(one_unit, directory))
         units.append(compile_time(one_unit, directory))

@@ -5,7 +5,7 @@
   tools/golden/table.py --check   fail if it isn't what would be written, or if
                                   a case was not run
 
-Tests note each golden case that they run in their log (golden_report.h). A test
+Tests note each golden case that holds in their log (golden_report.h). A test
 that failed counts for nothing, and neither does a log that was left by one that
 is no longer there.
 """

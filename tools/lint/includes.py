@@ -56,6 +56,7 @@ _THIRD_PARTY = [
 # What a public header may include of LibTorch: ATen/core/Tensor.h costs 1.6 s,
 # torch/torch.h 13.5 s a file.
 _CHEAP = {
+    "ATen/core/Generator.h",  # Part of it.
     "ATen/core/Tensor.h",
     "c10/core/Device.h",
     "c10/core/GradMode.h",
@@ -97,12 +98,19 @@ def _third_party_labels(included):
     return None
 
 
+def _include_path(target, path):
+    stripped = target.attributes.get("strip_include_prefix")
+    if stripped:
+        return posixpath.relpath(path, posixpath.join(target.package, stripped))
+    return "grapnel/" + path
+
+
 def _providers(targets):
     """Include path of ours to the label whose header it is."""
     providers = {}
     for target in targets:
         for path in target.files("hdrs", "textual_hdrs"):
-            providers["grapnel/" + path] = target.label
+            providers[_include_path(target, path)] = target.label
         if target.kind == "grapnel_proto_library":
             for path in target.files("srcs"):
                 stem = target.label[:-len("_proto")]

@@ -10,6 +10,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
 
 import build_files
+import examples
 import floors
 import guards
 import includes
@@ -117,6 +118,12 @@ class GuardsTest(LintTest):
     def test_clean(self):
         self.assertClean(guards.check, {"base/x.h": "// A.\n" + HEADER % "int x;"})
 
+    def test_header_in_c(self):
+        header = "/* A. */\n#ifndef GRAPNEL_X_H_\n#define GRAPNEL_X_H_\n#endif /* GRAPNEL_X_H_ */\n"
+        self.assertClean(guards.check, {"capi/include/grapnel/x.h": header})
+        self.assertFinds(guards.check, {"capi/include/grapnel/x.h": header.replace("/* GRAPNEL_X_H_ */", "")},
+                         "must end")
+
     def test_wrong_name(self):
         self.assertFinds(guards.check, {"io/x.h": HEADER % ""}, "GRAPNEL_IO_X_H_")
 
@@ -213,6 +220,19 @@ class IncludesTest(LintTest):
     def test_header_of_nobody(self):
         self.assertFinds(includes.check, self.tree(source='#include "grapnel/io/none.h"\n'), "no target has")
 
+    def test_header_without_its_folder(self):
+        c_test = {
+            "io/c.c": '#include "grapnel/c.h"\n', "io/include/grapnel/c.h": "",
+            "io/BUILD": """
+                cc_library(name = "c_header", hdrs = ["include/grapnel/c.h"], strip_include_prefix = "include")
+                cc_test(name = "c", srcs = ["c.c"], deps = [%s])
+                """,
+        }
+        build = c_test["io/BUILD"]
+        self.assertClean(includes.check, dict(c_test, **{"io/BUILD": build % '":c_header"'}))
+        self.assertFinds(includes.check, dict(c_test, **{"io/BUILD": build % ""}),
+                         'io/c.c:1: "grapnel/c.h" needs //io:c_header')
+
     def test_source_of_nobody(self):
         self.assertFinds(includes.check, self.tree(**{"io/lost.cc": ""}), "io/lost.cc: is in no target")
 
@@ -235,6 +255,28 @@ class IncludesTest(LintTest):
         self.assertFinds(includes.check, self.tree(header=header, deps=deps, visibility="//visibility:public"),
                          'base/x.h:4: a public header doesn\'t include "torch/torch.h"')
         self.assertClean(includes.check, self.tree(header=header, deps=deps))
+
+
+class ExamplesTest(LintTest):
+
+    FILES = {
+        "tests/header_examples/BUILD": """
+            _HEADERS = ["//io:x.h"]
+            genrule(name = "examples", srcs = _HEADERS, outs = ["examples.inc"])
+            """,
+        "io/x.h": "// Example:\n//\n//   Open();\n",
+    }
+
+    def test_clean(self):
+        self.assertClean(examples.check, dict(self.FILES, **{
+            "io/y.h": "// Example: x.cc\n",
+            "io/z.cc": "// Example:\n",
+        }))
+
+    def test_planted(self):
+        self.assertFinds(examples.check, dict(self.FILES, **{
+            "io/y.h": "class Y {\n  // Example:\n  //   Open();\n",
+        }), "io/y.h: has an example, and isn't listed in tests/header_examples/BUILD")
 
 
 class BuildFilesTest(LintTest):

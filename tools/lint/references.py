@@ -11,7 +11,7 @@ import re
 
 import tree
 
-_FOLDERS = ("base", "cuda", "data", "dist", "docs", "examples", "hooks", "io", "loggers", "models", "optim",
+_FOLDERS = ("base", "capi", "cuda", "data", "dist", "docs", "examples", "hooks", "io", "loggers", "models", "optim",
             "runner", "tests", "third_party", "tools")
 _PATH = re.compile(r"(?<![\w./<$-])(?:grapnel/)?((?:" + "|".join(_FOLDERS) +
                    r")/[\w./-]*\w\.(?:bzl|cc|cu|h|json|md|proto|py|sh|textproto))\b(?!/)")

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 
-CPP = (".h", ".cc", ".cu")
+CPP = (".h", ".c", ".cc", ".cu")
 
 # A workspace of its own, which plays a consumer.
 EXTERNAL = "tests/external/workspace/"

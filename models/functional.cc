@@ -1,5 +1,8 @@
 #include "grapnel/models/functional.h"
 
+#include <cstddef>
+#include <vector>
+
 #include "ATen/ops/adaptive_avg_pool1d.h"
 #include "ATen/ops/adaptive_avg_pool2d.h"
 #include "ATen/ops/avg_pool1d.h"
@@ -13,6 +16,8 @@
 #include "ATen/ops/dropout.h"
 #include "ATen/ops/elu.h"
 #include "ATen/ops/embedding.h"
+#include "ATen/ops/empty.h"
+#include "ATen/ops/empty_like.h"
 #include "ATen/ops/feature_dropout.h"
 #include "ATen/ops/gelu.h"
 #include "ATen/ops/group_norm.h"
@@ -32,6 +37,24 @@
 
 namespace grapnel {
 namespace functional {
+namespace {
+
+// Whether `generator` makes a difference.
+bool DrawsOtherwise(const at::Tensor& input, double p, bool train,
+                    const at::Generator& generator) {
+  return generator.defined() && generator.device() == input.device() && train &&
+         p > 0 && p < 1 && input.numel() > 0;
+}
+
+// LibTorch's dropout, in its order of operations: at:: takes no generator.
+at::Tensor Masked(const at::Tensor& input, double p, at::Tensor mask,
+                  const at::Generator& generator) {
+  mask.bernoulli_(1 - p, generator);
+  mask.div_(1 - p);
+  return input.mul(mask);
+}
+
+}  // namespace
 
 at::Tensor relu(const at::Tensor& input) { return at::relu(input); }
 at::Tensor& relu_(at::Tensor& input) { return at::relu_(input); }
@@ -127,11 +150,23 @@ at::Tensor group_norm(const at::Tensor& input, int64_t num_groups,
                       double eps) {
   return at::group_norm(input, num_groups, weight, bias, eps);
 }
-at::Tensor dropout(const at::Tensor& input, double p, bool train) {
-  return at::dropout(input, p, train);
+at::Tensor dropout(const at::Tensor& input, double p, bool train,
+                   const at::Generator& generator) {
+  if (!DrawsOtherwise(input, p, train, generator)) {
+    return at::dropout(input, p, train);
+  }
+  return Masked(input, p, at::empty_like(input), generator);
 }
-at::Tensor feature_dropout(const at::Tensor& input, double p, bool train) {
-  return at::feature_dropout(input, p, train);
+at::Tensor feature_dropout(const at::Tensor& input, double p, bool train,
+                           const at::Generator& generator) {
+  // It refuses what has no channels.
+  if (input.dim() < 2 || !DrawsOtherwise(input, p, train, generator)) {
+    return at::feature_dropout(input, p, train);
+  }
+  std::vector<int64_t> shape(static_cast<size_t>(input.dim()), 1);
+  shape[0] = input.size(0);
+  shape[1] = input.size(1);
+  return Masked(input, p, at::empty(shape, input.options()), generator);
 }
 at::Tensor cross_entropy_loss(const at::Tensor& input, const at::Tensor& target,
                               const at::Tensor& weight, int64_t reduction,

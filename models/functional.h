@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "ATen/core/Generator.h"
 #include "ATen/core/Tensor.h"
 #include "absl/strings/string_view.h"
 
@@ -71,8 +72,13 @@ at::Tensor layer_norm(const at::Tensor& input, at::IntArrayRef normalized_shape,
 at::Tensor group_norm(const at::Tensor& input, int64_t num_groups,
                       const at::Tensor& weight, const at::Tensor& bias,
                       double eps);
-at::Tensor dropout(const at::Tensor& input, double p, bool train);
-at::Tensor feature_dropout(const at::Tensor& input, double p, bool train);
+
+// These draw from `generator` what at:: draws from the default one, to the bit.
+// An undefined one is the default, and so is the CPU's for input elsewhere.
+at::Tensor dropout(const at::Tensor& input, double p, bool train,
+                   const at::Generator& generator);
+at::Tensor feature_dropout(const at::Tensor& input, double p, bool train,
+                           const at::Generator& generator);
 
 at::Tensor cross_entropy_loss(const at::Tensor& input, const at::Tensor& target,
                               const at::Tensor& weight, int64_t reduction,

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "ATen/core/Generator.h"
 #include "ATen/core/Tensor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
@@ -28,6 +29,10 @@ struct LayerOptions {
   // Whether nobody else needs the input's values, autograd included, so that
   // the layer may compute in place.
   bool may_overwrite_input = false;
+
+  // What a layer draws random numbers from, on the CPU, in its constructor and
+  // in Forward. Undefined: LibTorch's default generator.
+  at::Generator generator;
 };
 
 // A new layer is in training mode. Thread-compatible.
@@ -45,6 +50,9 @@ class Layer {
   // True if Forward's result is a new tensor, and autograd doesn't need its
   // values for this layer's backward.
   virtual bool output_may_be_overwritten() const { return false; }
+
+  // See Model::has_own_generator.
+  virtual bool has_own_generator() const { return false; }
 
   // Why a batch of one sample of LayerOptions::input_shape can't be trained on:
   // "has one value ...". "" if it can.
@@ -89,6 +97,12 @@ class Layer {
   bool training_ = true;
   std::vector<NamedTensor> parameters_;
   std::vector<NamedTensor> buffers_;
+};
+
+// A layer that draws no random numbers, or none but LayerOptions::generator's.
+class SeededLayer : public Layer {
+ public:
+  bool has_own_generator() const override { return true; }
 };
 
 struct LayerTraits {

@@ -1,5 +1,6 @@
 #include "grapnel/models/layer_chain.h"
 
+#include <algorithm>
 #include <set>
 #include <utility>
 
@@ -112,6 +113,12 @@ at::Tensor LayerChain::Forward(const at::Tensor& input) {
 
 bool LayerChain::output_may_be_overwritten() const {
   return links_.back().layer->output_may_be_overwritten();
+}
+
+bool LayerChain::has_own_generator() const {
+  return std::all_of(links_.begin(), links_.end(), [](const Link& link) {
+    return link.layer->has_own_generator();
+  });
 }
 
 std::string LayerChain::NeedsTwoSamples() const {

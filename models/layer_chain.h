@@ -43,6 +43,9 @@ class LayerChain : public Layer {
 
   bool output_may_be_overwritten() const override;
 
+  // If all of its layers have.
+  bool has_own_generator() const override;
+
   // Names the layer: "layers[3] batch_norm1d: has ...".
   std::string NeedsTwoSamples() const override;
 

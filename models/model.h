@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "ATen/core/Generator.h"
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -77,6 +78,13 @@ class Model {
   virtual const std::vector<NamedTensor>& parameters() const = 0;
   virtual const std::vector<NamedTensor>& buffers() const = 0;
 
+  // Whether all random numbers that the model draws, in training and
+  // evaluation, come from ModelOptions::generator. If not, a runner puts its
+  // generator in the place of LibTorch's default one for each step of the
+  // model, under a lock of the process: such models are not stepped in
+  // parallel.
+  virtual bool has_own_generator() const { return false; }
+
   // Writes the model, with its weights, to a file in its own format, over an
   // existing one. kUnimplemented if it has no format of its own: weights are in
   // checkpoints.
@@ -102,6 +110,10 @@ struct ModelOptions {
   // Shape of one sample, without N, if it is known; empty if not. Lets a model
   // from config infer the sizes that its layers leave out.
   std::vector<int64_t> input_shape;
+
+  // What the model draws random numbers from, on the CPU: its initial weights,
+  // dropout and the like. Undefined: LibTorch's default generator.
+  at::Generator generator;
 
   // Reads the model's own files, and writes what Export does. Outlives the
   // model. Null: io::Env::Posix().

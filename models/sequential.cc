@@ -38,6 +38,7 @@ absl::StatusOr<std::unique_ptr<Sequential>> Sequential::Create(
   LayerOptions layer_options;
   GRAPNEL_ASSIGN_OR_RETURN(layer_options.input_shape,
                            InputShape(config, options));
+  layer_options.generator = options.generator;
   GRAPNEL_ASSIGN_OR_RETURN(
       std::unique_ptr<LayerChain> layers,
       LayerChain::Create(config.layers(), "layers", layer_options));
@@ -74,6 +75,10 @@ const std::vector<NamedTensor>& Sequential::parameters() const {
 
 const std::vector<NamedTensor>& Sequential::buffers() const {
   return layers_->buffers();
+}
+
+bool Sequential::has_own_generator() const {
+  return layers_->has_own_generator();
 }
 
 std::string Sequential::NeedsTwoSamples() const {

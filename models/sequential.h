@@ -22,9 +22,10 @@ class SequentialConfig;
 
 namespace grapnel {
 
-// Layers one after another, and a loss. With one seed of LibTorch's default
-// generator it starts with the same parameters, of the same names, as the same
-// torch.nn.Sequential. Links no layer and no loss: depend on
+// Layers one after another, and a loss. With one seed of its generator it
+// starts with the same parameters, of the same names, as the same
+// torch.nn.Sequential with that of the default one. Links no layer and no loss:
+// depend on
 // //models/layers:all_layers and //models/losses:all_losses, or on those that
 // you need. Thread-compatible.
 class Sequential : public SupervisedModel {
@@ -40,6 +41,7 @@ class Sequential : public SupervisedModel {
 
   const std::vector<NamedTensor>& parameters() const override;
   const std::vector<NamedTensor>& buffers() const override;
+  bool has_own_generator() const override;
   std::string NeedsTwoSamples() const override;
   void SetTraining(bool training) override;
   bool training() const override;

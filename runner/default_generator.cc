@@ -12,9 +12,8 @@ namespace {
 
 // Calls `f` with the generator, which nobody draws from meanwhile.
 template <typename F>
-absl::Status WithGenerator(F&& f) {
+absl::Status WithGenerator(at::Generator generator, F&& f) {
   return CatchAsStatus([&] {
-    at::Generator generator = at::detail::getDefaultCPUGenerator();
     const std::lock_guard<std::mutex> lock(generator.mutex());
     f(generator);
     return absl::OkStatus();
@@ -23,21 +22,31 @@ absl::Status WithGenerator(F&& f) {
 
 }  // namespace
 
-absl::StatusOr<at::Tensor> DefaultGeneratorState() {
+absl::StatusOr<at::Tensor> GeneratorState(const at::Generator& generator) {
   at::Tensor state;
   GRAPNEL_RETURN_IF_ERROR(WithGenerator(
-      [&](at::Generator& generator) { state = generator.get_state(); }));
+      generator, [&](at::Generator& locked) { state = locked.get_state(); }));
   return state;
 }
 
+absl::Status SetGeneratorState(const at::Tensor& state,
+                               const at::Generator& generator) {
+  return WithGenerator(generator,
+                       [&](at::Generator& locked) { locked.set_state(state); });
+}
+
+absl::StatusOr<at::Tensor> DefaultGeneratorState() {
+  return GeneratorState(at::detail::getDefaultCPUGenerator());
+}
+
 absl::Status SetDefaultGeneratorState(const at::Tensor& state) {
-  return WithGenerator(
-      [&](at::Generator& generator) { generator.set_state(state); });
+  return SetGeneratorState(state, at::detail::getDefaultCPUGenerator());
 }
 
 absl::Status SeedDefaultGenerator(uint64_t seed) {
   return WithGenerator(
-      [&](at::Generator& generator) { generator.set_current_seed(seed); });
+      at::detail::getDefaultCPUGenerator(),
+      [&](at::Generator& locked) { locked.set_current_seed(seed); });
 }
 
 }  // namespace grapnel

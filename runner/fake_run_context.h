@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "ATen/core/Generator.h"
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/dist/process_group.h"
 #include "grapnel/dist/single_process_group.h"
@@ -47,6 +48,7 @@ struct FakeRunContext : public RunContext {
     return schedulers;
   }
   const std::string& resumed_from() const override { return resumed; }
+  at::Generator generator() override { return the_generator; }
   DataLoader* dataloader(Mode mode) override {
     return loaders[static_cast<int>(mode)];
   }
@@ -72,7 +74,8 @@ struct FakeRunContext : public RunContext {
     saves.push_back({std::move(request), ++num_saves});
     return num_saves;
   }
-  void RequestStop(absl::string_view reason) override {
+  using RunContext::RequestStop;
+  void RequestStop(absl::string_view reason, StopAt) override {
     if (stopped.empty()) stopped = std::string(reason);
   }
   std::string stop_reason() const override { return stopped; }
@@ -93,6 +96,7 @@ struct FakeRunContext : public RunContext {
   OptimWrapper* wrapper = nullptr;
   std::vector<std::unique_ptr<ParamScheduler>> schedulers;
   std::string resumed;
+  at::Generator the_generator;
   DataLoader* loaders[3] = {};
   int64_t sampler_epoch = 0;
   MessageHub hub;

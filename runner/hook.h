@@ -96,11 +96,23 @@ class Hook {
   // tensors back right after AfterLoadCheckpoint.
   //
   // A validation in training that is cut short, by an interrupt or an error, is
-  // repeated later, so the runner puts the message back to what it was before.
-  // It does so with the tensors too, unless the hook overrides OnError: then
-  // the hook puts them back there itself.
+  // repeated later, so the runner puts the message and the bytes of SaveState
+  // back to what they were before. It does so with the tensors too, unless the
+  // hook overrides OnError: then the hook puts them back there itself.
   virtual google::protobuf::Message* mutable_state() { return nullptr; }
   virtual absl::Status state_tensors(TensorMap*) { return absl::OkStatus(); }
+
+  // The same for what is no message, or can fail: bytes of the hook's own
+  // making. LoadState gets them back after message and tensors are there, and
+  // "" if the checkpoint has none of this hook; it is also the place to check
+  // those two. An error of SaveState is the save's, and one of LoadState the
+  // resume's.
+  virtual absl::Status SaveState(std::string* /*bytes*/) {
+    return absl::OkStatus();
+  }
+  virtual absl::Status LoadState(const std::string& /*bytes*/) {
+    return absl::OkStatus();
+  }
 
   // Once per runner, when model, data and optimizer are there, before anything
   // else: look up what the other points need.
@@ -202,7 +214,7 @@ class Hook {
   virtual absl::Status AfterExport(RunContext&) { return absl::OkStatus(); }
 
   // The run failed with `error`, which cannot be changed. Called for every
-  // hook.
+  // hook. kCancelled: it was interrupted, or stopped at once.
   virtual void OnError(RunContext&, const absl::Status& error) {}
 
   // Generic points, for all modes.

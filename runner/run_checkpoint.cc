@@ -32,20 +32,22 @@ constexpr char kState[] = "state";
 // at::CPUGeneratorImpl's state, as torch.get_rng_state() in Python.
 constexpr size_t kGeneratorStateSize = 5056;
 
-absl::StatusOr<std::string> GetGeneratorState() {
-  GRAPNEL_ASSIGN_OR_RETURN(const at::Tensor state, DefaultGeneratorState());
+absl::StatusOr<std::string> SaveGenerator(const at::Generator& generator) {
+  GRAPNEL_ASSIGN_OR_RETURN(const at::Tensor state, GeneratorState(generator));
   return std::string(static_cast<const char*>(state.const_data_ptr()),
                      state.nbytes());
 }
 
-absl::Status SetGeneratorState(std::string state) {
+absl::Status LoadGenerator(std::string state, const at::Generator& generator) {
   if (state.size() != kGeneratorStateSize) {
     return absl::DataLossError(absl::StrCat("rng: the generator's state has ",
                                             state.size(), " bytes and not ",
                                             kGeneratorStateSize));
   }
-  return SetDefaultGeneratorState(at::from_blob(
-      state.data(), {static_cast<int64_t>(state.size())}, at::kByte));
+  return SetGeneratorState(
+      at::from_blob(state.data(), {static_cast<int64_t>(state.size())},
+                    at::kByte),
+      generator);
 }
 
 absl::Status CaptureHooks(const HookList& hooks, RunState* state,
@@ -61,8 +63,12 @@ absl::Status CaptureHooks(const HookList& hooks, RunState* state,
       hook_state->mutable_state()->PackFrom(*message);
     }
     TensorMap own;
-    GRAPNEL_RETURN_IF_ERROR(WithContext(
-        hook.state_tensors(&own), absl::StrCat("hook \"", hook.name(), "\"")));
+    const absl::Status saved = CatchAsStatus([&]() -> absl::Status {
+      GRAPNEL_RETURN_IF_ERROR(hook.SaveState(hook_state->mutable_bytes()));
+      return hook.state_tensors(&own);
+    });
+    GRAPNEL_RETURN_IF_ERROR(
+        WithContext(saved, absl::StrCat("hook \"", hook.name(), "\"")));
     for (const NamedTensor& tensor : own) {
       GRAPNEL_RETURN_IF_ERROR(tensors->Add(
           absl::StrCat(hook.name(), "/", tensor.name), tensor.tensor));
@@ -102,7 +108,8 @@ absl::Status RestoreHook(const HookState& saved, const TensorMap& tensors,
         absl::StrCat("its state is a ", saved.state().type_url(), " and not a ",
                      state->GetTypeName()));
   }
-  return RestoreHookTensors(tensors, hook);
+  GRAPNEL_RETURN_IF_ERROR(RestoreHookTensors(tensors, hook));
+  return CatchAsStatus([&] { return hook.LoadState(saved.bytes()); });
 }
 
 absl::Status RestoreHooks(const RunState& state, const TensorMap& tensors,
@@ -129,7 +136,7 @@ absl::Status RestoreHooks(const RunState& state, const TensorMap& tensors,
     for (const ScheduledHook& scheduled : hooks.hooks()) {
       found = found || scheduled.hook->name() == saved.name();
     }
-    if (!found && saved.has_state()) {
+    if (!found && (saved.has_state() || !saved.bytes().empty())) {
       warnings->push_back(absl::StrCat(
           "hook \"", saved.name(),
           "\" of the checkpoint is not in this run: its state is dropped"));
@@ -146,7 +153,7 @@ absl::StatusOr<io::CheckpointContents> CaptureRun(
   RunState state;
   state.set_seed(seed);
   GRAPNEL_ASSIGN_OR_RETURN(*state.mutable_rng()->mutable_cpu(),
-                           GetGeneratorState());
+                           SaveGenerator(parts.generator));
   *state.mutable_data() = data;
 
   GRAPNEL_ASSIGN_OR_RETURN(TensorMap model, ModelState(*parts.model));
@@ -231,7 +238,7 @@ absl::Status RestoreRun(const io::CheckpointContents& contents,
   }
   GRAPNEL_RETURN_IF_ERROR(
       RestoreHooks(state, section(kHooks), *parts.hooks, warnings));
-  return SetGeneratorState(state.rng().cpu());
+  return LoadGenerator(state.rng().cpu(), parts.generator);
 }
 
 }  // namespace grapnel

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "ATen/core/Generator.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -43,12 +44,13 @@ struct RunParts {
   absl::Span<const std::unique_ptr<ParamScheduler>> param_schedulers;
   MessageHub* message_hub;
   const HookList* hooks;
+  at::Generator generator;  // Of the CPU.
 };
 
-// Everything that changes as the run goes on, LibTorch's default generator
-// included. Tensors share storage with the run: write them before it goes on.
-// The manifest is the caller's to fill in. kInvalidArgument, naming it, for
-// state that ReadRunState couldn't read back.
+// Everything that changes as the run goes on, the generator included. Tensors
+// share storage with the run: write them before it goes on. The manifest is the
+// caller's to fill in. kInvalidArgument, naming it, for state that ReadRunState
+// couldn't read back.
 absl::StatusOr<io::CheckpointContents> CaptureRun(
     const RunParts& parts, int64_t seed, const runner::v1::DataPosition& data);
 

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "ATen/core/Generator.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -53,6 +54,18 @@ struct SaveRequest {
   // for a step.
   bool optimizer = true;
   bool param_schedulers = true;
+};
+
+// Where a training ends that was asked to stop.
+enum class StopAt {
+  // After the current epoch, or iteration in an iteration-based loop, and the
+  // validation due then. An epoch is brought to its end.
+  kAfterEpoch,
+
+  // After the current iteration, in the middle of an epoch too; a validation is
+  // cut short, and repeated by the run that goes on. It is saved as an
+  // interrupt is, hooks get OnError with kCancelled, then AfterTrain.
+  kNow,
 };
 
 // Counters count completed units: during an iteration's hooks iter() does not
@@ -102,6 +115,10 @@ class RunContext {
 
   // Path of the checkpoint that this run continues, "" if none.
   virtual const std::string& resumed_from() const = 0;
+
+  // What the run draws random numbers from, on the CPU, and saves; a hook that
+  // draws from LibTorch's default generator is not part of what `seed` fixes.
+  virtual at::Generator generator() = 0;
 
   // The loader of that mode, or null if it isn't part of this run.
   virtual DataLoader* dataloader(Mode mode) = 0;
@@ -157,12 +174,15 @@ class RunContext {
   // is written, that is its SavedCheckpoint::id.
   virtual absl::StatusOr<int64_t> RequestSave(SaveRequest request) = 0;
 
-  // Ends training after the current epoch, or iteration in an iteration-based
-  // loop, and the validation due then. The first reason is kept, and logged. A
-  // later Train() does no more. If no call is running, the request waits for
-  // the next Train(); made during Val(), Test() or Export(), it is forgotten
-  // when that call ends.
-  virtual void RequestStop(absl::string_view reason) = 0;
+  // Ends training, which then has come out well: OK. The first reason is kept,
+  // and logged, but that of a stop at once takes the place of one after the
+  // epoch. A later Train() does no more. If no call is running, the request
+  // waits for the next Train(); made during a Val(), Test() or Export() that is
+  // not between two steps of a training, it is forgotten when that call ends.
+  virtual void RequestStop(absl::string_view reason, StopAt at) = 0;
+  void RequestStop(absl::string_view reason) {
+    RequestStop(reason, StopAt::kAfterEpoch);
+  }
 
   // The reason, or "" if nobody asked.
   virtual std::string stop_reason() const = 0;

@@ -14,9 +14,12 @@
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/suggestion.h"
+#include "grapnel/base/tensor_map.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/base/utf8.h"
 #include "grapnel/data/data_loader.h"
+#include "grapnel/models/load_tensors.h"
 #include "grapnel/models/log_vars.h"
 #include "grapnel/models/model.h"
 #include "grapnel/optim/autocast.h"
@@ -105,15 +108,14 @@ template <typename F>
 absl::Status RunnerImpl::Guarded(F&& body) {
   GRAPNEL_RETURN_IF_ERROR(broken_);
   const TorchThreadScope thread;
-  TorchLoan loan(deterministic_, &generator_);
-  GRAPNEL_RETURN_IF_ERROR(loan.Begin());
+  const DeterministicScope deterministic(deterministic_);
   const PausingClock::Running running(&run_clock_);
   return body();
 }
 
 absl::Status RunnerImpl::BeginRun() {
   RunContext& run = *this;
-  interrupted_ = false;
+  cut_ = Cut::kNone;
   if (!set_up_) {
     broken_ = hooks_.Call(points::kSetup, run);
     GRAPNEL_RETURN_IF_ERROR(broken_);
@@ -141,10 +143,9 @@ void RunnerImpl::EndRun(Mode mode, absl::Status* status) {
 }
 
 void RunnerImpl::Fail(const absl::Status& status) {
-  if (!interrupted_ || !absl::IsCancelled(status)) {
-    log_->Error(status.message());
-  }
-  if (!interrupted_) TellOfError(status);
+  const bool cut = cut_ != Cut::kNone;  // The hooks have heard of that.
+  if (!cut || !absl::IsCancelled(status)) log_->Error(status.message());
+  if (!cut) TellOfError(status);
 }
 
 void RunnerImpl::TellOfError(const absl::Status& status) {
@@ -181,6 +182,16 @@ absl::StatusOr<bool> RunnerImpl::Step() {
   return more;
 }
 
+absl::StatusOr<bool> RunnerImpl::TrainUntil(absl::Time deadline) {
+  bool more = true;
+  deadline_ = deadline;
+  const absl::Status status =
+      CatchAsStatus([&] { return Advance(/*to_the_end=*/true, &more); });
+  deadline_.reset();
+  GRAPNEL_RETURN_IF_ERROR(status);
+  return more;
+}
+
 absl::Status RunnerImpl::Advance(bool to_the_end, bool* more) {
   if (!plan_) {
     return Refuse(options_.for_training
@@ -198,33 +209,59 @@ absl::Status RunnerImpl::Advance(bool to_the_end, bool* more) {
       log_->Warning(warning);
     }
   }
+  bool ends = true;
   const absl::Status status = CatchAsStatus([&]() -> absl::Status {
     return Guarded([&]() -> absl::Status {
       absl::Status status = CatchAsStatus([&]() -> absl::Status {
         const c10::AutoGradMode with_grad(true);
         if (!in_training_) GRAPNEL_RETURN_IF_ERROR(BeginTraining());
-        do {
-          GRAPNEL_RETURN_IF_ERROR(plan_->by_epoch() ? StepOfEpochs(more)
-                                                    : StepOfIters(more));
-        } while (*more && to_the_end);
+        GRAPNEL_RETURN_IF_ERROR(AdvanceInLoop(to_the_end, more));
         return *more ? absl::OkStatus() : EndTraining();
       });
-      if (!status.ok() || !*more) EndRun(Mode::kTrain, &status);
+      ends = !status.ok() || !*more || cut_ == Cut::kDeadline;
+      if (ends) EndRun(Mode::kTrain, &status);
       return status;
     });
   });
-  if (status.ok() && *more) return status;
+  if (!ends) return status;
   in_training_ = false;
   if (lock_ != nullptr) lock_->Keep();
   lock_.reset();
   return status;
 }
 
+absl::Status RunnerImpl::AdvanceInLoop(bool to_the_end, bool* more) {
+  do {
+    // An interrupt lets one iteration be done, so that a run that is started
+    // and interrupted again and again comes to its end.
+    const Cut cut = CutDue();
+    absl::Status status = cut == Cut::kStop || cut == Cut::kDeadline
+                              ? CutShort(cut)
+                          : plan_->by_epoch() ? StepOfEpochs(more)
+                                              : StepOfIters(more);
+    // Asked for behind the last iteration, as at an epoch's end.
+    if (status.ok() && !*more && CutDue() == Cut::kStop && !progress_.done()) {
+      status = CutShort(Cut::kStop);
+    }
+    if (absl::IsCancelled(status)) {
+      // What was wanted, and came out well.
+      if (cut_ == Cut::kDeadline) return absl::OkStatus();
+      if (cut_ == Cut::kStop) {
+        *more = false;
+        return absl::OkStatus();
+      }
+    }
+    GRAPNEL_RETURN_IF_ERROR(status);
+  } while (*more && to_the_end);
+  return absl::OkStatus();
+}
+
 template <typename F>
 absl::Status RunnerImpl::Between(Mode mode, F&& body) {
   return Guarded([&]() -> absl::Status {
-    GRAPNEL_ASSIGN_OR_RETURN(const ValidationSnapshot before,
-                             ValidationSnapshot::Take(hub_, hooks_));
+    GRAPNEL_ASSIGN_OR_RETURN(
+        const ValidationSnapshot before,
+        ValidationSnapshot::Take(hub_, hooks_, generator_));
     const auto metrics = latest_metrics_;
     const int64_t metrics_iter = metrics_iter_;
     const bool model_training = model_->training();
@@ -232,7 +269,7 @@ absl::Status RunnerImpl::Between(Mode mode, F&& body) {
     mode_ = mode;
     absl::Status status = CatchAsStatus(body);
     // The hooks have heard of an interrupt.
-    if (!status.ok() && !std::exchange(interrupted_, false)) {
+    if (!status.ok() && std::exchange(cut_, Cut::kNone) == Cut::kNone) {
       log_->Error(status.message());
       hooks_.CallOnError(*this, status);
     }
@@ -284,6 +321,43 @@ absl::Status RunnerImpl::Export(const std::string& path) {
   return CatchAsStatus([&] {
     return in_training_ ? Between(Mode::kTest, body) : Run(Mode::kTest, body);
   });
+}
+
+absl::StatusOr<NamedTensor> RunnerImpl::FindTensor(
+    absl::string_view name) const {
+  std::vector<std::string> names;
+  for (const auto* tensors : {&model_->parameters(), &model_->buffers()}) {
+    for (const NamedTensor& tensor : *tensors) {
+      if (tensor.name == name) return tensor;
+      names.push_back(tensor.name);
+    }
+  }
+  return absl::NotFoundError(absl::StrCat("the model has no tensor \"",
+                                          EscapeToUtf8(name), "\"",
+                                          DidYouMean(name, names)));
+}
+
+absl::StatusOr<at::Tensor> RunnerImpl::GetTensor(absl::string_view name) {
+  GRAPNEL_ASSIGN_OR_RETURN(const NamedTensor found, FindTensor(name));
+  at::Tensor copy;
+  GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+    copy = found.tensor.detach().clone();
+    return absl::OkStatus();
+  }));
+  return copy;
+}
+
+absl::Status RunnerImpl::SetTensor(absl::string_view name,
+                                   const at::Tensor& value) {
+  GRAPNEL_ASSIGN_OR_RETURN(const NamedTensor found, FindTensor(name));
+  if (!loaded_ && !checkpoint_path_.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("tensor \"", name, "\": is loaded from ", checkpoint_path_,
+                     " when the run begins: set it after that"));
+  }
+  TensorMap one;
+  GRAPNEL_RETURN_IF_ERROR(one.Add(found.name, value));
+  return LoadTensors(one, /*strict=*/true, {found}, /*report=*/nullptr);
 }
 
 // -------------------------------------------------------------------- loops
@@ -340,7 +414,7 @@ absl::Status RunnerImpl::StepOfEpochs(bool* more) {
         WithOrigin(loader.Next(&train_batch_), ErrorOrigin::kData));
     train_iter_.batch_idx = iter_in_epoch();
     GRAPNEL_RETURN_IF_ERROR(TrainIter());
-    if (interrupt_requested()) return StopInterrupted();
+    if (const Cut cut = CutDue(); cut != Cut::kNone) return CutShort(cut);
   }
   if (iter_in_epoch() < train_iter_.num_batches) return absl::OkStatus();
   in_epoch_ = false;
@@ -385,7 +459,7 @@ absl::Status RunnerImpl::StepOfIters(bool* more) {
     GRAPNEL_RETURN_IF_ERROR(WithOrigin(status, ErrorOrigin::kData));
     train_iter_.batch_idx = iter();
     GRAPNEL_RETURN_IF_ERROR(TrainIter());
-    if (interrupt_requested()) return StopInterrupted();
+    if (const Cut cut = CutDue(); cut != Cut::kNone) return CutShort(cut);
     GRAPNEL_RETURN_IF_ERROR(ValidateIfPending());
   }
   *more = goes_on();
@@ -422,7 +496,7 @@ absl::Status RunnerImpl::TrainIter() {
   log_vars_.Clear();
   const int64_t windows = windows_;
   const int64_t accumulated = optim_wrapper_->accumulated();
-  absl::Status status = CatchAsStatus([this] {
+  absl::Status status = CallModel([this] {
     return model_->TrainStep(train_batch_, *optim_wrapper_, &log_vars_);
   });
   if (!step_error_.ok()) {
@@ -501,8 +575,8 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
   Evaluator& evaluator = *evaluators_[static_cast<int>(points.mode)];
   const Mode outer_mode = mode_;
   if (training_) {
-    GRAPNEL_ASSIGN_OR_RETURN(before_validation_,
-                             ValidationSnapshot::Take(hub_, hooks_));
+    GRAPNEL_ASSIGN_OR_RETURN(
+        before_validation_, ValidationSnapshot::Take(hub_, hooks_, generator_));
   }
   mode_ = points.mode;
   hub_.BeginEpoch(points.mode);
@@ -526,7 +600,7 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
     GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points.before_iter, run, info));
     predictions_.losses.Clear();
     predictions_.losses.set_wants_weights(true);
-    absl::Status status = CatchAsStatus([this] {
+    absl::Status status = CallModel([this] {
       const AutocastScope autocast(autocast_);
       return model_->ValStep(eval_batch_, &predictions_);
     });
@@ -540,9 +614,9 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
     }
     GRAPNEL_RETURN_IF_ERROR(
         hooks_.Call(points.after_iter, run, info, predictions_));
-    if (interrupt_requested()) {
+    if (const Cut cut = CutDue(); cut != Cut::kNone) {
       mode_ = outer_mode;
-      return StopInterrupted();
+      return CutShort(cut);
     }
   }
   Metrics metrics;
@@ -603,11 +677,13 @@ absl::Status RunnerImpl::AfterOptimizerStep(const StepResult& result) {
 
 // ----------------------------------------------------------------- stopping
 
-void RunnerImpl::RequestStop(absl::string_view reason) {
+void RunnerImpl::RequestStop(absl::string_view reason, StopAt at) {
+  const StopLevel level =
+      at == StopAt::kNow ? StopLevel::kNow : StopLevel::kAfterEpoch;
   const std::lock_guard<std::mutex> lock(stop_mutex_);
-  if (stop_requested()) return;
+  if (stop_.load(std::memory_order_relaxed) >= level) return;
   stop_reason_ = reason.empty() ? "it was asked for" : EscapeToUtf8(reason);
-  stop_requested_.store(true, std::memory_order_release);
+  stop_.store(level, std::memory_order_release);
 }
 
 std::string RunnerImpl::stop_reason() const {
@@ -626,7 +702,7 @@ bool RunnerImpl::MustStop() {
 
 void RunnerImpl::ForgetStop() {
   const std::lock_guard<std::mutex> lock(stop_mutex_);
-  stop_requested_.store(false, std::memory_order_release);
+  stop_.store(StopLevel::kNone, std::memory_order_release);
   stop_reason_.clear();
   stop_logged_ = false;
 }

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -107,10 +108,15 @@ struct RunnerOptions {
 //
 // No call throws, and when a call returns LibTorch is as it was before:
 // autograd mode and all else that it keeps per thread, deterministic flags, and
-// the default CPU generator. During a call that generator is the run's: seeded
-// by Create, restored by a resume, and going on from call to call, no matter
-// what the process draws between them. Runs in several threads at once share
-// it, so their random numbers are not reproducible.
+// the default CPU generator.
+//
+// A run has a generator of its own: seeded by Create, restored by a resume, and
+// going on from call to call. Models from config draw from it, so that any
+// number of such runs go on at once, on several threads or step by step, and
+// each has the numbers that it would have alone. Other models
+// (Model::has_own_generator) get it in the place of LibTorch's default one, for
+// the time of each step of theirs; meanwhile no other thread's model gets its
+// own, so that steps of such models wait for one another.
 class Runner {
  public:
   // Checks the configuration, makes the model and the hooks, and makes
@@ -145,6 +151,13 @@ class Runner {
   // there; the next call of either goes on with it.
   virtual absl::StatusOr<bool> Step() = 0;
 
+  // Trains until `deadline`, a time of day of the run's clock, is past, and
+  // then ends with the iteration that is going on: the run is saved as at an
+  // interrupt, a validation that was cut short is repeated, and AfterTrain
+  // waits. True if there is more to do; the next call of any of the three goes
+  // on.
+  virtual absl::StatusOr<bool> TrainUntil(absl::Time deadline) = 0;
+
   // One evaluation. kFailedPrecondition, naming what is missing, if it isn't
   // configured. Between two steps it is part of the training, which goes on as
   // if it had not been: without a BeforeRun and AfterRun of its own, and an
@@ -155,6 +168,18 @@ class Runner {
   // Writes the model, with the weights that `resume` or `load_from` name, or as
   // trained, to a file in its own format; see Model::Export.
   virtual absl::Status Export(const std::string& path) = 0;
+
+  // The model's parameter or buffer of that name, as in Python's state_dict: a
+  // copy. kNotFound, with a name that is like it, if there is none. The values
+  // that training uses; those of an average are its hook's.
+  virtual absl::StatusOr<at::Tensor> GetTensor(absl::string_view name) = 0;
+
+  // Copies `value` there, of the same shape, and of a type that fits as it does
+  // in a checkpoint to load (models/load_tensors.h). Optimizers, averages and
+  // schedulers go on from what they have. kFailedPrecondition where nothing is
+  // loaded yet that `resume` or `load_from` name: it would be overwritten.
+  virtual absl::Status SetTensor(absl::string_view name,
+                                 const at::Tensor& value) = 0;
 
   virtual RunContext& context() = 0;
   virtual std::string stop_reason() const = 0;

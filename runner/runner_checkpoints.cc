@@ -141,10 +141,11 @@ absl::Status RunnerImpl::Resume() {
         at::get_cpu_capability(), ": it will not be the same to the bit"));
   }
   std::vector<std::string> warnings;
-  GRAPNEL_RETURN_IF_ERROR(RestoreRun(
-      checkpoint_, state,
-      {model_.get(), optim_wrapper_.get(), schedulers_, &hub_, &hooks_},
-      PointOf(progress_, saved, state), &warnings));
+  GRAPNEL_RETURN_IF_ERROR(RestoreRun(checkpoint_, state,
+                                     {model_.get(), optim_wrapper_.get(),
+                                      schedulers_, &hub_, &hooks_, generator_},
+                                     PointOf(progress_, saved, state),
+                                     &warnings));
   for (const std::string& warning : warnings) {
     log_->Warning(absl::StrCat("resume: ", warning));
   }
@@ -278,18 +279,23 @@ absl::StatusOr<int64_t> RunnerImpl::RequestSave(SaveRequest request) {
   return num_saves_;
 }
 
-absl::Status RunnerImpl::StopInterrupted() {
-  interrupted_ = true;
-  const absl::Status cancelled = absl::CancelledError("interrupted");
+absl::Status RunnerImpl::CutShort(Cut cut) {
+  cut_ = cut;
+  const absl::string_view why = cut == Cut::kInterrupt ? "interrupted"
+                                : cut == Cut::kStop    ? "stopped"
+                                                       : "the deadline is past";
+  MustStop();  // Logs the reason of a stop.
+  const absl::Status cancelled = absl::CancelledError(why);
   TellOfError(cancelled);
-  if (training_ && last_saved_ != ProgressKey(progress_)) {
+  if (training_ && progress_.iter() > 0 &&
+      last_saved_ != ProgressKey(progress_)) {
     WaitingSave save;
     save.id = ++num_saves_;
     save.request.dir = checkpoint_dir_;
     save.request.name = plan_->by_epoch() && progress_.iter_in_epoch() == 0
                             ? absl::StrCat("epoch_", epoch())
                             : absl::StrCat("iter_", iter());
-    log_->Info(absl::StrCat("interrupted: saving ", save.request.name));
+    log_->Info(absl::StrCat(why, ": saving ", save.request.name));
     bool published = false;
     GRAPNEL_RETURN_IF_ERROR(SaveNow(save, &published));
   }
@@ -324,8 +330,9 @@ absl::Status RunnerImpl::SaveNow(const WaitingSave& waiting, bool* published) {
 
 absl::StatusOr<CapturedSave> RunnerImpl::Capture(const WaitingSave& waiting) {
   const SaveRequest& request = waiting.request;
-  RunParts parts = {model_.get(), optim_wrapper_.get(), schedulers_, &hub_,
-                    &hooks_};
+  RunParts parts = {model_.get(), optim_wrapper_.get(),
+                    schedulers_,  &hub_,
+                    &hooks_,      generator_};
   if (!request.optimizer) parts.optim_wrapper = nullptr;
   if (!request.param_schedulers) parts.param_schedulers = {};
   CapturedSave save;

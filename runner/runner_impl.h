@@ -17,14 +17,18 @@
 #include <utility>
 #include <vector>
 
+#include "ATen/core/Generator.h"
 #include "ATen/core/Tensor.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "grapnel/base/clock.h"
 #include "grapnel/base/pausing_clock.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_map.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/data/data_loader.h"
 #include "grapnel/data/dataset.h"
@@ -52,6 +56,7 @@
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/stage.h"
+#include "grapnel/runner/torch_loan.h"
 #include "grapnel/runner/train_plan.h"
 #include "grapnel/runner/validation_snapshot.h"
 
@@ -95,9 +100,14 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
 
   absl::Status Train() override;
   absl::StatusOr<bool> Step() override;
+  absl::StatusOr<bool> TrainUntil(absl::Time deadline) override;
   absl::StatusOr<Metrics> Val() override;
   absl::StatusOr<Metrics> Test() override;
   absl::Status Export(const std::string& path) override;
+
+  absl::StatusOr<at::Tensor> GetTensor(absl::string_view name) override;
+  absl::Status SetTensor(absl::string_view name,
+                         const at::Tensor& value) override;
 
   RunContext& context() override { return *this; }
   std::vector<std::string> HookNames() const override {
@@ -135,6 +145,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
     return schedulers_;
   }
   const std::string& resumed_from() const override { return resumed_from_; }
+  at::Generator generator() override { return generator_; }
   DataLoader* dataloader(Mode mode) override {
     return loaders_[static_cast<int>(mode)].get();
   }
@@ -165,7 +176,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   int64_t seed() const override { return seed_; }
   const std::string& config_text() const override { return config_text_; }
   absl::StatusOr<int64_t> RequestSave(SaveRequest request) override;
-  void RequestStop(absl::string_view reason) override;
+  void RequestStop(absl::string_view reason, StopAt at) override;
   std::string stop_reason() const override;
 
   // StepObserver.
@@ -222,6 +233,8 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // if nothing had been.
   template <typename F>
   absl::Status Between(Mode mode, F&& body);
+  // The model's, of that name; it shares its storage.
+  absl::StatusOr<NamedTensor> FindTensor(absl::string_view name) const;
   // Logs what a run failed with and tells the hooks.
   void Fail(const absl::Status& status);
   // OnError; then takes back what a validation had done that isn't over.
@@ -252,6 +265,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // A step of training, or all that are left; what begins and ends it at its
   // beginning and end. Sets `*more` to false at the end.
   absl::Status Advance(bool to_the_end, bool* more);
+  absl::Status AdvanceInLoop(bool to_the_end, bool* more);
   absl::Status BeginTraining();
   absl::Status EndTraining();
   // An iteration, with all that is due before and after it. Sets `*more`.
@@ -285,6 +299,14 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   template <typename F, typename... A>
   absl::Status CallRest(MountPoint<F> point, A&... args);
 
+  // Calls the model, which may draw from LibTorch's default generator.
+  template <typename F>
+  absl::Status CallModel(F&& call) {
+    std::optional<GeneratorLoan> loan;
+    if (!model_->has_own_generator()) loan.emplace(generator_);
+    return CatchAsStatus(std::forward<F>(call));
+  }
+
   absl::Status SetTraining(bool training) {
     return CatchAsStatus([&] {
       model_->SetTraining(training);
@@ -292,15 +314,27 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
     });
   }
 
-  bool interrupt_requested() const {
-    return options_.interrupt != nullptr &&
-           options_.interrupt->load(std::memory_order_relaxed) != 0;
+  // Why a call ends before the epoch or the validation that is going on.
+  enum class Cut { kNone, kInterrupt, kStop, kDeadline };
+  Cut CutDue() const {
+    if (options_.interrupt != nullptr &&
+        options_.interrupt->load(std::memory_order_relaxed) != 0) {
+      return Cut::kInterrupt;
+    }
+    if (!training_) return Cut::kNone;
+    if (stop_.load(std::memory_order_relaxed) == StopLevel::kNow) {
+      return Cut::kStop;
+    }
+    return deadline_.has_value() && clock_->WallTime() >= *deadline_
+               ? Cut::kDeadline
+               : Cut::kNone;
   }
   // Tells the hooks and saves, if anything was done since the last checkpoint.
-  absl::Status StopInterrupted();
+  // kCancelled, with cut_ set, if that went well.
+  absl::Status CutShort(Cut cut);
 
   bool stop_requested() const {
-    return stop_requested_.load(std::memory_order_acquire);
+    return stop_.load(std::memory_order_acquire) != StopLevel::kNone;
   }
   bool MustStop();  // Logs why, once.
   void ForgetStop();
@@ -406,10 +440,11 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
 
   mutable std::mutex stop_mutex_;
   std::string stop_reason_ ABSL_GUARDED_BY(stop_mutex_);
-  std::atomic<bool> stop_requested_{false};
+  enum class StopLevel { kNone, kAfterEpoch, kNow };
+  std::atomic<StopLevel> stop_{StopLevel::kNone};
   bool stop_logged_ = false;
 
-  at::Tensor generator_;  // This run's; LibTorch has it during calls.
+  at::Generator generator_;
   // Of the validation in training that is going on.
   std::optional<ValidationSnapshot> before_validation_;
   Metrics val_metrics_;  // Of the one before.
@@ -420,7 +455,8 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   std::optional<Stage> cut_stage_;
   size_t next_hook_ = 0;
 
-  bool interrupted_ = false;  // This call of Train was.
+  Cut cut_ = Cut::kNone;  // Of this call of Train.
+  std::optional<absl::Time> deadline_;
   bool saves_allowed_ = false;
   int64_t num_saves_ = 0;  // That were asked for.
   std::vector<WaitingSave> waiting_saves_;

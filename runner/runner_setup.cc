@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "ATen/CPUGeneratorImpl.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
@@ -37,7 +38,6 @@
 #include "grapnel/runner/config_paths.h"
 #include "grapnel/runner/config_text.h"
 #include "grapnel/runner/configured_hooks.h"
-#include "grapnel/runner/default_generator.h"
 #include "grapnel/runner/default_hooks.h"
 #include "grapnel/runner/load_options.h"
 #include "grapnel/runner/log_processor.h"
@@ -215,8 +215,6 @@ RunnerImpl::~RunnerImpl() { log_thread_.Drain(); }
 
 absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   const TorchThreadScope thread;
-  TorchLoan loan(/*deterministic=*/false, &generator_);
-  GRAPNEL_RETURN_IF_ERROR(loan.Begin());
   *config_ = config;
   env_ = options_.env != nullptr ? options_.env : &io::Env::Posix();
   clock_ = options_.clock != nullptr ? options_.clock : &Clock::System();
@@ -521,7 +519,9 @@ absl::Status RunnerImpl::InitSeed() {
     seed_ = saved;
   }
   config_->mutable_randomness()->set_seed(seed_);
-  return SeedDefaultGenerator(static_cast<uint64_t>(seed_));
+  generator_ =
+      at::make_generator<at::CPUGeneratorImpl>(static_cast<uint64_t>(seed_));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<DataLoader>> RunnerImpl::CreateLoader(
@@ -635,6 +635,8 @@ absl::Status RunnerImpl::InitModel() {
     if (loader == nullptr || !options.input_shape.empty()) continue;
     GRAPNEL_ASSIGN_OR_RETURN(options.input_shape, loader->InputShape());
   }
+  options.generator = generator_;
+  const GeneratorLoan loan(generator_);  // For models that don't look at that.
   auto model = ModelRegistry::Create(config_->model(), options);
   if (!model.ok()) return WithContext(model.status(), "model");
   model_ = *std::move(model);

@@ -4,76 +4,72 @@
 #include <mutex>
 #include <utility>
 
+#include "ATen/CPUGeneratorImpl.h"
 #include "ATen/Context.h"
 #include "ATen/ThreadLocalState.h"
-#include "absl/status/statusor.h"
-#include "grapnel/base/status_macros.h"
-#include "grapnel/runner/default_generator.h"
 
 namespace grapnel {
 namespace {
 
-// Of all loans that have begun and not ended.
-struct Loans {
+// Of all scopes that there are.
+struct Deterministic {
   std::mutex mutex;
-  TorchLoan* newest = nullptr;
-  int deterministic = 0;  // Those that want it.
+  int scopes = 0;
   // What the process had before the first of them.
   bool was_deterministic = false;
   bool was_warn_only = false;
 };
 
-Loans& AllLoans() {
-  static Loans* const loans = new Loans;  // Used until the process ends.
-  return *loans;
+// Both are used until the process ends.
+Deterministic& AllDeterministic() {
+  static auto* const deterministic = new Deterministic;
+  return *deterministic;
+}
+std::mutex& LoanMutex() {
+  static auto* const mutex = new std::mutex;
+  return *mutex;
+}
+// Of this thread. The first takes the mutex; a recursive one would cost the
+// iteration 70 instructions more.
+thread_local int thread_loans = 0;
+
+// LibTorch's variable, which it gives out as a constant. Changing what is in it
+// is a pointer's work; the generator's state would be 5 kB to copy, twice.
+at::Generator& DefaultGenerator() {
+  return const_cast<at::Generator&>(at::detail::getDefaultCPUGenerator());
 }
 
 }  // namespace
 
-TorchLoan::TorchLoan(bool deterministic, at::Tensor* generator)
-    : deterministic_(deterministic), generator_(generator) {}
-
-absl::Status TorchLoan::Begin() {
-  Loans& loans = AllLoans();
-  const std::lock_guard<std::mutex> lock(loans.mutex);
-  GRAPNEL_ASSIGN_OR_RETURN(before_, DefaultGeneratorState());
-  if (generator_->defined()) {
-    GRAPNEL_RETURN_IF_ERROR(SetDefaultGeneratorState(*generator_));
-  }
-  if (deterministic_ && loans.deterministic++ == 0) {
-    at::Context& context = at::globalContext();
-    loans.was_deterministic = context.deterministicAlgorithms();
-    loans.was_warn_only = context.deterministicAlgorithmsWarnOnly();
-    context.setDeterministicAlgorithms(true, false);
-  }
-  outer_ = loans.newest;
-  loans.newest = this;
-  begun_ = true;
-  return absl::OkStatus();
+DeterministicScope::DeterministicScope(bool wanted) : wanted_(wanted) {
+  if (!wanted_) return;
+  Deterministic& all = AllDeterministic();
+  const std::lock_guard<std::mutex> lock(all.mutex);
+  if (all.scopes++ > 0) return;
+  at::Context& context = at::globalContext();
+  all.was_deterministic = context.deterministicAlgorithms();
+  all.was_warn_only = context.deterministicAlgorithmsWarnOnly();
+  context.setDeterministicAlgorithms(true, false);
 }
 
-TorchLoan::~TorchLoan() {
-  if (!begun_) return;
-  Loans& loans = AllLoans();
-  const std::lock_guard<std::mutex> lock(loans.mutex);
-  if (deterministic_ && --loans.deterministic == 0) {
-    at::globalContext().setDeterministicAlgorithms(loans.was_deterministic,
-                                                   loans.was_warn_only);
-  }
-  if (loans.newest == this) {
-    // Fails only where there is no memory for 5 kB, and then the state stays.
-    absl::StatusOr<at::Tensor> state = DefaultGeneratorState();
-    if (state.ok()) *generator_ = *std::move(state);
-    SetDefaultGeneratorState(before_).IgnoreError();
-    loans.newest = outer_;
-    return;
-  }
-  // One that began later has the generator. It took it from this one.
-  TorchLoan* inner = loans.newest;
-  while (inner->outer_ != this) inner = inner->outer_;
-  *generator_ = inner->before_;
-  inner->before_ = before_;
-  inner->outer_ = outer_;
+DeterministicScope::~DeterministicScope() {
+  if (!wanted_) return;
+  Deterministic& all = AllDeterministic();
+  const std::lock_guard<std::mutex> lock(all.mutex);
+  if (--all.scopes > 0) return;
+  at::globalContext().setDeterministicAlgorithms(all.was_deterministic,
+                                                 all.was_warn_only);
+}
+
+GeneratorLoan::GeneratorLoan(const at::Generator& generator)
+    : before_(generator) {
+  if (thread_loans++ == 0) LoanMutex().lock();
+  std::swap(before_, DefaultGenerator());
+}
+
+GeneratorLoan::~GeneratorLoan() {
+  std::swap(before_, DefaultGenerator());
+  if (--thread_loans == 0) LoanMutex().unlock();
 }
 
 struct TorchThreadScope::Saved {

@@ -1,44 +1,42 @@
-// LibTorch's process-wide state, lent to a run for the time of a call.
+// LibTorch's process-wide state, lent to a run.
 
 #ifndef GRAPNEL_RUNNER_TORCH_LOAN_H_
 #define GRAPNEL_RUNNER_TORCH_LOAN_H_
 
 #include <memory>
 
-#include "ATen/core/Tensor.h"
-#include "absl/status/status.h"
+#include "ATen/core/Generator.h"
 
 namespace grapnel {
 
-// From Begin until the loan is destroyed the default CPU generator is the
-// run's, and LibTorch is deterministic if the run is. After that the generator
-// is as it was before, and so are the flags once no other run wants them.
-//
-// Loans may nest, on any thread: a hook that trains a second run leaves the
-// first one's generator as it was. Runs that overlap on several threads share
-// one generator meanwhile, so their numbers are not reproducible; nothing of it
-// is left behind.
-//
-// Threads may each have their own loans at the same time.
-class TorchLoan {
+// LibTorch is deterministic as long as one of these is there; then its flags
+// are again as they were before the first. On any threads, in any order.
+class DeterministicScope {
  public:
-  // `*generator`: the state of the run's generator, torch.get_rng_state() in
-  // Python. Undefined for the first loan, which goes on from the process's
-  // state. It outlives the loan, which leaves the new state there when it ends.
-  TorchLoan(bool deterministic, at::Tensor* generator);
-  TorchLoan(const TorchLoan&) = delete;
-  TorchLoan& operator=(const TorchLoan&) = delete;
-  ~TorchLoan();
-
-  // Before anything else. Errors are LibTorch's.
-  absl::Status Begin();
+  // Does nothing unless `wanted`.
+  explicit DeterministicScope(bool wanted);
+  DeterministicScope(const DeterministicScope&) = delete;
+  DeterministicScope& operator=(const DeterministicScope&) = delete;
+  ~DeterministicScope();
 
  private:
-  const bool deterministic_;
-  at::Tensor* const generator_;
-  bool begun_ = false;
-  at::Tensor before_;           // What the generator was at Begin.
-  TorchLoan* outer_ = nullptr;  // Begun before this, and not ended.
+  const bool wanted_;
+};
+
+// While this is there, LibTorch's default CPU generator is another one, for all
+// of the process: for code that draws from the default one and can't be told
+// another. One thread at a time has a loan, and others wait for it; on that
+// thread loans nest. A thread that draws meanwhile without a loan of its own
+// takes numbers from the generator that was lent. On the stack.
+class GeneratorLoan {
+ public:
+  explicit GeneratorLoan(const at::Generator& generator);
+  GeneratorLoan(const GeneratorLoan&) = delete;
+  GeneratorLoan& operator=(const GeneratorLoan&) = delete;
+  ~GeneratorLoan();
+
+ private:
+  at::Generator before_;
 };
 
 // When destroyed, puts all that LibTorch keeps for a thread back to what it

@@ -1,109 +1,80 @@
 #include "grapnel/runner/torch_loan.h"
 
-#include <cstdint>
+#include <atomic>
 #include <memory>
 #include <thread>
 
+#include "ATen/CPUGeneratorImpl.h"
 #include "ATen/Context.h"
-#include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_ops.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
 namespace {
 
-// The next numbers of a generator that begins at `seed`, from the `skip`th on.
-at::Tensor Numbers(uint64_t seed, int64_t skip, int64_t n) {
-  at::manual_seed(seed);
-  return ops::rand({skip + n}).slice(0, skip);
+at::Generator Seeded(uint64_t seed) {
+  return at::make_generator<at::CPUGeneratorImpl>(seed);
 }
 
-// As ranges of one stream come out alike, drawn at once or one by one.
-at::Tensor Draw(int64_t n) {
-  at::Tensor drawn = ops::empty({n});
-  for (int64_t i = 0; i < n; ++i) drawn[i] = ops::rand({1})[0];
-  return drawn;
+at::Tensor Draw() { return ops::rand({3}); }
+at::Tensor Draw(at::Generator generator) {
+  return ops::empty({3}).uniform_(0, 1, generator);
 }
 
-TEST(TorchLoanTest, EachRunGoesOnWithItsOwnNumbers) {
-  at::Tensor one, two;
-  const at::Tensor process = Numbers(1, 0, 9);
-  const at::Tensor first = Numbers(2, 0, 6);
-  const at::Tensor second = Numbers(3, 0, 6);
+TEST(GeneratorLoanTest, LendsAndPutsBackAndNests) {
   at::manual_seed(1);
-  EXPECT_TRUE(ops::equal(Draw(3), process.slice(0, 0, 3)));
+  at::Generator process = Seeded(1), first = Seeded(2), second = Seeded(3);
+  const at::Generator one = Seeded(2), two = Seeded(3);
+  EXPECT_TRUE(ops::equal(Draw(), Draw(process)));
   {
-    TorchLoan loan(false, &one);
-    ASSERT_THAT(loan.Begin(), IsOk());
-    at::manual_seed(2);
-    EXPECT_TRUE(ops::equal(Draw(3), first.slice(0, 0, 3)));
-  }
-  EXPECT_TRUE(ops::equal(Draw(3), process.slice(0, 3, 6)));
-  {
-    TorchLoan loan(false, &two);
-    ASSERT_THAT(loan.Begin(), IsOk());
-    at::manual_seed(3);
-    EXPECT_TRUE(ops::equal(Draw(3), second.slice(0, 0, 3)));
+    const GeneratorLoan loan(one);
+    EXPECT_TRUE(ops::equal(Draw(), Draw(first)));
     {
-      TorchLoan inner(false, &one);  // Within the other's, as a hook may do.
-      ASSERT_THAT(inner.Begin(), IsOk());
-      EXPECT_TRUE(ops::equal(Draw(3), first.slice(0, 3, 6)));
+      const GeneratorLoan inner(two);
+      EXPECT_TRUE(ops::equal(Draw(), Draw(second)));
     }
-    EXPECT_TRUE(ops::equal(Draw(3), second.slice(0, 3, 6)));
+    EXPECT_TRUE(ops::equal(Draw(), Draw(first)));
   }
-  EXPECT_TRUE(ops::equal(Draw(3), process.slice(0, 6, 9)));
+  EXPECT_TRUE(ops::equal(Draw(), Draw(process)));
+  {
+    const GeneratorLoan again(one);
+    EXPECT_TRUE(ops::equal(Draw(), Draw(first)));
+  }
+  EXPECT_TRUE(ops::equal(Draw(), Draw(process)));
 }
 
-TEST(TorchLoanTest, OverlappingLoansLeaveNothing) {
-  const at::Tensor process = Numbers(1, 0, 4);
-  const at::Tensor first = Numbers(2, 0, 4);
-  at::Tensor one, two;
-  at::manual_seed(1);
-  auto a = std::make_unique<TorchLoan>(false, &one);
-  ASSERT_THAT(a->Begin(), IsOk());
-  at::manual_seed(2);
-  Draw(2);
-  auto b = std::make_unique<TorchLoan>(false, &two);
-  ASSERT_THAT(b->Begin(), IsOk());
-  at::manual_seed(3);
-  a.reset();  // The outer one ends first.
-  Draw(1);
-  b.reset();
-  EXPECT_TRUE(ops::equal(Draw(4), process));
-  TorchLoan again(false, &one);
-  ASSERT_THAT(again.Begin(), IsOk());
-  EXPECT_TRUE(ops::equal(Draw(2), first.slice(0, 2, 4)));
+TEST(GeneratorLoanTest, ThreadsTakeTurns) {
+  std::atomic<int> holders{0};
+  const auto borrow = [&](uint64_t seed) {
+    at::Generator expected = Seeded(seed);
+    const at::Generator own = Seeded(seed);
+    for (int i = 0; i < 200; ++i) {
+      const GeneratorLoan loan(own);
+      EXPECT_EQ(holders.fetch_add(1), 0);
+      EXPECT_TRUE(ops::equal(Draw(), Draw(expected)));
+      holders.fetch_sub(1);
+    }
+  };
+  std::thread other([&] { borrow(1); });
+  borrow(2);
+  other.join();
 }
 
-TEST(TorchLoanTest, FlagsAreThoseOfTheProcessAfterTheLastThatWantsThem) {
+TEST(DeterministicScopeTest, FlagsAreTheProcesssAfterTheLastThatWantsThem) {
   at::Context& context = at::globalContext();
-  context.setDeterministicAlgorithms(true, /*warn_only=*/true);
-  at::Tensor states[3];
-  auto a = std::make_unique<TorchLoan>(true, &states[0]);
-  auto b = std::make_unique<TorchLoan>(true, &states[1]);
-  auto c = std::make_unique<TorchLoan>(false, &states[2]);
-  ASSERT_THAT(a->Begin(), IsOk());
-  EXPECT_FALSE(context.deterministicAlgorithmsWarnOnly());
-  ASSERT_THAT(b->Begin(), IsOk());
-  ASSERT_THAT(c->Begin(), IsOk());
+  context.setDeterministicAlgorithms(false, false);
+  auto a = std::make_unique<DeterministicScope>(true);
+  auto b = std::make_unique<DeterministicScope>(true);
+  { const DeterministicScope none(false); }
+  EXPECT_TRUE(context.deterministicAlgorithms());
   a.reset();
   EXPECT_TRUE(context.deterministicAlgorithms());
-  EXPECT_FALSE(context.deterministicAlgorithmsWarnOnly());
-  std::thread([&] { b.reset(); }).join();
-  EXPECT_TRUE(context.deterministicAlgorithms());
-  EXPECT_TRUE(context.deterministicAlgorithmsWarnOnly());
-  c.reset();
+  b.reset();
+  EXPECT_FALSE(context.deterministicAlgorithms());
+  context.setDeterministicAlgorithms(true, true);
+  { const DeterministicScope scope(true); }
   EXPECT_TRUE(context.deterministicAlgorithmsWarnOnly());
   context.setDeterministicAlgorithms(false, false);
-}
-
-TEST(TorchLoanTest, OneThatDidNotBeginDoesNothing) {
-  const at::Tensor process = Numbers(1, 0, 2);
-  at::Tensor state;
-  at::manual_seed(1);
-  { const TorchLoan loan(true, &state); }
-  EXPECT_FALSE(state.defined());
-  EXPECT_TRUE(ops::equal(Draw(2), process));
 }
 
 }  // namespace

@@ -15,18 +15,19 @@
 namespace grapnel {
 
 absl::StatusOr<ValidationSnapshot> ValidationSnapshot::Take(
-    const MessageHub& hub, const HookList& hooks) {
+    const MessageHub& hub, const HookList& hooks, at::Generator generator) {
   ValidationSnapshot snapshot;
   snapshot.hub_ = std::make_shared<runner::v1::MessageHubState>();
   hub.SaveState(snapshot.hub_.get());
   const c10::NoGradGuard no_grad;
   for (const ScheduledHook& scheduled : hooks.hooks()) {
-    SavedHook saved{scheduled.hook.get(), nullptr, {}};
+    SavedHook saved{scheduled.hook.get(), nullptr, "", {}};
     const absl::Status status = CatchAsStatus([&]() -> absl::Status {
       if (const auto* state = saved.hook->mutable_state()) {
         saved.state.reset(state->New());
         saved.state->CopyFrom(*state);
       }
+      GRAPNEL_RETURN_IF_ERROR(saved.hook->SaveState(&saved.bytes));
       if (scheduled.stages.Has(Stage::kOnError)) return absl::OkStatus();
       TensorMap own;
       GRAPNEL_RETURN_IF_ERROR(saved.hook->state_tensors(&own));
@@ -40,11 +41,14 @@ absl::StatusOr<ValidationSnapshot> ValidationSnapshot::Take(
       return WithContext(status,
                          absl::StrCat("hook \"", saved.hook->name(), "\""));
     }
-    if (saved.state != nullptr || !saved.tensors.empty()) {
+    if (saved.state != nullptr || !saved.bytes.empty() ||
+        !saved.tensors.empty()) {
       snapshot.hooks_.push_back(std::move(saved));
     }
   }
-  GRAPNEL_ASSIGN_OR_RETURN(snapshot.generator_, DefaultGeneratorState());
+  GRAPNEL_ASSIGN_OR_RETURN(snapshot.generator_state_,
+                           GeneratorState(generator));
+  snapshot.generator_ = std::move(generator);
   return snapshot;
 }
 
@@ -56,21 +60,23 @@ absl::Status ValidationSnapshot::Restore(MessageHub* hub) const {
       if (saved.state != nullptr) {
         saved.hook->mutable_state()->CopyFrom(*saved.state);
       }
-      if (saved.tensors.empty()) return absl::OkStatus();
-      TensorMap own;
-      GRAPNEL_RETURN_IF_ERROR(saved.hook->state_tensors(&own));
-      for (const NamedTensor& tensor : own) {
-        const at::Tensor* const before = saved.tensors.Find(tensor.name);
-        if (before != nullptr) tensor.tensor.copy_(*before);
+      if (!saved.tensors.empty()) {
+        TensorMap own;
+        GRAPNEL_RETURN_IF_ERROR(saved.hook->state_tensors(&own));
+        for (const NamedTensor& tensor : own) {
+          const at::Tensor* const before = saved.tensors.Find(tensor.name);
+          if (before != nullptr) tensor.tensor.copy_(*before);
+        }
       }
-      return absl::OkStatus();
+      return saved.bytes.empty() ? absl::OkStatus()
+                                 : saved.hook->LoadState(saved.bytes);
     });
     if (!status.ok()) {
       return WithContext(status,
                          absl::StrCat("hook \"", saved.hook->name(), "\""));
     }
   }
-  return SetDefaultGeneratorState(generator_);
+  return SetGeneratorState(generator_state_, generator_);
 }
 
 }  // namespace grapnel

@@ -4,8 +4,10 @@
 #define GRAPNEL_RUNNER_VALIDATION_SNAPSHOT_H_
 
 #include <memory>
+#include <string>
 #include <vector>
 
+#include "ATen/core/Generator.h"
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -20,7 +22,7 @@ class MessageHubState;
 
 namespace grapnel {
 
-// The message hub, the hooks' states and LibTorch's default generator before a
+// The message hub, the hooks' states and the run's generator before a
 // validation. One that is cut short is repeated from its start, and what it had
 // done must not be done twice.
 //
@@ -28,9 +30,10 @@ namespace grapnel {
 // back there, as one does that has lent the model its averaged weights.
 class ValidationSnapshot {
  public:
-  // Both outlive the snapshot.
+  // All outlive the snapshot.
   static absl::StatusOr<ValidationSnapshot> Take(const MessageHub& hub,
-                                                 const HookList& hooks);
+                                                 const HookList& hooks,
+                                                 at::Generator generator);
 
   absl::Status Restore(MessageHub* hub) const;
 
@@ -38,13 +41,15 @@ class ValidationSnapshot {
   struct SavedHook {
     Hook* hook;
     std::shared_ptr<google::protobuf::Message> state;  // Null if it has none.
+    std::string bytes;                                 // Of SaveState.
     TensorMap tensors;                                 // Copies.
   };
 
   // Shared pointers delete what needs no declaration here.
   std::shared_ptr<runner::v1::MessageHubState> hub_;
   std::vector<SavedHook> hooks_;
-  at::Tensor generator_;
+  at::Generator generator_;
+  at::Tensor generator_state_;
 };
 
 }  // namespace grapnel

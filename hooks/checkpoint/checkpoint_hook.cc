@@ -232,6 +232,8 @@ absl::Status CheckpointHook::AfterTrain(RunContext& run) {
   if (run.stop_reason().empty() || !config_.save_last()) {
     return absl::OkStatus();
   }
+  // One that is stopped at once is saved before this.
+  if (saved_iter_ == run.iter()) return absl::OkStatus();
   const int64_t count = CountOf(run);
   return count == last_saved_ ? absl::OkStatus() : Save(run, count);
 }
@@ -349,6 +351,7 @@ absl::Status CheckpointHook::AfterSaveCheckpoint(RunContext& run,
   }
   if (!saved.is_last) return absl::OkStatus();
   last_path_ = saved.path;
+  saved_iter_ = run.iter();
   state_.set_last(saved.name);
   if (config_.max_keep_ckpts() > 0 && !IsKept(saved.name)) {
     state_.add_kept(saved.name);

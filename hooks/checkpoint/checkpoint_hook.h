@@ -140,6 +140,9 @@ class CheckpointHook final : public Hook {
   bool remains_ = false;  // There may be half deleted checkpoints.
   std::set<std::string> undeletable_;  // That was said.
   int64_t last_saved_ = -1;            // The count of the newest one.
+  // RunContext::iter() when the newest was written: of one at the end of an
+  // iteration it doesn't include that.
+  int64_t saved_iter_ = -1;
   bool best_changed_ = false;  // And best_checkpoints doesn't say so yet.
   bool publish_ = false;       // Training has ended.
   bool failed_ = false;        // The call of the runner that goes on.

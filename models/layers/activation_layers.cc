@@ -18,7 +18,7 @@ namespace {
 
 // An activation without options.
 template <typename ConfigT, at::Tensor (*kFunction)(const at::Tensor&)>
-class PlainActivation : public Layer {
+class PlainActivation : public SeededLayer {
  public:
   using Config = ConfigT;
 
@@ -43,7 +43,7 @@ using TanhLayer =
 using SigmoidLayer =
     PlainActivation<models::v1::SigmoidLayerConfig, &functional::sigmoid>;
 
-class ReluLayer : public Layer {
+class ReluLayer : public SeededLayer {
  public:
   using Config = models::v1::ReluLayerConfig;
 
@@ -64,7 +64,7 @@ class ReluLayer : public Layer {
   const bool in_place_;  // Same numbers, one tensor less to write.
 };
 
-class LeakyReluLayer : public Layer {
+class LeakyReluLayer : public SeededLayer {
  public:
   using Config = models::v1::LeakyReluLayerConfig;
 
@@ -88,7 +88,7 @@ class LeakyReluLayer : public Layer {
   const double negative_slope_;
 };
 
-class EluLayer : public Layer {
+class EluLayer : public SeededLayer {
  public:
   using Config = models::v1::EluLayerConfig;
 
@@ -110,7 +110,7 @@ class EluLayer : public Layer {
   const double alpha_;
 };
 
-class SoftmaxLayer : public Layer {
+class SoftmaxLayer : public SeededLayer {
  public:
   using Config = models::v1::SoftmaxLayerConfig;
 
@@ -134,7 +134,7 @@ class SoftmaxLayer : public Layer {
   const int64_t dim_;
 };
 
-class GeluLayer : public Layer {
+class GeluLayer : public SeededLayer {
  public:
   using Config = models::v1::GeluLayerConfig;
 
@@ -181,27 +181,29 @@ absl::StatusOr<double> ReadP(const Config& config) {
   return p;
 }
 
-class DropoutLayer : public Layer {
+class DropoutLayer : public SeededLayer {
  public:
   using Config = models::v1::DropoutLayerConfig;
 
   static absl::StatusOr<std::unique_ptr<Layer>> Create(
-      const Config& config, const LayerOptions& /*options*/) {
+      const Config& config, const LayerOptions& options) {
     GRAPNEL_ASSIGN_OR_RETURN(const double p, ReadP(config));
-    return std::make_unique<DropoutLayer>(p);
+    return std::make_unique<DropoutLayer>(p, options.generator);
   }
 
-  explicit DropoutLayer(double p) : p_(p) {}
+  DropoutLayer(double p, const at::Generator& generator)
+      : p_(p), generator_(generator) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return functional::dropout(input, p_, training());
+    return functional::dropout(input, p_, training(), generator_);
   }
 
  private:
   const double p_;
+  const at::Generator generator_;
 };
 
-class Dropout2dLayer : public Layer {
+class Dropout2dLayer : public SeededLayer {
  public:
   using Config = models::v1::Dropout2dLayerConfig;
 
@@ -210,17 +212,19 @@ class Dropout2dLayer : public Layer {
     GRAPNEL_RETURN_IF_ERROR(
         CheckInputDims(options.input_shape, 3, 3, "(C, H, W)"));
     GRAPNEL_ASSIGN_OR_RETURN(const double p, ReadP(config));
-    return std::make_unique<Dropout2dLayer>(p);
+    return std::make_unique<Dropout2dLayer>(p, options.generator);
   }
 
-  explicit Dropout2dLayer(double p) : p_(p) {}
+  Dropout2dLayer(double p, const at::Generator& generator)
+      : p_(p), generator_(generator) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
-    return functional::feature_dropout(input, p_, training());
+    return functional::feature_dropout(input, p_, training(), generator_);
   }
 
  private:
   const double p_;
+  const at::Generator generator_;
 };
 
 GRAPNEL_REGISTER(LayerRegistry, DropoutLayer);

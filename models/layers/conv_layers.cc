@@ -72,13 +72,14 @@ absl::StatusOr<ConvOptions> ReadConv2d(const Config& config,
   return conv;
 }
 
-class ConvLayer : public Layer {
+class ConvLayer : public SeededLayer {
  public:
   bool output_may_be_overwritten() const override { return true; }
 
  protected:
   // weight: (rows, columns, kernel_size...).
-  ConvLayer(ConvOptions conv, int64_t rows, int64_t columns)
+  ConvLayer(ConvOptions conv, int64_t rows, int64_t columns,
+            const at::Generator& generator)
       : conv_(std::move(conv)) {
     std::vector<int64_t> shape = {rows, columns};
     shape.insert(shape.end(), conv_.kernel_size.begin(),
@@ -86,7 +87,7 @@ class ConvLayer : public Layer {
     at::Tensor weight = ops::empty(shape);
     at::Tensor bias;
     if (conv_.bias) bias = ops::empty({conv_.out_channels});
-    InitWeightAndBias(weight, bias);
+    InitWeightAndBias(weight, bias, generator);
     weight_ = AddParameter("weight", weight);
     if (conv_.bias) bias_ = AddParameter("bias", bias);
   }
@@ -114,11 +115,12 @@ class Conv1dLayer : public ConvLayer {
     GRAPNEL_RETURN_IF_ERROR(CheckAtLeast("stride", conv.stride[0], 1));
     GRAPNEL_RETURN_IF_ERROR(CheckAtLeast("padding", conv.padding[0], 0));
     GRAPNEL_RETURN_IF_ERROR(CheckAtLeast("dilation", conv.dilation[0], 1));
-    return std::make_unique<Conv1dLayer>(std::move(conv));
+    return std::make_unique<Conv1dLayer>(std::move(conv), options.generator);
   }
 
-  explicit Conv1dLayer(const ConvOptions& conv)
-      : ConvLayer(conv, conv.out_channels, conv.in_channels / conv.groups) {}
+  Conv1dLayer(const ConvOptions& conv, const at::Generator& generator)
+      : ConvLayer(conv, conv.out_channels, conv.in_channels / conv.groups,
+                  generator) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
     return functional::conv1d(input, weight_, bias_, conv_.stride,
@@ -133,11 +135,12 @@ class Conv2dLayer : public ConvLayer {
   static absl::StatusOr<std::unique_ptr<Layer>> Create(
       const Config& config, const LayerOptions& options) {
     GRAPNEL_ASSIGN_OR_RETURN(ConvOptions conv, ReadConv2d(config, options));
-    return std::make_unique<Conv2dLayer>(std::move(conv));
+    return std::make_unique<Conv2dLayer>(std::move(conv), options.generator);
   }
 
-  explicit Conv2dLayer(const ConvOptions& conv)
-      : ConvLayer(conv, conv.out_channels, conv.in_channels / conv.groups) {}
+  Conv2dLayer(const ConvOptions& conv, const at::Generator& generator)
+      : ConvLayer(conv, conv.out_channels, conv.in_channels / conv.groups,
+                  generator) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
     return functional::conv2d(input, weight_, bias_, conv_.stride,
@@ -163,11 +166,13 @@ class ConvTranspose2dLayer : public ConvLayer {
             ", is ", conv.output_padding[i]));
       }
     }
-    return std::make_unique<ConvTranspose2dLayer>(std::move(conv));
+    return std::make_unique<ConvTranspose2dLayer>(std::move(conv),
+                                                  options.generator);
   }
 
-  explicit ConvTranspose2dLayer(const ConvOptions& conv)
-      : ConvLayer(conv, conv.in_channels, conv.out_channels / conv.groups) {}
+  ConvTranspose2dLayer(const ConvOptions& conv, const at::Generator& generator)
+      : ConvLayer(conv, conv.in_channels, conv.out_channels / conv.groups,
+                  generator) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
     return functional::conv_transpose2d(input, weight_, bias_, conv_.stride,

@@ -12,24 +12,24 @@
 namespace grapnel {
 namespace {
 
-class EmbeddingLayer : public Layer {
+class EmbeddingLayer : public SeededLayer {
  public:
   using Config = models::v1::EmbeddingLayerConfig;
 
   static absl::StatusOr<std::unique_ptr<Layer>> Create(
-      const Config& config, const LayerOptions& /*options*/) {
+      const Config& config, const LayerOptions& options) {
     GRAPNEL_RETURN_IF_ERROR(CheckRequired("num_embeddings",
                                           config.has_num_embeddings(),
                                           config.num_embeddings()));
     GRAPNEL_RETURN_IF_ERROR(CheckRequired(
         "embedding_dim", config.has_embedding_dim(), config.embedding_dim()));
-    return std::make_unique<EmbeddingLayer>(config);
+    return std::make_unique<EmbeddingLayer>(config, options.generator);
   }
 
-  explicit EmbeddingLayer(const Config& config) {
+  EmbeddingLayer(const Config& config, const at::Generator& generator) {
     at::Tensor weight =
         ops::empty({config.num_embeddings(), config.embedding_dim()});
-    weight.normal_(0, 1);
+    weight.normal_(0, 1, generator);
     weight_ = AddParameter("weight", weight);
   }
 

@@ -14,7 +14,7 @@
 namespace grapnel {
 namespace {
 
-class FlattenLayer : public Layer {
+class FlattenLayer : public SeededLayer {
  public:
   using Config = models::v1::FlattenLayerConfig;
 

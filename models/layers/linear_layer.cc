@@ -17,7 +17,7 @@
 namespace grapnel {
 namespace {
 
-class LinearLayer : public Layer {
+class LinearLayer : public SeededLayer {
  public:
   using Config = models::v1::LinearLayerConfig;
 
@@ -40,7 +40,7 @@ class LinearLayer : public Layer {
     at::Tensor weight = ops::empty({out, options.input_shape.back()});
     at::Tensor bias;
     if (!config.has_bias() || config.bias()) bias = ops::empty({out});
-    InitWeightAndBias(weight, bias);
+    InitWeightAndBias(weight, bias, options.generator);
     weight_ = AddParameter("weight", weight);
     if (bias.defined()) bias_ = AddParameter("bias", bias);
   }

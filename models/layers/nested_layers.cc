@@ -78,6 +78,11 @@ class ResidualLayer : public Layer {
 
   bool output_may_be_overwritten() const override { return true; }
 
+  bool has_own_generator() const override {
+    return body_->has_own_generator() &&
+           (shortcut_ == nullptr || shortcut_->has_own_generator());
+  }
+
   std::string NeedsTwoSamples() const override {
     const std::string why = body_->NeedsTwoSamples();
     if (!why.empty() || shortcut_ == nullptr) return why;

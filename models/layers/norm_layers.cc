@@ -32,7 +32,7 @@ bool IsAffine(const Config& config) {
 
 // What batch norm of all dimensions is; `kMinDims` and `kMaxDims` of a sample.
 template <typename ConfigT, int kMinDims, int kMaxDims>
-class BatchNormLayer : public Layer {
+class BatchNormLayer : public SeededLayer {
  public:
   using Config = ConfigT;
 
@@ -102,7 +102,7 @@ using BatchNorm1dLayer =
 using BatchNorm2dLayer =
     BatchNormLayer<models::v1::BatchNorm2dLayerConfig, 3, 3>;
 
-class LayerNormLayer : public Layer {
+class LayerNormLayer : public SeededLayer {
  public:
   using Config = models::v1::LayerNormLayerConfig;
 
@@ -143,7 +143,7 @@ class LayerNormLayer : public Layer {
   at::Tensor bias_;
 };
 
-class GroupNormLayer : public Layer {
+class GroupNormLayer : public SeededLayer {
  public:
   using Config = models::v1::GroupNormLayerConfig;
 

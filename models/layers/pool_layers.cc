@@ -77,7 +77,7 @@ absl::StatusOr<PoolOptions> ReadPool1d(const Config& config,
   return pool;
 }
 
-class MaxPool2dLayer : public Layer {
+class MaxPool2dLayer : public SeededLayer {
  public:
   using Config = models::v1::MaxPool2dLayerConfig;
 
@@ -103,7 +103,7 @@ class MaxPool2dLayer : public Layer {
   const PoolOptions pool_;
 };
 
-class AvgPool2dLayer : public Layer {
+class AvgPool2dLayer : public SeededLayer {
  public:
   using Config = models::v1::AvgPool2dLayerConfig;
 
@@ -130,7 +130,7 @@ class AvgPool2dLayer : public Layer {
   const PoolOptions pool_;
 };
 
-class AdaptiveAvgPool2dLayer : public Layer {
+class AdaptiveAvgPool2dLayer : public SeededLayer {
  public:
   using Config = models::v1::AdaptiveAvgPool2dLayerConfig;
 
@@ -155,7 +155,7 @@ class AdaptiveAvgPool2dLayer : public Layer {
   const std::vector<int64_t> output_size_;
 };
 
-class MaxPool1dLayer : public Layer {
+class MaxPool1dLayer : public SeededLayer {
  public:
   using Config = models::v1::MaxPool1dLayerConfig;
 
@@ -180,7 +180,7 @@ class MaxPool1dLayer : public Layer {
   const PoolOptions pool_;
 };
 
-class AvgPool1dLayer : public Layer {
+class AvgPool1dLayer : public SeededLayer {
  public:
   using Config = models::v1::AvgPool1dLayerConfig;
 
@@ -205,7 +205,7 @@ class AvgPool1dLayer : public Layer {
   const PoolOptions pool_;
 };
 
-class AdaptiveAvgPool1dLayer : public Layer {
+class AdaptiveAvgPool1dLayer : public SeededLayer {
  public:
   using Config = models::v1::AdaptiveAvgPool1dLayerConfig;
 

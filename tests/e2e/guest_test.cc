@@ -26,6 +26,7 @@
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/base/tensor_ops.h"
+#include "grapnel/data/sample.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/dist/fake_process_group.h"
 #include "grapnel/dist/process_group.h"
@@ -35,6 +36,8 @@
 #include "grapnel/io/fault_injection_env.h"
 #include "grapnel/io/mem_env.h"
 #include "grapnel/loggers/memory_run_log.h"
+#include "grapnel/models/functional.h"
+#include "grapnel/models/log_vars.h"
 #include "grapnel/models/model.h"
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/runner/parse_config_for_test.h"
@@ -488,6 +491,87 @@ TEST_F(GuestTest, RandomNumbersAreTheRunsAndTheProcesssOwn) {
   ASSERT_THAT(second->Train(), IsOk());
   EXPECT_TRUE(Same(Weights(*second), expected));
   EXPECT_TRUE(ops::equal(ops::rand({1}), process.slice(0, 2, 3)));
+}
+
+// LibTorch's own dropout, which draws from the process's generator.
+class ForeignModel : public Model {
+ public:
+  absl::Status ComputeLosses(const Batch& batch, LogVars* losses) override {
+    const at::Tensor kept =
+        functional::dropout(batch.inputs, 0.5, training_, {});
+    losses->Add("loss", kept.mul(weight_).mean().square());
+    return absl::OkStatus();
+  }
+  absl::Status ValStep(const Batch& batch, Predictions* predictions) override {
+    predictions->outputs = functional::dropout(batch.inputs, 0.5, true, {})
+                               .mul(weight_)
+                               .sum(1, true);
+    return ComputeLosses(batch, &predictions->losses);
+  }
+  const std::vector<NamedTensor>& parameters() const override {
+    return parameters_;
+  }
+  const std::vector<NamedTensor>& buffers() const override { return none_; }
+  void SetTraining(bool training) override { training_ = training; }
+  bool training() const override { return training_; }
+
+ private:
+  const at::Tensor weight_ = ops::ones({}).requires_grad_();
+  const std::vector<NamedTensor> parameters_ = {{"weight", weight_}};
+  const std::vector<NamedTensor> none_;
+  bool training_ = true;
+};
+
+TEST_F(GuestTest, RunsOfTwoThreadsAndStepByStepHaveTheNumbersOfEachAlone) {
+  for (const bool foreign : {false, true}) {
+    SCOPED_TRACE(foreign);
+    // Each with a seed of its own.
+    const auto make = [&](const std::string& name, int64_t seed) {
+      runner::v1::RunnerConfig config = ParseConfig(kConfig);
+      config.clear_model();
+      RunnerOptions options;
+      if (foreign) {
+        options.model = std::make_unique<ForeignModel>();
+      } else {
+        config.MergeFrom(ParseConfig(kDropout));
+      }
+      config.set_work_dir(absl::StrCat("/", name, seed));
+      config.mutable_randomness()->set_seed(seed);
+      return New(config, std::move(options));
+    };
+    std::vector<std::vector<at::Tensor>> expected;
+    for (const int64_t seed : {1, 2}) {
+      const auto alone = make("alone", seed);
+      ASSERT_THAT(alone->Train(), IsOk());
+      expected.push_back(Weights(*alone));
+    }
+    ASSERT_FALSE(Same(expected[0], expected[1]));
+
+    at::manual_seed(5);
+    const at::Tensor process = ops::rand({1});
+    at::manual_seed(5);
+    const auto a = make("thread", 1), b = make("thread", 2);
+    std::thread first([&] { EXPECT_THAT(a->Train(), IsOk()); });
+    std::thread second([&] { EXPECT_THAT(b->Train(), IsOk()); });
+    first.join();
+    second.join();
+    EXPECT_TRUE(Same(Weights(*a), expected[0]));
+    EXPECT_TRUE(Same(Weights(*b), expected[1]));
+
+    const auto c = make("step", 1), d = make("step", 2);
+    for (bool more = true; more;) {
+      const auto one = c->Step();
+      ASSERT_THAT(one, IsOk());
+      ASSERT_THAT(c->Val(), IsOk());
+      const auto other = d->Step();
+      ASSERT_THAT(other, IsOk());
+      more = *one || *other;
+    }
+    EXPECT_TRUE(Same(Weights(*c), expected[0]));
+    EXPECT_TRUE(Same(Weights(*d), expected[1]));
+    // The host's is where it was.
+    EXPECT_TRUE(ops::equal(ops::rand({1}), process));
+  }
 }
 
 TEST_F(GuestTest, DeterministicRunsThatOverlapLeaveTheFlagsAsTheyWere) {

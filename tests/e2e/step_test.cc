@@ -1,11 +1,13 @@
 // A training that its host steps is the one that Train() does: the same calls
-// of hooks, bits, files and records, however the two are mixed.
+// of hooks, bits, files and records, however the two are mixed. And so is one
+// that its host stops, and goes on with.
 
 #include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -19,6 +21,7 @@
 #include "grapnel/data/dataset.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/io/checkpoint.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/mem_env.h"
 #include "grapnel/loggers/memory_run_log.h"
@@ -117,6 +120,7 @@ class Tracer : public Hook {
       fail_at = -1;
       return absl::UnknownError("planted");
     }
+    if (on_iter) on_iter(run, mode);
     return Note(
         run, absl::StrCat("AfterIter ", ModeName(mode), " ", info.batch_idx));
   }
@@ -126,6 +130,7 @@ class Tracer : public Hook {
   }
 
   int64_t fail_at = -1;  // Iteration.
+  std::function<void(RunContext&, Mode)> on_iter;
 
  private:
   absl::Status Note(RunContext& run, absl::string_view what) {
@@ -201,12 +206,15 @@ class StepTest : public ::testing::TestWithParam<const char*> {
     return Read(env, std::move(trace));
   }
 
+  static bool More(const absl::StatusOr<bool>& step) {
+    EXPECT_THAT(step, IsOk());
+    return step.ok() && *step;
+  }
+
   // Steps to the end; how many there were.
   int StepToTheEnd(Runner& runner) {
     for (int steps = 1;; ++steps) {
-      const auto more = runner.Step();
-      EXPECT_THAT(more, IsOk());
-      if (!more.ok() || !*more) return steps;
+      if (!More(runner.Step())) return steps;
     }
   }
 
@@ -334,6 +342,170 @@ TEST_P(StepTest, AStopAndAnInterruptEndIt) {
   EXPECT_EQ(steps, 1);
   EXPECT_EQ(runner->context().iter(), GetParam() == kByEpoch ? 3 : 2);
   EXPECT_EQ(runner->stop_reason(), "enough");
+}
+
+TEST_P(StepTest, StoppedAtOnceItIsSavedAndTheResumedRunIsTheSame) {
+  const Outcome expected = Trained();
+  for (int64_t iter = 0; iter < TotalIters(); ++iter) {
+    SCOPED_TRACE(iter);
+    io::MemEnv env;
+    std::vector<std::string> trace;
+    {
+      const auto runner = New({&env, &trace});
+      tracer_->on_iter = [&](RunContext& run, Mode mode) {
+        if (mode == Mode::kTrain && run.iter() == iter) {
+          run.RequestStop("planned", StopAt::kAfterEpoch);
+          run.RequestStop("now", StopAt::kNow);
+          run.RequestStop("too late", StopAt::kNow);
+        }
+      };
+      ASSERT_THAT(runner->Train(), IsOk());
+      EXPECT_EQ(runner->stop_reason(), "now");
+      EXPECT_EQ(runner->context().iter(), iter + 1);
+      // What has begun has ended, but for the epoch.
+      ASSERT_GE(trace.size(), 2u);
+      EXPECT_THAT(trace[trace.size() - 2], HasSubstr("AfterTrain"));
+      EXPECT_THAT(trace.back(), HasSubstr("AfterRun"));
+      // It is over.
+      EXPECT_EQ(StepToTheEnd(*runner), 1);
+      EXPECT_EQ(runner->context().iter(), iter + 1);
+    }
+    const auto resumed = New({&env, &trace, nullptr, /*resume=*/true});
+    ASSERT_THAT(resumed->Train(), IsOk());
+    EXPECT_TRUE(Read(env, trace).weights == expected.weights);
+  }
+}
+
+TEST_P(StepTest, AValidationThatAStopCutsShortIsRepeated) {
+  const Outcome expected = Trained();
+  for (const bool deadline : {false, true}) {
+    SCOPED_TRACE(deadline);
+    io::MemEnv env;
+    std::vector<std::string> trace;
+    int64_t validations = 0;
+    {
+      const auto runner = New({&env, &trace});
+      tracer_->on_iter = [&](RunContext& run, Mode mode) {
+        if (mode != Mode::kVal || ++validations != 1) return;
+        if (deadline) {
+          clock_.wall += absl::Hours(1);
+        } else {
+          run.RequestStop("now", StopAt::kNow);
+        }
+      };
+      if (deadline) {
+        EXPECT_TRUE(More(runner->TrainUntil(clock_.wall + absl::Minutes(1))));
+      } else {
+        ASSERT_THAT(runner->Train(), IsOk());
+      }
+      EXPECT_EQ(validations, 1);
+    }
+    const auto resumed = New({&env, &trace, nullptr, /*resume=*/true});
+    ASSERT_THAT(resumed->Train(), IsOk());
+    const Outcome outcome = Read(env, trace);
+    EXPECT_TRUE(outcome.weights == expected.weights);
+    EXPECT_EQ(outcome.state, expected.state);
+  }
+}
+
+TEST_P(StepTest, AnotherThreadStopsIt) {
+  io::MemEnv env;
+  std::vector<std::string> trace;
+  const auto runner = New({&env, &trace});
+  std::thread other;
+  tracer_->on_iter = [&](RunContext& run, Mode) {
+    if (other.joinable()) return;
+    other = std::thread([&] { run.RequestStop("bored", StopAt::kNow); });
+    while (run.stop_reason().empty()) std::this_thread::yield();
+  };
+  ASSERT_THAT(runner->Train(), IsOk());
+  other.join();
+  EXPECT_EQ(runner->context().iter(), 1);
+  EXPECT_EQ(runner->stop_reason(), "bored");
+}
+
+TEST_P(StepTest, BetweenTwoStepsAStopDoesNoOtherIteration) {
+  io::MemEnv env;
+  std::vector<std::string> trace;
+  const auto runner = New({&env, &trace});
+  ASSERT_THAT(runner->Step(), IsOk());
+  runner->context().RequestStop("now", StopAt::kNow);
+  EXPECT_FALSE(More(runner->Step()));
+  EXPECT_EQ(runner->context().iter(), 1);
+  const auto latest = io::ReadLatestCheckpoint(env, "/run", nullptr);
+  ASSERT_THAT(latest, IsOk());
+  EXPECT_EQ(latest->contents.manifest().progress().iter(), 1);
+}
+
+TEST_P(StepTest, TrainsUntilADeadlineAndThenOn) {
+  const Outcome expected = Trained();
+  io::MemEnv env;
+  std::vector<std::string> trace;
+  const auto runner = New({&env, &trace});
+  const absl::Time start = clock_.wall;
+  // An iteration takes an hour.
+  tracer_->on_iter = [&](RunContext&, Mode mode) {
+    if (mode == Mode::kTrain) clock_.wall += absl::Hours(1);
+  };
+  // None is done before what is past, and nothing is saved.
+  EXPECT_TRUE(More(runner->TrainUntil(start)));
+  EXPECT_EQ(runner->context().iter(), 0);
+  EXPECT_THAT(io::ReadLatestCheckpoint(env, "/run", nullptr),
+              StatusIs(absl::StatusCode::kNotFound, _));
+  for (const int64_t until : {1, 2, 5, 6, 9}) {
+    SCOPED_TRACE(until);
+    EXPECT_TRUE(More(
+        runner->TrainUntil(start + absl::Hours(until) - absl::Minutes(1))));
+    EXPECT_EQ(runner->context().iter(), until);
+    EXPECT_EQ(runner->stop_reason(), "");
+    const auto latest = io::ReadLatestCheckpoint(env, "/run", nullptr);
+    ASSERT_THAT(latest, IsOk());
+    EXPECT_EQ(latest->contents.manifest().progress().iter(), until);
+    // AfterTrain waits for the end.
+    EXPECT_THAT(trace.back(), HasSubstr("AfterRun"));
+    EXPECT_THAT(
+        trace,
+        testing::Not(testing::Contains(testing::StartsWith("AfterTrain "))));
+  }
+  EXPECT_FALSE(More(runner->TrainUntil(absl::InfiniteFuture())));
+  EXPECT_TRUE(Read(env, trace).weights == expected.weights);
+}
+
+TEST_P(StepTest, TensorsAreReadAndSetBetweenSteps) {
+  io::MemEnv env;
+  std::vector<std::string> trace;
+  const auto runner = New({&env, &trace});
+  ASSERT_THAT(runner->Step(), IsOk());
+  const auto bias = runner->GetTensor("0.bias");
+  ASSERT_THAT(bias, IsOk());
+  // A copy: training changes the model's, the caller its own.
+  const at::Tensor before = bias->clone();
+  ASSERT_THAT(runner->Step(), IsOk());
+  ASSERT_THAT(runner->Step(), IsOk());
+  EXPECT_TRUE(bias->equal(before));
+  EXPECT_FALSE(runner->GetTensor("0.bias")->equal(before));
+  // Whole, and as another floating type.
+  ASSERT_THAT(runner->SetTensor("0.bias", before.to(at::kDouble)), IsOk());
+  EXPECT_TRUE(runner->GetTensor("0.bias")->equal(before));
+  EXPECT_EQ(runner->GetTensor("0.bias")->scalar_type(), at::kFloat);
+
+  EXPECT_THAT(
+      runner->SetTensor("0.bias", ops::zeros({3})),
+      StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("0.bias")));
+  EXPECT_THAT(
+      runner->SetTensor("0.bias", at::Tensor()),
+      StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("0.bias")));
+  EXPECT_TRUE(runner->GetTensor("0.bias")->equal(before));
+  EXPECT_THAT(runner->GetTensor("0.bais"),
+              StatusIs(absl::StatusCode::kNotFound,
+                       HasSubstr("did you mean \"0.bias\"")));
+  ASSERT_THAT(runner->Train(), IsOk());
+
+  // What a resume would overwrite is not taken.
+  const auto resumed = New({&env, &trace, nullptr, /*resume=*/true});
+  EXPECT_THAT(resumed->SetTensor("0.bias", before),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("is loaded from")));
 }
 
 TEST_P(StepTest, TimeBetweenStepsIsNobodys) {

@@ -7,6 +7,7 @@
 #include "google/protobuf/any.pb.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
+#include "grapnel/base/checked_message.h"
 
 namespace grapnel {
 
@@ -27,7 +28,7 @@ absl::StatusOr<std::unique_ptr<Message>> UnpackAs(const Descriptor& type,
                                                   const Any& any) {
   std::unique_ptr<Message> message(
       MessageFactory::generated_factory()->GetPrototype(&type)->New());
-  if (!message->ParseFromString(any.value())) {
+  if (!ParseQuietly(any.value(), message.get())) {
     return absl::InvalidArgumentError(
         absl::StrCat("not a valid ", type.full_name()));
   }

@@ -1,11 +1,13 @@
 #include "grapnel/base/checked_message.h"
 
+#include <limits>
 #include <memory>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
+#include "google/protobuf/stubs/logging.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/utf8.h"
 
@@ -67,6 +69,12 @@ absl::StatusOr<std::string> SerializeChecked(const Message& message) {
                      " bytes can't be read back"));
   }
   return bytes;
+}
+
+bool ParseQuietly(absl::string_view bytes, Message* message) {
+  if (bytes.size() > std::numeric_limits<int>::max()) return false;
+  const google::protobuf::LogSilencer silencer;
+  return message->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()));
 }
 
 }  // namespace grapnel

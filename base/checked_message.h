@@ -1,4 +1,5 @@
-// Messages that are saved: what can't be read back isn't written.
+// Messages that are saved, and read: what can't be read back isn't written, and
+// nothing is said of it on stderr.
 
 #ifndef GRAPNEL_BASE_CHECKED_MESSAGE_H_
 #define GRAPNEL_BASE_CHECKED_MESSAGE_H_
@@ -7,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace google {
 namespace protobuf {
@@ -25,6 +27,10 @@ absl::Status CheckStrings(const google::protobuf::Message& message);
 // naming the field, if they can't be.
 absl::StatusOr<std::string> SerializeChecked(
     const google::protobuf::Message& message);
+
+// Whether `bytes` are a message of the type of `*message`, which becomes it.
+// Protobuf alone writes a line to stderr for a string that isn't UTF-8.
+bool ParseQuietly(absl::string_view bytes, google::protobuf::Message* message);
 
 }  // namespace grapnel
 

@@ -63,5 +63,28 @@ TEST(SerializeCheckedTest, WhatIsInAnAnyCountsAsBytes) {
                        testing::HasSubstr("type_url: not UTF-8")));
 }
 
+TEST(ParseQuietlyTest, ReadsWhatIsWritten) {
+  StringValue text, back;
+  text.set_value("plain");
+  ASSERT_TRUE(ParseQuietly(text.SerializeAsString(), &back));
+  EXPECT_EQ(back.value(), "plain");
+  EXPECT_TRUE(ParseQuietly("", &back));
+  EXPECT_EQ(back.value(), "");
+}
+
+TEST(ParseQuietlyTest, SaysNothingOfWhatIsNone) {
+  testing::internal::CaptureStderr();
+  StringValue back;
+  EXPECT_FALSE(
+      ParseQuietly("\x0a\x04"
+                   "caf\xe9",
+                   &back));  // Not UTF-8.
+  EXPECT_FALSE(
+      ParseQuietly("\x0a\x04"
+                   "caf",
+                   &back));  // Cut off.
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+}
+
 }  // namespace
 }  // namespace grapnel

@@ -15,7 +15,7 @@
 #include "absl/status/statusor.h"
 #include "grapnel/data/dataset.h"
 #include "grapnel/data/sample.h"
-#include "grapnel/data/transform.h"
+#include "grapnel/data/transform_chain.h"
 
 namespace grapnel::data::v1 {
 class DataLoaderConfig;
@@ -54,20 +54,17 @@ class BatchBuilder {
   int64_t dataset_size() const { return dataset_size_; }
 
   // False if a sample is the same in every pass.
-  bool depends_on_pass() const { return depends_on_pass_; }
+  bool depends_on_pass() const { return transforms_.depends_on_pass(); }
 
  private:
   BatchBuilder() = default;
 
   absl::Status BuildSample(int64_t pass, int64_t index, Sample* sample) const;
 
-  int64_t seed_ = 0;
   std::unique_ptr<Dataset> dataset_;
   std::string dataset_name_;  // For messages.
   int64_t dataset_size_ = 0;
-  std::vector<std::unique_ptr<Transform>> transforms_;
-  std::vector<std::string> transform_names_;  // For messages.
-  bool depends_on_pass_ = false;
+  TransformChain transforms_;
 };
 
 }  // namespace grapnel

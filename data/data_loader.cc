@@ -18,6 +18,7 @@
 #include "grapnel/base/torch_status.h"
 #include "grapnel/data/batch_builder.h"
 #include "grapnel/data/data.pb.h"
+#include "grapnel/data/loader_config.h"
 #include "grapnel/data/sampler.pb.h"
 
 namespace grapnel {
@@ -25,9 +26,6 @@ namespace {
 
 using data::v1::DataLoaderConfig;
 using data::v1::SamplerConfig;
-
-constexpr int kMaxWorkers = 1024;
-constexpr int kDefaultPrefetchFactor = 2;
 
 // Beyond any real run, and far from overflow.
 constexpr int64_t kMaxEpoch = int64_t{1} << 60;
@@ -347,22 +345,7 @@ void LoaderImpl::Work() {
 }
 
 absl::Status Validate(const DataLoaderConfig& config) {
-  if (!config.has_batch_size()) {
-    return absl::InvalidArgumentError("batch_size: must be set");
-  }
-  if (config.batch_size() < 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("batch_size: must be >= 1, is ", config.batch_size()));
-  }
-  if (config.num_workers() < 0 || config.num_workers() > kMaxWorkers) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("num_workers: must be in 0..", kMaxWorkers, ", is ",
-                     config.num_workers()));
-  }
-  if (config.has_prefetch_factor() && config.prefetch_factor() < 1) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "prefetch_factor: must be >= 1, is ", config.prefetch_factor()));
-  }
+  GRAPNEL_RETURN_IF_ERROR(CheckLoaderConfig(config));
   if (config.has_drop_last() &&
       config.sampler().type() == data::v1::SamplerConfig::INFINITE) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -388,8 +371,7 @@ absl::StatusOr<std::unique_ptr<DataLoader>> CreateOver(
   LoaderImpl::Parts parts = {
       config.batch_size(),
       config.num_workers(),
-      config.has_prefetch_factor() ? config.prefetch_factor()
-                                   : kDefaultPrefetchFactor,
+      PrefetchFactor(config),
       config.drop_last(),
       !config.sampler().shuffle() && !builder.depends_on_pass(),
       std::move(builder),

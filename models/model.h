@@ -26,6 +26,7 @@ namespace io {
 class Env;
 }  // namespace io
 
+class Loss;
 class OptimWrapper;
 
 // What a model says about a batch in evaluation.
@@ -118,6 +119,10 @@ struct ModelOptions {
   // Reads the model's own files, and writes what Export does. Outlives the
   // model. Null: io::Env::Posix().
   io::Env* env = nullptr;
+
+  // A loss made in code, for a config without one: the model takes it, and
+  // leaves null. Null, or null there: there is none.
+  std::unique_ptr<Loss>* loss = nullptr;
 };
 
 struct ModelTraits {

@@ -47,6 +47,8 @@ absl::StatusOr<std::unique_ptr<Sequential>> Sequential::Create(
     auto created = LossRegistry::Create(config.loss());
     if (!created.ok()) return WithContext(created.status(), "loss");
     loss = *std::move(created);
+  } else if (options.loss != nullptr) {
+    loss = std::move(*options.loss);
   }
   const bool other_shape = !options.input_shape.empty() &&
                            options.input_shape != layer_options.input_shape;

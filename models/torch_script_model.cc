@@ -63,6 +63,8 @@ absl::StatusOr<std::unique_ptr<TorchScriptModel>> TorchScriptModel::Create(
     auto created = LossRegistry::Create(config.loss());
     if (!created.ok()) return WithContext(created.status(), "loss");
     loss = *std::move(created);
+  } else if (options.loss != nullptr) {
+    loss = std::move(*options.loss);
   }
 
   const std::string path = io::JoinPath(options.base_dir, config.path());

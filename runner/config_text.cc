@@ -286,6 +286,14 @@ absl::Status Canonicalize(Message* message, int depth) {
 
 }  // namespace
 
+absl::Status ErrorIn(absl::string_view name, const ConfigTextError& error) {
+  std::string where(name);
+  if (error.line > 0) {
+    absl::StrAppend(&where, ":", error.line, ":", error.column);
+  }
+  return absl::InvalidArgumentError(absl::StrCat(where, ": ", error.message));
+}
+
 bool CheckConfigIsUtf8(absl::string_view text, ConfigTextError* error) {
   const size_t valid = ValidUtf8Prefix(text);
   if (valid == text.size()) return true;

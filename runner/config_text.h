@@ -1,4 +1,4 @@
-// Strict reading of messages from text.
+// Strict reading of messages from text and JSON.
 
 #ifndef GRAPNEL_RUNNER_CONFIG_TEXT_H_
 #define GRAPNEL_RUNNER_CONFIG_TEXT_H_
@@ -26,6 +26,9 @@ struct ConfigTextError {
   std::string message;
 };
 
+// kInvalidArgument: "x.textproto:3:3: ...". `name` is what the text is called.
+absl::Status ErrorIn(absl::string_view name, const ConfigTextError& error);
+
 // Whether `text` is UTF-8; if not, `*error` says from where on.
 bool CheckConfigIsUtf8(absl::string_view text, ConfigTextError* error);
 
@@ -34,6 +37,11 @@ bool CheckConfigIsUtf8(absl::string_view text, ConfigTextError* error);
 // Returns false, with `*error` set, at the first thing that is wrong. Nesting
 // is limited to 100, so that no input exhausts the stack.
 bool ParseConfigText(absl::string_view text, google::protobuf::Message* message,
+                     ConfigTextError* error);
+
+// The same from JSON, where types in an Any have their full names. Of what is
+// wrong in JSON, the place is in the error's message.
+bool ParseConfigJson(absl::string_view json, google::protobuf::Message* message,
                      ConfigTextError* error);
 
 // Gives every Any in `*message`, at any depth, its full type name and bytes

@@ -53,7 +53,7 @@ enum class Priority : int {
 // One iteration of a loop.
 struct IterInfo {
   int64_t batch_idx = 0;    // 0-based; iteration-based training: the iteration.
-  int64_t num_batches = 0;  // Of the loop's data, in one pass.
+  int64_t num_batches = 0;  // Of the loop's data, in one pass; 0 of a stream.
   const Batch* batch = nullptr;  // Never null.
 
   bool end_of_epoch() const { return batch_idx + 1 == num_batches; }
@@ -101,6 +101,15 @@ class Hook {
   // hook overrides OnError: then the hook puts them back there itself.
   virtual google::protobuf::Message* mutable_state() { return nullptr; }
   virtual absl::Status state_tensors(TensorMap*) { return absl::OkStatus(); }
+
+  // The weights that evaluations see in place of the model's own, of a hook
+  // that lends it others then, as hooks/ema does: all of its parameters and
+  // buffers by name, as they are now, also while they are lent. They may share
+  // the run's storage. Such a hook saves them in a section of its own name.
+  // Adds nothing if there are none; not called before BeforeRun.
+  virtual absl::Status evaluated_weights(TensorMap*) {
+    return absl::OkStatus();
+  }
 
   // The same for what is no message, or can fail: bytes of the hook's own
   // making. LoadState gets them back after message and tensors are there, and

@@ -243,11 +243,14 @@ class RehearsalImpl final : public Rehearsal {
   template <typename F>
   absl::Status Try(Mode mode, const char* name, F&& call) {
     DataLoader* const loader = runner_->context().dataloader(mode);
-    if (loader == nullptr) return absl::OkStatus();
     Report::Part part;
     part.name = name;
-    part.samples = loader->dataset().size();
-    part.num_batches = loader->num_batches();
+    if (loader != nullptr) {
+      part.samples = loader->dataset().size();
+      part.num_batches = loader->num_batches();
+    } else if (mode != Mode::kTrain) {  // There it is a stream.
+      return absl::OkStatus();
+    }
     watch_->Begin(&part);
     const absl::Status status = call();
     if (!status.ok() && !watch_->enough()) return status;

@@ -30,9 +30,9 @@ struct RehearsalReport {
 
   // A dataloader of the run, and what its batches came to.
   struct Part {
-    std::string name;  // "train_dataloader"
-    int64_t samples = 0;
-    int64_t num_batches = 0;          // Of one pass.
+    std::string name;     // "train_dataloader"
+    int64_t samples = 0;  // Both of one pass; 0 of a stream.
+    int64_t num_batches = 0;
     Tensor inputs, targets, outputs;  // Of a batch; outputs of an evaluation.
 
     // How many iterations were made. Of more than one the first, which

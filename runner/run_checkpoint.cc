@@ -125,6 +125,9 @@ absl::Status RestoreHooks(const RunState& state, const TensorMap& tensors,
       warnings->push_back(
           absl::StrCat("hook \"", hook.name(),
                        "\" is not in the checkpoint: it starts from scratch"));
+      GRAPNEL_RETURN_IF_ERROR(
+          WithContext(CatchAsStatus([&] { return hook.LoadState(""); }),
+                      absl::StrCat("hook \"", hook.name(), "\"")));
       continue;
     }
     GRAPNEL_RETURN_IF_ERROR(

@@ -120,7 +120,8 @@ class RunContext {
   // draws from LibTorch's default generator is not part of what `seed` fixes.
   virtual at::Generator generator() = 0;
 
-  // The loader of that mode, or null if it isn't part of this run.
+  // The loader of that mode, or null if it isn't part of this run, or the data
+  // is a stream.
   virtual DataLoader* dataloader(Mode mode) = 0;
 
   // Sets the order of samples for the training epoch that begins to that of

@@ -17,6 +17,9 @@ using ::grapnel::io::v1::Progress;
 using ::grapnel::runner::v1::DataPosition;
 
 std::string DataText(const DataPosition& data) {
+  if (data.has_stream()) {
+    return absl::StrFormat("a stream in batches of %d", data.batch_size());
+  }
   return absl::StrFormat("%d samples in %d batches of %d, %s%s",
                          data.dataset_size(), data.num_batches(),
                          data.batch_size(),
@@ -74,14 +77,21 @@ absl::Status Check(const Progress& saved, const DataPosition& data) {
           absl::StrCat("progress: ", name, ": is ", value));
     }
   }
+  const bool stream = data.has_stream();
   const std::pair<const char*, int64_t> sizes[] = {
-      {"num_batches", data.num_batches()},
       {"batch_size", data.batch_size()},
-      {"dataset_size", data.dataset_size()}};
+      {"num_batches", stream ? 1 : data.num_batches()},
+      {"dataset_size", stream ? 1 : data.dataset_size()}};
   for (const auto& [name, value] : sizes) {
     if (value < 1 || value > kMaxSize) {
       return absl::DataLossError(absl::StrCat("data: ", name, ": is ", value));
     }
+  }
+  if (stream && data.by_epoch()) {
+    return absl::DataLossError("data: by_epoch: is true of a stream");
+  }
+  if (stream && !saved.epoch_lengths().empty()) {
+    return absl::DataLossError("progress: epoch_lengths: are a stream's");
   }
   for (int i = 0; i < saved.epoch_lengths_size(); ++i) {
     const EpochLength& length = saved.epoch_lengths(i);
@@ -114,6 +124,12 @@ PassPlace PlaceAfter(int64_t iters, const DataPosition& data) {
   const __int128 samples = static_cast<__int128>(iters) * samples_of_iter;
   return {static_cast<int64_t>(samples / size),
           static_cast<int64_t>(samples % size)};
+}
+
+// What the data is, wherever a stream of it has come to.
+std::string Identity(DataPosition data) {
+  if (data.has_stream()) data.mutable_stream()->Clear();
+  return data.SerializeAsString();
 }
 
 // Whether batches are the same in number and size, whatever is in them.
@@ -151,6 +167,11 @@ void Complete(const DataPosition& data, Progress* progress) {
 absl::StatusOr<RunProgress> RunProgress::Create(const Plan& plan) {
   RunProgress progress;
   progress.plan_ = plan;
+  if (progress.is_stream()) {
+    progress.plan_.data.mutable_stream()->Clear();  // Moves on.
+    GRAPNEL_RETURN_IF_ERROR(progress.SetLength());
+    return progress;
+  }
   progress.state_.add_epoch_lengths()->set_num_batches(plan.data.num_batches());
   progress.epoch_length_ = plan.data.num_batches();
   GRAPNEL_RETURN_IF_ERROR(progress.SetLength());
@@ -158,6 +179,7 @@ absl::StatusOr<RunProgress> RunProgress::Create(const Plan& plan) {
 }
 
 bool RunProgress::AtBorder(const Progress& saved, const DataPosition& data) {
+  if (data.has_stream()) return true;
   if (!data.by_epoch()) {
     Progress complete = saved;
     Complete(data, &complete);
@@ -180,10 +202,14 @@ absl::StatusOr<RunProgress> RunProgress::Resume(
         "train_cfg: by_epoch: is ", plan.by_epoch ? "true" : "false",
         ", the checkpoint's was not: its counters would mean something else"));
   }
+  if (saved_data.has_stream() != plan.data.has_stream()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "train_dataloader: the checkpoint's data was ", DataText(saved_data),
+        ", this run's is ", DataText(plan.data),
+        ": a position in the one is none in the other"));
+  }
   RunProgress progress;
-  const bool same =
-      saved_data.SerializeAsString() == plan.data.SerializeAsString();
-  if (!same) {
+  if (Identity(saved_data) != Identity(plan.data)) {
     progress.data_change_ = absl::StrCat(
         "train_dataloader: the checkpoint's had ", DataText(saved_data),
         "; this one has ", DataText(plan.data));
@@ -195,6 +221,11 @@ absl::StatusOr<RunProgress> RunProgress::Resume(
   }
   progress.plan_ = plan;
   progress.state_ = saved;
+  if (progress.is_stream()) {
+    progress.plan_.data.mutable_stream()->Clear();
+    GRAPNEL_RETURN_IF_ERROR(progress.SetLength());
+    return progress;
+  }
   Progress& state = progress.state_;
   Complete(saved_data, &state);
   progress.converted_before_ = progress.converted_steps();
@@ -226,6 +257,7 @@ absl::Status RunProgress::SetLength() {
     state_.set_max_iters(plan_.total);
     return absl::OkStatus();
   }
+  GRAPNEL_RET_CHECK(!is_stream());
   const EpochLength& from = length();
   int64_t iters = 0;
   if (__builtin_mul_overflow(std::max<int64_t>(plan_.total - from.epoch(), 0),
@@ -267,6 +299,7 @@ void RunProgress::CountIter(int64_t samples) {
     state_.set_iter_in_epoch(iter_in_epoch() + 1);
     return;
   }
+  if (is_stream()) return;  // Its place is told by SetStreamPlace.
   const EpochLength& from = length();
   const PassPlace place = PlaceAfter(iter() - from.iter(), plan_.data);
   state_.set_pass(from.epoch() + place.pass);

@@ -16,7 +16,8 @@ namespace grapnel {
 
 // Below, E epochs are done, q iterations of the one under way, and I iterations
 // in all; an epoch has n batches now. A run by iteration is one epoch, which
-// goes through the data in passes.
+// goes through the data in passes. Of a stream nobody knows how long those are:
+// it keeps its position itself, and what is a batch of it may change anywhere.
 //
 // A run may be resumed with other training data, but only at a border: of an
 // epoch, or of a pass in a run by iteration. From there on epochs have another
@@ -25,7 +26,7 @@ namespace grapnel {
 class RunProgress {
  public:
   // The arguments of DataLoader::Seek for the next batch; `epoch` doesn't
-  // include the sampler's epoch yet.
+  // include the sampler's epoch yet. Not of a stream.
   struct DataPlace {
     int64_t epoch;
     int64_t batch;
@@ -42,12 +43,13 @@ class RunProgress {
   RunProgress() = default;
 
   // Of a run at its beginning. kInvalidArgument if `total` epochs are too many
-  // iterations to count.
+  // iterations to count. Of a stream by_epoch must be false.
   static absl::StatusOr<RunProgress> Create(const Plan& plan);
 
   // Of one that goes on from `saved`, whose data was `saved_data`.
   //   kFailedPrecondition: the data is another one and `saved` is at no border;
   //     or the run was counted in iterations and now is in epochs, or the other
+  //     way round; or the data was a stream and now is a dataset, or the other
   //     way round.
   //   kDataLoss: `saved` contradicts itself.
   static absl::StatusOr<RunProgress> Resume(
@@ -75,7 +77,7 @@ class RunProgress {
   // earlier data, and only the end of the epoch is left to do.
   int64_t epoch_length() const { return epoch_length_; }
 
-  // n.
+  // n; 0 of a stream.
   int64_t num_batches() const { return plan_.data.num_batches(); }
 
   // Steps of a schedule that is configured in epochs and steps every iteration:
@@ -102,6 +104,13 @@ class RunProgress {
   void CountIter(int64_t samples);
   void CountUpdate() { state_.set_updates(updates() + 1); }
 
+  // Of a stream, after CountIter: which pass it is in, and how many samples of
+  // that it has given.
+  void SetStreamPlace(int64_t pass, int64_t samples) {
+    state_.set_pass(pass);
+    state_.set_samples_in_pass(samples);
+  }
+
   // Counts the end of an epoch as done; by iteration, of the loop.
   void EndEpoch();
 
@@ -118,6 +127,8 @@ class RunProgress {
   const io::v1::EpochLength& length() const {
     return state_.epoch_lengths(state_.epoch_lengths_size() - 1);
   }
+
+  bool is_stream() const { return plan_.data.has_stream(); }
 
   // kInvalidArgument if the run would be too long.
   absl::Status SetLength();

@@ -43,6 +43,16 @@ Plan ByIter(int64_t max_iters, int64_t samples, int64_t batch_size,
   return {false, max_iters, Data(samples, batch_size, false, infinite)};
 }
 
+Plan Stream(int64_t max_iters, int64_t batch_size) {
+  Plan plan;
+  plan.by_epoch = false;
+  plan.total = max_iters;
+  plan.data.set_batch_size(batch_size);
+  plan.data.set_world_size(1);
+  plan.data.mutable_stream();
+  return plan;
+}
+
 RunProgress Begin(const Plan& plan) {
   absl::StatusOr<RunProgress> progress = RunProgress::Create(plan);
   EXPECT_THAT(progress, IsOk());
@@ -251,6 +261,54 @@ TEST(RunProgressTest, AnotherOrderLeavesLengthsAlone) {
   EXPECT_EQ(progress.converted_steps(), 3);
   EXPECT_EQ(progress.place().batch, 3);
   EXPECT_NE(progress.data_change(), "");
+}
+
+TEST(RunProgressTest, AStreamHasNoLengthAndKeepsItsPlaceItself) {
+  Plan before = Stream(9, 4);
+  RunProgress first = Begin(before);
+  EXPECT_EQ(first.max_iters(), 9);
+  EXPECT_EQ(first.num_batches(), 0);
+  EXPECT_EQ(first.epoch_length(), 0);
+  Train(5, &first);
+  first.SetStreamPlace(1, 7);
+  EXPECT_EQ(first.converted_steps(), 0);
+  EXPECT_EQ(first.state().pass(), 1);
+  EXPECT_EQ(first.state().samples_in_pass(), 7);
+  EXPECT_EQ(first.state().epoch_lengths_size(), 0);
+
+  // It is the same stream, wherever it was when the plans were made.
+  before.data.mutable_stream()->set_pass(1);
+  before.data.mutable_stream()->set_samples(7);
+  EXPECT_EQ(Resume(Stream(9, 4), first, before).data_change(), "");
+  // Other batches may begin behind any sample.
+  RunProgress progress = Resume(Stream(12, 2), first, before);
+  EXPECT_THAT(progress.data_change(),
+              HasSubstr("had a stream in batches of 4; this one has a stream "
+                        "in batches of 2"));
+  EXPECT_EQ(progress.iter(), 5);
+  EXPECT_EQ(progress.max_iters(), 12);
+  EXPECT_EQ(progress.state().pass(), 1);
+  EXPECT_EQ(progress.state().samples_in_pass(), 7);
+  EXPECT_EQ(progress.converted_steps_before(), 0);
+  Train(7, &progress);
+  EXPECT_FALSE(progress.done());
+  progress.EndEpoch();
+  EXPECT_TRUE(progress.done());
+}
+
+TEST(RunProgressTest, AStreamIsNoDataset) {
+  const Plan stream = Stream(9, 4);
+  const Plan dataset = ByIter(9, 12, 4);
+  const RunProgress of_stream = Begin(stream);
+  const RunProgress of_dataset = Begin(dataset);
+  EXPECT_THAT(RunProgress::Resume(dataset, of_stream.state(), stream.data),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("was a stream in batches of 4, this run's is "
+                                 "12 samples in 3 batches of 4, in order")));
+  EXPECT_THAT(RunProgress::Resume(stream, of_dataset.state(), dataset.data),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("was 12 samples in 3 batches of 4, in order, "
+                                 "this run's is a stream in batches of 4")));
 }
 
 TEST(RunProgressTest, AValidationThatIsDueIsLeftToDo) {

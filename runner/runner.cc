@@ -19,11 +19,13 @@
 #include "grapnel/base/torch_status.h"
 #include "grapnel/base/utf8.h"
 #include "grapnel/data/data_loader.h"
+#include "grapnel/data/stream_loader.h"
 #include "grapnel/models/load_tensors.h"
 #include "grapnel/models/log_vars.h"
 #include "grapnel/models/model.h"
 #include "grapnel/optim/autocast.h"
 #include "grapnel/optim/optim_wrapper.h"
+#include "grapnel/runner/border_desk.h"
 #include "grapnel/runner/message_hub.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/torch_loan.h"
@@ -106,6 +108,8 @@ absl::Status RunnerImpl::Run(Mode mode, F&& body) {
 
 template <typename F>
 absl::Status RunnerImpl::Guarded(F&& body) {
+  // Before all else: it waits for a predictor that is copying weights.
+  const BorderDesk::Call call(desk_.get());
   GRAPNEL_RETURN_IF_ERROR(broken_);
   const TorchThreadScope thread;
   const DeterministicScope deterministic(deterministic_);
@@ -323,6 +327,26 @@ absl::Status RunnerImpl::Export(const std::string& path) {
   });
 }
 
+absl::Status RunnerImpl::Save(const std::string& name) {
+  return CatchAsStatus([&]() -> absl::Status {
+    GRAPNEL_RETURN_IF_ERROR(CheckSaveName(name));
+    if (!in_training_) {
+      return Refuse("can't save: no training is going on, between two steps");
+    }
+    return Guarded([&]() -> absl::Status {
+      WaitingSave save;
+      save.id = ++num_saves_;
+      save.request.name = name;
+      save.request.dir = checkpoint_dir_;
+      bool published = false;
+      const absl::Status status =
+          CatchAsStatus([&] { return SaveNow(save, &published); });
+      if (!status.ok()) log_->Error(status.message());
+      return status;
+    });
+  });
+}
+
 absl::StatusOr<NamedTensor> RunnerImpl::FindTensor(
     absl::string_view name) const {
   std::vector<std::string> names;
@@ -338,6 +362,7 @@ absl::StatusOr<NamedTensor> RunnerImpl::FindTensor(
 }
 
 absl::StatusOr<at::Tensor> RunnerImpl::GetTensor(absl::string_view name) {
+  const BorderDesk::Call call(desk_.get());
   GRAPNEL_ASSIGN_OR_RETURN(const NamedTensor found, FindTensor(name));
   at::Tensor copy;
   GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
@@ -349,6 +374,7 @@ absl::StatusOr<at::Tensor> RunnerImpl::GetTensor(absl::string_view name) {
 
 absl::Status RunnerImpl::SetTensor(absl::string_view name,
                                    const at::Tensor& value) {
+  const BorderDesk::Call call(desk_.get());
   GRAPNEL_ASSIGN_OR_RETURN(const NamedTensor found, FindTensor(name));
   if (!loaded_ && !checkpoint_path_.empty()) {
     return absl::FailedPreconditionError(
@@ -440,7 +466,6 @@ absl::Status RunnerImpl::BeginTrainEpoch() {
 }
 
 absl::Status RunnerImpl::StepOfIters(bool* more) {
-  DataLoader& loader = *dataloader(Mode::kTrain);
   const auto goes_on = [this] { return !MustStop() && iter() < max_iters(); };
   if (!in_epoch_) {
     // Its end is not done twice.
@@ -451,12 +476,7 @@ absl::Status RunnerImpl::StepOfIters(bool* more) {
   if (goes_on()) {
     // Validation leaves it in evaluation mode.
     if (!model_->training()) GRAPNEL_RETURN_IF_ERROR(SetTraining(true));
-    absl::Status status = loader.Next(&train_batch_);
-    if (absl::IsOutOfRange(status)) {
-      SeekToPlace();
-      status = loader.Next(&train_batch_);
-    }
-    GRAPNEL_RETURN_IF_ERROR(WithOrigin(status, ErrorOrigin::kData));
+    GRAPNEL_RETURN_IF_ERROR(WithOrigin(NextTrainBatch(), ErrorOrigin::kData));
     train_iter_.batch_idx = iter();
     GRAPNEL_RETURN_IF_ERROR(TrainIter());
     if (const Cut cut = CutDue(); cut != Cut::kNone) return CutShort(cut);
@@ -475,18 +495,30 @@ absl::Status RunnerImpl::BeginTrainLoop() {
   if (iter() == 0) hub_.BeginEpoch(Mode::kTrain);
   GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points::kBeforeTrainEpoch, run));
   GRAPNEL_RETURN_IF_ERROR(ValidateIfPending());
-  SeekToPlace();
+  GRAPNEL_RETURN_IF_ERROR(WithOrigin(SeekToPlace(), ErrorOrigin::kData));
   in_epoch_ = true;
   return absl::OkStatus();
 }
 
-void RunnerImpl::SeekToPlace() {
+absl::Status RunnerImpl::SeekToPlace() {
+  // It may have given a batch that came to nothing.
+  if (stream_ != nullptr) return stream_->Seek(stream_position_);
   // A finite sampler is gone through again and again, one pass an epoch of its
   // own.
   DataLoader& loader = *dataloader(Mode::kTrain);
   const RunProgress::DataPlace place = progress_.place();
   loader.Seek(place.epoch + (loader.infinite() ? 0 : sampler_epoch_),
               place.batch);
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::NextTrainBatch() {
+  if (stream_ != nullptr) return stream_->Next(&train_batch_);
+  DataLoader& loader = *dataloader(Mode::kTrain);
+  const absl::Status status = loader.Next(&train_batch_);
+  if (!absl::IsOutOfRange(status)) return status;
+  GRAPNEL_RETURN_IF_ERROR(SeekToPlace());
+  return loader.Next(&train_batch_);
 }
 
 absl::Status RunnerImpl::TrainIter() {
@@ -532,12 +564,19 @@ absl::Status RunnerImpl::FinishTrainIter() {
   GRAPNEL_RETURN_IF_ERROR(
       CallRest(points::kAfterTrainIter, train_iter_, log_vars_));
   progress_.CountIter(train_batch_.size());
+  if (stream_ != nullptr) {
+    stream_position_ = stream_->position();
+    progress_.SetStreamPlace(stream_position_.pass(),
+                             stream_position_.samples());
+  }
   if (!plan_->by_epoch()) {
     progress_.set_validation_pending(dataloader(Mode::kVal) != nullptr &&
                                      plan_->ValidationDue(progress_.iter()));
   }
   cut_stage_.reset();
-  return EndPoint();
+  GRAPNEL_RETURN_IF_ERROR(EndPoint());
+  desk_->AtBorder();
+  return absl::OkStatus();
 }
 
 absl::Status RunnerImpl::FinishTrainEpoch() {
@@ -614,6 +653,7 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
     }
     GRAPNEL_RETURN_IF_ERROR(
         hooks_.Call(points.after_iter, run, info, predictions_));
+    desk_->AtEvaluationBorder();
     if (const Cut cut = CutDue(); cut != Cut::kNone) {
       mode_ = outer_mode;
       return CutShort(cut);

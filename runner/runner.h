@@ -15,6 +15,8 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "grapnel/data/dataset.h"
+#include "grapnel/data/iterable_dataset.h"
+#include "grapnel/models/loss.h"
 #include "grapnel/models/metric.h"
 #include "grapnel/models/model.h"
 #include "grapnel/optim/optimizer.h"
@@ -27,8 +29,10 @@ class RunnerConfig;
 namespace grapnel {
 
 class Clock;
+class Predictor;
 class ProcessGroup;
 class RunLog;
+struct PredictorOptions;
 
 namespace io {
 class Env;
@@ -92,8 +96,14 @@ struct RunnerOptions {
   std::unique_ptr<Model> model;
   std::unique_ptr<Optimizer> optimizer;
   std::unique_ptr<Dataset> train_dataset;
+  // In place of train_dataset, for a run by iteration; see StreamLoader. Create
+  // reads its first batch if the model is the config's. Where it is belongs to
+  // checkpoints, and a resume goes there.
+  std::unique_ptr<IterableDataset> train_stream;
   std::unique_ptr<Dataset> val_dataset;
   std::unique_ptr<Dataset> test_dataset;
+  // For a model from config, whose own `loss` must then be unset.
+  std::unique_ptr<Loss> loss;
   // Added to those of the config.
   std::vector<std::unique_ptr<Metric>> val_metrics;
   std::vector<std::unique_ptr<Metric>> test_metrics;
@@ -180,6 +190,22 @@ class Runner {
   // loaded yet that `resume` or `load_from` name: it would be overwritten.
   virtual absl::Status SetTensor(absl::string_view name,
                                  const at::Tensor& value) = 0;
+
+  // A model of its own with this run's weights, for other threads to predict
+  // with while it trains: include predictor.h. It has those of now, taken as
+  // Predictor::Refresh does, or none before the run has loaded what it begins
+  // with. Any thread may call this, also during a call, and call the predictor
+  // when the runner is gone. kInvalidArgument, naming the option, also if the
+  // model was given in code and make_model isn't; kFailedPrecondition as
+  // Refresh.
+  virtual absl::StatusOr<std::unique_ptr<Predictor>> MakePredictor(
+      PredictorOptions options) = 0;
+
+  // Between two steps: a checkpoint of that name in checkpoint_dir(), at once;
+  // it becomes the last one, and hooks see it as any other. See io/checkpoint.h
+  // for what a name may be. kFailedPrecondition where no training is going on.
+  // An error doesn't end the training.
+  virtual absl::Status Save(const std::string& name) = 0;
 
   virtual RunContext& context() = 0;
   virtual std::string stop_reason() const = 0;

@@ -166,7 +166,8 @@ absl::Status RunnerImpl::Resume() {
   parent_uuid_ = manifest.checkpoint_uuid();
   last_saved_ = ProgressKey(progress_);
   // Those of older versions may be of another validation.
-  if (!saved.validation_pending() && saved.epoch_lengths_size() > 0) {
+  if (!saved.validation_pending() &&
+      (saved.epoch_lengths_size() > 0 || state.data().has_stream())) {
     latest_metrics_.insert(manifest.metrics().begin(),
                            manifest.metrics().end());
     metrics_iter_ = iter();
@@ -207,15 +208,19 @@ void RunnerImpl::ForgetWhatOptimizersDoNotGive() {
 }
 
 runner::v1::DataPosition RunnerImpl::CurrentDataPosition() {
-  const DataLoader& loader = *dataloader(Mode::kTrain);
   runner::v1::DataPosition position;
-  position.set_dataset_size(loader.dataset().size());
-  position.set_batch_size(loader.batch_size());
+  position.set_batch_size(config_->train_dataloader().batch_size());
   position.set_world_size(1);
+  position.set_by_epoch(by_epoch());
+  if (stream_ != nullptr) {
+    *position.mutable_stream() = stream_position_;
+    return position;
+  }
+  const DataLoader& loader = *dataloader(Mode::kTrain);
+  position.set_dataset_size(loader.dataset().size());
   position.set_infinite(loader.infinite());
   position.set_num_batches(loader.num_batches());
   position.set_shuffle(config_->train_dataloader().sampler().shuffle());
-  position.set_by_epoch(by_epoch());
   return position;
 }
 
@@ -246,18 +251,21 @@ std::string RunnerImpl::NearestBorder() const {
 
 // ------------------------------------------------------------------- saving
 
+absl::Status RunnerImpl::CheckSaveName(const std::string& name) {
+  if (io::IsCheckpointName(name)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "a checkpoint's name must be 1 to 200 printable ASCII characters "
+      "without \"/\", and not begin with \".\", is \"",
+      EscapeToUtf8(name), "\""));
+}
+
 absl::StatusOr<int64_t> RunnerImpl::RequestSave(SaveRequest request) {
   if (!saves_allowed_) {
     return absl::FailedPreconditionError(
         "a checkpoint can be asked for at AfterTrainIter, AfterTrainEpoch, "
         "AfterTrain and, in training, AfterValEpoch");
   }
-  if (!io::IsCheckpointName(request.name)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "a checkpoint's name must be 1 to 200 printable ASCII characters "
-        "without \"/\", and not begin with \".\", is \"",
-        EscapeToUtf8(request.name), "\""));
-  }
+  GRAPNEL_RETURN_IF_ERROR(CheckSaveName(request.name));
   if (request.dir.empty()) request.dir = checkpoint_dir_;
   if (absl::StartsWith(work_dir_, "/") && !absl::StartsWith(request.dir, "/")) {
     GRAPNEL_ASSIGN_OR_RETURN(const std::string current, env_->CurrentDir());
@@ -355,6 +363,11 @@ absl::StatusOr<CapturedSave> RunnerImpl::Capture(const WaitingSave& waiting) {
   manifest.set_num_threads(at::get_num_threads());
   manifest.set_world_size(1);
   manifest.set_config(config_text_);
+  manifest.mutable_input_shape()->Assign(input_shape_.begin(),
+                                         input_shape_.end());
+  TensorMap evaluated;
+  GRAPNEL_RETURN_IF_ERROR(
+      EvaluatedWeights(&evaluated, manifest.mutable_evaluated_section()));
   if (metrics_iter_ == progress_.iter()) {
     manifest.mutable_metrics()->insert(latest_metrics_.begin(),
                                        latest_metrics_.end());

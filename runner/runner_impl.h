@@ -32,6 +32,8 @@
 #include "grapnel/base/torch_status.h"
 #include "grapnel/data/data_loader.h"
 #include "grapnel/data/dataset.h"
+#include "grapnel/data/stream_loader.h"
+#include "grapnel/data/stream_position.pb.h"
 #include "grapnel/dist/process_group.h"
 #include "grapnel/dist/single_process_group.h"
 #include "grapnel/io/checkpoint.h"
@@ -45,11 +47,14 @@
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/optim/param_groups.h"
 #include "grapnel/optim/param_scheduler.h"
+#include "grapnel/runner/border_desk.h"
 #include "grapnel/runner/default_hooks.h"
 #include "grapnel/runner/hook_list.h"
 #include "grapnel/runner/load_options.h"
 #include "grapnel/runner/log_processor.h"
 #include "grapnel/runner/message_hub.h"
+#include "grapnel/runner/predictor.h"
+#include "grapnel/runner/predictor_parts.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/run_lock.h"
 #include "grapnel/runner/run_progress.h"
@@ -99,11 +104,14 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   absl::Status Init(const runner::v1::RunnerConfig& config);
 
   absl::Status Train() override;
+  absl::Status Save(const std::string& name) override;
   absl::StatusOr<bool> Step() override;
   absl::StatusOr<bool> TrainUntil(absl::Time deadline) override;
   absl::StatusOr<Metrics> Val() override;
   absl::StatusOr<Metrics> Test() override;
   absl::Status Export(const std::string& path) override;
+  absl::StatusOr<std::unique_ptr<Predictor>> MakePredictor(
+      PredictorOptions options) override;
 
   absl::StatusOr<at::Tensor> GetTensor(absl::string_view name) override;
   absl::Status SetTensor(absl::string_view name,
@@ -199,7 +207,9 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // The newest that can be read whole; none is OK, with checkpoint_path_ "".
   absl::Status ReadLatestCheckpoint();
   absl::Status InitLoaders();
+  absl::Status InitStream();
   absl::Status InitProgress();
+  absl::Status ResumeProgress(const RunProgress::Plan& plan);
   // The path of the checkpoint of this run, beside the one to resume from, from
   // which it could go on with other data; the nearest one. "" if none is known.
   std::string NearestBorder() const;
@@ -273,7 +283,8 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   absl::Status BeginTrainEpoch();
   absl::Status StepOfIters(bool* more);
   absl::Status BeginTrainLoop();
-  void SeekToPlace();
+  absl::Status SeekToPlace();
+  absl::Status NextTrainBatch();
   absl::Status TrainIter();
 
   absl::Status ValidateIfPending();
@@ -352,6 +363,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
     seen_ = {progress_.epoch(), progress_.iter(), progress_.iter_in_epoch(),
              progress_.updates()};
   }
+  static absl::Status CheckSaveName(const std::string& name);
   absl::Status WriteWaitingSaves();
   // A save in three parts. What is captured shares storage with the run, and is
   // published with nothing else of it; then the hooks are told.
@@ -360,6 +372,14 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   absl::Status Publish(const CapturedSave& save) const;
   absl::Status NotifyOfSave(const CapturedSave& save);
   runner::v1::DataPosition CurrentDataPosition();
+
+  // A copy of the weights of now; null if nothing is loaded yet. False, and
+  // nothing is taken, if they can't be had at that moment. Only for desk_.
+  bool TakeWeights(PredictorWeights which, BorderDesk::Moment moment,
+                   absl::StatusOr<std::shared_ptr<const WeightsCopy>>* taken);
+  // What evaluations see in place of the model's own, and the section of it;
+  // both are left empty if nothing.
+  absl::Status EvaluatedWeights(TensorMap* weights, std::string* section) const;
 
   RunnerOptions options_;
   std::unique_ptr<RunLock> lock_;  // Let go after all that writes.
@@ -391,8 +411,12 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
 
   std::optional<TrainPlan> plan_;           // Unset if the run doesn't train.
   std::unique_ptr<DataLoader> loaders_[3];  // By Mode.
+  // In place of that of kTrain; and where it is to go on, however far it is.
+  std::unique_ptr<StreamLoader> stream_;
+  data::v1::StreamPosition stream_position_;
   std::unique_ptr<Evaluator> evaluators_[3];
   std::unique_ptr<Model> model_;
+  std::vector<int64_t> input_shape_;  // That it was made by, if from config.
   SingleProcessGroup single_process_;
   Autocast autocast_;  // Of evaluation; the training step's is the wrapper's.
   std::unique_ptr<OptimWrapper> optim_wrapper_;
@@ -464,6 +488,10 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // Of the last validation, and how many iterations its weights had.
   std::map<std::string, double> latest_metrics_;
   int64_t metrics_iter_ = -1;
+
+  // Where predictors ask for weights; they outlive the runner.
+  const std::shared_ptr<BorderDesk> desk_ = std::make_shared<BorderDesk>();
+  int64_t num_weight_copies_ = 0;
 
   // Kept across iterations, so that none allocates them again.
   Batch train_batch_;

@@ -20,6 +20,7 @@
 #include "grapnel/base/utf8.h"
 #include "grapnel/data/data.pb.h"
 #include "grapnel/data/data_loader.h"
+#include "grapnel/data/stream_loader.h"
 #include "grapnel/dist/process_group.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
@@ -33,6 +34,7 @@
 #include "grapnel/optim/param_groups.h"
 #include "grapnel/optim/param_scheduler.h"
 #include "grapnel/optim/param_scheduler.pb.h"
+#include "grapnel/runner/border_desk.h"
 #include "grapnel/runner/config_file.h"
 #include "grapnel/runner/config_json.h"
 #include "grapnel/runner/config_paths.h"
@@ -108,7 +110,20 @@ absl::Status CheckConfig(const RunnerConfig& config,
   GRAPNEL_RETURN_IF_ERROR(
       Required(test_metrics || !config.has_test_dataloader(), "test_evaluator",
                "for test_dataloader"));
-  if ((options.train_dataset != nullptr && !config.has_train_dataloader()) ||
+  if (options.train_stream != nullptr) {
+    if (options.train_dataset != nullptr) {
+      return absl::InvalidArgumentError(
+          "train_stream: must not be given along with train_dataset");
+    }
+    if (config.has_train_cfg() &&
+        (!config.train_cfg().has_by_epoch() || config.train_cfg().by_epoch())) {
+      return absl::InvalidArgumentError(
+          "train_cfg: by_epoch: must be false with a stream, of which nobody "
+          "knows how long an epoch is");
+    }
+  }
+  if (((options.train_dataset != nullptr || options.train_stream != nullptr) &&
+       !config.has_train_dataloader()) ||
       (options.val_dataset != nullptr && !config.has_val_dataloader()) ||
       (options.test_dataset != nullptr && !config.has_test_dataloader())) {
     return absl::InvalidArgumentError(
@@ -143,6 +158,11 @@ absl::Status CheckConfig(const RunnerConfig& config,
             ? "model: must be set"
             : "model: must be unset: there is one given in code");
   }
+  if (options.loss != nullptr && options.model != nullptr) {
+    return absl::InvalidArgumentError(
+        "a loss given in code is for a model from config: the one given in "
+        "code has its own");
+  }
   return absl::OkStatus();
 }
 
@@ -157,23 +177,27 @@ absl::Status CheckTensorNames(const Model& model) {
   return absl::OkStatus();
 }
 
+absl::Status CheckBatchSize(const Model& model, int64_t batch_size) {
+  if (batch_size > 1) return absl::OkStatus();
+  const std::string why = model.NeedsTwoSamples();
+  if (why.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("train_dataloader: batch_size: must be >= 2 for this "
+                   "model, is 1: ",
+                   why));
+}
+
 // Or training would fail within an epoch, after all that was done in it.
 absl::Status CheckSmallestBatch(const Model& model, const DataLoader& loader,
                                 const RunProgress& progress, bool by_epoch) {
   const int64_t left = progress.max_iters() - progress.iter();
   if (left == 0 || loader.last_batch_size() > 1) return absl::OkStatus();
-  if (loader.batch_size() > 1 && !by_epoch &&
-      left < loader.num_batches() - progress.place().batch) {
+  GRAPNEL_RETURN_IF_ERROR(CheckBatchSize(model, loader.batch_size()));
+  if (!by_epoch && left < loader.num_batches() - progress.place().batch) {
     return absl::OkStatus();  // The last batch of a pass doesn't come.
   }
   const std::string why = model.NeedsTwoSamples();
   if (why.empty()) return absl::OkStatus();
-  if (loader.batch_size() == 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("train_dataloader: batch_size: must be >= 2 for this "
-                     "model, is 1: ",
-                     why));
-  }
   return absl::InvalidArgumentError(absl::StrCat(
       "train_dataloader: drop_last: must be true for this model with "
       "batch_size ",
@@ -210,8 +234,10 @@ int64_t DrawSeed() {
 RunnerImpl::RunnerImpl(RunnerOptions options)
     : options_(std::move(options)), config_(std::make_unique<RunnerConfig>()) {}
 
-// What waits to be logged uses all that is here.
-RunnerImpl::~RunnerImpl() { log_thread_.Drain(); }
+RunnerImpl::~RunnerImpl() {
+  desk_->Close();
+  log_thread_.Drain();  // What waits to be logged uses all that is here.
+}
 
 absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   const TorchThreadScope thread;
@@ -543,7 +569,8 @@ absl::Status RunnerImpl::InitLoaders() {
     std::unique_ptr<Dataset>& dataset;
   };
   Part parts[] = {
-      {Mode::kTrain, "train_dataloader", plan_.has_value(),
+      {Mode::kTrain, "train_dataloader",
+       plan_.has_value() && options_.train_stream == nullptr,
        config_->train_dataloader(), options_.train_dataset},
       {Mode::kVal, "val_dataloader", config_->has_val_dataloader(),
        config_->val_dataloader(), options_.val_dataset},
@@ -563,6 +590,9 @@ absl::Status RunnerImpl::InitLoaders() {
           part.name, ": sampler: type: must not be INFINITE in an evaluation"));
     }
     loaders_[static_cast<int>(part.mode)] = *std::move(loader);
+  }
+  if (plan_ && options_.train_stream != nullptr) {
+    GRAPNEL_RETURN_IF_ERROR(WithContext(InitStream(), "train_dataloader"));
   }
 
   if (dataloader(Mode::kVal) != nullptr) {
@@ -585,33 +615,52 @@ absl::Status RunnerImpl::InitLoaders() {
   return absl::OkStatus();
 }
 
+absl::Status RunnerImpl::InitStream() {
+  StreamLoader::Options options;
+  options.seed = seed_;
+  GRAPNEL_ASSIGN_OR_RETURN(
+      stream_, StreamLoader::Create(config_->train_dataloader(),
+                                    std::move(options_.train_stream), options));
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::ResumeProgress(const RunProgress::Plan& plan) {
+  const runner::v1::DataPosition& saved = checkpoint_state_.data();
+  auto progress =
+      RunProgress::Resume(plan, checkpoint_.manifest().progress(), saved);
+  if (absl::IsFailedPrecondition(progress.status())) {
+    const bool counts_alike = saved.by_epoch() == plan.by_epoch &&
+                              saved.has_stream() == plan.data.has_stream();
+    const std::string border = counts_alike ? NearestBorder() : "";
+    return absl::FailedPreconditionError(absl::StrCat(
+        "resume: ", checkpoint_path_, ": ", progress.status().message(),
+        border.empty() ? "" : "; the nearest one where it may change is ",
+        border));
+  }
+  if (absl::IsDataLoss(progress.status())) {
+    return WithContext(progress.status(),
+                       absl::StrCat("resume: ", checkpoint_path_));
+  }
+  GRAPNEL_RETURN_IF_ERROR(progress.status());
+  progress_ = *std::move(progress);
+  if (!progress_.data_change().empty()) {
+    start_warnings_.push_back(
+        absl::StrCat("resume: ", progress_.data_change()));
+  }
+  if (stream_ == nullptr) return absl::OkStatus();
+  stream_position_ = saved.stream();
+  return WithContext(
+      stream_->Seek(stream_position_),
+      absl::StrCat("resume: ", checkpoint_path_, ": train_dataloader"));
+}
+
 absl::Status RunnerImpl::InitProgress() {
   const RunProgress::Plan plan = {plan_->by_epoch(), plan_->total(),
                                   CurrentDataPosition()};
-  if (!resume_) {
-    GRAPNEL_ASSIGN_OR_RETURN(progress_, RunProgress::Create(plan));
+  if (resume_) {
+    GRAPNEL_RETURN_IF_ERROR(ResumeProgress(plan));
   } else {
-    auto progress = RunProgress::Resume(plan, checkpoint_.manifest().progress(),
-                                        checkpoint_state_.data());
-    if (absl::IsFailedPrecondition(progress.status())) {
-      const bool counts_alike =
-          checkpoint_state_.data().by_epoch() == plan.by_epoch;
-      const std::string border = counts_alike ? NearestBorder() : "";
-      return absl::FailedPreconditionError(absl::StrCat(
-          "resume: ", checkpoint_path_, ": ", progress.status().message(),
-          border.empty() ? "" : "; the nearest one where it may change is ",
-          border));
-    }
-    if (absl::IsDataLoss(progress.status())) {
-      return WithContext(progress.status(),
-                         absl::StrCat("resume: ", checkpoint_path_));
-    }
-    GRAPNEL_RETURN_IF_ERROR(progress.status());
-    progress_ = *std::move(progress);
-    if (!progress_.data_change().empty()) {
-      start_warnings_.push_back(
-          absl::StrCat("resume: ", progress_.data_change()));
-    }
+    GRAPNEL_ASSIGN_OR_RETURN(progress_, RunProgress::Create(plan));
   }
   if (dataloader(Mode::kVal) != nullptr &&
       !plan_->AnyValidation(plan_->by_epoch() ? max_epochs() : max_iters())) {
@@ -631,20 +680,35 @@ absl::Status RunnerImpl::InitModel() {
   ModelOptions options;
   options.base_dir = options_.base_dir;
   options.env = env_;
+  if (stream_ != nullptr) {
+    auto shape = stream_->InputShape();
+    if (!shape.ok()) return WithContext(shape.status(), "train_dataloader");
+    options.input_shape = *std::move(shape);
+  }
   for (const auto& loader : loaders_) {
     if (loader == nullptr || !options.input_shape.empty()) continue;
     GRAPNEL_ASSIGN_OR_RETURN(options.input_shape, loader->InputShape());
   }
+  input_shape_ = options.input_shape;
   options.generator = generator_;
+  if (options_.loss != nullptr) options.loss = &options_.loss;
   const GeneratorLoan loan(generator_);  // For models that don't look at that.
   auto model = ModelRegistry::Create(config_->model(), options);
   if (!model.ok()) return WithContext(model.status(), "model");
+  if (options_.loss != nullptr) {
+    return absl::InvalidArgumentError(
+        "model: has a loss of its own, or takes none, and there is one given "
+        "in code");
+  }
   model_ = *std::move(model);
   return CheckModel();
 }
 
 absl::Status RunnerImpl::CheckModel() {
-  if (plan_) {
+  if (stream_ != nullptr) {
+    // How many samples a pass leaves for its last batch, nobody knows.
+    GRAPNEL_RETURN_IF_ERROR(CheckBatchSize(*model_, stream_->batch_size()));
+  } else if (plan_) {
     GRAPNEL_RETURN_IF_ERROR(CheckSmallestBatch(
         *model_, *dataloader(Mode::kTrain), progress_, plan_->by_epoch()));
   }
@@ -662,10 +726,9 @@ absl::Status RunnerImpl::InitOptimizer() {
   optim_wrapper_->set_step_observer(this);
   GRAPNEL_RETURN_IF_ERROR(CheckParamNames(*optim_wrapper_));
 
-  const DataLoader& loader = *dataloader(Mode::kTrain);
   if (config_->auto_scale_lr().enable()) {
     GRAPNEL_RETURN_IF_ERROR(optim_wrapper_->ScaleLr(
-        static_cast<double>(loader.batch_size()) /
+        static_cast<double>(config_->train_dataloader().batch_size()) /
         static_cast<double>(config_->auto_scale_lr().base_batch_size())));
   }
   if (optim_wrapper_->accumulative_counts() > 1) {

@@ -41,10 +41,7 @@ absl::StatusOr<ValidationSnapshot> ValidationSnapshot::Take(
       return WithContext(status,
                          absl::StrCat("hook \"", saved.hook->name(), "\""));
     }
-    if (saved.state != nullptr || !saved.bytes.empty() ||
-        !saved.tensors.empty()) {
-      snapshot.hooks_.push_back(std::move(saved));
-    }
+    snapshot.hooks_.push_back(std::move(saved));
   }
   GRAPNEL_ASSIGN_OR_RETURN(snapshot.generator_state_,
                            GeneratorState(generator));
@@ -68,8 +65,7 @@ absl::Status ValidationSnapshot::Restore(MessageHub* hub) const {
           if (before != nullptr) tensor.tensor.copy_(*before);
         }
       }
-      return saved.bytes.empty() ? absl::OkStatus()
-                                 : saved.hook->LoadState(saved.bytes);
+      return saved.hook->LoadState(saved.bytes);  // Also of none.
     });
     if (!status.ok()) {
       return WithContext(status,

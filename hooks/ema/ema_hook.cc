@@ -241,6 +241,12 @@ absl::StatusOr<TensorMap> EMAHook::AveragedWeights() const {
                                           : average_->State();
 }
 
+absl::Status EMAHook::evaluated_weights(TensorMap* weights) {
+  if (!evaluated_) return absl::OkStatus();
+  GRAPNEL_ASSIGN_OR_RETURN(*weights, AveragedWeights());
+  return absl::OkStatus();
+}
+
 void EMAHook::OnError(RunContext& run, const absl::Status&) {
   const absl::Status status = Leave();
   if (status.ok()) return;

@@ -31,6 +31,7 @@ class EMAHook final : public Hook {
 
   absl::string_view name() const override { return name_; }
   google::protobuf::Message* mutable_state() override { return &state_; }
+  absl::Status evaluated_weights(TensorMap* weights) override;
 
   absl::Status Setup(RunContext& run) override;
   absl::Status BeforeRun(RunContext& run) override;

@@ -140,12 +140,12 @@ absl::Status LoggerHook::CopyFiles(RunContext& run, const std::string& dir) {
 void LoggerHook::BeginProgress(RunContext& run, Mode mode) {
   std::string label =
       absl::StrCat(run.by_epoch() ? "Epoch(" : "Iter(", ModeName(mode), ")");
-  int64_t done = 0;
-  int64_t total = run.dataloader(mode)->num_batches();
-  if (mode == Mode::kTrain && !run.by_epoch()) {
-    done = run.iter();
-    total = run.max_iters();
-  } else if (run.by_epoch() && run.training()) {
+  const bool by_iter = mode == Mode::kTrain && !run.by_epoch();
+  int64_t done = by_iter ? run.iter() : 0;
+  // Where the data is a stream there is no loader.
+  const int64_t total =
+      by_iter ? run.max_iters() : run.dataloader(mode)->num_batches();
+  if (run.by_epoch() && run.training()) {
     const bool train = mode == Mode::kTrain;
     absl::StrAppend(&label, " [", run.epoch() + (train ? 1 : 0), "/",
                     run.max_epochs(), "]");

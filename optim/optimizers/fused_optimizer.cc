@@ -364,6 +364,11 @@ class FusedOptimizer final : public Optimizer {
     }
     batch->slots_used = true;
     rule_.apply(group.options, *batch);
+    // As LibTorch's operators do that write one tensor; its fused kernels
+    // don't.
+    for (const at::Tensor& param : batch->params) {
+      param.unsafeGetTensorImpl()->bump_version();
+    }
     // A second reference would keep autograd from adding in place, and the
     // memory from being reused.
     for (at::Tensor& grad : batch->grads) grad.reset();

@@ -280,6 +280,33 @@ TEST_P(StepTest, OneThatIsDroppedMidwayIsResumedToTheSameEnd) {
   }
 }
 
+TEST_P(StepTest, OneThatIsSavedMidwayIsResumedToTheSameEnd) {
+  const Outcome expected = Trained();
+  for (int steps = 1; steps < TotalIters(); ++steps) {
+    SCOPED_TRACE(steps);
+    io::MemEnv env;
+    std::vector<std::string> trace;
+    {
+      const auto runner = New({&env, &trace});
+      EXPECT_THAT(runner->Save("early"),
+                  StatusIs(absl::StatusCode::kFailedPrecondition,
+                           HasSubstr("no training is going on")));
+      for (int i = 0; i < steps; ++i) ASSERT_THAT(runner->Step(), IsOk());
+      EXPECT_THAT(
+          runner->Save("no/name"),
+          StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("no/name")));
+      ASSERT_THAT(runner->Save("here"), IsOk());
+      EXPECT_THAT(trace.back(), HasSubstr("here at "));
+    }
+    const auto resumed = New({&env, &trace, nullptr, /*resume=*/true});
+    ASSERT_THAT(resumed->Step(), IsOk());
+    EXPECT_EQ(resumed->context().resumed_from(), "/run/here");
+    EXPECT_EQ(resumed->context().iter(), steps + 1);
+    StepToTheEnd(*resumed);
+    EXPECT_TRUE(Read(env, trace).weights == expected.weights);
+  }
+}
+
 TEST_P(StepTest, EvaluationsBetweenStepsLeaveNoTrace) {
   const Outcome expected = Trained();
   io::MemEnv env;

@@ -8,6 +8,7 @@ Abseil or protobuf can stand in for the system's.
 load("@bazel_tools//tools/build_defs/repo:utils.bzl", "maybe")
 load("//third_party:bazel_rules.bzl", "native_rules_cc_repository", "no_coverage_tools_repository", "system_rules_java_repository")
 load("//third_party:cuda.bzl", "cuda_toolkit_repository")
+load("//third_party:hidden.bzl", "hidden_libraries_repository", "other_protobuf_repository")
 load("//third_party:libtorch.bzl", "libtorch_repository")
 load("//third_party:system.bzl", "system_absl_repository", "system_glog_repository", "system_googletest_repository", "system_libraries_repository", "system_protobuf_repository", "system_valgrind_repository")
 
@@ -24,6 +25,12 @@ def grapnel_deps():
     maybe(system_protobuf_repository, name = "com_google_protobuf")
     maybe(system_glog_repository, name = "com_github_google_glog")
     maybe(system_googletest_repository, name = "com_google_googletest")
+
+    # Looked at by //capi:libgrapnel.so alone.
+    maybe(hidden_libraries_repository, name = "grapnel_hidden")
+
+    # Looked at by //tests/capi/shared alone.
+    maybe(other_protobuf_repository, name = "grapnel_other_protobuf")
 
     # Looked at by --config=cuda alone.
     maybe(cuda_toolkit_repository, name = "grapnel_cuda")

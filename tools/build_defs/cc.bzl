@@ -72,6 +72,22 @@ def grapnel_cc_test(name, size = "small", copts = [], deps = [], **kwargs):
         **kwargs
     )
 
+def grapnel_c_test(name, size = "small", **kwargs):
+    """A test in C, of the C API as its callers see it."""
+    cc_test(
+        name = name,
+        size = size,
+        copts = [
+            "-std=c11",
+            "-Wall",
+            "-Wextra",
+            "-pedantic",
+            "-Werror",
+        ],
+        linkstatic = True,
+        **kwargs
+    )
+
 def grapnel_cc_binary(name, copts = [], deps = [], **kwargs):
     cc_binary(
         name = name,

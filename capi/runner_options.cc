@@ -18,6 +18,7 @@
 #include "grapnel/capi/loss_callbacks.h"
 #include "grapnel/capi/metric_callbacks.h"
 #include "grapnel/capi/model_callbacks.h"
+#include "grapnel/capi/record_callback.h"
 #include "grapnel/capi/stream_callbacks.h"
 #include "grapnel/data/dataset.h"
 #include "grapnel/io/env.h"
@@ -220,6 +221,18 @@ grapnel_status* grapnel_runner_options_set_log_callback(
     GRAPNEL_RETURN_IF_ERROR(capi::MustBeSet(callback, "callback"));
     options->log_callback = callback;
     options->log_data = user_data;
+    return absl::OkStatus();
+  });
+}
+
+grapnel_status* grapnel_runner_options_set_record_callback(
+    grapnel_runner_options* options, grapnel_record_callback callback,
+    void* user_data) {
+  return capi::Do(options, [&]() -> absl::Status {
+    GRAPNEL_RETURN_IF_ERROR(capi::MustBeSet(callback, "callback"));
+    options->core.log_backends.clear();
+    options->core.log_backends.push_back(
+        capi::MakeRecordBackend(callback, user_data));
     return absl::OkStatus();
   });
 }

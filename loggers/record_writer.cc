@@ -28,7 +28,7 @@ std::string KindOf(const loggers::v1::LogBackendConfig& config) {
 absl::StatusOr<std::unique_ptr<RecordWriter>> RecordWriter::Create(
     const loggers::v1::VisualizerConfig& config,
     const LogBackendOptions& options, absl::string_view config_text,
-    RunLog& log) {
+    RunLog& log, std::vector<std::unique_ptr<LogBackend>> more) {
   std::vector<Backend> backends;
   if (config.vis_backends().empty()) {
     GRAPNEL_ASSIGN_OR_RETURN(std::unique_ptr<LogBackend> backend,
@@ -53,6 +53,10 @@ absl::StatusOr<std::unique_ptr<RecordWriter>> RecordWriter::Create(
     backends.push_back(
         {absl::StrCat(name, " (", KindOf(config.vis_backends(i)), ")"),
          *std::move(backend)});
+  }
+  for (size_t i = 0; i < more.size(); ++i) {
+    backends.push_back(
+        {absl::StrCat("log_backends[", i, "]"), std::move(more[i])});
   }
   auto writer = absl::WrapUnique(new RecordWriter(std::move(backends), log));
   writer->ForEach([config_text](LogBackend& backend) {

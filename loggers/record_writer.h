@@ -28,11 +28,12 @@ class RecordWriter {
   // `config_text`: the run's resolved config, which every backend gets first.
   // `log` takes the warnings and outlives the writer. Errors name the backend:
   // "vis_backends[1]: ..."; kInvalidArgument for two that are the same, which
-  // would write everything twice, or into one file.
+  // would write everything twice, or into one file. `more`, behind those of the
+  // config, were made in code; they are called "log_backends[0]" and so on.
   static absl::StatusOr<std::unique_ptr<RecordWriter>> Create(
       const loggers::v1::VisualizerConfig& config,
       const LogBackendOptions& options, absl::string_view config_text,
-      RunLog& log);
+      RunLog& log, std::vector<std::unique_ptr<LogBackend>> more = {});
 
   RecordWriter(const RecordWriter&) = delete;
   RecordWriter& operator=(const RecordWriter&) = delete;

@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "grapnel/data/dataset.h"
 #include "grapnel/data/iterable_dataset.h"
+#include "grapnel/loggers/log_backend.h"
 #include "grapnel/models/loss.h"
 #include "grapnel/models/metric.h"
 #include "grapnel/models/model.h"
@@ -107,6 +108,9 @@ struct RunnerOptions {
   // Added to those of the config.
   std::vector<std::unique_ptr<Metric>> val_metrics;
   std::vector<std::unique_ptr<Metric>> test_metrics;
+
+  // Get the run's records too, beside those of the config's `visualizer`.
+  std::vector<std::unique_ptr<LogBackend>> log_backends;
 
   // Registered after the config's custom hooks.
   std::vector<ScheduledHook> hooks;

@@ -467,8 +467,9 @@ absl::Status RunnerImpl::InitLogs() {
   backend_options.config_fields = std::move(config_fields_);
   backend_options.env = env_;
   backend_options.clock = clock_;
-  auto records = RecordWriter::Create(config_->visualizer(), backend_options,
-                                      config_text_, *log_);
+  auto records =
+      RecordWriter::Create(config_->visualizer(), backend_options, config_text_,
+                           *log_, std::move(options_.log_backends));
   if (!records.ok()) return WithContext(records.status(), "visualizer");
   records_ = *std::move(records);
   if (options_.log_in_background) {

@@ -564,6 +564,20 @@ grapnel_runner_options_set_log_callback(grapnel_runner_options* options,
                                         grapnel_log_callback callback,
                                         void* user_data);
 
+/* Numbers of one moment, as they are written for plots: of training every few
+ * iterations, as the logger hook's interval says, and of each evaluation.
+ * `step` is x of a plot, of no meaning in a test. */
+typedef grapnel_status* (*grapnel_record_callback)(
+    void* user_data, grapnel_mode mode, int64_t step,
+    const grapnel_scalars* record);
+/* The run's records go to `callback` too. Called on a thread of the runner's
+ * own, one record after the other, and before a call that made one returns. An
+ * error is logged, ends the calls, and not the run. */
+GRAPNEL_API GRAPNEL_MUST_USE grapnel_status*
+grapnel_runner_options_set_record_callback(grapnel_runner_options* options,
+                                           grapnel_record_callback callback,
+                                           void* user_data);
+
 /* Data of a loop, in place of what the config describes. */
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_runner_options_set_dataset(
     grapnel_runner_options* options, grapnel_mode mode,

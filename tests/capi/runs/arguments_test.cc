@@ -308,6 +308,11 @@ TEST_F(ArgumentsTest, NumbersAndTheLog) {
          return grapnel_runner_options_set_log_callback(options_, nullptr,
                                                         nullptr);
        }},
+      {"callback: must not be null",
+       [&] {
+         return grapnel_runner_options_set_record_callback(options_, nullptr,
+                                                           nullptr);
+       }},
   });
   EXPECT_THAT(Took(wait(std::numeric_limits<double>::infinity())()), IsOk());
 }

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -624,6 +625,76 @@ TEST_F(CallbacksTest, WhatIsWrongWithABatchIsSaidOrGotRoundBySamples) {
     Destroy();
   }
   grapnel_set_log_callback(nullptr, nullptr);
+}
+
+struct Records {
+  std::vector<std::string> seen;
+  bool fail = false;
+};
+
+TEST_F(CallbacksTest, RecordsReachTheirCallbackWhoseErrorEndsNoRun) {
+  grapnel_dataset_callbacks dataset = DatasetCallbacks();
+  dataset.destroy = nullptr;
+  for (const bool fail : {false, true}) {
+    SCOPED_TRACE(fail);
+    NewWorkDir(absl::StrCat("records_", fail));
+    grapnel_runner_options* options = nullptr;
+    ASSERT_THAT(Took(grapnel_runner_options_create(&options)), IsOk());
+    const std::string config =
+        absl::StrCat("work_dir: \"", work_dir_, "\" ", R"pb(
+          model {
+            sequential {
+              layers { linear { out_features: 1 } }
+              loss { mse {} }
+            }
+          }
+          train_dataloader { batch_size: 4 }
+          val_dataloader { batch_size: 4 }
+          val_evaluator { mse {} }
+          train_cfg { max_epochs: 1 }
+          optim_wrapper { optimizer { sgd { lr: 0.125 } } }
+          default_hooks { logger { interval: 1 } }
+        )pb");
+    ASSERT_THAT(Took(grapnel_runner_options_set_config(
+                    options, config.data(), config.size(), GRAPNEL_TEXT)),
+                IsOk());
+    for (const grapnel_mode mode : {GRAPNEL_TRAIN, GRAPNEL_VAL}) {
+      ASSERT_THAT(Took(grapnel_runner_options_set_dataset(options, mode,
+                                                          &dataset, &host_)),
+                  IsOk());
+    }
+    Records records;
+    records.fail = fail;
+    const auto on_record = [](void* user_data, grapnel_mode mode, int64_t step,
+                              const grapnel_scalars* record) {
+      auto* const to = static_cast<Records*>(user_data);
+      double lr = 0, mse = 0;
+      const char* const name = mode == GRAPNEL_TRAIN ? "lr" : "mse";
+      EXPECT_THAT(
+          Took(grapnel_scalars_find(record, name, strlen(name),
+                                    mode == GRAPNEL_TRAIN ? &lr : &mse)),
+          IsOk());
+      EXPECT_EQ(lr, mode == GRAPNEL_TRAIN ? 0.125 : 0);
+      to->seen.push_back(absl::StrCat(mode, "@", step));
+      return to->fail ? grapnel_status_create(GRAPNEL_ABORTED, "full", 4)
+                      : nullptr;
+    };
+    ASSERT_THAT(Took(grapnel_runner_options_set_record_callback(
+                    options, on_record, &records)),
+                IsOk());
+    ASSERT_THAT(Took(grapnel_runner_create(options, &host_.runner)), IsOk());
+    grapnel_runner_options_destroy(options);
+    EXPECT_THAT(Train(), IsOk());
+    const int64_t iters = grapnel_runner_iter(host_.runner);
+    std::vector<std::string> expected;
+    for (int64_t iter = 1; iter <= iters; ++iter) {
+      expected.push_back(absl::StrCat(GRAPNEL_TRAIN, "@", iter));
+    }
+    expected.push_back(absl::StrCat(GRAPNEL_VAL, "@1"));
+    if (fail) expected.resize(1);
+    EXPECT_EQ(records.seen, expected);
+    Destroy();
+  }
 }
 
 TEST_F(CallbacksTest, WorkersCallOneAfterTheOther) {

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <cstdio>
 #include <mutex>
+#include <new>
 #include <string>
 
 #include "grapnel/base/utf8.h"
@@ -104,9 +105,13 @@ class StderrSink final : public google::LogSink {
 Message::~Message() {
   const int severity = static_cast<int>(severity_);
   if (severity_ != LogSeverity::FATAL_) {
-    std::string text = EscapeToUtf8(stream_.str());
-    if (!text.empty() && text.back() == '\n') text.pop_back();
-    if (SinkSlot::Get().Send(severity, text)) return;
+    try {
+      std::string text = EscapeToUtf8(stream_.str());
+      if (!text.empty() && text.back() == '\n') text.pop_back();
+      if (SinkSlot::Get().Send(severity, text)) return;
+    } catch (const std::bad_alloc&) {
+      return;  // No memory for a message: it is lost, and nothing else.
+    }
   }
   // Only glog's own way ends the process.
   if (severity_ == LogSeverity::FATAL_ ||

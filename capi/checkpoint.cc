@@ -47,8 +47,11 @@ absl::StatusOr<std::vector<std::string>> ListCheckpoints(
     if (name[0] == '.') continue;  // Being written, or deleted.
     const std::string path = io::JoinPath(dir, name);
     const auto manifest = io::ReadManifest(env, path);
-    if (manifest.ok() && IsComplete(env, path, *manifest)) {
+    // One that was published in parts can't be gone on with.
+    if (manifest.ok() && !manifest->partial() &&
+        IsComplete(env, path, *manifest)) {
       found.push_back(io::DescribeCheckpoint(*manifest));
+      found.back().name = name;  // It may have been renamed since.
     }
   }
   std::sort(found.begin(), found.end());

@@ -7,15 +7,21 @@
 #include "grapnel/base/tensor_map.h"
 
 namespace grapnel::capi {
+namespace {
+
+// A dataset may have given its own memory, and others see the same batch.
+constexpr bool kReadOnly = true;
+
+}  // namespace
 
 absl::Status FillTensors(const Batch& batch, grapnel_tensors* tensors) {
   tensors->Clear();
-  GRAPNEL_RETURN_IF_ERROR(tensors->Add("input", batch.inputs));
+  GRAPNEL_RETURN_IF_ERROR(tensors->Add("input", batch.inputs, kReadOnly));
   if (batch.targets.defined()) {
-    GRAPNEL_RETURN_IF_ERROR(tensors->Add("target", batch.targets));
+    GRAPNEL_RETURN_IF_ERROR(tensors->Add("target", batch.targets, kReadOnly));
   }
   for (const NamedTensor& extra : batch.extras) {
-    GRAPNEL_RETURN_IF_ERROR(tensors->Add(extra.name, extra.tensor));
+    GRAPNEL_RETURN_IF_ERROR(tensors->Add(extra.name, extra.tensor, kReadOnly));
   }
   return absl::OkStatus();
 }
@@ -24,10 +30,11 @@ absl::Status FillTensors(const Predictions& predictions,
                          grapnel_tensors* tensors) {
   tensors->Clear();
   if (predictions.outputs.defined()) {
-    GRAPNEL_RETURN_IF_ERROR(tensors->Add("output", predictions.outputs));
+    GRAPNEL_RETURN_IF_ERROR(
+        tensors->Add("output", predictions.outputs, kReadOnly));
   }
   for (const NamedTensor& loss : predictions.losses) {
-    GRAPNEL_RETURN_IF_ERROR(tensors->Add(loss.name, loss.tensor));
+    GRAPNEL_RETURN_IF_ERROR(tensors->Add(loss.name, loss.tensor, kReadOnly));
   }
   return absl::OkStatus();
 }

@@ -43,7 +43,8 @@ class OnDemand {
     if (!filled_) {
       if (!handle_.has_value()) handle_.emplace();
       filled_ = true;  // Or partly; then it is let go of all the same.
-      const absl::Status status = fill(&*handle_);
+      const absl::Status status =
+          CatchAsStatus([&] { return fill(&*handle_); });
       if (!status.ok()) {
         Release();
         return status;

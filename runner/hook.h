@@ -102,24 +102,25 @@ class Hook {
   virtual google::protobuf::Message* mutable_state() { return nullptr; }
   virtual absl::Status state_tensors(TensorMap*) { return absl::OkStatus(); }
 
+  // The same for what is no message, or can fail: bytes of the hook's own
+  // making. LoadState gets them back after message and tensors are there, and
+  // "" if the checkpoint has none of this hook; it is also the place to check
+  // those two. Both are called for a validation in training too, which is taken
+  // back if it is cut short, and for an evaluation between two steps. An error
+  // is that of the save, the resume or the evaluation.
+  virtual absl::Status SaveState(std::string* /*bytes*/) {
+    return absl::OkStatus();
+  }
+  virtual absl::Status LoadState(const std::string& /*bytes*/) {
+    return absl::OkStatus();
+  }
+
   // The weights that evaluations see in place of the model's own, of a hook
   // that lends it others then, as hooks/ema does: all of its parameters and
   // buffers by name, as they are now, also while they are lent. They may share
   // the run's storage. Such a hook saves them in a section of its own name.
   // Adds nothing if there are none; not called before BeforeRun.
   virtual absl::Status evaluated_weights(TensorMap*) {
-    return absl::OkStatus();
-  }
-
-  // The same for what is no message, or can fail: bytes of the hook's own
-  // making. LoadState gets them back after message and tensors are there, and
-  // "" if the checkpoint has none of this hook; it is also the place to check
-  // those two. An error of SaveState is the save's, and one of LoadState the
-  // resume's.
-  virtual absl::Status SaveState(std::string* /*bytes*/) {
-    return absl::OkStatus();
-  }
-  virtual absl::Status LoadState(const std::string& /*bytes*/) {
     return absl::OkStatus();
   }
 
@@ -223,7 +224,8 @@ class Hook {
   virtual absl::Status AfterExport(RunContext&) { return absl::OkStatus(); }
 
   // The run failed with `error`, which cannot be changed. Called for every
-  // hook. kCancelled: it was interrupted, or stopped at once.
+  // hook. kCancelled: it was interrupted, stopped at once, or its deadline is
+  // past.
   virtual void OnError(RunContext&, const absl::Status& error) {}
 
   // Generic points, for all modes.

@@ -305,7 +305,10 @@ absl::Status RunnerImpl::CutShort(Cut cut) {
                             : absl::StrCat("iter_", iter());
     log_->Info(absl::StrCat(why, ": saving ", save.request.name));
     bool published = false;
-    GRAPNEL_RETURN_IF_ERROR(SaveNow(save, &published));
+    const absl::Status saved = SaveNow(save, &published);
+    // kCancelled means that the run was cut short and is saved.
+    if (absl::IsCancelled(saved)) return absl::AbortedError(saved.message());
+    GRAPNEL_RETURN_IF_ERROR(saved);
   }
   return cancelled;
 }

@@ -29,7 +29,9 @@
 //   AfterSaveCheckpoint             for it have run; the latter when
 //                                   the checkpoint is safely on the disk
 //   OnError                         instead of the rest up to AfterRun, if
-//                                   anything failed or the run was interrupted
+//                                   anything failed or the run was interrupted;
+//                                   before AfterTrain, if it was stopped at
+//                                   once
 //
 // In an iteration-based loop validation stands between two iterations.
 

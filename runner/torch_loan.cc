@@ -1,12 +1,15 @@
 #include "grapnel/runner/torch_loan.h"
 
+#include <array>
+#include <cstddef>
 #include <memory>
 #include <mutex>
-#include <utility>
 
 #include "ATen/CPUGeneratorImpl.h"
 #include "ATen/Context.h"
 #include "ATen/ThreadLocalState.h"
+#include "c10/util/Exception.h"
+#include "grapnel/base/log.h"
 
 namespace grapnel {
 namespace {
@@ -33,11 +36,38 @@ std::mutex& LoanMutex() {
 // iteration 70 instructions more.
 thread_local int thread_loans = 0;
 
-// LibTorch's variable, which it gives out as a constant. Changing what is in it
-// is a pointer's work; the generator's state would be 5 kB to copy, twice.
-at::Generator& DefaultGenerator() {
-  return const_cast<at::Generator&>(at::detail::getDefaultCPUGenerator());
+// The pointer in a generator, which is all that it has.
+using Pointer __attribute__((may_alias)) = c10::GeneratorImpl*;
+static_assert(sizeof(at::Generator) == sizeof(Pointer));
+
+// Exchanges `*other` with LibTorch's variable, which it gives out as a
+// constant. In one piece, so that a thread that draws meanwhile has the one or
+// the other. The generator's state would be 5 kB to copy, twice.
+void ExchangeDefault(at::Generator* other) {
+  auto* const mine = reinterpret_cast<Pointer*>(other);
+  auto* const process = reinterpret_cast<Pointer*>(
+      const_cast<at::Generator*>(&at::detail::getDefaultCPUGenerator()));
+  *mine = __atomic_exchange_n(process, *mine, __ATOMIC_ACQ_REL);
 }
+
+// Keeps the generators that were lent last: a thread that has begun to draw
+// without a loan has no reference of its own. With the mutex.
+void KeepForAWhile(const at::Generator& generator) {
+  constexpr size_t kKept = 16;
+  static auto* const kept = new std::array<at::Generator, kKept>;
+  static size_t newest = 0;
+  if (generator == (*kept)[newest]) return;
+  newest = (newest + 1) % kKept;
+  (*kept)[newest] = generator;
+}
+
+// What LibTorch warns of belongs into this library's log.
+class LogWarnings final : public c10::WarningHandler {
+ public:
+  void process(const c10::Warning& warning) override {
+    GRAPNEL_LOG(WARNING) << warning.msg();
+  }
+};
 
 }  // namespace
 
@@ -64,17 +94,20 @@ DeterministicScope::~DeterministicScope() {
 GeneratorLoan::GeneratorLoan(const at::Generator& generator)
     : before_(generator) {
   if (thread_loans++ == 0) LoanMutex().lock();
-  std::swap(before_, DefaultGenerator());
+  KeepForAWhile(generator);
+  ExchangeDefault(&before_);
 }
 
 GeneratorLoan::~GeneratorLoan() {
-  std::swap(before_, DefaultGenerator());
+  ExchangeDefault(&before_);
   if (--thread_loans == 0) LoanMutex().unlock();
 }
 
 struct TorchThreadScope::Saved {
   // Sets what is there, and puts that back when it goes.
   at::ThreadLocalStateGuard guard{at::ThreadLocalState()};
+  LogWarnings handler;
+  c10::WarningUtils::WarningHandlerGuard warnings{&handler};
 };
 
 TorchThreadScope::TorchThreadScope() : saved_(std::make_unique<Saved>()) {}

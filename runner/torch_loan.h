@@ -40,7 +40,8 @@ class GeneratorLoan {
 };
 
 // When destroyed, puts all that LibTorch keeps for a thread back to what it
-// was: autograd mode, autocast and more. On the stack.
+// was: autograd mode, autocast and more. Until then what LibTorch warns of on
+// this thread goes to GRAPNEL_LOG. On the stack.
 class TorchThreadScope {
  public:
   TorchThreadScope();

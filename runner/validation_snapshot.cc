@@ -50,7 +50,8 @@ absl::StatusOr<ValidationSnapshot> ValidationSnapshot::Take(
 }
 
 absl::Status ValidationSnapshot::Restore(MessageHub* hub) const {
-  GRAPNEL_RETURN_IF_ERROR(hub->LoadState(*hub_));
+  // All of it, whatever fails: training may go on.
+  absl::Status first = hub->LoadState(*hub_);
   const c10::NoGradGuard no_grad;
   for (const SavedHook& saved : hooks_) {
     const absl::Status status = CatchAsStatus([&]() -> absl::Status {
@@ -68,11 +69,12 @@ absl::Status ValidationSnapshot::Restore(MessageHub* hub) const {
       return saved.hook->LoadState(saved.bytes);  // Also of none.
     });
     if (!status.ok()) {
-      return WithContext(status,
-                         absl::StrCat("hook \"", saved.hook->name(), "\""));
+      first.Update(WithContext(
+          status, absl::StrCat("hook \"", saved.hook->name(), "\"")));
     }
   }
-  return SetGeneratorState(generator_state_, generator_);
+  first.Update(SetGeneratorState(generator_state_, generator_));
+  return first;
 }
 
 }  // namespace grapnel

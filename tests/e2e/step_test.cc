@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
@@ -533,6 +534,99 @@ TEST_P(StepTest, TensorsAreReadAndSetBetweenSteps) {
   EXPECT_THAT(resumed->SetTensor("0.bias", before),
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        HasSubstr("is loaded from")));
+}
+
+// Remembers in bytes what it has seen, and fails where it is told to.
+class Counting : public Hook {
+ public:
+  absl::string_view name() const override { return "counting"; }
+  absl::Status SaveState(std::string* bytes) override {
+    if (!save_error.ok()) return save_error;
+    *bytes = absl::StrCat(count);
+    return absl::OkStatus();
+  }
+  absl::Status LoadState(const std::string& bytes) override {
+    ++loads;
+    if (!load_error.ok()) return load_error;
+    return absl::SimpleAtoi(bytes.empty() ? "0" : bytes, &count)
+               ? absl::OkStatus()
+               : absl::DataLossError("is no number");
+  }
+  absl::Status AfterIter(RunContext&, Mode mode, const IterInfo&) override {
+    count += mode == Mode::kTrain ? 1 : 1000;
+    return absl::OkStatus();
+  }
+
+  int64_t count = 0;
+  int loads = 0;
+  absl::Status save_error, load_error;
+};
+
+TEST_P(StepTest, BytesOfAHookGoWithTheRun) {
+  Counting* counting = nullptr;
+  const auto with_counting = [&](RunnerOptions* options) {
+    auto hook = std::make_unique<Counting>();
+    counting = hook.get();
+    options->hooks.push_back(Schedule(std::move(hook)));
+  };
+  io::MemEnv whole_env, env;
+  std::vector<std::string> trace;
+  const auto whole = New({&whole_env, &trace, with_counting});
+  ASSERT_THAT(whole->Train(), IsOk());
+  const int64_t expected = counting->count;
+  ASSERT_GT(expected, 3000);
+  {
+    // Dropped in the middle of a validation, and with one between two steps.
+    const auto runner = New({&env, &trace, with_counting});
+    ASSERT_THAT(runner->Step(), IsOk());
+    ASSERT_THAT(runner->Val(), IsOk());
+    EXPECT_EQ(counting->count, 1);
+    tracer_->on_iter = [&](RunContext& run, Mode mode) {
+      if (mode == Mode::kVal) run.RequestStop("now", StopAt::kNow);
+    };
+    ASSERT_THAT(runner->Train(), IsOk());
+    EXPECT_LT(counting->count, 1000);
+  }
+  {
+    const auto resumed = New({&env, &trace, with_counting, /*resume=*/true});
+    ASSERT_THAT(resumed->Train(), IsOk());
+    EXPECT_EQ(counting->count, expected);
+    EXPECT_GE(counting->loads, 1);
+  }
+  // One that can't be loaded is the checkpoint's fault, and named.
+  const auto bad = New({&env, &trace,
+                        [&](RunnerOptions* options) {
+                          with_counting(options);
+                          counting->load_error = absl::DataLossError("planted");
+                        },
+                        /*resume=*/true});
+  const absl::Status loaded = bad->Train();
+  EXPECT_THAT(loaded, StatusIs(absl::StatusCode::kDataLoss,
+                               HasSubstr("hook \"counting\": planted")));
+  EXPECT_EQ(OriginOf(loaded), ErrorOrigin::kCheckpoint);
+}
+
+TEST_P(StepTest, ASaveThatFailsAtAStopIsAnErrorWhateverItsCode) {
+  for (const absl::StatusCode code :
+       {absl::StatusCode::kCancelled, absl::StatusCode::kInternal}) {
+    io::MemEnv env;
+    std::vector<std::string> trace;
+    Counting* counting = nullptr;
+    const auto runner =
+        New({&env, &trace, [&](RunnerOptions* options) {
+               auto hook = std::make_unique<Counting>();
+               counting = hook.get();
+               options->hooks.push_back(Schedule(std::move(hook)));
+             }});
+    tracer_->on_iter = [&](RunContext& run, Mode) {
+      counting->save_error = absl::Status(code, "planted");
+      run.RequestStop("now", StopAt::kNow);
+    };
+    EXPECT_THAT(runner->Train(), StatusIs(code == absl::StatusCode::kCancelled
+                                              ? absl::StatusCode::kAborted
+                                              : code,
+                                          HasSubstr("planted")));
+  }
 }
 
 TEST_P(StepTest, TimeBetweenStepsIsNobodys) {

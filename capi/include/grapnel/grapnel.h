@@ -20,15 +20,19 @@
  *
  *  4. Threads. A function may be called from any thread, but not on one object
  *     by two threads at once, unless its comment says "any time". Distinct
- *     objects are independent. A call on a runner while another call on it is
- *     going on, from one of its callbacks for example, is
+ *     objects are independent; but steps of TorchScript models, the creation
+ *     of runners and that of predictors wait for one another, in all of the
+ *     process, and no other thread is to draw from LibTorch's default generator
+ *     meanwhile: it is the run's then. A call on a runner while another call on
+ *     it is going on, from one of its callbacks for example, is
  *     GRAPNEL_FAILED_PRECONDITION. Callbacks run on the thread that called into
  *     the library, never two at once for one runner, unless said otherwise.
  *
  *  5. Callbacks get the `user_data` given with them. They must not unwind into
  *     the library: no C++ exception, panic or longjmp. An error that one
  *     returns is taken, and ends the call that it was part of with that
- *     message. What a callback is handed, it has until it returns.
+ *     message. What a callback is handed, it has until it returns; tensors of
+ *     batches and predictions are to be read only.
  *
  *  6. Pointer arguments are not NULL unless said so here or at the function. A
  *     NULL, a bad enum value or a callback struct that is too small is
@@ -143,7 +147,8 @@ typedef void (*grapnel_log_callback)(void* user_data, grapnel_severity severity,
 /* Any time. Sends what the library has to say outside of runs to `callback`
  * instead of stderr, until it is set anew; NULL goes back to stderr. Unlike
  * other callbacks it is called on any thread, several at once, and may come
- * until a call that replaces it has returned. */
+ * until a call that replaces it has returned, but for one from within a log
+ * callback. */
 GRAPNEL_API void grapnel_set_log_callback(grapnel_log_callback callback,
                                           void* user_data);
 
@@ -191,7 +196,8 @@ GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_tensor_write(
  * that writes the memory must have finished on the device. The memory of a
  * read-only one is not written by this library as long as the tensor is used
  * where it only reads: data, gradients, inputs; grapnel_tensor_write and
- * grapnel_average_swap_in refuse it. Types are those of grapnel_dtype; memory
+ * grapnel_average_swap_in refuse it. Elements aren't looked at: a bool must
+ * be 0 or 1. Types are those of grapnel_dtype; memory
  * is the host's or, with a LibTorch that has CUDA, a CUDA device's. */
 struct DLManagedTensorVersioned; /* <dlpack/dlpack.h> */
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_tensor_from_dlpack(
@@ -306,7 +312,9 @@ enum {
   GRAPNEL_BEFORE_EXPORT = 25,
   GRAPNEL_AFTER_EXPORT = 26,
   GRAPNEL_AFTER_TRAIN = 27,
-  GRAPNEL_ON_ERROR = 28, /* An error that it returns is logged. */
+  GRAPNEL_ON_ERROR = 28, /* Also of a stop at once and of train_until, with
+                          * GRAPNEL_CANCELLED. An error that it returns is
+                          * logged. */
   GRAPNEL_AFTER_RUN = 29
 };
 
@@ -356,7 +364,8 @@ GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_run_saved_path(
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_run_error(
     grapnel_run* run, const grapnel_status** error);
 /* The model's parameter or buffer of that name, not copied: writing it writes
- * the model. The caller destroys the reference. */
+ * the model. Take it anew for each write, so that others notice. The caller
+ * destroys the reference. */
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_run_tensor(
     grapnel_run* run, const char* name, size_t name_size, grapnel_tensor** out);
 
@@ -373,7 +382,8 @@ GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_run_add_scalar(
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_run_save(grapnel_run* run,
                                                               const char* name,
                                                               size_t name_size);
-/* Ends training, which then has come out well. The first reason is kept. */
+/* Ends training, which then has come out well. The first reason is kept, but
+ * that of GRAPNEL_STOP_NOW takes the place of one after the epoch. */
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_run_request_stop(
     grapnel_run* run, grapnel_stop at, const char* reason, size_t reason_size);
 /* A line of the run's log. */
@@ -395,8 +405,9 @@ typedef struct grapnel_hook_callbacks {
                               grapnel_run* run);
 
   /* What to keep in checkpoints. NULL, both, for nothing. load_state gets
-   * what save_state gave, and nothing, size 0, if the checkpoint has none; it
-   * is also called when a validation that was cut short is taken back. */
+   * what save_state gave, and nothing, size 0, if the checkpoint has none. Both
+   * are called for evaluations too: one in training that is cut short, and one
+   * between two steps, leave the state as it was before. */
   grapnel_status* (*save_state)(void* user_data, grapnel_bytes* state);
   grapnel_status* (*load_state)(void* user_data, const void* state,
                                 size_t state_size);
@@ -406,7 +417,8 @@ typedef struct grapnel_hook_callbacks {
 
 /* Samples by position; batches, shuffling, sharding and resuming are the
  * library's. With num_workers > 0 calls come from its threads, one at a time
- * unless thread_safe. */
+ * unless thread_safe, ahead of the iteration that is going on. Memory that was
+ * handed over is not to be written to again. */
 typedef struct grapnel_dataset_callbacks {
   size_t struct_size; /* sizeof(grapnel_dataset_callbacks) */
 
@@ -493,7 +505,7 @@ typedef struct grapnel_loss_callbacks {
 
   /* Sets *loss to the mean over the batch, and, where `grad` isn't NULL, *grad
    * to d loss / d output: a tensor of output's shape, dtype and device, which
-   * is taken. */
+   * is taken unless an error is returned. */
   grapnel_status* (*compute)(void* user_data, const grapnel_tensor* output,
                              const grapnel_tensors* batch, double* loss,
                              grapnel_tensor** grad);
@@ -558,7 +570,8 @@ GRAPNEL_API GRAPNEL_MUST_USE grapnel_status*
 grapnel_runner_options_set_terminal_fd(grapnel_runner_options* options,
                                        int32_t fd);
 /* Lines of the run's log go to `callback` and not to the run's log file. Called
- * on a thread of the runner's own, one line after the other. */
+ * on a thread of the runner's own, one line after the other; on the caller's
+ * while it waits for work_dir. `user_data` must live as long as the runner. */
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status*
 grapnel_runner_options_set_log_callback(grapnel_runner_options* options,
                                         grapnel_log_callback callback,
@@ -571,8 +584,9 @@ typedef grapnel_status* (*grapnel_record_callback)(
     void* user_data, grapnel_mode mode, int64_t step,
     const grapnel_scalars* record);
 /* The run's records go to `callback` too. Called on a thread of the runner's
- * own, one record after the other, and before a call that made one returns. An
- * error is logged, ends the calls, and not the run. */
+ * own, one record after the other; all have come when training ends, or an
+ * evaluation outside of it. An error is logged, ends the calls, and not the
+ * run. `user_data` must live as long as the runner. */
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status*
 grapnel_runner_options_set_record_callback(grapnel_runner_options* options,
                                            grapnel_record_callback callback,
@@ -718,7 +732,8 @@ GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_predictor_open(
 /* Any time: with the run's weights of now, taken as by
  * grapnel_predictor_refresh, or with none before it has loaded what it begins
  * with. GRAPNEL_INVALID_ARGUMENT also if the run's model was given in code. The
- * runner may be destroyed before it. */
+ * runner may be destroyed before it. Not from a callback on a thread of the
+ * library, as for grapnel_predictor_refresh. */
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_runner_predictor(
     grapnel_runner* runner, grapnel_weights weights, int32_t replicas,
     grapnel_predictor** out);
@@ -856,7 +871,8 @@ GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_average_swap_in(
     grapnel_average* average);
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_average_swap_out(
     grapnel_average* average);
-/* Adds the averages, shared. */
+/* Adds the averages, shared: read them before the next update, swap_in or
+ * swap_out. */
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_average_state(
     const grapnel_average* average, grapnel_tensors* state);
 /* Copies saved averages and their number of updates back. */

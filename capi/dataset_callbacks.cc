@@ -36,22 +36,22 @@ struct Places {
 // Puts what a callback gave where it belongs. check(tensor): what is wrong with
 // one.
 template <typename Check>
-absl::Status Place(const grapnel_tensors& given, const Places& places,
+absl::Status Place(grapnel_tensors& given, const Places& places,
                    Check&& check) {
   at::Tensor input, target;
   std::vector<NamedTensor> extras;
   for (size_t i = 0; i < given.size; ++i) {
     const std::string& name = given.slots[i].name;
-    const at::Tensor& tensor = given.slots[i].handle.tensor;
+    at::Tensor& tensor = given.slots[i].handle.tensor;
     absl::Status status = CheckPlain(tensor);
     if (status.ok()) status = check(tensor);
     if (!status.ok()) return WithContext(status, name);
     if (name == kInput) {
-      input = tensor;
+      input = std::move(tensor);
     } else if (name == kTarget) {
-      target = tensor;
+      target = std::move(tensor);
     } else {
-      extras.push_back({name, tensor});
+      extras.push_back({name, std::move(tensor)});
     }
   }
   if (!input.defined()) {
@@ -113,23 +113,32 @@ class CallbackDataset final : public Dataset {
 
   absl::Status GetMany(absl::Span<const int64_t> indices,
                        const Places& places) const {
-    return WithContext(
-        CatchAsStatus([&]() -> absl::Status {
-          grapnel_tensors given;
-          GRAPNEL_RETURN_IF_ERROR(Call([&] {
-            return callbacks_->get_batch(callbacks_.data(), indices.data(),
-                                         indices.size(), &given);
-          }));
-          const auto count = static_cast<int64_t>(indices.size());
-          return Place(given, places, [&](const at::Tensor& tensor) {
-            return tensor.dim() >= 1 && tensor.size(0) == count
-                       ? absl::OkStatus()
-                       : absl::InvalidArgumentError(
-                             absl::StrCat("must be (", count, ", ...), is ",
-                                          Describe(tensor)));
-          });
-        }),
-        "get_batch");
+    return WithContext(CatchAsStatus([&]() -> absl::Status {
+                         if (callbacks_->thread_safe != 0) {
+                           grapnel_tensors given;
+                           return GetMany(indices, places, &given);
+                         }
+                         const std::lock_guard<std::mutex> lock(mutex_);
+                         const absl::Status status =
+                             GetMany(indices, places, &given_);
+                         given_.Clear();
+                         return status;
+                       }),
+                       "get_batch");
+  }
+
+  absl::Status GetMany(absl::Span<const int64_t> indices, const Places& places,
+                       grapnel_tensors* given) const {
+    given->Clear();  // Of what an exception has left.
+    GRAPNEL_RETURN_IF_ERROR(FromC(callbacks_->get_batch(
+        callbacks_.data(), indices.data(), indices.size(), given)));
+    const auto count = static_cast<int64_t>(indices.size());
+    return Place(*given, places, [&](const at::Tensor& tensor) {
+      return tensor.dim() >= 1 && tensor.size(0) == count
+                 ? absl::OkStatus()
+                 : absl::InvalidArgumentError(absl::StrCat(
+                       "must be (", count, ", ...), is ", Describe(tensor)));
+    });
   }
 
   absl::Status GetAsBatch(int64_t index, const Places& places) const {
@@ -150,6 +159,8 @@ class CallbackDataset final : public Dataset {
   // std::mutex rather than absl::Mutex, which the thread sanitizer can't see
   // into where Abseil is the system's.
   mutable std::mutex mutex_;
+  // What get_batch fills, for its slots; empty between calls. Guarded.
+  mutable grapnel_tensors given_;
   mutable std::atomic<bool> warned_{false};
 };
 
@@ -229,7 +240,7 @@ absl::StatusOr<Made<std::unique_ptr<Dataset>>> MakeDataset(
   return Made<std::unique_ptr<Dataset>>{std::move(dataset), lent};
 }
 
-absl::Status ReadSample(const grapnel_tensors& given, Sample* sample) {
+absl::Status ReadSample(grapnel_tensors& given, Sample* sample) {
   return Place(given, {&sample->input, &sample->target, &sample->extras},
                [](const at::Tensor&) { return absl::OkStatus(); });
 }

@@ -22,7 +22,7 @@ absl::StatusOr<Made<std::unique_ptr<Dataset>>> MakeDataset(
 // What a callback gave for a sample: "input", "target" and extras.
 // kInvalidArgument, naming the tensor, if one isn't on the CPU, or there is no
 // "input".
-absl::Status ReadSample(const grapnel_tensors& given, Sample* sample);
+absl::Status ReadSample(grapnel_tensors& given, Sample* sample);
 
 // The rows of tensors. kInvalidArgument, naming the tensor, if one isn't on the
 // CPU or hasn't as many rows as the others, or there is no "input".

@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/capi/handles.h"
+#include "grapnel/data/dense_tensor.h"
 
 namespace grapnel::capi {
 namespace {
@@ -132,7 +133,7 @@ absl::Status CopyTensor(grapnel_dtype dtype, const int64_t* shape, int32_t rank,
   absl::string_view bytes;
   GRAPNEL_RETURN_IF_ERROR(ReadBytes(data, size, "data", &bytes));
   GRAPNEL_RETURN_IF_ERROR(CheckBools(bytes, type));
-  at::Tensor tensor = ops::empty(sizes, type);
+  at::Tensor tensor = NewTensor(sizes, type);
   CopyFrom(bytes, tensor);
   *out = std::move(tensor);
   return absl::OkStatus();

@@ -3,7 +3,9 @@
 
 #include "absl/hash/hash.h"
 #include "absl/strings/str_cat.h"
+#include "c10/core/ScalarType.h"
 #include "grapnel/capi/handles.h"
+#include "grapnel/data/dense_tensor.h"
 
 namespace {
 
@@ -139,6 +141,30 @@ grapnel_status* grapnel_tensors_add_copy(grapnel_tensors* tensors,
     GRAPNEL_RETURN_IF_ERROR(
         grapnel::capi::CopyTensor(dtype, shape, rank, data, size, &tensor));
     return tensors->Add(key, std::move(tensor));
+  });
+}
+
+grapnel_status* grapnel_tensors_add_new(grapnel_tensors* tensors,
+                                        const char* name, size_t name_size,
+                                        grapnel_dtype dtype,
+                                        const int64_t* shape, int32_t rank,
+                                        void** data) {
+  return Guard([&] {
+    GRAPNEL_RETURN_IF_ERROR(NotNull(tensors, "tensors"));
+    std::string key;
+    GRAPNEL_RETURN_IF_ERROR(ReadName(name, name_size, "name", &key));
+    GRAPNEL_RETURN_IF_ERROR(NotNull(data, "data"));
+    at::ScalarType type;
+    GRAPNEL_RETURN_IF_ERROR(grapnel::capi::ToScalarType(dtype, &type));
+    int64_t num_bytes = 0;
+    GRAPNEL_RETURN_IF_ERROR(grapnel::capi::CheckShape(
+        shape, rank, c10::elementSize(type), &num_bytes));
+    at::Tensor tensor = grapnel::NewTensor(
+        at::IntArrayRef(shape, static_cast<size_t>(rank)), type);
+    void* const elements = tensor.mutable_data_ptr();
+    GRAPNEL_RETURN_IF_ERROR(tensors->Add(key, std::move(tensor)));
+    *data = elements;
+    return absl::OkStatus();
   });
 }
 

@@ -147,6 +147,7 @@ static void TestTensors(void) {
 static void TestNamedTensors(void) {
   const grapnel_dtype f = GRAPNEL_FLOAT32;
   grapnel_tensors* tensors = MakeTensors();
+  void* elements = NULL;
   grapnel_tensor* tensor = MakeTensor();
   REQUIRE_BAD(grapnel_tensors_create(NULL), "out");
 #define ADD(name, size) grapnel_tensors_add(tensors, name, size, tensor)
@@ -174,6 +175,21 @@ static void TestNamedTensors(void) {
   REQUIRE_BAD(
       grapnel_tensors_add_copy(tensors, "x", 1, f, kShape, 2, kFloats, kHuge),
       "size");
+#define ADD_NEW(name, size) \
+  grapnel_tensors_add_new(tensors, name, size, f, kShape, 2, &elements)
+  REQUIRE_BAD_TEXT(ADD_NEW, "name");
+  REQUIRE_BAD(ADD_NEW("x", 0), "name: must not be empty");
+  REQUIRE_BAD(grapnel_tensors_add_new(NULL, "x", 1, f, kShape, 2, &elements),
+              "tensors");
+  REQUIRE_BAD(grapnel_tensors_add_new(tensors, "x", 1, 0, kShape, 2, &elements),
+              "dtype");
+  REQUIRE_BAD(grapnel_tensors_add_new(tensors, "x", 1, f, NULL, 2, &elements),
+              "shape");
+  REQUIRE_BAD(
+      grapnel_tensors_add_new(tensors, "x", 1, f, kShape, 65, &elements),
+      "rank");
+  REQUIRE_BAD(grapnel_tensors_add_new(tensors, "x", 1, f, kShape, 2, NULL),
+              "data");
   REQUIRE(grapnel_tensors_size(tensors) == 1);
 
   REQUIRE(grapnel_tensors_size(NULL) == 0);

@@ -140,6 +140,24 @@ static void TestNamedTensors(void) {
   grapnel_tensor* tensor;
   REQUIRE_OK(grapnel_tensors_create(&tensors));
 
+  /* Written in place: what is read is what was written. */
+  {
+    const int64_t rows[2] = {2, 3};
+    float read[6];
+    void* elements = NULL;
+    REQUIRE_OK(grapnel_tensors_add_new(tensors, "new", 3, GRAPNEL_FLOAT32, rows,
+                                       2, &elements));
+    for (i = 0; i < 6; ++i) ((float*)elements)[i] = (float)i;
+    REQUIRE(grapnel_tensor_data(grapnel_tensors_at(tensors, 0)) == elements);
+    REQUIRE_OK(grapnel_tensor_read(grapnel_tensors_at(tensors, 0), read,
+                                   sizeof(read)));
+    for (i = 0; i < 6; ++i) REQUIRE(read[i] == (float)i);
+    REQUIRE_FAILS(grapnel_tensors_add_new(tensors, "new", 3, GRAPNEL_INT64,
+                                          NULL, 0, &elements),
+                  GRAPNEL_ALREADY_EXISTS, "new");
+    grapnel_tensors_clear(tensors);
+  }
+
   /* Twice: slots that are used again, with and without an index of names. */
   for (round = 0; round < 2; ++round) {
     REQUIRE(grapnel_tensors_size(tensors) == 0);

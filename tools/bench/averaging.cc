@@ -13,7 +13,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <functional>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -42,21 +41,6 @@ namespace grapnel {
 namespace {
 
 constexpr double kMomentum = 0.0002;
-
-// Times each of `functions` by turns, `calls` calls at a time.
-std::vector<std::vector<double>> TakeTurns(
-    int blocks, int calls,
-    const std::vector<std::function<void()>>& functions) {
-  std::vector<std::vector<double>> times(functions.size());
-  for (int block = -1; block < blocks; ++block) {  // The first one warms up.
-    for (size_t f = 0; f < functions.size(); ++f) {
-      const double start = Now();
-      for (int i = 0; i < calls; ++i) functions[f]();
-      if (block >= 0) times[f].push_back((Now() - start) / calls);
-    }
-  }
-  return times;
-}
 
 LerpKernel NewKernel(const std::vector<torch::Tensor>& averages,
                      const std::vector<torch::Tensor>& sources) {

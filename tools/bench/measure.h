@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -37,6 +38,32 @@ inline double MedianRatio(const std::vector<double>& a,
     ratios.push_back(a[i] / b[i]);
   }
   return Median(std::move(ratios));
+}
+
+// Of a[i] - b[i], as above.
+inline double MedianDifference(const std::vector<double>& a,
+                               const std::vector<double>& b) {
+  std::vector<double> differences;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    differences.push_back(a[i] - b[i]);
+  }
+  return Median(std::move(differences));
+}
+
+// Times each of `functions` by turns, `calls` calls at a time: seconds of a
+// call, by function and block.
+inline std::vector<std::vector<double>> TakeTurns(
+    int blocks, int calls,
+    const std::vector<std::function<void()>>& functions) {
+  std::vector<std::vector<double>> times(functions.size());
+  for (int block = -1; block < blocks; ++block) {  // The first one warms up.
+    for (size_t f = 0; f < functions.size(); ++f) {
+      const double start = Now();
+      for (int i = 0; i < calls; ++i) functions[f]();
+      if (block >= 0) times[f].push_back((Now() - start) / calls);
+    }
+  }
+  return times;
 }
 
 // The A/A ratio is of a thing to itself, measured by turns with all that is

@@ -80,7 +80,8 @@ GRAPNEL_API uint32_t grapnel_version(void);
  * as long as the process. */
 GRAPNEL_API const char* grapnel_build_info(void);
 
-/* Any time. Objects of this API that are alive: a leak test ends with 0. */
+/* Any time. Objects of this API that are alive, those in work too: a leak test
+ * ends with 0. */
 GRAPNEL_API int64_t grapnel_live_objects(void);
 
 /* ---- Status ------------------------------------------------------------- */
@@ -234,6 +235,12 @@ GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_tensors_add_copy(
     grapnel_tensors* tensors, const char* name, size_t name_size,
     grapnel_dtype dtype, const int64_t* shape, int32_t rank, const void* data,
     size_t size);
+/* A new tensor, for the caller to write: *data, row-major, lives as long as the
+ * tensor, and its elements have no values before. Those of a GRAPNEL_BOOL are 0
+ * or 1. Saves the copy. */
+GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_tensors_add_new(
+    grapnel_tensors* tensors, const char* name, size_t name_size,
+    grapnel_dtype dtype, const int64_t* shape, int32_t rank, void** data);
 /* How many there are. */
 GRAPNEL_API int64_t grapnel_tensors_size(const grapnel_tensors* tensors);
 /* NULL for an index that there isn't. */

@@ -21,7 +21,8 @@ typedef struct guest_plan {
   int resume;
   const char* extra;  // Of the config, behind the rest. May be NULL.
   // The callback that fails, "get", "get_batch", "on_stage", "save_state" or
-  // "load_state", from its call number failing_from, from 0. May be NULL.
+  // "load_state", from its call number failing_from, from 0. May be NULL. For
+  // "get" there is no get_batch.
   const char* failing;
   int64_t failing_from;
 } guest_plan;
@@ -36,11 +37,11 @@ typedef struct guest_state {
 typedef struct guest {
   grapnel_runner* runner;
   guest_state state;
-  text error;      // What an API call failed with; empty if none did.
-  int64_t lines;   // Of the run's log.
-  int64_t calls;   // Of the callback that fails.
-  int taken;       // How often this is user data,
-  int destroyed;   // and how often it was destroyed as such.
+  text error;     // What an API call failed with; empty if none did.
+  int64_t lines;  // Of the run's log.
+  int64_t calls;  // Of the callback that fails.
+  int taken;      // How often this is user data,
+  int destroyed;  // and how often it was destroyed as such.
   guest_plan plan;
 } guest;
 

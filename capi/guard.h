@@ -124,4 +124,14 @@ struct grapnel_status : grapnel::capi::Counted {
   std::string message;
 };
 
+namespace grapnel::capi {
+
+struct DestroyStatus {
+  void operator()(grapnel_status* status) const {
+    grapnel_status_destroy(status);
+  }
+};
+
+}  // namespace grapnel::capi
+
 #endif  // GRAPNEL_CAPI_GUARD_H_

@@ -71,12 +71,6 @@ absl::StatusOr<double> NewestScalar(const MessageHub& hub,
 absl::Status RequestStop(RunContext* run, grapnel_stop at, const char* reason,
                          size_t reason_size);
 
-struct DestroyStatus {
-  void operator()(grapnel_status* status) const {
-    grapnel_status_destroy(status);
-  }
-};
-
 }  // namespace grapnel::capi
 
 // One for each hook, which uses it again in each of its calls. A call costs a

@@ -6,11 +6,14 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "grapnel/base/check_field.h"
@@ -29,6 +32,8 @@
 #include "grapnel/models/metric_value.h"
 #include "grapnel/models/model.h"
 #include "grapnel/runner/config_file.h"
+#include "grapnel/runner/history_buffer.h"
+#include "grapnel/runner/message_hub.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/runner_config.pb.h"
 
@@ -113,6 +118,19 @@ absl::StatusOr<std::unique_ptr<grapnel_runner>> CreateRunner(
       Runner::Create(options->config, std::move(options->core)));
   return runner;
 }
+
+// A fact of the message hub.
+struct AsText {
+  std::string operator()(bool value) const { return value ? "true" : "false"; }
+  std::string operator()(const std::string& value) const { return value; }
+  std::string operator()(const std::vector<int64_t>& value) const {
+    return absl::StrJoin(value, ",");
+  }
+  template <typename T>
+  std::string operator()(T value) const {
+    return absl::StrCat(value);
+  }
+};
 
 // Metrics as the caller's numbers; they are as they were if that fails.
 absl::Status GiveMetrics(const Metrics& metrics, grapnel_scalars* scalars) {
@@ -258,6 +276,36 @@ grapnel_status* grapnel_runner_scalar(const grapnel_runner* runner,
         *value,
         capi::NewestScalar(runner->runner->context().message_hub(), text));
     return absl::OkStatus();
+  });
+}
+
+grapnel_status* grapnel_runner_scalar_names(const grapnel_runner* runner,
+                                            grapnel_bytes* names) {
+  return capi::Do(runner, [&]() -> absl::Status {
+    GRAPNEL_RETURN_IF_ERROR(capi::NotNull(names, "names"));
+    std::vector<std::string> lines;
+    for (const grapnel::HistoryBuffer* history :
+         runner->runner->context().message_hub().scalars()) {
+      lines.push_back(history->name());
+    }
+    return capi::AssignLines(lines, "names", names);
+  });
+}
+
+grapnel_status* grapnel_runner_info(const grapnel_runner* runner,
+                                    const char* name, size_t name_size,
+                                    grapnel_bytes* value) {
+  return capi::Do(runner, [&]() -> absl::Status {
+    std::string text;
+    GRAPNEL_RETURN_IF_ERROR(capi::ReadName(name, name_size, "name", &text));
+    GRAPNEL_RETURN_IF_ERROR(capi::NotNull(value, "value"));
+    const auto* const info =
+        runner->runner->context().message_hub().FindInfo(text);
+    if (info == nullptr) {
+      return absl::NotFoundError(
+          absl::StrCat("there is no fact \"", text, "\""));
+    }
+    return capi::AssignBytes(std::visit(capi::AsText{}, *info), "value", value);
   });
 }
 

@@ -17,12 +17,6 @@ absl::Status TooLarge(absl::string_view name, size_t size) {
       absl::StrCat(name, "_size: is ", size, ", which is too large"));
 }
 
-struct DestroyStatus {
-  void operator()(grapnel_status* status) const {
-    grapnel_status_destroy(status);
-  }
-};
-
 }  // namespace
 
 std::atomic<int64_t> Counted::alive{0};

@@ -82,40 +82,30 @@ static grapnel_status* read_digits(const char* dir, const char* part,
                                 : error_in(path, "isn't a label an image");
 }
 
-// Adds copies: what is handed to the library may go when the call is over.
-static grapnel_status* add_batch(const float* images, const int64_t* labels,
-                                 int64_t count, grapnel_tensors* batch) {
-  const int64_t shape[] = {count, 1, kSide, kSide};
-  grapnel_status* const status = grapnel_tensors_add_copy(
-      batch, "input", 5, GRAPNEL_FLOAT32, shape, 4, images,
-      (size_t)count * kPixels * sizeof(*images));
-  if (status != NULL) return status;
-  return grapnel_tensors_add_copy(batch, "target", 6, GRAPNEL_INT64, shape, 1,
-                                  labels, (size_t)count * sizeof(*labels));
-}
-
-// A thread of the library's calls this: see num_workers in the config.
+// A thread of the library's calls this: see num_workers in the config. Writes
+// into the batch's own memory.
 static grapnel_status* get_batch(void* user_data, const int64_t* indices,
                                  size_t count, grapnel_tensors* batch) {
   const digits* const it = user_data;
-  float* const images = malloc(count * kPixels * sizeof(*images));
-  int64_t* const labels = malloc(count * sizeof(*labels));
-  grapnel_status* status = NULL;
-  if (images == NULL || labels == NULL) {
-    status = grapnel_status_create(GRAPNEL_RESOURCE_EXHAUSTED, "no memory", 9);
-  } else {
-    for (size_t i = 0; i < count; ++i) {
-      const unsigned char* const pixels = it->pixels + indices[i] * kPixels;
-      for (int p = 0; p < kPixels; ++p) {
-        images[i * kPixels + (size_t)p] = (float)pixels[p] / 16;
-      }
-      labels[i] = it->labels[indices[i]];
+  const int64_t shape[] = {(int64_t)count, 1, kSide, kSide};
+  void* input = NULL;
+  void* target = NULL;
+  grapnel_status* status = grapnel_tensors_add_new(
+      batch, "input", 5, GRAPNEL_FLOAT32, shape, 4, &input);
+  if (status != NULL) return status;
+  status = grapnel_tensors_add_new(batch, "target", 6, GRAPNEL_INT64, shape, 1,
+                                   &target);
+  if (status != NULL) return status;
+  float* const images = input;
+  int64_t* const labels = target;
+  for (size_t i = 0; i < count; ++i) {
+    const unsigned char* const pixels = it->pixels + indices[i] * kPixels;
+    for (size_t p = 0; p < kPixels; ++p) {
+      images[i * kPixels + p] = (float)pixels[p] / 16;
     }
-    status = add_batch(images, labels, (int64_t)count, batch);
+    labels[i] = it->labels[indices[i]];
   }
-  free(images);
-  free(labels);
-  return status;
+  return NULL;
 }
 
 grapnel_status* digits_set_data(grapnel_runner_options* options,

@@ -405,6 +405,10 @@ int main(void) {
   TestSchedulers();
   TestAverages();
   REQUIRE_BAD(grapnel_registered_configs(NULL), "names");
+  /* What nothing is to be done to. */
+  grapnel_bytes_clear(NULL);
+  grapnel_checkpoint_destroy(NULL);
+  grapnel_set_log_callback(NULL, NULL);
   REQUIRE(grapnel_live_objects() == 0);
   return 0;
 }

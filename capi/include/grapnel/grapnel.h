@@ -690,11 +690,22 @@ GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_runner_stop_reason(
 GRAPNEL_API int64_t grapnel_runner_epoch(const grapnel_runner* runner);
 GRAPNEL_API int64_t grapnel_runner_iter(const grapnel_runner* runner);
 
-/* Between two calls: as the functions of grapnel_run. The tensor is a copy;
- * setting one copies too. */
+/* Between two calls, as these four: the newest value of a history of the
+ * message hub, as grapnel_run_scalar has it. */
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_runner_scalar(
     const grapnel_runner* runner, const char* name, size_t name_size,
     double* value);
+/* Names of all histories, "train/loss", "train/lr" and the like, a line each.
+ * The rates of several optimizers are "train/<optimizer>.lr". */
+GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_runner_scalar_names(
+    const grapnel_runner* runner, grapnel_bytes* names);
+/* A fact of the message hub, "exp_name", as text: a bool is "true" or "false",
+ * a list "1,2,3". GRAPNEL_NOT_FOUND if there is none of that name. */
+GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_runner_info(
+    const grapnel_runner* runner, const char* name, size_t name_size,
+    grapnel_bytes* value);
+/* The model's parameter or buffer of that name: a copy. Setting one copies
+ * too. */
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_runner_get_tensor(
     const grapnel_runner* runner, const char* name, size_t name_size,
     grapnel_tensor** out);

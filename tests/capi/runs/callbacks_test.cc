@@ -983,6 +983,16 @@ TEST_F(CallbacksTest, ReadsAndSetsBetweenCalls) {
   EXPECT_THAT(
       Took(grapnel_runner_scalar(host_.runner, "train/nothing", 13, &loss)),
       StatusIs(absl::StatusCode::kNotFound, HasSubstr("train/nothing")));
+  grapnel_bytes text = {nullptr, 0};
+  ASSERT_THAT(Took(grapnel_runner_scalar_names(host_.runner, &text)), IsOk());
+  EXPECT_THAT(text.data,
+              AllOf(HasSubstr("train/loss\n"), HasSubstr("train/lr\n")));
+  ASSERT_THAT(Took(grapnel_runner_info(host_.runner, "iter", 4, &text)),
+              IsOk());
+  EXPECT_STREQ(text.data, "1");  // That of the last step, from 0.
+  EXPECT_THAT(Took(grapnel_runner_info(host_.runner, "fact", 4, &text)),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("fact")));
+  grapnel_bytes_clear(&text);
   EXPECT_THAT(Took(grapnel_runner_get_tensor(host_.runner, "v", 1, &w)),
               StatusIs(absl::StatusCode::kNotFound, _));
 

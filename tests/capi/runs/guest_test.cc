@@ -25,6 +25,7 @@
 
 #include "ATen/CPUGeneratorImpl.h"
 #include "ATen/Parallel.h"
+#include "ATen/core/Tensor.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"

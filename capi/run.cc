@@ -2,16 +2,15 @@
 
 #include <cstdint>
 #include <utility>
-#include <vector>
 
 #include "ATen/core/Tensor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_macros.h"
-#include "grapnel/base/suggestion.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/capi/fill_handles.h"
 #include "grapnel/loggers/run_log.h"
+#include "grapnel/models/find_tensor.h"
 #include "grapnel/runner/history_buffer.h"
 #include "grapnel/runner/mode.h"
 
@@ -55,19 +54,6 @@ absl::Status CheckName(absl::string_view name) {
   return absl::InvalidArgumentError(absl::StrCat(
       "name: must begin with \"train/\", \"val/\" or \"test/\", is \"", name,
       "\""));
-}
-
-absl::StatusOr<at::Tensor> FindTensor(const Model& model,
-                                      absl::string_view name) {
-  std::vector<std::string> names;
-  for (const auto* tensors : {&model.parameters(), &model.buffers()}) {
-    for (const NamedTensor& tensor : *tensors) {
-      if (tensor.name == name) return tensor.tensor;
-      names.push_back(tensor.name);
-    }
-  }
-  return absl::NotFoundError(absl::StrCat("the model has no tensor \"", name,
-                                          "\"", DidYouMean(name, names)));
 }
 
 }  // namespace
@@ -242,12 +228,13 @@ grapnel_status* grapnel_run_tensor(grapnel_run* run, const char* name,
     GRAPNEL_RETURN_IF_ERROR(capi::NotNull(out, "out"));
     std::string text;
     GRAPNEL_RETURN_IF_ERROR(capi::ReadName(name, name_size, "name", &text));
-    GRAPNEL_ASSIGN_OR_RETURN(const at::Tensor found,
-                             capi::FindTensor(run->context->model(), text));
+    GRAPNEL_ASSIGN_OR_RETURN(const grapnel::NamedTensor found,
+                             grapnel::FindTensor(run->context->model(), text));
+    const at::Tensor& tensor = found.tensor;
     // A reference that autograd doesn't keep from being written.
-    auto handle = std::make_unique<grapnel_tensor>(found.detach());
+    auto handle = std::make_unique<grapnel_tensor>(tensor.detach());
     // It may be written through its pointer, which nobody would see.
-    if (!found.is_inference()) found.unsafeGetTensorImpl()->bump_version();
+    if (!tensor.is_inference()) tensor.unsafeGetTensorImpl()->bump_version();
     *out = handle.release();
     return absl::OkStatus();
   });

@@ -14,12 +14,12 @@
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
 #include "grapnel/base/status_macros.h"
-#include "grapnel/base/suggestion.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/base/utf8.h"
 #include "grapnel/data/data_loader.h"
 #include "grapnel/data/stream_loader.h"
+#include "grapnel/models/find_tensor.h"
 #include "grapnel/models/load_tensors.h"
 #include "grapnel/models/log_vars.h"
 #include "grapnel/models/model.h"
@@ -347,23 +347,9 @@ absl::Status RunnerImpl::Save(const std::string& name) {
   });
 }
 
-absl::StatusOr<NamedTensor> RunnerImpl::FindTensor(
-    absl::string_view name) const {
-  std::vector<std::string> names;
-  for (const auto* tensors : {&model_->parameters(), &model_->buffers()}) {
-    for (const NamedTensor& tensor : *tensors) {
-      if (tensor.name == name) return tensor;
-      names.push_back(tensor.name);
-    }
-  }
-  return absl::NotFoundError(absl::StrCat("the model has no tensor \"",
-                                          EscapeToUtf8(name), "\"",
-                                          DidYouMean(name, names)));
-}
-
 absl::StatusOr<at::Tensor> RunnerImpl::GetTensor(absl::string_view name) {
   const BorderDesk::Call call(desk_.get());
-  GRAPNEL_ASSIGN_OR_RETURN(const NamedTensor found, FindTensor(name));
+  GRAPNEL_ASSIGN_OR_RETURN(const NamedTensor found, FindTensor(*model_, name));
   at::Tensor copy;
   GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
     copy = found.tensor.detach().clone();
@@ -375,7 +361,7 @@ absl::StatusOr<at::Tensor> RunnerImpl::GetTensor(absl::string_view name) {
 absl::Status RunnerImpl::SetTensor(absl::string_view name,
                                    const at::Tensor& value) {
   const BorderDesk::Call call(desk_.get());
-  GRAPNEL_ASSIGN_OR_RETURN(const NamedTensor found, FindTensor(name));
+  GRAPNEL_ASSIGN_OR_RETURN(const NamedTensor found, FindTensor(*model_, name));
   if (!loaded_ && !checkpoint_path_.empty()) {
     return absl::FailedPreconditionError(
         absl::StrCat("tensor \"", name, "\": is loaded from ", checkpoint_path_,

@@ -243,8 +243,6 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // if nothing had been.
   template <typename F>
   absl::Status Between(Mode mode, F&& body);
-  // The model's, of that name; it shares its storage.
-  absl::StatusOr<NamedTensor> FindTensor(absl::string_view name) const;
   // Logs what a run failed with and tells the hooks.
   void Fail(const absl::Status& status);
   // OnError; then takes back what a validation had done that isn't over.

@@ -1,17 +1,13 @@
 // A long run with everything on doesn't grow.
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "ATen/Parallel.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_ops.h"
@@ -21,30 +17,13 @@
 #include "grapnel/runner/hook_registry.h"
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/runner_config.pb.h"
+#include "grapnel/tests/soak/soak.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
 namespace {
 
 constexpr int64_t kDefaultIters = 20000;
-
-int64_t NumIters() {
-  const char* const text = std::getenv("GRAPNEL_SOAK_ITERS");
-  int64_t iters = kDefaultIters;
-  if (text != nullptr && !absl::SimpleAtoi(text, &iters)) {
-    ADD_FAILURE() << "GRAPNEL_SOAK_ITERS: is no number: " << text;
-  }
-  return iters;
-}
-
-// Bytes of this process that are in memory.
-int64_t ResidentBytes() {
-  FILE* const file = std::fopen("/proc/self/statm", "r");
-  long total = 0, resident = 0;
-  EXPECT_EQ(std::fscanf(file, "%ld %ld", &total, &resident), 2);
-  std::fclose(file);
-  return resident * sysconf(_SC_PAGESIZE);
-}
 
 // Looks at the process's memory at two iterations.
 class Scales : public Hook {
@@ -144,7 +123,7 @@ std::unique_ptr<Dataset> RandomDataset(int64_t size) {
 }
 
 TEST(MemoryTest, ResidentMemoryAtTheEndIsThatAfterATenth) {
-  const int64_t iters = NumIters();
+  const int64_t iters = SoakIters(kDefaultIters);
   at::set_num_threads(1);
   const std::string dir = absl::StrCat(testing::TempDir(), "/soak");
   auto config = ParseRunnerConfig(

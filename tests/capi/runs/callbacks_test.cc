@@ -2,6 +2,7 @@
 // called by, are called by several threads, and are stopped by others.
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -256,6 +257,7 @@ struct Plan {
   bool by_batches = false;
   bool resume = false;
   int num_workers = 0;
+  bool thread_safe = false;  // The dataset.
 };
 
 class CallbacksTest : public ::testing::Test {
@@ -307,6 +309,7 @@ class CallbacksTest : public ::testing::Test {
                     options, config.data(), config.size(), GRAPNEL_TEXT)),
                 IsOk());
     grapnel_dataset_callbacks dataset = DatasetCallbacks();
+    dataset.thread_safe = plan.thread_safe ? 1 : 0;
     if (plan.by_batches) {
       dataset.get = nullptr;
       dataset.get_batch = GetBatch;
@@ -697,31 +700,48 @@ TEST_F(CallbacksTest, RecordsReachTheirCallbackWhoseErrorEndsNoRun) {
   }
 }
 
-TEST_F(CallbacksTest, WorkersCallOneAfterTheOther) {
-  std::atomic<int> running{0};
-  std::atomic<int> most{0};
-  const std::thread::id main = std::this_thread::get_id();
-  host_.on_call = [&](absl::string_view callback) {
-    // The validation's dataset is another one, which this thread reads.
-    if (callback != "get" || std::this_thread::get_id() == main) return;
-    const int now = ++running;
-    if (now > most) most = now;
-    std::this_thread::yield();
-    --running;
-  };
-  Plan plan;
-  plan.num_workers = 3;
-  ASSERT_THAT(Create(plan), IsOk());
-  ASSERT_THAT(Train(), IsOk());
-  Destroy();  // The workers, which read ahead.
-  EXPECT_EQ(most, 1);
-  EXPECT_GE(host_.calls["get"], 16);
+TEST_F(CallbacksTest, WorkersCallOneAfterTheOtherUnlessTheDatasetIsThreadSafe) {
+  for (const bool thread_safe : {false, true}) {
+    SCOPED_TRACE(thread_safe);
+    std::atomic<int> running{0};
+    std::atomic<int> most{0};
+    const std::thread::id main = std::this_thread::get_id();
+    host_.on_call = [&](absl::string_view callback) {
+      // The validation's dataset is another one, which this thread reads.
+      if (callback != "get" || std::this_thread::get_id() == main) return;
+      const int now = ++running;
+      for (int seen = most; now > seen;) {
+        if (most.compare_exchange_weak(seen, now)) break;
+      }
+      // Time for another one, where it may come.
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      --running;
+    };
+    Plan plan;
+    plan.num_workers = 3;
+    plan.thread_safe = thread_safe;
+    NewWorkDir(absl::StrCat("workers_", thread_safe));
+    ASSERT_THAT(Create(plan), IsOk());
+    ASSERT_THAT(Train(), IsOk());
+    Destroy();  // The workers, which read ahead.
+    if (thread_safe) {
+      EXPECT_GT(most, 1);
+    } else {
+      EXPECT_EQ(most, 1);
+    }
+  }
+  EXPECT_GE(host_.calls["get"], 32);
 }
 
 // ------------------------------------------------------- calls from callbacks
 
 TEST_F(CallbacksTest, ACallbackCannotCallItsRunner) {
   int asked = 0;
+  const float one = 1;
+  grapnel_tensor* weight = nullptr;
+  ASSERT_THAT(Took(grapnel_tensor_create(GRAPNEL_FLOAT32, nullptr, 0, &one,
+                                         sizeof(one), &weight)),
+              IsOk());
   host_.on_call = [&](absl::string_view) {
     grapnel_runner* const runner = host_.runner;
     if (runner == nullptr) return;  // It is being created.
@@ -749,6 +769,8 @@ TEST_F(CallbacksTest, ACallbackCannotCallItsRunner) {
                 refused);
     EXPECT_THAT(Took(grapnel_runner_get_tensor(runner, "w", 1, &tensor)),
                 refused);
+    EXPECT_THAT(Took(grapnel_runner_set_tensor(runner, "w", 1, weight)),
+                refused);
     EXPECT_EQ(grapnel_runner_epoch(runner), 0);
     EXPECT_EQ(grapnel_runner_iter(runner), 0);
     // Outputs are as they were.
@@ -759,6 +781,7 @@ TEST_F(CallbacksTest, ACallbackCannotCallItsRunner) {
   };
   ASSERT_THAT(Create({}), IsOk());
   ASSERT_THAT(Train(), IsOk());
+  grapnel_tensor_destroy(weight);
   EXPECT_GT(asked, 20);
   EXPECT_EQ(grapnel_runner_iter(host_.runner), 4);
   EXPECT_EQ(grapnel_runner_epoch(host_.runner), 2);

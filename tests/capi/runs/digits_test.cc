@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
@@ -252,18 +253,26 @@ class CppTraining {
     return runner.ok() ? *std::move(runner) : nullptr;
   }
 
-  // `steps` of a runner that is dropped then, if >= 0, and the rest by one that
-  // resumes; else all at once.
-  void Train(int64_t steps) {
+  // As the plan of digits_train.c says.
+  void Train(int64_t steps = 0, bool resume = false, bool mixture = false) {
     std::unique_ptr<Runner> runner = New(false);
     ASSERT_NE(runner, nullptr);
-    if (steps >= 0) {
-      for (int64_t i = 0; i < steps; ++i) ASSERT_THAT(runner->Step(), IsOk());
+    for (int64_t i = 0; i < steps; ++i) ASSERT_THAT(runner->Step(), IsOk());
+    if (resume) {
       runner.reset();
       runner = New(true);
       ASSERT_NE(runner, nullptr);
     }
-    ASSERT_THAT(runner->Train(), IsOk());
+    if (mixture) {
+      Validate(runner.get());
+      const absl::StatusOr<bool> cut = runner->TrainUntil(absl::UnixEpoch());
+      ASSERT_THAT(cut, IsOk());
+      EXPECT_TRUE(*cut);
+      Validate(runner.get());
+      ASSERT_THAT(runner->TrainUntil(absl::InfiniteFuture()), IsOk());
+    } else {
+      ASSERT_THAT(runner->Train(), IsOk());
+    }
     const Model& model = runner->context().model();
     for (const auto* tensors : {&model.parameters(), &model.buffers()}) {
       for (const NamedTensor& named : *tensors) {
@@ -275,12 +284,7 @@ class CppTraining {
                             tensor->nbytes()));
       }
     }
-    const auto metrics = runner->Val();
-    ASSERT_THAT(metrics, IsOk());
-    text numbers = {nullptr, 0};
-    NoteMetrics(*metrics, &numbers);
-    metrics_ = String(numbers);
-    text_clear(&numbers);
+    Validate(runner.get());
   }
 
   std::string trace() const { return String(trace_); }
@@ -288,6 +292,15 @@ class CppTraining {
   const std::string& metrics() const { return metrics_; }
 
  private:
+  void Validate(Runner* runner) {
+    const auto metrics = runner->Val();
+    ASSERT_THAT(metrics, IsOk());
+    text numbers = {nullptr, 0};
+    NoteMetrics(*metrics, &numbers);
+    metrics_ += String(numbers);
+    text_clear(&numbers);
+  }
+
   const std::string work_dir_;
   MemoryRunLog log_;
   text trace_ = {nullptr, 0};
@@ -298,6 +311,7 @@ struct DigitsCase {
   std::string name;
   int64_t steps;
   bool resume = false;
+  bool mixture = false;
 };
 
 class DigitsTest : public ::testing::TestWithParam<DigitsCase> {
@@ -314,20 +328,30 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(DigitsCase{"AtOnce", 0}, DigitsCase{"BySteps", -1},
                       DigitsCase{"StepsThenTheRest", 7},
                       DigitsCase{"AnEpochThenTheRest", 23},
-                      DigitsCase{"Resumed", 30, /*resume=*/true}),
+                      DigitsCase{"Resumed", 30, /*resume=*/true},
+                      DigitsCase{"Evaluated", 30, false, /*mixture=*/true},
+                      DigitsCase{"EvaluatedAndResumed", 10, true, true}),
     [](const auto& info) { return info.param.name; });
 
 TEST_P(DigitsTest, TheCTrainingIsTheCppTraining) {
+  const DigitsCase& c = GetParam();
   CppTraining cpp(WorkDir("cpp"));
-  cpp.Train(GetParam().resume ? GetParam().steps : -1);
+  // A mixture without an evaluation is the whole at once, also in what is seen.
+  cpp.Train(c.resume || c.mixture ? c.steps : 0, c.resume, c.mixture);
   ASSERT_FALSE(cpp.weights().empty());
+  if (c.mixture) {
+    CppTraining at_once(WorkDir("at_once"));
+    at_once.Train();
+    EXPECT_TRUE(at_once.weights() == cpp.weights());
+  }
 
   const std::string work_dir = WorkDir("c");
   digits_plan plan;
   plan.data_dir = kDataDir;
   plan.work_dir = work_dir.c_str();
-  plan.steps = GetParam().steps;
-  plan.resume = GetParam().resume ? 1 : 0;
+  plan.steps = c.steps;
+  plan.resume = c.resume ? 1 : 0;
+  plan.mixture = c.mixture ? 1 : 0;
   digits_outcome outcome = {};
   digits_train(&plan, &outcome);
 
@@ -337,14 +361,14 @@ TEST_P(DigitsTest, TheCTrainingIsTheCppTraining) {
   EXPECT_EQ(String(outcome.trace), cpp.trace());
   EXPECT_GT(outcome.log_lines, 0);
   // Two datasets and a hook, for each runner.
-  EXPECT_EQ(outcome.destroyed, GetParam().resume ? 6 : 3);
+  EXPECT_EQ(outcome.destroyed, c.resume ? 6 : 3);
   EXPECT_EQ(grapnel_live_objects(), 0);
   digits_outcome_clear(&outcome);
 }
 
 TEST(DigitsTraceTest, HasWhatThereIs) {
   CppTraining cpp(io::JoinPath(::testing::TempDir(), "trace"));
-  cpp.Train(-1);
+  cpp.Train();
   for (const char* line :
        {"setup epoch 0 of 3 iter 0 of 69", "before_train_iter epoch 2 of 3",
         "  train/loss 0x", "  saved extra_2", "  accuracy/top1 0x",

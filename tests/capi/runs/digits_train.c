@@ -541,6 +541,14 @@ void digits_train(const digits_plan* plan, digits_outcome* outcome) {
     runner = new_runner(plan, 1, outcome);
     good = runner != NULL;
   }
+  if (good && plan->mixture) {
+    good = validate(runner, outcome) &&
+           !failed(grapnel_runner_train_until(runner, 0, &more),
+                   &outcome->error) &&
+           more && validate(runner, outcome) &&
+           !failed(grapnel_runner_train_until(runner, 1e12, &more),
+                   &outcome->error);
+  }
   if (good && more) {
     good = !failed(grapnel_runner_train(runner), &outcome->error);
   }

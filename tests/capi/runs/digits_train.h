@@ -39,6 +39,9 @@ typedef struct digits_plan {
   int64_t steps;
   // After those steps the runner is dropped, and another one resumes.
   int resume;
+  // Then: an evaluation, training until a time that is past, an evaluation, and
+  // training until a time that doesn't come.
+  int mixture;
 } digits_plan;
 
 // Zero-initialize before, clear after use.

@@ -1,5 +1,7 @@
-// A C program that is killed at random times, and goes on each time, comes to
-// the end of one that nobody disturbed: weights and its hook's state.
+// A program that is killed at random times, and goes on each time, comes to the
+// end of one that nobody disturbed: weights and its hook's state. The program
+// is killed.c, or the one that GRAPNEL_PROGRAM names, which has the same
+// arguments.
 
 #include <fcntl.h>
 #include <signal.h>
@@ -44,12 +46,17 @@ std::string Read(const std::string& path) {
   return io::ReadFile(io::Env::Posix(), path).value_or("can't be read");
 }
 
+std::string Program() {
+  const char* const path = std::getenv("GRAPNEL_PROGRAM");
+  if (path != nullptr) return path;
+  return absl::StrCat(std::getenv("TEST_SRCDIR"), "/",
+                      std::getenv("TEST_WORKSPACE"), "/tests/capi/runs/killed");
+}
+
 // The program's exit code after at most `limit`; -1 if it was killed then.
 int RunKilled(const std::string& dir, absl::Duration limit) {
-  std::vector<std::string> args = {
-      absl::StrCat(getenv("TEST_SRCDIR"), "/", getenv("TEST_WORKSPACE"),
-                   "/tests/capi/runs/killed"),
-      dir, absl::StrCat(kIters), absl::StrCat(dir, ".outcome")};
+  std::vector<std::string> args = {Program(), dir, absl::StrCat(kIters),
+                                   absl::StrCat(dir, ".outcome")};
   const std::string log = absl::StrCat(dir, ".stderr");
   std::vector<char*> argv;
   for (std::string& arg : args) argv.push_back(arg.data());

@@ -1,16 +1,13 @@
 // A long run of a C program doesn't grow.
 
-#include <dirent.h>
-#include <unistd.h>
+#include "grapnel/tests/soak/soak.h"
 
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <string>
 
 #include "ATen/Parallel.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/status_matchers.h"
@@ -24,37 +21,8 @@ namespace {
 
 constexpr int64_t kDefaultIters = 10000;
 
-int64_t NumIters() {
-  const char* const text = std::getenv("GRAPNEL_SOAK_ITERS");
-  int64_t iters = kDefaultIters;
-  if (text != nullptr && !absl::SimpleAtoi(text, &iters)) {
-    ADD_FAILURE() << "GRAPNEL_SOAK_ITERS: is no number: " << text;
-  }
-  return iters;
-}
-
-// Bytes of this process that are in memory.
-int64_t ResidentBytes() {
-  FILE* const file = std::fopen("/proc/self/statm", "r");
-  long total = 0, resident = 0;
-  EXPECT_EQ(std::fscanf(file, "%ld %ld", &total, &resident), 2);
-  std::fclose(file);
-  return resident * sysconf(_SC_PAGESIZE);
-}
-
-int NumThreads() {
-  DIR* const stream = opendir("/proc/self/task");
-  if (stream == nullptr) return -1;
-  int threads = 0;
-  while (const dirent* entry = readdir(stream)) {
-    if (entry->d_name[0] != '.') ++threads;
-  }
-  closedir(stream);
-  return threads;
-}
-
 TEST(SoakTest, MemoryAndThreadsAtTheEndAreThoseOfTheBeginning) {
-  const int64_t iters = NumIters();
+  const int64_t iters = SoakIters(kDefaultIters);
   at::set_num_threads(1);  // LibTorch's own pool is none of ours.
   const std::string dir = absl::StrCat(testing::TempDir(), "/capi_soak");
   guest_plan plan = {};

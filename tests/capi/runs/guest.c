@@ -33,13 +33,14 @@ static grapnel_status* error_of(const char* message) {
   return grapnel_status_create(GRAPNEL_UNAVAILABLE, message, strlen(message));
 }
 
-// The error that the plan has for a call of this callback. Loaders' calls come
-// one at a time, and others only from the thread of the run.
+// The error that the plan has for a call of this callback. The calls of a dataset
+// come one at a time, but there are two of them.
 static grapnel_status* planned_error(guest* it, const char* callback) {
   if (it->plan.failing == NULL || strcmp(it->plan.failing, callback) != 0) {
     return NULL;
   }
-  return it->calls++ < it->plan.failing_from ? NULL : error_of("as planned");
+  const int64_t calls = __atomic_fetch_add(&it->calls, 1, __ATOMIC_RELAXED);
+  return calls < it->plan.failing_from ? NULL : error_of("as planned");
 }
 
 // ---------------------------------------------------------------------- data

@@ -6,8 +6,8 @@ that writes down how it was called.
 
 import ast
 import builtins
-import fnmatch
 import posixpath
+import re
 
 
 class Target:
@@ -62,6 +62,16 @@ def normalize(label, package):
     return repository + label
 
 
+def _matches(name, patterns):
+    """Whether one of Bazel's patterns is that of a path below the package."""
+    for pattern in patterns:
+        parts = re.split(r"(\*\*/|\*\*|\*)", pattern)
+        wild = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}
+        if re.fullmatch("".join(wild.get(part) or re.escape(part) for part in parts), name):
+            return True
+    return False
+
+
 def _glob(files, package):
     prefix = package + "/" if package else ""
     nested = [p[len(prefix):-len("BUILD")] for p in files.paths
@@ -73,8 +83,7 @@ def _glob(files, package):
             name = path[len(prefix):]
             if not path.startswith(prefix) or name.startswith(tuple(nested)):
                 continue
-            if (any(fnmatch.fnmatch(name, i) for i in include)
-                    and not any(fnmatch.fnmatch(name, e) for e in exclude)):
+            if _matches(name, include) and not _matches(name, exclude):
                 found.append(name)
         return found
     return glob

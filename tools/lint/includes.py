@@ -231,6 +231,8 @@ def check(files):
         if target.kind == "grapnel_proto_library":
             problems += _check_proto(files, target, providers)
             continue
+        if target.kind == "filegroup":  # Not Bazel's to compile: cgo's, or a user's.
+            continue
         sources = [p for p in target.files("srcs", "hdrs", "textual_hdrs")
                    if p.endswith(tree.CPP) and p in files.paths]
         if sources:

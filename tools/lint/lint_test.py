@@ -141,15 +141,16 @@ class PathsTest(LintTest):
     def test_clean(self):
         self.assertClean(paths.check, {
             "a.md": "See https://www.apache.org/licenses, examples/work/x and ~/root/x.\n",
+            "a.sh": "GOPROXY=off go build\n",
             "tools/lint/paths.py": "packages.example",
         })
 
     def test_planted(self):
         self.assertFinds(paths.check, {
-            "a.sh": "pip install --index-url x\ncurl https://files.packages.example/x\n",
+            "a.sh": "pip install --index-url x\ncurl https://files.packages.example/x\nGOPROXY=x go build\n",
             "b.cc": 'auto x = "/root/x";\n',
             "c.md": "see /work/y\n",
-        }, "a.sh:1", "a.sh:2", "b.cc:1", "c.md:1")
+        }, "a.sh:1", "a.sh:2", "a.sh:3", "b.cc:1", "c.md:1")
 
 
 class ReferencesTest(LintTest):
@@ -236,6 +237,13 @@ class IncludesTest(LintTest):
     def test_source_of_nobody(self):
         self.assertFinds(includes.check, self.tree(**{"io/lost.cc": ""}), "io/lost.cc: is in no target")
 
+    def test_source_that_is_not_compiled_here(self):
+        # A program of a user's, in a test's data.
+        self.assertClean(includes.check, {
+            "p/first.c": '#include "grapnel/grapnel.h"\n',
+            "p/BUILD": 'filegroup(name = "first", srcs = ["first.c"])',
+        })
+
     def test_proto_imports(self):
         self.assertFinds(includes.check, self.tree(**{
             "io/z.proto": 'import "google/protobuf/any.proto";\n',
@@ -298,6 +306,17 @@ class BuildFilesTest(LintTest):
         self.assertEqual(found[0].files("srcs"), ["a/a.cc"])
         self.assertEqual(found[0].deps, ["//p/x:x", "//p/y:y", "//a:u"])
         self.assertEqual(found[0].attributes["visibility"], ["//visibility:public"])
+
+    def test_globs_below_folders(self):
+        found = self.problems(build_files.all_targets, {
+            "a/BUILD": """
+                some_rule(name = "all", srcs = glob(["**/*.go"], exclude = ["tools/**"]))
+                some_rule(name = "flat", srcs = glob(["*/*.go"]))
+                """,
+            "a/a.go": "", "a/b/c/d.go": "", "a/b/e.go": "", "a/tools/f/g.go": "", "a/b/h.c": "",
+        })
+        self.assertEqual(found[0].files("srcs"), ["a/a.go", "a/b/c/d.go", "a/b/e.go"])
+        self.assertEqual(found[1].files("srcs"), ["a/b/e.go"])
 
     def test_labels(self):
         for label, expected in ((":x", "//p:x"), ("x", "//p:x"), ("//a/b", "//a/b:b"), ("//a:c", "//a:c"),

@@ -33,8 +33,8 @@ static grapnel_status* error_of(const char* message) {
   return grapnel_status_create(GRAPNEL_UNAVAILABLE, message, strlen(message));
 }
 
-// The error that the plan has for a call of this callback. The calls of a dataset
-// come one at a time, but there are two of them.
+// The error that the plan has for a call of this callback. The calls of a
+// dataset come one at a time, but there are two of them.
 static grapnel_status* planned_error(guest* it, const char* callback) {
   if (it->plan.failing == NULL || strcmp(it->plan.failing, callback) != 0) {
     return NULL;

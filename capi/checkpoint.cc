@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "grapnel/base/log.h"
 #include "grapnel/capi/handles.h"
 #include "grapnel/io/checkpoint_files.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
@@ -105,12 +106,14 @@ grapnel_status* grapnel_checkpoint_latest(const char* dir, size_t dir_size,
     GRAPNEL_RETURN_IF_ERROR(
         grapnel::capi::ReadText(dir, dir_size, "dir", &work_dir));
     GRAPNEL_RETURN_IF_ERROR(NotNull(path, "path"));
-    GRAPNEL_ASSIGN_OR_RETURN(
-        const grapnel::io::LatestCheckpoint latest,
-        grapnel::io::ReadLatestCheckpoint(grapnel::io::Env::Posix(),
-                                          std::string(work_dir),
-                                          /*rejected=*/nullptr));
-    return grapnel::capi::AssignBytes(latest.path, "path", path);
+    std::vector<std::string> rejected;
+    const auto latest = grapnel::io::ReadLatestCheckpoint(
+        grapnel::io::Env::Posix(), std::string(work_dir), &rejected);
+    for (const std::string& line : rejected) {
+      GRAPNEL_LOG(WARNING) << "passed over " << line;
+    }
+    GRAPNEL_RETURN_IF_ERROR(latest.status());
+    return grapnel::capi::AssignBytes(latest->path, "path", path);
   });
 }
 

@@ -20,6 +20,7 @@
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/message.h"
 #include "google/protobuf/text_format.h"
+#include "grapnel/base/log.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/base/text_proto.h"
@@ -419,7 +420,12 @@ absl::StatusOr<io::LatestCheckpoint> Read(io::Env& env,
   if (!absl::IsNotFound(contents.status())) return contents.status();
   std::vector<std::string> rejected;
   auto latest = io::ReadLatestCheckpoint(env, path, &rejected);
-  if (!absl::IsNotFound(latest.status())) return latest;
+  if (!absl::IsNotFound(latest.status())) {
+    for (const std::string& line : rejected) {
+      GRAPNEL_LOG(WARNING) << "passed over " << line;
+    }
+    return latest;
+  }
   return absl::NotFoundError(
       absl::StrCat(path, ": is no checkpoint, and holds none",
                    rejected.empty() ? "" : "; passed over: ",

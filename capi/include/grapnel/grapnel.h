@@ -699,8 +699,8 @@ GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_runner_scalar(
  * The rates of several optimizers are "train/<optimizer>.lr". */
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_runner_scalar_names(
     const grapnel_runner* runner, grapnel_bytes* names);
-/* A fact of the message hub, "exp_name", as text: a bool is "true" or "false",
- * a list "1,2,3". GRAPNEL_NOT_FOUND if there is none of that name. */
+/* A fact of the message hub, "experiment_name", as text: a bool is "true" or
+ * "false", a list "1,2,3". GRAPNEL_NOT_FOUND if there is none of that name. */
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_runner_info(
     const grapnel_runner* runner, const char* name, size_t name_size,
     grapnel_bytes* value);
@@ -739,7 +739,8 @@ enum {
 };
 
 /* From a checkpoint alone: nothing else of the run need be there. `path` is a
- * checkpoint, or a work_dir, for the newest one in it that can be read whole.
+ * checkpoint, or a work_dir, for the newest one in it that can be read whole;
+ * what is passed over, the log names.
  * `replicas`, >= 1, is how many predictions can be made at the same time;
  * others wait. Each needs a copy of the model. GRAPNEL_NOT_FOUND if there is no
  * checkpoint, or it hasn't those weights; GRAPNEL_INVALID_ARGUMENT also if the
@@ -792,7 +793,7 @@ GRAPNEL_API int64_t grapnel_predictor_iter(const grapnel_predictor* predictor);
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_checkpoint_list(
     const char* dir, size_t dir_size, grapnel_bytes* names);
 /* The path of the newest one that can be read whole, as `resume` finds it;
- * GRAPNEL_NOT_FOUND if there is none. */
+ * GRAPNEL_NOT_FOUND if there is none. What is passed over, the log names. */
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_checkpoint_latest(
     const char* dir, size_t dir_size, grapnel_bytes* path);
 /* Reads all of it and checks every digest: GRAPNEL_DATA_LOSS, naming the file,

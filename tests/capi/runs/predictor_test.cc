@@ -3,6 +3,8 @@
 
 #include "grapnel/runner/predictor.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
@@ -32,6 +34,7 @@ namespace grapnel {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 constexpr absl::StatusCode kFailedPrecondition =
@@ -319,6 +322,35 @@ TEST_F(PredictorTest, ACheckpointAloneIsEnough) {
   EXPECT_THAT(Refresh(opened), StatusIs(absl::StatusCode::kNotFound,
                                         HasSubstr("is no checkpoint")));
   EXPECT_EQ(Outputs(opened), expected);
+}
+
+void Keep(void* user_data, grapnel_severity severity, const char* message,
+          size_t message_size) {
+  EXPECT_EQ(severity, GRAPNEL_WARNING);
+  static_cast<std::vector<std::string>*>(user_data)->emplace_back(message,
+                                                                  message_size);
+}
+
+TEST_F(PredictorTest, TheLogNamesACheckpointThatIsPassedOver) {
+  Create(kEpochs);
+  Step(6);
+  runner_.reset();
+  const std::string weights =
+      io::JoinPath(work_dir_, "epoch_2/model.safetensors");
+  ASSERT_EQ(truncate(weights.c_str(), 10), 0);
+  std::vector<std::string> lines;
+  grapnel_set_log_callback(Keep, &lines);
+  EXPECT_EQ(Iter(Open(work_dir_)), 3);
+  grapnel_bytes path = {};
+  EXPECT_THAT(Took(grapnel_checkpoint_latest(work_dir_.data(), work_dir_.size(),
+                                             &path)),
+              IsOk());
+  grapnel_set_log_callback(nullptr, nullptr);
+  EXPECT_THAT(Took(&path), HasSubstr("epoch_1"));
+  EXPECT_THAT(
+      lines,
+      ElementsAre(AllOf(HasSubstr("passed over"), HasSubstr("epoch_2")),
+                  AllOf(HasSubstr("passed over"), HasSubstr("epoch_2"))));
 }
 
 TEST_F(PredictorTest, TakesNewerWeightsWhenItIsRefreshed) {

@@ -285,10 +285,12 @@ absl::StatusOr<LatestCheckpoint> ReadLatestCheckpoint(
         FindLatestCheckpoint(env, work_dir, &unfit, bad, checkpoint_dir);
     absl::StatusOr<CheckpointContents> contents =
         path.ok() ? ReadCheckpoint(env, *path) : path.status();
-    // Missing: it was deleted between the two, by a training that goes on.
     if (path.ok() && (absl::IsDataLoss(contents.status()) ||
                       absl::IsNotFound(contents.status()))) {
-      unread.emplace_back(contents.status().message());
+      // Unless it was deleted between the two, by a training that goes on.
+      if (env.IsDirectory(*path)) {
+        unread.emplace_back(contents.status().message());
+      }
       bad.push_back(*std::move(path));
       continue;
     }

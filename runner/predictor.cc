@@ -9,6 +9,7 @@
 
 #include "ATen/CPUGeneratorImpl.h"
 #include "ATen/core/Generator.h"
+#include "absl/algorithm/container.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/match.h"
@@ -404,8 +405,9 @@ absl::Status ParseSavedConfig(const std::string& text, RunnerConfig* config) {
       absl::StrCat("config: line ", error.line(), ": ", error.message()));
 }
 
-absl::StatusOr<io::LatestCheckpoint> Read(io::Env& env,
-                                          const std::string& path) {
+// `*told`: what was passed over at the last look, and needn't be told again.
+absl::StatusOr<io::LatestCheckpoint> Read(io::Env& env, const std::string& path,
+                                          std::vector<std::string>* told) {
   io::LatestCheckpoint found;
   found.path = path;
   if (io::IsWeightsFile(path) && !env.IsDirectory(path)) {
@@ -422,8 +424,10 @@ absl::StatusOr<io::LatestCheckpoint> Read(io::Env& env,
   auto latest = io::ReadLatestCheckpoint(env, path, &rejected);
   if (!absl::IsNotFound(latest.status())) {
     for (const std::string& line : rejected) {
+      if (absl::c_linear_search(*told, line)) continue;
       GRAPNEL_LOG(WARNING) << "passed over " << line;
     }
+    *told = std::move(rejected);
     return latest;
   }
   return absl::NotFoundError(
@@ -495,7 +499,7 @@ class CheckpointSource {
   absl::StatusOr<std::shared_ptr<const WeightsCopy>> Take(
       io::LatestCheckpoint* found) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    GRAPNEL_ASSIGN_OR_RETURN(*found, Read(env_, path_));
+    GRAPNEL_ASSIGN_OR_RETURN(*found, Read(env_, path_, &told_));
     auto copy = ChooseWeights(found->contents, which_, ++num_copies_);
     if (!copy.ok()) return WithContext(copy.status(), found->path);
     return copy;
@@ -507,6 +511,7 @@ class CheckpointSource {
   const PredictorWeights which_;
   std::mutex mutex_;
   int64_t num_copies_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<std::string> told_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace

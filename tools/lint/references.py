@@ -45,7 +45,8 @@ def check(files):
         for number, line in enumerate(files.text(path).split("\n"), 1):
             missing = []
             if path.endswith(".md"):
-                missing += _links(files, path, line)
+                if not line.startswith("    "):  # Code.
+                    missing += _links(files, path, line)
                 text = _LINK.sub("", line)
             else:
                 comment = _COMMENT.search(line)

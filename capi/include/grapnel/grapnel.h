@@ -645,7 +645,8 @@ GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_runner_create(
 /* Not while a call on it is going on. */
 GRAPNEL_API void grapnel_runner_destroy(grapnel_runner* runner);
 
-/* The config with every default filled in. */
+/* The config that is run, overrides and work_dir in it, with absolute paths:
+ * the same run from anywhere. A field that nobody set stays unset. */
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_runner_config(
     const grapnel_runner* runner, grapnel_encoding encoding,
     grapnel_bytes* config);

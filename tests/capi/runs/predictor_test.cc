@@ -340,7 +340,9 @@ TEST_F(PredictorTest, TheLogNamesACheckpointThatIsPassedOver) {
   ASSERT_EQ(truncate(weights.c_str(), 10), 0);
   std::vector<std::string> lines;
   grapnel_set_log_callback(Keep, &lines);
-  EXPECT_EQ(Iter(Open(work_dir_)), 3);
+  const auto opened = Open(work_dir_);
+  EXPECT_EQ(Iter(opened), 3);
+  EXPECT_THAT(Refresh(opened), IsOk());  // It has been told.
   grapnel_bytes path = {};
   EXPECT_THAT(Took(grapnel_checkpoint_latest(work_dir_.data(), work_dir_.size(),
                                              &path)),

@@ -1,0 +1,311 @@
+//! Runners: one run each.
+
+use std::cell::Cell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use grapnel_sys as sys;
+use prost::Message;
+
+use crate::builder::Builder;
+use crate::bytes::{path_text, Bytes};
+use crate::callback::Shared;
+use crate::error::{Code, Error, Result};
+use crate::pb::RunnerConfig;
+use crate::predictor::{Predictor, PredictorWeights};
+use crate::scalars::Scalars;
+use crate::steps::Steps;
+use crate::stop_handle::{Running, StopHandle};
+use crate::tensor::{Tensor, TensorRef};
+
+/// One run: a model, its optimizer, hooks and data.
+///
+/// `Send`, but not `Sync`: it may go from thread to thread, and is used by one at a time. Others
+/// have a [`StopHandle`] to stop it, and a [`Predictor`] for its weights.
+///
+/// ```
+/// fn is_send<T: Send>() {}
+/// is_send::<grapnel::Runner>();
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn is_sync<T: Sync>() {}
+/// is_sync::<grapnel::Runner>();
+/// ```
+///
+/// Dropping it waits for its threads, and then drops hooks, data and the rest, on this thread.
+pub struct Runner {
+    runner: NonNull<sys::grapnel_runner>,
+    running: Arc<Running>,
+    shared: Arc<Shared>,
+    /// What the run uses; dropped after it.
+    _kept: Vec<Box<dyn Send>>,
+    _not_sync: PhantomData<Cell<()>>,
+}
+
+// SAFETY: a runner may be called on any thread; what users put in is `Send`.
+unsafe impl Send for Runner {}
+
+impl Runner {
+    /// Makes a runner.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    pub(crate) fn new(
+        runner: NonNull<sys::grapnel_runner>,
+        shared: Arc<Shared>,
+        kept: Vec<Box<dyn Send>>,
+    ) -> Runner {
+        let running = Arc::new(Running::new(runner));
+        Runner { runner, running, shared, _kept: kept, _not_sync: PhantomData }
+    }
+
+    fn as_ptr(&self) -> *mut sys::grapnel_runner {
+        self.runner.as_ptr()
+    }
+
+    /// Trains until done, stopped or failed; from where `resume` or `load_from` say, or an earlier
+    /// call has ended. `Ok` if it was stopped. A run that has failed isn't lost: the next call goes
+    /// on where it was.
+    pub fn train(&mut self) -> Result<()> {
+        // SAFETY: it is a runner, and nobody else's; here and below.
+        unsafe { self.shared.take(sys::grapnel_runner_train(self.as_ptr())) }
+    }
+
+    /// One training iteration, with all that is due in it and after it. `true` if there is more to
+    /// do. Training is steps to the end, and any mixture of the two is the same run.
+    pub fn step(&mut self) -> Result<bool> {
+        let mut more = 0;
+        // SAFETY: as above.
+        unsafe { self.shared.take(sys::grapnel_runner_step(self.as_ptr(), &mut more))? };
+        Ok(more != 0)
+    }
+
+    /// Steps to the end, one for each item.
+    ///
+    /// ```no_run
+    /// # fn f(mut runner: grapnel::Runner) -> Result<(), grapnel::Error> {
+    /// for step in runner.steps() {
+    ///     println!("{} iterations", step?.iter);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn steps(&mut self) -> Steps<'_> {
+        Steps::new(self)
+    }
+
+    /// Trains until a time, and saves. `true` if there is more to do.
+    pub fn train_until(&mut self, time: SystemTime) -> Result<bool> {
+        let seconds = match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => since.as_secs_f64(),
+            Err(before) => -before.duration().as_secs_f64(),
+        };
+        let mut more = 0;
+        // SAFETY: as above.
+        let status = unsafe { sys::grapnel_runner_train_until(self.as_ptr(), seconds, &mut more) };
+        // SAFETY: as above.
+        unsafe { self.shared.take(status)? };
+        Ok(more != 0)
+    }
+
+    /// One validation: its metrics, but for texts.
+    pub fn val(&mut self) -> Result<Scalars> {
+        let mut metrics = Scalars::new()?;
+        // SAFETY: as above.
+        unsafe {
+            self.shared.take(sys::grapnel_runner_val(self.as_ptr(), metrics.as_mut_ptr()))?;
+        }
+        Ok(metrics)
+    }
+
+    /// One test: its metrics, but for texts.
+    pub fn test(&mut self) -> Result<Scalars> {
+        let mut metrics = Scalars::new()?;
+        // SAFETY: as above.
+        unsafe {
+            self.shared.take(sys::grapnel_runner_test(self.as_ptr(), metrics.as_mut_ptr()))?;
+        }
+        Ok(metrics)
+    }
+
+    /// Writes the model to a file in its own format. [`Code::Unimplemented`] if it has none.
+    pub fn export(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path_text(path.as_ref())?;
+        // SAFETY: as above, and the path is as long as it says.
+        unsafe {
+            let path = (path.as_ptr().cast(), path.len());
+            self.shared.take(sys::grapnel_runner_export(self.as_ptr(), path.0, path.1))
+        }
+    }
+
+    /// Writes a checkpoint of that name, "iter_100", at once. Between two steps.
+    pub fn save(&mut self, name: &str) -> Result<()> {
+        // SAFETY: as above, and the name is as long as it says.
+        unsafe {
+            let name = (name.as_ptr().cast(), name.len());
+            self.shared.take(sys::grapnel_runner_save(self.as_ptr(), name.0, name.1))
+        }
+    }
+
+    /// What stops it from another thread, or from a callback.
+    pub fn stop_handle(&self) -> StopHandle {
+        StopHandle::new(Arc::clone(&self.running))
+    }
+
+    /// Why it was stopped, if it was asked to.
+    pub fn stop_reason(&self) -> Result<Option<String>> {
+        let reason = self.text(sys::grapnel_runner_stop_reason)?;
+        Ok((!reason.is_empty()).then_some(reason))
+    }
+
+    /// Completed epochs.
+    pub fn epoch(&self) -> i64 {
+        // SAFETY: as above.
+        unsafe { sys::grapnel_runner_epoch(self.as_ptr()) }
+    }
+
+    /// Completed iterations.
+    pub fn iter(&self) -> i64 {
+        // SAFETY: as above.
+        unsafe { sys::grapnel_runner_iter(self.as_ptr()) }
+    }
+
+    /// The newest value of a history of the message hub: "train/loss". [`Code::NotFound`] if there
+    /// is none.
+    pub fn scalar(&self, name: &str) -> Result<f64> {
+        let mut value = 0.0;
+        // SAFETY: as above, and the name is as long as it says.
+        unsafe {
+            let name = (name.as_ptr().cast(), name.len());
+            let status = sys::grapnel_runner_scalar(self.as_ptr(), name.0, name.1, &mut value);
+            self.shared.take(status)?;
+        }
+        Ok(value)
+    }
+
+    /// Names of all histories: "train/loss", "train/lr" and the like.
+    pub fn scalar_names(&self) -> Result<Vec<String>> {
+        Ok(self.bytes(sys::grapnel_runner_scalar_names)?.to_lines())
+    }
+
+    /// A fact of the message hub, "experiment_name", as text. [`Code::NotFound`] if there is none.
+    pub fn info(&self, name: &str) -> Result<String> {
+        // SAFETY: as above, and the name is as long as it says.
+        let value = Bytes::of(|value| unsafe {
+            sys::grapnel_runner_info(self.as_ptr(), name.as_ptr().cast(), name.len(), value)
+        })?;
+        Ok(value.to_text())
+    }
+
+    /// A copy of the model's parameter or buffer of that name.
+    pub fn tensor(&self, name: &str) -> Result<Tensor> {
+        let mut out = ptr::null_mut();
+        // SAFETY: as above, and the name is as long as it says; a copy is nobody else's.
+        unsafe {
+            let name = (name.as_ptr().cast(), name.len());
+            let status = sys::grapnel_runner_get_tensor(self.as_ptr(), name.0, name.1, &mut out);
+            self.shared.take(status)?;
+            Ok(Tensor::from_raw(out))
+        }
+    }
+
+    /// Copies a value into the model's parameter or buffer of that name.
+    pub fn set_tensor(&mut self, name: &str, value: &TensorRef) -> Result<()> {
+        // SAFETY: as above, and the name is as long as it says.
+        unsafe {
+            let name = (name.as_ptr().cast(), name.len());
+            let status =
+                sys::grapnel_runner_set_tensor(self.as_ptr(), name.0, name.1, value.as_ptr());
+            self.shared.take(status)
+        }
+    }
+
+    /// Names of the model's parameters, then of its buffers.
+    pub fn tensor_names(&self) -> Result<Vec<String>> {
+        Ok(self.bytes(sys::grapnel_runner_tensor_names)?.to_lines())
+    }
+
+    /// For people: a line for each stage where hooks act, with those in order.
+    pub fn stage_table(&self) -> Result<String> {
+        self.text(sys::grapnel_runner_stage_table)
+    }
+
+    /// Where the run writes.
+    pub fn work_dir(&self) -> Result<PathBuf> {
+        Ok(self.bytes(sys::grapnel_runner_work_dir)?.to_path())
+    }
+
+    /// The config that is run: overrides and the work_dir are in it, with absolute paths. A field
+    /// that nobody set stays unset.
+    pub fn config(&self) -> Result<RunnerConfig> {
+        let bytes = self.encoded_config(sys::GRAPNEL_BINARY)?;
+        RunnerConfig::decode(bytes.as_slice())
+            .map_err(|error| Error::new(Code::Internal, format!("config: {error}")))
+    }
+
+    /// The same in protobuf's text format.
+    pub fn config_text(&self) -> Result<String> {
+        Ok(self.encoded_config(sys::GRAPNEL_TEXT)?.to_text())
+    }
+
+    /// The same in JSON.
+    pub fn config_json(&self) -> Result<String> {
+        Ok(self.encoded_config(sys::GRAPNEL_JSON)?.to_text())
+    }
+
+    fn encoded_config(&self, encoding: sys::grapnel_encoding) -> Result<Bytes> {
+        // SAFETY: as above.
+        Bytes::of(|config| unsafe { sys::grapnel_runner_config(self.as_ptr(), encoding, config) })
+    }
+
+    /// Predicts with the run's weights of now, while it trains, and when it is gone. `replicas`, 1
+    /// or more, is how many predictions can be made at the same time; each needs a copy of the
+    /// model. [`Code::InvalidArgument`] if the model was given in code.
+    pub fn predictor(&self, weights: PredictorWeights, replicas: u32) -> Result<Predictor> {
+        Predictor::of(self.runner, weights, replicas)
+    }
+
+    fn bytes(
+        &self,
+        get: unsafe extern "C" fn(
+            *const sys::grapnel_runner,
+            *mut sys::grapnel_bytes,
+        ) -> *mut sys::grapnel_status,
+    ) -> Result<Bytes> {
+        // SAFETY: as above.
+        Bytes::of(|bytes| unsafe { get(self.as_ptr(), bytes) })
+    }
+
+    fn text(
+        &self,
+        get: unsafe extern "C" fn(
+            *const sys::grapnel_runner,
+            *mut sys::grapnel_bytes,
+        ) -> *mut sys::grapnel_status,
+    ) -> Result<String> {
+        Ok(self.bytes(get)?.to_text())
+    }
+}
+
+impl fmt::Debug for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runner")
+            .field("epoch", &self.epoch())
+            .field("iter", &self.iter())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        self.running.end();
+        // SAFETY: it is ours, and no stop handle calls it any more.
+        unsafe { sys::grapnel_runner_destroy(self.as_ptr()) }
+    }
+}

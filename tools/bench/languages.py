@@ -10,6 +10,7 @@ nanoseconds that one took.
 """
 
 import argparse
+import os
 import shlex
 import statistics
 import subprocess
@@ -20,10 +21,13 @@ _ITERATIONS = 400
 
 
 class Program:
-    def __init__(self, name, command):
+    def __init__(self, name, command, folder=None):
         self.name = name
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            self._process = subprocess.Popen(
+                command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        except OSError as e:
+            sys.exit(f"{name}: {e.filename}: {e.strerror}")
         self.times = []
 
     def block(self, iterations):
@@ -52,13 +56,18 @@ def main():
     parser.add_argument("--blocks", type=int, default=101, help="of each program")
     parser.add_argument("--program", action="append", default=[], metavar="NAME=COMMAND")
     options = parser.parse_args()
+    if options.blocks < 1:
+        parser.error(f"--blocks: must be >= 1, is {options.blocks}")
     programs = [Program("C++, by hand", [_MLP, "fused"]),
                 Program("C++, by hand, again", [_MLP, "fused"]),
                 Program("C++, by hand, LibTorch's SGD", [_MLP, "libtorch"]),
                 Program("C++, Runner::Step", [_MLP, "runner"])]
     for program in options.program:
         name, _, command = program.partition("=")
-        programs.append(Program(name, shlex.split(command)))
+        if not name or not command:
+            parser.error(f"--program: must be NAME=COMMAND, is \"{program}\"")
+        # A relative command is one from where the user is.
+        programs.append(Program(name, shlex.split(command), os.environ.get("BUILD_WORKING_DIRECTORY")))
     for program in programs:
         program.block(_ITERATIONS)  # Warms up.
     for _ in range(options.blocks):

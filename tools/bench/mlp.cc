@@ -6,6 +6,8 @@
 //   mlp libtorch    the same with LibTorch's
 //   mlp runner      Runner::Step, with a hook that does nothing
 
+#include <unistd.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -65,11 +67,17 @@ std::function<void(int)> Iterations(absl::string_view kind,
 int main(int argc, char** argv) {
   at::set_num_threads(1);
   char dir[] = "/tmp/grapnel_mlp_XXXXXX";
-  if (argc != 2 || mkdtemp(dir) == nullptr) return 2;
+  if (mkdtemp(dir) == nullptr) return 1;
   {
-    const auto run = grapnel::Iterations(argv[1], dir);
-    if (run == nullptr) return 2;
-    for (int iterations = 0; std::scanf("%d", &iterations) == 1;) {
+    const auto run = argc == 2 ? grapnel::Iterations(argv[1], dir)
+                               : std::function<void(int)>();
+    if (run == nullptr) {
+      std::fputs("usage: mlp fused|libtorch|runner\n", stderr);
+      rmdir(dir);
+      return 2;
+    }
+    for (int iterations = 0;
+         std::scanf("%d", &iterations) == 1 && iterations > 0;) {
       const double begin = grapnel::Now();
       run(iterations);
       std::printf("%.1f\n", (grapnel::Now() - begin) / iterations * 1e9);

@@ -231,8 +231,9 @@ def check(files):
         if target.kind == "grapnel_proto_library":
             problems += _check_proto(files, target, providers)
             continue
-        if target.kind == "filegroup":  # Not Bazel's to compile: cgo's, or a user's.
-            continue
+        if target.kind == "filegroup" and (
+                target.package.startswith("bindings/") or target.attributes.get("testonly")):
+            continue  # Not Bazel's to compile: cgo's, or what a test does as a user would.
         sources = [p for p in target.files("srcs", "hdrs", "textual_hdrs")
                    if p.endswith(tree.CPP) and p in files.paths]
         if sources:

@@ -147,7 +147,7 @@ class PathsTest(LintTest):
 
     def test_planted(self):
         self.assertFinds(paths.check, {
-            "a.sh": "pip install --index-url x\ncurl https://files.packages.example/x\nGOPROXY=x go build\n",
+            "a.sh": "pip install --index-url x\ncurl https://files.packages.example/x\nGOPROXY=off,x go build\n",
             "b.cc": 'auto x = "/root/x";\n',
             "c.md": "see /work/y\n",
         }, "a.sh:1", "a.sh:2", "a.sh:3", "b.cc:1", "c.md:1")
@@ -241,8 +241,12 @@ class IncludesTest(LintTest):
         # A program of a user's, in a test's data.
         self.assertClean(includes.check, {
             "p/first.c": '#include "grapnel/grapnel.h"\n',
-            "p/BUILD": 'filegroup(name = "first", srcs = ["first.c"])',
+            "p/BUILD": 'filegroup(name = "first", testonly = True, srcs = ["first.c"])',
         })
+        self.assertFinds(includes.check, {
+            "p/first.c": '#include "grapnel/grapnel.h"\n',
+            "p/BUILD": 'filegroup(name = "first", srcs = ["first.c"])',
+        }, "first.c:1")
 
     def test_proto_imports(self):
         self.assertFinds(includes.check, self.tree(**{

@@ -15,7 +15,7 @@ _HOSTS = ["pypi.org", "pythonhosted.org", "proxy.golang.org", "sum.golang.org", 
           "conda.anaconda.org", "ghcr.io", "docker.io",
           "packages.example"]  # Nobody's: for lint_test.
 _HOST = re.compile(r"(?<![\w.-])(?:[\w-]+\.)*(?:" + "|".join(map(re.escape, _HOSTS)) + r")(?![\w-])")
-_INDEX = re.compile(r"--(?:extra-)?index-url|--trusted-host|\bGOPROXY=(?!off\b)|\bPIP_INDEX_URL\b")
+_INDEX = re.compile(r"--(?:extra-)?index-url|--trusted-host|\bGOPROXY=(?!off(?![\w,|]))|\bPIP_INDEX_URL\b")
 _LOCAL = re.compile(r"(?<![\w.$}/~-])/(?:work|root)/[\w.]")
 
 

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "grapnel/base/utf8.h"
+#include "grapnel/capi/library_thread.h"
 
 namespace grapnel::capi {
 namespace {
@@ -41,6 +42,7 @@ class CallbackRunLog final : public RunLog {
     if (terminal_ != nullptr) terminal_->Write(level, message);
     if (level < level_) return;
     const std::string text = EscapeToUtf8(message);
+    const CallbackScope scope;
     const std::lock_guard<std::mutex> lock(callback_mutex_);
     callback_(user_data_, SeverityOf(level), text.data(), text.size());
   }

@@ -17,6 +17,7 @@
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/capi/guard.h"
+#include "grapnel/capi/library_thread.h"
 #include "grapnel/data/dense_tensor.h"
 #include "grapnel/data/tensor_dataset.h"
 
@@ -74,6 +75,7 @@ class CallbackDataset final : public Dataset {
   int64_t size() const override { return callbacks_->size; }
 
   absl::Status Get(int64_t index, Sample* sample) const override {
+    const CallbackScope scope;
     if (callbacks_->get == nullptr) {
       return GetAsBatch(index,
                         {&sample->input, &sample->target, &sample->extras});
@@ -90,6 +92,7 @@ class CallbackDataset final : public Dataset {
   bool GetBatch(absl::Span<const int64_t> indices,
                 Batch* batch) const override {
     if (callbacks_->get_batch == nullptr) return false;
+    const CallbackScope scope;
     const absl::Status status =
         GetMany(indices, {&batch->inputs, &batch->targets, &batch->extras});
     if (status.ok()) return true;

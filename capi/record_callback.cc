@@ -7,6 +7,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/capi/guard.h"
 #include "grapnel/capi/handles.h"
+#include "grapnel/capi/library_thread.h"
 
 namespace grapnel::capi {
 namespace {
@@ -29,6 +30,7 @@ class CallbackBackend final : public LogBackend {
       : callback_(callback), user_data_(user_data) {}
 
   absl::Status WriteRecord(const Record& record) override {
+    const CallbackScope scope;
     scalars_.Clear();
     for (const auto& [name, value] : record.scalars) {
       const double number = std::visit(

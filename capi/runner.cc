@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <system_error>
+#include <thread>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -17,12 +19,14 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "grapnel/base/check_field.h"
+#include "grapnel/base/log.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/capi/callback_run_log.h"
 #include "grapnel/capi/fill_handles.h"
 #include "grapnel/capi/guard.h"
 #include "grapnel/capi/handles.h"
+#include "grapnel/capi/library_thread.h"
 #include "grapnel/capi/run.h"
 #include "grapnel/capi/runner_handle.h"
 #include "grapnel/capi/runner_options.h"
@@ -71,6 +75,7 @@ grapnel_status* Do(const grapnel_runner* runner, Body&& body) {
           "runner: another call on it is going on; from a callback use what "
           "it was handed");
     }
+    const CallScope scope;
     return body();
   });
 }
@@ -152,13 +157,25 @@ grapnel_status* grapnel_runner_create(grapnel_runner_options* options,
   return capi::Guard([&]() -> absl::Status {
     GRAPNEL_RETURN_IF_ERROR(capi::CheckOptions(options));
     GRAPNEL_RETURN_IF_ERROR(capi::NotNull(out, "out"));
+    const capi::CallScope scope;
     GRAPNEL_ASSIGN_OR_RETURN(auto runner, capi::CreateRunner(options));
     *out = runner.release();
     return absl::OkStatus();
   });
 }
 
-void grapnel_runner_destroy(grapnel_runner* runner) { delete runner; }
+void grapnel_runner_destroy(grapnel_runner* runner) {
+  if (!capi::OnLibraryThread()) {
+    delete runner;
+    return;
+  }
+  try {
+    std::thread([runner] { delete runner; }).detach();
+  } catch (const std::system_error& e) {
+    GRAPNEL_LOG(ERROR) << "runner: stays, as there is no thread to destroy it: "
+                       << e.what();
+  }
+}
 
 grapnel_status* grapnel_runner_config(const grapnel_runner* runner,
                                       grapnel_encoding encoding,

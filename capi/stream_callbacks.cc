@@ -11,6 +11,7 @@
 #include "grapnel/capi/dataset_callbacks.h"
 #include "grapnel/capi/guard.h"
 #include "grapnel/capi/handles.h"
+#include "grapnel/capi/library_thread.h"
 #include "grapnel/data/sample.h"
 
 namespace grapnel::capi {
@@ -24,11 +25,13 @@ class CallbackStream final : public IterableDataset {
   LentData* lent() { return callbacks_.lent(); }
 
   absl::Status BeginPass(int64_t pass) override {
+    const CallbackScope scope;
     return WithContext(FromC(callbacks_->begin_pass(callbacks_.data(), pass)),
                        "begin_pass");
   }
 
   absl::StatusOr<bool> Next(Sample* sample) override {
+    const CallbackScope scope;
     bool is_there = false;
     const absl::Status status = CatchAsStatus([&]() -> absl::Status {
       GRAPNEL_RETURN_IF_ERROR(
@@ -44,9 +47,11 @@ class CallbackStream final : public IterableDataset {
   bool has_state() const override { return callbacks_->save_state != nullptr; }
 
   absl::Status SaveState(std::string* state) override {
+    const CallbackScope scope;
     return capi::SaveState(callbacks_, state);
   }
   absl::Status LoadState(absl::string_view state) override {
+    const CallbackScope scope;
     return capi::LoadState(callbacks_, state);
   }
 

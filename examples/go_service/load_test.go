@@ -2,12 +2,15 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"grapnel.dev/grapnel"
 )
 
 const loadClients = 8
@@ -63,6 +66,10 @@ func TestPredictionsUnderLoad(t *testing.T) {
 		t.Errorf("it doesn't train: %+v", now)
 	}
 
+	p.until("saved", func(progress) bool {
+		_, err := grapnel.LatestCheckpoint(filepath.Join(workDir, "run"))
+		return err == nil
+	})
 	p.kill()
 	newest := newestIter(t, workDir)
 	p = start(t, workDir, "--passes", "0")

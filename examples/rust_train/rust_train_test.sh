@@ -17,11 +17,11 @@ run "the tests" cargo test --quiet --locked
 
 # At home, ~/grapnel is the prefix; programs go where cargo puts them unless told.
 out=$TEST_TMPDIR/readme.out
-ln -sfn "$prefix" "$TEST_TMPDIR/grapnel"
+ln -sfn "$prefix" "$home/grapnel"
 ln -sfn "$cache/cargo/target" "$sources/examples/rust_train/target"
 sed -n 's/^    //p' "$sources/examples/rust_train/README.md" >"$TEST_TMPDIR/readme.sh"
 echo "== README.md"
-in_rust examples/rust_train HOME="$TEST_TMPDIR" \
+in_rust examples/rust_train \
   bash -euo pipefail "$TEST_TMPDIR/readme.sh" >"$out" 2>&1 ||
   fail "$(cat "$out")" "README.md: see above"
 for pattern in '^accuracy 9' 'resumed epoch: 8, ' '^usage: rust_train'; do

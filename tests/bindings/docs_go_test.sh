@@ -5,7 +5,6 @@ set -euo pipefail
 . tests/bindings/languages.sh
 copy_sources bindings/go examples/digits examples/go_service
 checkout_of_installer checkout
-rm -rf "$TEST_TMPDIR/grapnel" "$TEST_TMPDIR/first" # in_go's HOME is $TEST_TMPDIR.
 
 # GOSUMDB: nobody can be asked, and the modules are those of the checked go.sum.
 follow() { # PAGE FOLDER
@@ -15,6 +14,6 @@ follow() { # PAGE FOLDER
 }
 
 follow docs/go.md checkout
-unformatted=$(in_go ../first gofmt -l .)
+unformatted=$(in_go checkout gofmt -l "$home/first")
 [ -z "$unformatted" ] || fail "docs/go.md: not as gofmt writes it:" $unformatted
 follow examples/go_service/README.md examples/go_service

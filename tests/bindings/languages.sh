@@ -15,16 +15,21 @@ fail() {
   exit 1
 }
 
-prefix=$TEST_TMPDIR/prefix
 cache=${XDG_CACHE_HOME:-${HOME:?HOME is not set: run with --test_env=HOME}/.cache}/grapnel
 tools=$(cat "$cache/tools/path") || fail "no Go and Rust in $cache/tools: run ./bazelw setup --all"
 
-# Always the same folder for one test, as it is not in Bazel's sandboxes: for cargo it is
-# part of what a crate is, and what was compiled serves the next time. One at a time.
-sources=$cache/cargo/sources/$(tr -c 'a-z0-9_\n' _ <<<"$TEST_TARGET")
-mkdir -p "$sources"
-exec 8>"$sources.lock"
+# Always the same folders for one test, as Bazel's sandboxes are not: for cargo they are
+# part of what a crate is, so that what was compiled serves the next time, and Go doesn't
+# look whether pkg-config says something else than last time. One at a time.
+kept=$cache/cargo/tests/$(tr -c 'a-z0-9_\n' _ <<<"$TEST_TARGET")
+sources=$kept/sources
+prefix=$kept/prefix
+home=$kept/home
+mkdir -p "$kept"
+exec 8>"$kept.lock"
 flock 8
+rm -rf "$home" "$prefix"
+mkdir -p "$sources" "$home"
 
 # Copies folders out of the runfiles, whose files are links.
 copy_sources() { # FOLDER...
@@ -57,7 +62,7 @@ in_go() { # FOLDER [NAME=VALUE...] COMMAND...
   shift
   (
     cd "$sources/$folder"
-    exec env -i PATH="$tools:/usr/local/bin:/usr/bin:/bin" HOME="$TEST_TMPDIR" TMPDIR="$TEST_TMPDIR" \
+    exec env -i PATH="$tools:/usr/local/bin:/usr/bin:/bin" HOME="$home" TMPDIR="$TEST_TMPDIR" \
       LC_ALL=C.UTF-8 OMP_NUM_THREADS=1 PKG_CONFIG_PATH="$prefix/lib/pkgconfig" \
       GOPROXY=off GOTOOLCHAIN=local GOFLAGS=-buildvcs=false GOPATH="$cache/go" \
       GOMODCACHE="$cache/go/mod" GOCACHE="$cache/go/build" "$@"
@@ -70,7 +75,7 @@ in_rust() { # FOLDER [NAME=VALUE...] COMMAND...
   shift
   (
     cd "$sources/$folder"
-    exec env -i PATH="$tools:/usr/local/bin:/usr/bin:/bin" HOME="$TEST_TMPDIR" TMPDIR="$TEST_TMPDIR" \
+    exec env -i PATH="$tools:/usr/local/bin:/usr/bin:/bin" HOME="$home" TMPDIR="$TEST_TMPDIR" \
       LC_ALL=C.UTF-8 OMP_NUM_THREADS=1 GRAPNEL_PREFIX="$prefix" \
       CARGO_HOME="$cache/cargo" CARGO_TARGET_DIR="$cache/cargo/target" CARGO_NET_OFFLINE=true "$@"
   )

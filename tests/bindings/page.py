@@ -17,7 +17,7 @@ import re
 import shlex
 import sys
 
-_FILE = re.compile(r"`([\w./-]+)`:$")
+_FILE = re.compile(r"`(\w[\w/-]*\.\w+)`:$")
 _PRINTS = re.compile(r"`([^`]+)` prints$")
 _PRINTS_LINE = re.compile(r"^(.*?)  # Prints (.*)$")
 

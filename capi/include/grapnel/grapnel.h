@@ -642,7 +642,9 @@ typedef struct grapnel_runner grapnel_runner;
 /* `options` is used up, also by an error: only destroy it. */
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_runner_create(
     grapnel_runner_options* options, grapnel_runner** out);
-/* Not while a call on it is going on. */
+/* Not while a call on it is going on. In a callback on a thread of the
+ * library's own it returns at once: another thread destroys the runner, soon
+ * after. */
 GRAPNEL_API void grapnel_runner_destroy(grapnel_runner* runner);
 
 /* The config that is run, overrides and work_dir in it, with absolute paths:

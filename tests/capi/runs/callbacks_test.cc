@@ -44,6 +44,7 @@ struct Host {
 
   std::function<void(absl::string_view callback)> on_call;
   std::function<grapnel_status*(grapnel_stage, grapnel_run*)> on_stage;
+  std::function<void()> on_line;
   grapnel_runner* runner = nullptr;
 
   std::mutex mutex;
@@ -71,6 +72,10 @@ struct Host {
 Host& Of(void* user_data) { return *static_cast<Host*>(user_data); }
 
 void Destroy(void* user_data) { ++Of(user_data).destroyed; }
+
+void OnLine(void* user_data, grapnel_severity, const char*, size_t) {
+  Of(user_data).on_line();
+}
 
 constexpr int64_t kSamples = 8;
 
@@ -258,6 +263,8 @@ struct Plan {
   bool resume = false;
   int num_workers = 0;
   bool thread_safe = false;  // The dataset.
+  // Called by the run's log, on a thread of the library's, if set.
+  std::function<void()> on_line = nullptr;
 };
 
 class CallbacksTest : public ::testing::Test {
@@ -336,6 +343,12 @@ class CallbacksTest : public ::testing::Test {
       loss.compute = ComputeLoss;
       loss.destroy = &grapnel::Destroy;
       Expect(grapnel_runner_options_set_loss(options, &loss, &host_));
+    }
+    if (plan.on_line) {
+      host_.on_line = plan.on_line;
+      EXPECT_THAT(Took(grapnel_runner_options_set_log_callback(options, OnLine,
+                                                               &host_)),
+                  IsOk());
     }
     const absl::Status status =
         Took(grapnel_runner_create(options, &host_.runner));
@@ -785,6 +798,30 @@ TEST_F(CallbacksTest, ACallbackCannotCallItsRunner) {
   EXPECT_GT(asked, 20);
   EXPECT_EQ(grapnel_runner_iter(host_.runner), 4);
   EXPECT_EQ(grapnel_runner_epoch(host_.runner), 2);
+}
+
+TEST_F(CallbacksTest, ACallbackOnAThreadOfTheRunsOwnCanDestroyIt) {
+  // Between two steps, when no call is going on. The thread can't wait for
+  // itself to end.
+  std::atomic<bool> armed{false}, stepped{false};
+  Plan plan;
+  plan.on_line = [&] {
+    if (!armed.exchange(false)) return;
+    while (!stepped) std::this_thread::yield();
+    grapnel_runner_destroy(host_.runner);
+  };
+  ASSERT_THAT(Create(plan), IsOk());
+  host_.on_stage = [&](grapnel_stage stage, grapnel_run* run) {
+    if (stage != GRAPNEL_AFTER_TRAIN_ITER) {
+      return static_cast<grapnel_status*>(nullptr);
+    }
+    armed = true;
+    return grapnel_run_log(run, GRAPNEL_INFO, "destroy", 7);
+  };
+  ASSERT_THAT(Took(grapnel_runner_step(host_.runner, nullptr)), IsOk());
+  stepped = true;
+  while (grapnel_live_objects() > 0) std::this_thread::yield();
+  host_.runner = nullptr;
 }
 
 TEST_F(CallbacksTest, ACallbackCanStopItsRunner) {

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <utility>
@@ -117,22 +118,18 @@ class CallbackDataset final : public Dataset {
   absl::Status GetMany(absl::Span<const int64_t> indices,
                        const Places& places) const {
     return WithContext(CatchAsStatus([&]() -> absl::Status {
+                         const Given given(this);
                          if (callbacks_->thread_safe != 0) {
-                           grapnel_tensors given;
-                           return GetMany(indices, places, &given);
+                           return GetMany(indices, places, given.get());
                          }
                          const std::lock_guard<std::mutex> lock(mutex_);
-                         const absl::Status status =
-                             GetMany(indices, places, &given_);
-                         given_.Clear();
-                         return status;
+                         return GetMany(indices, places, given.get());
                        }),
                        "get_batch");
   }
 
   absl::Status GetMany(absl::Span<const int64_t> indices, const Places& places,
                        grapnel_tensors* given) const {
-    given->Clear();  // Of what an exception has left.
     GRAPNEL_RETURN_IF_ERROR(FromC(callbacks_->get_batch(
         callbacks_.data(), indices.data(), indices.size(), given)));
     const auto count = static_cast<int64_t>(indices.size());
@@ -158,12 +155,42 @@ class CallbackDataset final : public Dataset {
     });
   }
 
+  // What a call of get_batch fills, and the next one again: for its slots, and
+  // the memory of batches that are used up.
+  class Given {
+   public:
+    explicit Given(const CallbackDataset* dataset) : dataset_(dataset) {
+      const std::lock_guard<std::mutex> lock(dataset_->given_mutex_);
+      if (dataset_->given_.empty()) {
+        tensors_ = std::make_unique<grapnel_tensors>();
+        tensors_->reuses = true;
+      } else {
+        tensors_ = std::move(dataset_->given_.back());
+        dataset_->given_.pop_back();
+      }
+    }
+    Given(const Given&) = delete;
+    Given& operator=(const Given&) = delete;
+    ~Given() {
+      tensors_->Clear();
+      const std::lock_guard<std::mutex> lock(dataset_->given_mutex_);
+      dataset_->given_.push_back(std::move(tensors_));
+    }
+
+    grapnel_tensors* get() const { return tensors_.get(); }
+
+   private:
+    const CallbackDataset* const dataset_;
+    std::unique_ptr<grapnel_tensors> tensors_;
+  };
+
   Callbacks<grapnel_dataset_callbacks> callbacks_;
   // std::mutex rather than absl::Mutex, which the thread sanitizer can't see
   // into where Abseil is the system's.
-  mutable std::mutex mutex_;
-  // What get_batch fills, for its slots; empty between calls. Guarded.
-  mutable grapnel_tensors given_;
+  mutable std::mutex mutex_;  // Held while a callback is called, as it may be.
+  mutable std::mutex given_mutex_;
+  // As many as were filled at once; empty.
+  mutable std::vector<std::unique_ptr<grapnel_tensors>> given_;
   mutable std::atomic<bool> warned_{false};
 };
 

@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "c10/core/ScalarType.h"
+#include "c10/core/Storage.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/capi/guard.h"
 #include "grapnel/grapnel.h"
@@ -42,6 +43,9 @@ struct grapnel_tensors : grapnel::capi::Counted {
                    bool read_only = false);
   // Null if there is none.
   const grapnel_tensor* Find(absl::string_view name) const;
+  // Without values. With `reuses` its memory may be that of an earlier one that
+  // nobody has any more.
+  at::Tensor New(at::IntArrayRef sizes, at::ScalarType type);
 
   size_t size = 0;
   struct Slot {
@@ -49,6 +53,11 @@ struct grapnel_tensors : grapnel::capi::Counted {
     grapnel_tensor handle;
   };
   std::deque<Slot> slots;  // The first `size` are in use. Stable addresses.
+
+  // For batches: memory that malloc has given back to the system costs a page
+  // fault for every 4 KiB of each.
+  bool reuses = false;
+  std::vector<c10::Storage> memory;
 
   // Slots from kIndexed on, by the hash of the name. Few are searched faster,
   // and without allocating.

@@ -1,9 +1,14 @@
 #include <iterator>
 #include <limits>
 
+#include "ATen/core/Tensor.h"
 #include "absl/hash/hash.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/ScalarType.h"
+#include "c10/core/ScalarTypeToTypeMeta.h"
+#include "c10/core/Storage.h"
+#include "c10/core/TensorImpl.h"
+#include "c10/util/accumulate.h"
 #include "grapnel/capi/handles.h"
 #include "grapnel/data/dense_tensor.h"
 
@@ -48,6 +53,29 @@ absl::Status grapnel_tensors::Add(absl::string_view name, at::Tensor tensor,
   slot.handle.read_only = read_only;
   ++size;
   return absl::OkStatus();
+}
+
+at::Tensor grapnel_tensors::New(at::IntArrayRef sizes, at::ScalarType type) {
+  if (!reuses) return grapnel::NewTensor(sizes, type);
+  const auto num_bytes = static_cast<size_t>(c10::multiply_integers(sizes)) *
+                         c10::elementSize(type);
+  auto unused = memory.end();
+  for (auto it = memory.begin(); it != memory.end(); ++it) {
+    if (it->use_count() > 1) continue;
+    if (it->nbytes() == num_bytes) {
+      at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(
+          c10::Storage(*it), c10::DispatchKeySet(c10::DispatchKey::CPU),
+          c10::scalarTypeToTypeMeta(type));
+      tensor.unsafeGetTensorImpl()->set_sizes_contiguous(sizes);
+      return tensor;
+    }
+    unused = it;
+  }
+  // Where sizes vary, no more is kept than was in use at once.
+  if (unused != memory.end()) memory.erase(unused);
+  at::Tensor tensor = grapnel::NewTensor(sizes, type);
+  memory.push_back(tensor.storage());
+  return tensor;
 }
 
 const grapnel_tensor* grapnel_tensors::Find(absl::string_view name) const {
@@ -159,8 +187,8 @@ grapnel_status* grapnel_tensors_add_new(grapnel_tensors* tensors,
     int64_t num_bytes = 0;
     GRAPNEL_RETURN_IF_ERROR(grapnel::capi::CheckShape(
         shape, rank, c10::elementSize(type), &num_bytes));
-    at::Tensor tensor = grapnel::NewTensor(
-        at::IntArrayRef(shape, static_cast<size_t>(rank)), type);
+    at::Tensor tensor =
+        tensors->New(at::IntArrayRef(shape, static_cast<size_t>(rank)), type);
     void* const elements = tensor.mutable_data_ptr();
     GRAPNEL_RETURN_IF_ERROR(tensors->Add(key, std::move(tensor)));
     *data = elements;

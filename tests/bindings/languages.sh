@@ -6,6 +6,7 @@
 #   install_prefix "$prefix"
 #   in_go bindings/go go test ./...
 #   in_rust bindings/rust cargo test
+#   in_go_and_rust . bash go_and_cargo.sh
 #
 # The tools, and what is depended on, are those of ./bazelw setup --all.
 . tools/install/testing/prefix.sh
@@ -56,12 +57,13 @@ END
   chmod +x "$sources/$1/bazelw"
 }
 
-# Runs a command in a folder of the sources, with Go.
+# Runs a command in a folder of the sources, or an absolute one, with Go.
 in_go() { # FOLDER [NAME=VALUE...] COMMAND...
   local folder=$1
   shift
   (
-    cd "$sources/$folder"
+    cd "$sources"
+    cd "$folder"
     exec env -i PATH="$tools:/usr/local/bin:/usr/bin:/bin" HOME="$home" TMPDIR="$TEST_TMPDIR" \
       LC_ALL=C.UTF-8 OMP_NUM_THREADS=1 PKG_CONFIG_PATH="$prefix/lib/pkgconfig" \
       GOPROXY=off GOTOOLCHAIN=local GOFLAGS=-buildvcs=false GOPATH="$cache/go" \
@@ -69,12 +71,18 @@ in_go() { # FOLDER [NAME=VALUE...] COMMAND...
   )
 }
 
+# The same with Go and Rust.
+in_go_and_rust() { # FOLDER [NAME=VALUE...] COMMAND...
+  in_go "$1" CARGO_HOME="$cache/cargo" CARGO_TARGET_DIR="$cache/cargo/target" CARGO_NET_OFFLINE=true "${@:2}"
+}
+
 # The same with Rust.
 in_rust() { # FOLDER [NAME=VALUE...] COMMAND...
   local folder=$1
   shift
   (
-    cd "$sources/$folder"
+    cd "$sources"
+    cd "$folder"
     exec env -i PATH="$tools:/usr/local/bin:/usr/bin:/bin" HOME="$home" TMPDIR="$TEST_TMPDIR" \
       LC_ALL=C.UTF-8 OMP_NUM_THREADS=1 GRAPNEL_PREFIX="$prefix" \
       CARGO_HOME="$cache/cargo" CARGO_TARGET_DIR="$cache/cargo/target" CARGO_NET_OFFLINE=true "$@"

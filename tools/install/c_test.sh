@@ -29,8 +29,8 @@ trains() { # PATH yes|no
 compiles() { # PROGRAM PKG_CONFIG_ARGUMENT...
   local flags
   flags=$(outside "$prefix" pkg-config --cflags --libs "${@:2}") || fail "pkg-config ${*:2}"
-  # shellcheck disable=SC2086
-  outside "$prefix" cc -Wall -Wextra -Werror "$source/fit_line.c" $flags -o "$1" ||
+  # What has a space in it, pkg-config writes for a shell.
+  eval "outside \"\$prefix\" cc -Wall -Wextra -Werror \"\$source/fit_line.c\" $flags -o \"\$1\"" ||
     fail "cc with $flags"
 }
 
@@ -78,11 +78,11 @@ finds no 1.0...2.0
 finds no 0...\<0.1
 finds no 0.1 REQUIRED COMPONENTS gpu
 
-# Elsewhere it is as good. What was linked with it looks for it where it was.
-mv "$prefix" "$prefix.moved"
+# Elsewhere it is as good, also with a space in its name. What was linked with it looks for it where it was.
+mv "$prefix" "$prefix moved"
 ! outside "$prefix" ./shared work_dir 2>"$TEST_TMPDIR/log" || fail "it needs no prefix"
 grep -q 'libgrapnel.so.0: cannot open' "$TEST_TMPDIR/log" || fail "$(cat "$TEST_TMPDIR/log")"
-prefix=$prefix.moved
+prefix="$prefix moved"
 by_pkg_config
 by_cmake
 version=$("$prefix/bin/grapnel" --version)

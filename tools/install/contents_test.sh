@@ -66,6 +66,17 @@ while read -r name; do
     xargs -r grep -qx "message ${name##*.} {.*" || fail "no .proto has $name"
 done <"$TEST_TMPDIR/registered"
 
+# Links of its pages lead to what is there. (That this finds one that doesn't, too.)
+[ -z "$(python3 -B tools/install/dead_links.py "$prefix")" ] ||
+  fail "dead links:" "$(python3 -B tools/install/dead_links.py "$prefix")"
+mkdir -p "$TEST_TMPDIR/pages"
+printf 'See [a](a.md#b), `[c](c.md)` and [d](../d.md).\n\n    [e](e.md)\n' >"$TEST_TMPDIR/pages/a.md"
+[ "$(python3 -B tools/install/dead_links.py "$TEST_TMPDIR/pages")" = "a.md: ../d.md" ] ||
+  fail "dead_links.py finds" "$(python3 -B tools/install/dead_links.py "$TEST_TMPDIR/pages")"
+for page in capi capi_reference go hooks install rust; do
+  [ -s "$prefix/share/doc/grapnel/$page.md" ] || fail "no $page.md"
+done
+
 # Everybody may read it, whatever the umask was.
 (umask 077 && install_prefix "$TEST_TMPDIR/private")
 closed=$(find "$TEST_TMPDIR/private" ! -type l ! -perm -a+r) && [ -z "$closed" ] ||

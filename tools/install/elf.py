@@ -11,6 +11,15 @@ class ElfError(Exception):
     pass
 
 
+_MAGIC = b"\x7fELF\x02\x01"
+
+
+def is_elf(path):
+    """Whether it is a 64-bit little-endian ELF file, by how it begins."""
+    with open(path, "rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
 class DynamicFile:
     """A program or shared library, read whole. Changes stay in memory until they are written."""
 
@@ -18,7 +27,7 @@ class DynamicFile:
         self.path = path
         with open(path, "rb") as file:
             self._bytes = bytearray(file.read())
-        if self._bytes[:6] != b"\x7fELF\x02\x01":
+        if not self._bytes.startswith(_MAGIC):
             raise ElfError(f"{path}: is no 64-bit little-endian ELF file")
         try:
             self._segments = self._read_segments()

@@ -11,10 +11,22 @@ import sys
 
 import elf
 import libtorch
-from prefix import InstallError, Staging
+import pages
+from prefix import InstallError, Staging, is_loaded
 
 _LAYOUT = "tools/install/layout.txt"
 _LINKED = "capi/libgrapnel.so"
+
+
+class _Once(argparse.Action):
+    """Stores the value of an option that may be given once."""
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        given = namespace.__dict__.setdefault("_given", set())
+        if self.dest in given:
+            parser.error(f"{option_string}: is given twice")
+        given.add(self.dest)
+        setattr(namespace, self.dest, value)
 
 
 def _parse(arguments):
@@ -23,15 +35,21 @@ def _parse(arguments):
         usage="install --prefix DIR [--libtorch bundle|link|PATH]",
         description="Writes Grapnel into a prefix, which may then be moved.")
     parser.add_argument(
-        "--prefix", required=True, metavar="DIR", help="where to; made if it isn't there")
+        "--prefix", required=True, metavar="DIR", action=_Once,
+        help="where to; made if it isn't there")
     parser.add_argument(
-        "--libtorch", default="bundle", metavar="bundle|link|PATH",
+        "--libtorch", default="bundle", metavar="bundle|link|PATH", action=_Once,
         help="what lib/grapnel/torch is: \"bundle\", the default, copies what is needed of the "
              "LibTorch that Grapnel was built with; \"link\" is a link to it; PATH, with a \"/\" "
              "in it, one to another of the same version")
     options = parser.parse_args(arguments)
     if not options.prefix:
         parser.error("--prefix: is empty")
+    for name in ("prefix", "libtorch"):
+        value = getattr(options, name)
+        if value.startswith("~"):
+            parser.error(f"--{name}: no shell has replaced the \"~\": "
+                         f"give --{name} {value}, without \"=\" and quotes")
     if options.libtorch not in ("bundle", "link") and "/" not in options.libtorch:
         parser.error("--libtorch: must be bundle, link or a path with a \"/\", "
                      f"is \"{options.libtorch}\"")
@@ -40,17 +58,18 @@ def _parse(arguments):
 
 def _stage(staging, layout):
     """Adds what the layout lists. Returns the programs and libraries among it that are loaded."""
-    loaded = []
     with open(layout, encoding="utf-8") as lines:
-        for line in lines:
-            path, *source = line.rstrip("\n").split("\t")
-            if source[0] == "->":
-                staging.link(path, source[1])
-                continue
-            staging.add(path, source[0])
-            if path.startswith("bin/") or ".so" in os.path.basename(path):
-                loaded.append(source[0])
-    return loaded
+        listed = [line.rstrip("\n").split("\t") for line in lines]
+    sources = {line[1]: line[0] for line in listed if line[1] != "->"}
+    for path, source, *target in listed:
+        if source == "->":
+            staging.link(path, *target)
+        elif path.endswith(".md"):
+            with open(source, encoding="utf-8") as page:
+                staging.write(path, pages.relinked(page.read(), source, sources))
+        else:
+            staging.add(path, source)
+    return [source for path, source, *_ in listed if source != "->" and is_loaded(path)]
 
 
 def install(prefix, choice, layout, linked):
@@ -61,11 +80,11 @@ def install(prefix, choice, layout, linked):
     with Staging(prefix) as staging:
         loaded = _stage(staging, layout)
         if choice == "bundle":
-            size = libtorch.bundle(staging, libtorch.built_with(linked), loaded)
+            size = libtorch.bundle(staging, linked, loaded)
             told = f"{size / 2**20:.0f} MiB of LibTorch's libraries"
         else:
             torch = libtorch.built_with(linked) if choice == "link" else os.path.abspath(choice)
-            libtorch.link(staging, torch)
+            libtorch.link(staging, torch, linked)
             told = f"a link to the LibTorch {torch}"
         staging.publish()
     return told

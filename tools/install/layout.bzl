@@ -36,6 +36,11 @@ def _imported(targets):
                     found[path] = file
     return found
 
+def _add(files, path, file):
+    if path in files:
+        fail("%s would be both %s and %s" % (path, files[path].short_path, file.short_path))
+    files[path] = file
+
 def _install_layout_impl(ctx):
     files = {}
     for target, where in ctx.attr.files.items():
@@ -43,13 +48,16 @@ def _install_layout_impl(ctx):
             path = where
             if where in ("", ".") or where.endswith("/"):
                 path = where.lstrip(".") + _below_package(file, target.label)
-            files[path] = file
+            _add(files, path, file)
 
     protos = _imported(ctx.attr.protos_of)
     for path in ctx.attr.protos_left_out:
         protos.pop(path)  # Fails if there is none.
     for path, file in protos.items():
-        files["share/grapnel/proto/" + path] = file
+        _add(files, "share/grapnel/proto/" + path, file)
+    for path in ctx.attr.links:
+        if path in files:
+            fail("%s would be both %s and a link" % (path, files[path].short_path))
 
     lines = ["%s\t%s\n" % (path, file.short_path) for path, file in files.items()]
     lines += ["%s\t->\t%s\n" % (path, target) for path, target in ctx.attr.links.items()]

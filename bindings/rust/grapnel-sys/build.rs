@@ -81,7 +81,17 @@ fn variable(name: &str) -> Result<PathBuf, String> {
     if !output.status.success() || value.is_empty() {
         return Err(format!("{program} knows no grapnel; {hint}"));
     }
-    Ok(PathBuf::from(value))
+    Ok(PathBuf::from(without_escapes(&value)))
+}
+
+/// What pkg-config means: it writes for a shell, with a backslash in front of a space.
+fn without_escapes(value: &str) -> String {
+    let mut text = String::new();
+    let mut chars = value.chars();
+    while let Some(c) = chars.next() {
+        text.extend(if c == '\\' { chars.next() } else { Some(c) });
+    }
+    text
 }
 
 /// Makes `to` a link to `from`, if that is there.

@@ -29,7 +29,7 @@ const CONFIG: &str = r#"
 fn train(work_dir: &Path) -> CallbackResult<f64> {
     let mut runner = Runner::builder()
         .config_text(CONFIG)
-        .set(&format!("work_dir={work_dir:?}"))
+        .work_dir(work_dir)
         .tensors(Mode::Train, spirals::spirals(0)?)
         .tensors(Mode::Val, spirals::spirals(1)?)
         .model(Network::new()?, Network::parameters()?, SharedTensors::none()?)

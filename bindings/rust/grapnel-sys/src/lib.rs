@@ -1,6 +1,6 @@
 //! The C API of Grapnel, declared by hand: `grapnel/grapnel.h`, which says what each function does.
-//! `tests/header.rs` holds every declaration against the header. The crate `grapnel` is a safe API
-//! on this one.
+//! `tests/header/main.rs` holds every declaration against the header. The crate `grapnel` is a safe
+//! API on this one.
 //!
 //! # Finding the library
 //!
@@ -11,10 +11,11 @@
 //! 2. else where the program `pkg-config` says that `grapnel` is, with `PKG_CONFIG_PATH`.
 //!
 //! `cargo run` and `cargo test` then find the library without more: the build script links to it in
-//! its `OUT_DIR`, which cargo puts on `LD_LIBRARY_PATH`. A program that is started by itself needs
-//! an rpath, or the library's folder on `LD_LIBRARY_PATH`. For the former its package has a build
-//! script, and `grapnel-sys` among its own dependencies, as cargo gives these variables to no
-//! others:
+//! its `OUT_DIR`, which cargo puts on `LD_LIBRARY_PATH`. It does so only for folders below its
+//! target folder: not where its setting `build.build-dir` puts `OUT_DIR` elsewhere. There, and when
+//! it is started by itself, a program needs an rpath, or the library's folder on `LD_LIBRARY_PATH`.
+//! For the former its package has a build script, and `grapnel-sys` among its own dependencies, as
+//! cargo gives these variables to no others:
 //!
 //! ```no_run
 //! let libdir = std::env::var("DEP_GRAPNEL_LIBDIR").expect("grapnel-sys is a dependency");

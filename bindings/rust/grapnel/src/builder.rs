@@ -11,7 +11,7 @@ use grapnel_sys as sys;
 use prost::Message;
 
 use crate::bytes::path_text;
-use crate::callback::{hand_over, Kept, Shared};
+use crate::callback::{hand_over, let_go, Kept, Shared};
 use crate::dataset::{Dataset, DatasetData, SyncDataset};
 use crate::error::{CallbackResult, Result};
 use crate::hook::{Hook, HookData};
@@ -26,6 +26,7 @@ use crate::stage::{Mode, Severity};
 use crate::status;
 use crate::stream::{Stream, StreamData};
 use crate::tensors::Tensors;
+use crate::text_format;
 
 /// Makes a [`Runner`]: a config, and what is given in code.
 ///
@@ -86,10 +87,13 @@ impl Builder {
     }
 
     fn and(mut self, set: impl FnOnce(&mut Options) -> Result<()>) -> Builder {
-        if let Ok(options) = &mut self.state {
-            if let Err(error) = set(options) {
-                self.state = Err(error);
+        match &mut self.state {
+            Ok(options) => {
+                if let Err(error) = set(options) {
+                    self.state = Err(error);
+                }
             }
+            Err(_) => let_go(set),
         }
         self
     }
@@ -162,6 +166,16 @@ impl Builder {
         match path_text(dir) {
             // SAFETY: it is such a function.
             Ok(dir) => unsafe { self.and_text(dir, sys::grapnel_runner_options_set_base_dir) },
+            Err(error) => self.and(|_| Err(error)),
+        }
+    }
+
+    /// Where the run writes, in place of what the config says; a relative path starts where those
+    /// of the config do. By default "work_dirs" and the config file's name.
+    pub fn work_dir(self, dir: impl AsRef<Path>) -> Builder {
+        let dir = dir.as_ref();
+        match path_text(dir) {
+            Ok(dir) => self.set(&format!("work_dir={}", text_format::quoted(dir))),
             Err(error) => self.and(|_| Err(error)),
         }
     }
@@ -240,7 +254,7 @@ impl Builder {
             RecordData::<F>::callback()
         }
         self.and(|options| {
-            let data = Kept::new(RecordData::new(sink, Arc::clone(&options.shared)));
+            let data = Kept::new(RecordData::new(sink));
             // SAFETY: the data is kept for longer than the runner is.
             unsafe {
                 status::take(sys::grapnel_runner_options_set_record_callback(
@@ -273,7 +287,7 @@ impl Builder {
     pub fn sync_dataset(self, mode: Mode, dataset: impl SyncDataset) -> Builder {
         self.and(|options| {
             let (options, shared) = options.parts();
-            let data = DatasetData::new(dataset, shared);
+            let data = DatasetData::sync(dataset, shared);
             let callbacks = data.sync_callbacks();
             // SAFETY: as above.
             unsafe {
@@ -401,8 +415,8 @@ impl Builder {
         let mut out = ptr::null_mut();
         // SAFETY: they are options; `out` is written on success.
         let runner = unsafe {
-            let status = sys::grapnel_runner_create(options.as_ptr(), &mut out);
-            options.shared.take(status)?;
+            let shared = Arc::clone(&options.shared);
+            shared.call(|| sys::grapnel_runner_create(options.as_ptr(), &mut out))?;
             NonNull::new_unchecked(out)
         };
         let kept = mem::take(&mut options.kept);

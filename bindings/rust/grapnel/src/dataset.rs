@@ -6,7 +6,7 @@ use std::{mem, slice};
 
 use grapnel_sys as sys;
 
-use crate::callback::{call, destroy, Shared};
+use crate::callback::{call, call_logged, destroy, Shared};
 use crate::error::{CallbackResult, Code, Error};
 use crate::tensors::TensorsRef;
 
@@ -110,30 +110,50 @@ fn missing(method: &str, access: &str) -> crate::BoxError {
 /// User data of a dataset.
 pub(crate) struct DatasetData<D> {
     dataset: D,
+    given: Given,
+}
+
+/// What a dataset is read with, beside itself.
+struct Given {
+    access: Access,
     shared: Arc<Shared>,
 }
 
+impl Given {
+    fn get(&self, body: impl FnOnce() -> CallbackResult) -> *mut sys::grapnel_status {
+        call(&self.shared, body)
+    }
+
+    fn get_batch(&self, body: impl FnOnce() -> CallbackResult) -> *mut sys::grapnel_status {
+        match self.access {
+            // Samples are got one by one then, and what that comes to is what counts.
+            Access::Both => call_logged(body),
+            Access::Samples | Access::Batches => call(&self.shared, body),
+        }
+    }
+}
+
 impl<D> DatasetData<D> {
-    pub(crate) fn new(dataset: D, shared: Arc<Shared>) -> Self {
-        DatasetData { dataset, shared }
+    fn with_access(dataset: D, access: Access, shared: Arc<Shared>) -> Self {
+        DatasetData { dataset, given: Given { access, shared } }
     }
 
     /// # Safety
     ///
     /// `user_data` is this.
-    unsafe fn exclusive<'a>(user_data: *mut c_void) -> (&'a mut D, &'a Shared) {
+    unsafe fn exclusive<'a>(user_data: *mut c_void) -> (&'a mut D, &'a Given) {
         // SAFETY: by our own condition. Without thread_safe, calls come one at a time.
-        let DatasetData { dataset, shared } = unsafe { &mut *user_data.cast::<Self>() };
-        (dataset, shared)
+        let DatasetData { dataset, given } = unsafe { &mut *user_data.cast::<Self>() };
+        (dataset, given)
     }
 
     /// # Safety
     ///
     /// `user_data` is this.
-    unsafe fn concurrent<'a>(user_data: *mut c_void) -> (&'a D, &'a Shared) {
+    unsafe fn concurrent<'a>(user_data: *mut c_void) -> (&'a D, &'a Given) {
         // SAFETY: by our own condition. Several calls have it at once, so it is not written.
-        let DatasetData { dataset, shared } = unsafe { &*user_data.cast::<Self>() };
-        (dataset, shared)
+        let DatasetData { dataset, given } = unsafe { &*user_data.cast::<Self>() };
+        (dataset, given)
     }
 }
 
@@ -149,8 +169,13 @@ fn callbacks<D>(len: usize, thread_safe: i32) -> sys::grapnel_dataset_callbacks 
 }
 
 impl<D: Dataset> DatasetData<D> {
+    pub(crate) fn new(dataset: D, shared: Arc<Shared>) -> Self {
+        let access = dataset.access();
+        DatasetData::with_access(dataset, access, shared)
+    }
+
     pub(crate) fn callbacks(&self) -> sys::grapnel_dataset_callbacks {
-        let access = self.dataset.access();
+        let access = self.given.access;
         sys::grapnel_dataset_callbacks {
             get: (access != Access::Batches).then_some(get::<D> as _),
             get_batch: (access != Access::Samples).then_some(get_batch::<D> as _),
@@ -160,8 +185,13 @@ impl<D: Dataset> DatasetData<D> {
 }
 
 impl<D: SyncDataset> DatasetData<D> {
+    pub(crate) fn sync(dataset: D, shared: Arc<Shared>) -> Self {
+        let access = dataset.access();
+        DatasetData::with_access(dataset, access, shared)
+    }
+
     pub(crate) fn sync_callbacks(&self) -> sys::grapnel_dataset_callbacks {
-        let access = self.dataset.access();
+        let access = self.given.access;
         sys::grapnel_dataset_callbacks {
             get: (access != Access::Batches).then_some(sync_get::<D> as _),
             get_batch: (access != Access::Samples).then_some(sync_get_batch::<D> as _),
@@ -187,10 +217,10 @@ unsafe extern "C" fn get<D: Dataset>(
     sample: *mut sys::grapnel_tensors,
 ) -> *mut sys::grapnel_status {
     // SAFETY: user data is this.
-    let (dataset, shared) = unsafe { DatasetData::<D>::exclusive(user_data) };
+    let (dataset, given) = unsafe { DatasetData::<D>::exclusive(user_data) };
     // SAFETY: the sample is ours for this call.
     let sample = unsafe { TensorsRef::from_mut_ptr(sample) };
-    call(shared, || dataset.get(index as usize, sample))
+    given.get(|| dataset.get(index as usize, sample))
 }
 
 unsafe extern "C" fn get_batch<D: Dataset>(
@@ -200,9 +230,9 @@ unsafe extern "C" fn get_batch<D: Dataset>(
     batch: *mut sys::grapnel_tensors,
 ) -> *mut sys::grapnel_status {
     // SAFETY: user data is this.
-    let (dataset, shared) = unsafe { DatasetData::<D>::exclusive(user_data) };
+    let (dataset, given) = unsafe { DatasetData::<D>::exclusive(user_data) };
     // SAFETY: the library passes positions of samples; the batch is ours for this call.
-    call(shared, || unsafe {
+    given.get_batch(|| unsafe {
         dataset.get_batch(positions(indices, count), TensorsRef::from_mut_ptr(batch))
     })
 }
@@ -213,10 +243,10 @@ unsafe extern "C" fn sync_get<D: SyncDataset>(
     sample: *mut sys::grapnel_tensors,
 ) -> *mut sys::grapnel_status {
     // SAFETY: user data is this.
-    let (dataset, shared) = unsafe { DatasetData::<D>::concurrent(user_data) };
+    let (dataset, given) = unsafe { DatasetData::<D>::concurrent(user_data) };
     // SAFETY: the sample is ours for this call.
     let sample = unsafe { TensorsRef::from_mut_ptr(sample) };
-    call(shared, || dataset.get(index as usize, sample))
+    given.get(|| dataset.get(index as usize, sample))
 }
 
 unsafe extern "C" fn sync_get_batch<D: SyncDataset>(
@@ -226,9 +256,9 @@ unsafe extern "C" fn sync_get_batch<D: SyncDataset>(
     batch: *mut sys::grapnel_tensors,
 ) -> *mut sys::grapnel_status {
     // SAFETY: user data is this.
-    let (dataset, shared) = unsafe { DatasetData::<D>::concurrent(user_data) };
+    let (dataset, given) = unsafe { DatasetData::<D>::concurrent(user_data) };
     // SAFETY: the library passes positions of samples; the batch is ours for this call.
-    call(shared, || unsafe {
+    given.get_batch(|| unsafe {
         dataset.get_batch(positions(indices, count), TensorsRef::from_mut_ptr(batch))
     })
 }

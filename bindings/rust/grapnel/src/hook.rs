@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use grapnel_sys as sys;
 
-use crate::callback::{call, destroy, Shared};
+use crate::callback::{call, call_logged, destroy, Shared};
 use crate::error::CallbackResult;
 use crate::run::Run;
 use crate::stage::{Priority, Stage, Stages};
@@ -154,9 +154,12 @@ unsafe extern "C" fn on_stage<H: Hook>(
         // None that wasn't asked for.
         return std::ptr::null_mut();
     };
-    call(shared, || {
+    let body = || {
         // SAFETY: the run lives for this call, in which nobody else has it.
         let mut run = unsafe { Run::new(run, shared, PhantomData) };
         hook.on_stage(stage, &mut run)
-    })
+    };
+    let status = if stage == Stage::OnError { call_logged(body) } else { call(shared, body) };
+    shared.lent.clear();
+    status
 }

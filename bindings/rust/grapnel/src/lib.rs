@@ -9,7 +9,6 @@
 //!
 //! # fn main() -> Result<(), grapnel::Error> {
 //! # let dir = std::env::temp_dir().join(format!("grapnel_doc_{}", std::process::id()));
-//! # let work_dir = format!("work_dir={:?}", dir.to_str().unwrap());
 //! let samples = Tensors::from_named([
 //!     ("input", Tensor::from_vec(vec![0.0f32, 1.0, 2.0, 3.0], &[4, 1])?),
 //!     ("target", Tensor::from_vec(vec![1.0f32, 3.0, 5.0, 7.0], &[4, 1])?),
@@ -21,7 +20,7 @@
 //!          train_cfg { max_epochs: 3 }
 //!          optim_wrapper { optimizer { sgd { lr: 0.05 } } }",
 //!     )
-//! #   .set(&work_dir)
+//! #   .work_dir(&dir)
 //!     .tensors(Mode::Train, samples)
 //!     .hook("print", hook_fn(Stage::AfterTrainEpoch, |_, run| {
 //!         println!("epoch {}: loss {}", run.epoch() + 1, run.scalar("train/loss")?);
@@ -42,6 +41,7 @@
 //! |---|---|---|
 //! | [`Runner`] | yes | no: one thread at a time trains, steps or asks |
 //! | [`StopHandle`] | yes | yes: any thread stops the run, at any time |
+//! | [`PredictorHandle`] | yes | yes: any thread makes predictors, while the run trains |
 //! | [`Predictor`] | yes | yes: several threads predict while the run trains |
 //! | [`Run`] | no: it ends with the callback that it is handed to | no |
 //! | [`Tensor`], [`Tensors`], [`Scalars`], [`Checkpoint`], [`Scheduler`], [`Average`] | yes | no |
@@ -66,7 +66,8 @@
 //!
 //! * `tracing`, by default: [`Builder::log_to_tracing`], [`set_process_log_to_tracing`].
 //! * `ndarray`: views of tensors as arrays, and tensors of arrays.
-//! * `tch`: models of tch's tensors, whose memory is shared.
+//! * `tch`: models of tch's tensors, whose memory is shared. Only sharing them is `unsafe`, as
+//!   nothing keeps tch from writing or moving them meanwhile.
 //!
 //! How the library itself is found: [`grapnel_sys`].
 
@@ -83,6 +84,7 @@ mod dlpack;
 mod element;
 mod error;
 mod hook;
+mod lent;
 mod log;
 mod loss;
 mod metric;
@@ -96,6 +98,7 @@ mod predictor;
 mod process;
 mod run;
 mod runner;
+mod running;
 pub mod safetensors;
 mod scalars;
 mod scheduler;
@@ -109,6 +112,8 @@ mod stream;
 mod tch;
 mod tensor;
 mod tensors;
+mod text_format;
+mod thread;
 
 pub use average::{Average, AverageState};
 pub use builder::Builder;
@@ -125,7 +130,7 @@ pub use loss::Loss;
 pub use metric::Metric;
 pub use model::{Gradients, Model, SharedTensors, Weights};
 pub use model_tensor::{ModelTensor, ModelTensorMut};
-pub use predictor::{Predictor, PredictorWeights};
+pub use predictor::{Predictor, PredictorHandle, PredictorWeights};
 pub use process::{build_info, live_objects, registered_configs, version, Version, VERSION};
 pub use run::Run;
 pub use runner::Runner;

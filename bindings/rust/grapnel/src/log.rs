@@ -7,10 +7,11 @@ use std::{mem, ptr};
 use grapnel_sys as sys;
 
 use crate::bytes;
-use crate::callback::{call, catch, Shared};
+use crate::callback::{call_logged, catch};
 use crate::error::CallbackResult;
 use crate::scalars::ScalarsRef;
 use crate::stage::{Mode, Severity};
+use crate::thread::Scope;
 
 /// # Safety
 ///
@@ -48,6 +49,7 @@ unsafe extern "C" fn write_line<F: FnMut(Severity, &str)>(
     if data.dead {
         return;
     }
+    let _scope = Scope::callback();
     let caught = catch(|| {
         // SAFETY: the line lives for this call.
         let line = unsafe { bytes::lent(message.cast(), message_size) };
@@ -75,12 +77,11 @@ pub struct Record<'a> {
 /// User data of a run's records.
 pub(crate) struct RecordData<F> {
     sink: F,
-    shared: Arc<Shared>,
 }
 
 impl<F: FnMut(&Record<'_>) -> CallbackResult + Send + 'static> RecordData<F> {
-    pub(crate) fn new(sink: F, shared: Arc<Shared>) -> Self {
-        RecordData { sink, shared }
+    pub(crate) fn new(sink: F) -> Self {
+        RecordData { sink }
     }
 
     pub(crate) fn callback() -> sys::grapnel_record_callback {
@@ -95,8 +96,8 @@ unsafe extern "C" fn write_record<F: FnMut(&Record<'_>) -> CallbackResult>(
     record: *const sys::grapnel_scalars,
 ) -> *mut sys::grapnel_status {
     // SAFETY: user data is this, and records come one after the other.
-    let RecordData { sink, shared } = unsafe { &mut *user_data.cast::<RecordData<F>>() };
-    call(shared, || {
+    let RecordData { sink } = unsafe { &mut *user_data.cast::<RecordData<F>>() };
+    call_logged(|| {
         // SAFETY: the record lives for this call, in which nobody writes it.
         let scalars = unsafe { ScalarsRef::from_ptr(record) };
         sink(&Record { mode: Mode::from_c(mode), step, scalars })
@@ -111,14 +112,10 @@ static PROCESS_LOG: RwLock<Option<Arc<Sink>>> = RwLock::new(None);
 /// anew. Any thread may call it, several at once. If it panics, that line is lost.
 pub fn set_process_log(sink: impl Fn(Severity, &str) + Send + Sync + 'static) {
     replace(Some(Arc::new(sink)));
-    // SAFETY: the callback is there for ever, and needs no user data.
-    unsafe { sys::grapnel_set_log_callback(Some(write_process_line), ptr::null_mut()) };
 }
 
 /// Sends what the library has to say outside of runs to stderr, as at first.
 pub fn reset_process_log() {
-    // SAFETY: no callback is given.
-    unsafe { sys::grapnel_set_log_callback(None, ptr::null_mut()) };
     replace(None);
 }
 
@@ -127,8 +124,25 @@ fn replace(sink: Option<Arc<Sink>>) {
         let mut current = PROCESS_LOG.write().unwrap_or_else(PoisonError::into_inner);
         mem::replace(&mut *current, sink)
     };
+    // The library's callback goes with the sink, also when several threads set them: whoever is the
+    // last to set the former looks at the latter once more. No lock is held, as the library waits
+    // for lines on their way, whose sinks may set others.
+    loop {
+        let wanted = has_sink();
+        let callback: sys::grapnel_log_callback =
+            if wanted { Some(write_process_line) } else { None };
+        // SAFETY: the callback is there for ever, and needs no user data.
+        unsafe { sys::grapnel_set_log_callback(callback, ptr::null_mut()) };
+        if has_sink() == wanted {
+            break;
+        }
+    }
     // Not under the lock: dropping it may log.
     drop(old);
+}
+
+fn has_sink() -> bool {
+    PROCESS_LOG.read().unwrap_or_else(PoisonError::into_inner).is_some()
 }
 
 unsafe extern "C" fn write_process_line(

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use grapnel_sys as sys;
 
 use crate::bytes;
-use crate::callback::{call, catch, destroy, panicked, Shared};
+use crate::callback::{call, catch, destroy, panicked, Quiet, Shared};
 use crate::element::Element;
 use crate::error::{CallbackResult, Code, Error, Result};
 use crate::model_tensor::{ModelTensor, ModelTensorMut};
@@ -185,7 +185,7 @@ pub(crate) struct ModelData<M> {
     parameters: SharedTensors,
     buffers: SharedTensors,
     /// Of `set_training`, which can't fail: the next call does.
-    panic: Option<Box<dyn Any + Send>>,
+    panic: Option<Quiet<Box<dyn Any + Send>>>,
     shared: Arc<Shared>,
 }
 
@@ -224,7 +224,7 @@ impl<M: Model> ModelData<M> {
         let ModelData { model, parameters, buffers, panic, shared } =
             unsafe { &mut *user_data.cast::<Self>() };
         if let Some(payload) = panic.take() {
-            return panicked(shared, payload);
+            return panicked(Some(shared), payload.into_inner());
         }
         call(shared, || body(model, &mut Weights { parameters, buffers }))
     }
@@ -280,7 +280,7 @@ unsafe extern "C" fn set_training<M: Model>(user_data: *mut c_void, training: i3
     // SAFETY: see above.
     let data = unsafe { &mut *user_data.cast::<ModelData<M>>() };
     if let Err(payload) = catch(|| data.model.set_training(training != 0)) {
-        data.panic = Some(payload);
+        data.panic = Some(Quiet::new(payload));
     }
 }
 

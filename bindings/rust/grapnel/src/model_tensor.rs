@@ -8,6 +8,7 @@ use grapnel_sys as sys;
 
 use crate::element::{Dtype, Element};
 use crate::error::{Code, Error, Result};
+use crate::lent::Lent;
 use crate::tensor::{Tensor, TensorRef};
 
 /// A parameter or buffer of a model, to be read.
@@ -88,8 +89,8 @@ impl fmt::Debug for ModelTensor<'_> {
 pub struct ModelTensorMut<'a> {
     tensor: NonNull<sys::grapnel_tensor>,
     foreign: bool,
-    /// Whether the reference is ours to destroy.
-    owned: bool,
+    /// Who counts it, if the reference is ours to destroy.
+    counted: Option<&'a Lent>,
     _lent: PhantomData<&'a mut TensorRef>,
 }
 
@@ -97,15 +98,20 @@ impl<'a> ModelTensorMut<'a> {
     /// # Safety
     ///
     /// `tensor` isn't null, and is the caller's to give away; nobody else uses its memory for `'a`.
-    pub(crate) unsafe fn owned(tensor: *mut sys::grapnel_tensor, foreign: bool) -> Self {
+    pub(crate) unsafe fn counted(
+        tensor: *mut sys::grapnel_tensor,
+        foreign: bool,
+        lent: &'a Lent,
+    ) -> Self {
+        lent.add();
         // SAFETY: by our own condition.
         let tensor = unsafe { NonNull::new_unchecked(tensor) };
-        ModelTensorMut { tensor, foreign, owned: true, _lent: PhantomData }
+        ModelTensorMut { tensor, foreign, counted: Some(lent), _lent: PhantomData }
     }
 
     pub(crate) fn lent(tensor: &'a mut TensorRef, foreign: bool) -> Self {
         let tensor = NonNull::from(tensor).cast();
-        ModelTensorMut { tensor, foreign, owned: false, _lent: PhantomData }
+        ModelTensorMut { tensor, foreign, counted: None, _lent: PhantomData }
     }
 
     /// To read it.
@@ -159,7 +165,8 @@ impl fmt::Debug for ModelTensorMut<'_> {
 
 impl Drop for ModelTensorMut<'_> {
     fn drop(&mut self) {
-        if self.owned {
+        if let Some(lent) = self.counted {
+            lent.remove();
             // SAFETY: the reference is ours, and nothing is borrowed from it any more.
             unsafe { sys::grapnel_tensor_destroy(self.tensor.as_ptr()) }
         }

@@ -4,7 +4,7 @@ use ndarray::{Array, ArrayD, ArrayView, ArrayViewD, ArrayViewMutD, Dimension, Ix
 
 use crate::element::Element;
 use crate::error::{Code, Error, Result};
-use crate::tensor::{Tensor, TensorRef};
+use crate::tensor::{room, Tensor, TensorRef};
 use crate::tensors::TensorsRef;
 
 fn mismatch(error: ndarray::ShapeError) -> Error {
@@ -36,14 +36,16 @@ impl Tensor {
         if array.is_standard_layout() {
             let (elements, offset) = array.into_raw_vec_and_offset();
             // A slice of an array keeps what was in front and behind.
-            let len = shape.iter().product();
+            let len: usize = shape.iter().product();
             let offset = offset.unwrap_or(0);
             if offset == 0 && elements.len() == len {
                 return Tensor::from_vec(elements, &shape);
             }
             return Tensor::from_slice(&elements[offset..offset + len], &shape);
         }
-        Tensor::from_vec(array.iter().copied().collect(), &shape)
+        let mut elements = room(array.len())?;
+        elements.extend(array.iter().copied());
+        Tensor::from_vec(elements, &shape)
     }
 }
 

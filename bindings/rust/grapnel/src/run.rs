@@ -16,7 +16,17 @@ use crate::stage::{Mode, Severity, StopAt};
 use crate::status;
 use crate::tensors::TensorsRef;
 
-/// A run, for as long as a hook is called. What it lends can't be kept:
+/// A run, for as long as a hook is called. What it lends can be handed on:
+///
+/// ```
+/// use grapnel::{Result, Run, TensorsRef};
+///
+/// fn look<'a>(run: &'a Run<'_>) -> Result<&'a TensorsRef> {
+///     run.batch()
+/// }
+/// ```
+///
+/// but not kept:
 ///
 /// ```compile_fail
 /// use grapnel::{Result, Run, TensorsRef};
@@ -163,7 +173,8 @@ impl<'a> Run<'a> {
     }
 
     /// The model's parameter or buffer of that name, not copied: writing it writes the model. Take
-    /// it anew for each write, so that others notice. One at a time, and no batch meanwhile:
+    /// it anew for each write, so that others notice: each is taken for one. Meanwhile no
+    /// [`Predictor`](crate::Predictor) takes weights here. One at a time, and no batch meanwhile:
     ///
     /// ```compile_fail,E0499
     /// fn twice(run: &mut grapnel::Run<'_>) -> grapnel::Result<()> {
@@ -181,7 +192,7 @@ impl<'a> Run<'a> {
         unsafe {
             let name = (name.as_ptr().cast(), name.len());
             status::take(sys::grapnel_run_tensor(self.run, name.0, name.1, &mut out))?;
-            Ok(ModelTensorMut::owned(out, foreign))
+            Ok(ModelTensorMut::counted(out, foreign, &self.shared.lent))
         }
     }
 

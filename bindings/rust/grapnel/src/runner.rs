@@ -1,12 +1,12 @@
 //! Runners: one run each.
 
 use std::cell::Cell;
-use std::fmt;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use std::{fmt, mem};
 
 use grapnel_sys as sys;
 use prost::Message;
@@ -16,16 +16,19 @@ use crate::bytes::{path_text, Bytes};
 use crate::callback::Shared;
 use crate::error::{Code, Error, Result};
 use crate::pb::RunnerConfig;
-use crate::predictor::{Predictor, PredictorWeights};
+use crate::predictor::{Predictor, PredictorHandle, PredictorWeights};
+use crate::running::Running;
 use crate::scalars::Scalars;
+use crate::status;
 use crate::steps::Steps;
-use crate::stop_handle::{Running, StopHandle};
+use crate::stop_handle::StopHandle;
 use crate::tensor::{Tensor, TensorRef};
+use crate::thread;
 
 /// One run: a model, its optimizer, hooks and data.
 ///
 /// `Send`, but not `Sync`: it may go from thread to thread, and is used by one at a time. Others
-/// have a [`StopHandle`] to stop it, and a [`Predictor`] for its weights.
+/// have a [`StopHandle`] to stop it, and a [`Predictor`] or [`PredictorHandle`] for its weights.
 ///
 /// ```
 /// fn is_send<T: Send>() {}
@@ -37,13 +40,15 @@ use crate::tensor::{Tensor, TensorRef};
 /// is_sync::<grapnel::Runner>();
 /// ```
 ///
-/// Dropping it waits for its threads, and then drops hooks, data and the rest, on this thread.
+/// Dropping it waits for its threads, and then drops hooks, data and the rest, on this thread. In a
+/// callback that comes on a thread of the library's own, which can't wait for itself, another
+/// thread does so, soon after; and sinks of logs and records stay.
 pub struct Runner {
     runner: NonNull<sys::grapnel_runner>,
     running: Arc<Running>,
     shared: Arc<Shared>,
     /// What the run uses; dropped after it.
-    _kept: Vec<Box<dyn Send>>,
+    kept: Vec<Box<dyn Send>>,
     _not_sync: PhantomData<Cell<()>>,
 }
 
@@ -62,7 +67,7 @@ impl Runner {
         kept: Vec<Box<dyn Send>>,
     ) -> Runner {
         let running = Arc::new(Running::new(runner));
-        Runner { runner, running, shared, _kept: kept, _not_sync: PhantomData }
+        Runner { runner, running, shared, kept, _not_sync: PhantomData }
     }
 
     fn as_ptr(&self) -> *mut sys::grapnel_runner {
@@ -74,7 +79,7 @@ impl Runner {
     /// on where it was.
     pub fn train(&mut self) -> Result<()> {
         // SAFETY: it is a runner, and nobody else's; here and below.
-        unsafe { self.shared.take(sys::grapnel_runner_train(self.as_ptr())) }
+        unsafe { self.shared.call(|| sys::grapnel_runner_train(self.as_ptr())) }
     }
 
     /// One training iteration, with all that is due in it and after it. `true` if there is more to
@@ -82,7 +87,7 @@ impl Runner {
     pub fn step(&mut self) -> Result<bool> {
         let mut more = 0;
         // SAFETY: as above.
-        unsafe { self.shared.take(sys::grapnel_runner_step(self.as_ptr(), &mut more))? };
+        unsafe { self.shared.call(|| sys::grapnel_runner_step(self.as_ptr(), &mut more))? };
         Ok(more != 0)
     }
 
@@ -108,9 +113,10 @@ impl Runner {
         };
         let mut more = 0;
         // SAFETY: as above.
-        let status = unsafe { sys::grapnel_runner_train_until(self.as_ptr(), seconds, &mut more) };
-        // SAFETY: as above.
-        unsafe { self.shared.take(status)? };
+        unsafe {
+            self.shared
+                .call(|| sys::grapnel_runner_train_until(self.as_ptr(), seconds, &mut more))?;
+        }
         Ok(more != 0)
     }
 
@@ -119,7 +125,7 @@ impl Runner {
         let mut metrics = Scalars::new()?;
         // SAFETY: as above.
         unsafe {
-            self.shared.take(sys::grapnel_runner_val(self.as_ptr(), metrics.as_mut_ptr()))?;
+            self.shared.call(|| sys::grapnel_runner_val(self.as_ptr(), metrics.as_mut_ptr()))?;
         }
         Ok(metrics)
     }
@@ -129,7 +135,7 @@ impl Runner {
         let mut metrics = Scalars::new()?;
         // SAFETY: as above.
         unsafe {
-            self.shared.take(sys::grapnel_runner_test(self.as_ptr(), metrics.as_mut_ptr()))?;
+            self.shared.call(|| sys::grapnel_runner_test(self.as_ptr(), metrics.as_mut_ptr()))?;
         }
         Ok(metrics)
     }
@@ -140,7 +146,7 @@ impl Runner {
         // SAFETY: as above, and the path is as long as it says.
         unsafe {
             let path = (path.as_ptr().cast(), path.len());
-            self.shared.take(sys::grapnel_runner_export(self.as_ptr(), path.0, path.1))
+            self.shared.call(|| sys::grapnel_runner_export(self.as_ptr(), path.0, path.1))
         }
     }
 
@@ -149,7 +155,7 @@ impl Runner {
         // SAFETY: as above, and the name is as long as it says.
         unsafe {
             let name = (name.as_ptr().cast(), name.len());
-            self.shared.take(sys::grapnel_runner_save(self.as_ptr(), name.0, name.1))
+            self.shared.call(|| sys::grapnel_runner_save(self.as_ptr(), name.0, name.1))
         }
     }
 
@@ -184,7 +190,7 @@ impl Runner {
         unsafe {
             let name = (name.as_ptr().cast(), name.len());
             let status = sys::grapnel_runner_scalar(self.as_ptr(), name.0, name.1, &mut value);
-            self.shared.take(status)?;
+            status::take(status)?;
         }
         Ok(value)
     }
@@ -210,19 +216,24 @@ impl Runner {
         unsafe {
             let name = (name.as_ptr().cast(), name.len());
             let status = sys::grapnel_runner_get_tensor(self.as_ptr(), name.0, name.1, &mut out);
-            self.shared.take(status)?;
+            status::take(status)?;
             Ok(Tensor::from_raw(out))
         }
     }
 
     /// Copies a value into the model's parameter or buffer of that name.
-    pub fn set_tensor(&mut self, name: &str, value: &TensorRef) -> Result<()> {
+    pub fn set_tensor(
+        &mut self,
+        name: &str,
+        value: &(impl AsRef<TensorRef> + ?Sized),
+    ) -> Result<()> {
+        let value = value.as_ref();
         // SAFETY: as above, and the name is as long as it says.
         unsafe {
             let name = (name.as_ptr().cast(), name.len());
             let status =
                 sys::grapnel_runner_set_tensor(self.as_ptr(), name.0, name.1, value.as_ptr());
-            self.shared.take(status)
+            status::take(status)
         }
     }
 
@@ -268,7 +279,12 @@ impl Runner {
     /// or more, is how many predictions can be made at the same time; each needs a copy of the
     /// model. [`Code::InvalidArgument`] if the model was given in code.
     pub fn predictor(&self, weights: PredictorWeights, replicas: u32) -> Result<Predictor> {
-        Predictor::of(self.runner, weights, replicas)
+        self.predictor_handle().predictor(weights, replicas)
+    }
+
+    /// What makes predictors on another thread, while it trains.
+    pub fn predictor_handle(&self) -> PredictorHandle {
+        PredictorHandle::new(Arc::clone(&self.running), Arc::clone(&self.shared.lent))
     }
 
     fn bytes(
@@ -305,7 +321,12 @@ impl fmt::Debug for Runner {
 impl Drop for Runner {
     fn drop(&mut self) {
         self.running.end();
-        // SAFETY: it is ours, and no stop handle calls it any more.
+        let by_another_thread = thread::is_the_librarys();
+        // SAFETY: it is ours, and no handle calls it any more.
         unsafe { sys::grapnel_runner_destroy(self.as_ptr()) }
+        if by_another_thread {
+            // Nobody is told when that is done, so that what the run uses can't go.
+            mem::forget(mem::take(&mut self.kept));
+        }
     }
 }

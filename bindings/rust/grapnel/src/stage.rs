@@ -232,6 +232,7 @@ impl<S: Into<Stages>> BitOrAssign<S> for Stages {
 
 /// Which loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 #[repr(i32)]
 pub enum Mode {
     /// Training.
@@ -240,20 +241,24 @@ pub enum Mode {
     Val = sys::GRAPNEL_VAL,
     /// Test.
     Test = sys::GRAPNEL_TEST,
+    /// One that this crate doesn't know, of a newer library. There are no data for it.
+    Other = -1,
 }
 
 impl Mode {
     pub(crate) fn from_c(mode: sys::grapnel_mode) -> Mode {
         match mode {
+            sys::GRAPNEL_TRAIN => Mode::Train,
             sys::GRAPNEL_VAL => Mode::Val,
             sys::GRAPNEL_TEST => Mode::Test,
-            _ => Mode::Train,
+            _ => Mode::Other,
         }
     }
 }
 
 /// Where training ends that is asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 #[repr(i32)]
 pub enum StopAt {
     /// After the epoch.
@@ -264,6 +269,7 @@ pub enum StopAt {
 
 /// How much a line of a log matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 #[repr(i32)]
 pub enum Severity {
     /// It goes well.
@@ -337,6 +343,14 @@ mod tests {
         }
         assert_eq!(Stage::from_c(-1), None);
         assert_eq!(Stage::from_c(Stage::ALL.len() as i32), None);
+    }
+
+    #[test]
+    fn a_loop_that_is_not_known_is_none_of_those_that_are() {
+        for mode in [Mode::Train, Mode::Val, Mode::Test, Mode::Other] {
+            assert_eq!(Mode::from_c(mode as i32), mode);
+        }
+        assert_eq!(Mode::from_c(3), Mode::Other);
     }
 
     #[test]

@@ -18,7 +18,26 @@ pub trait State {
     /// Appends what is to be kept to `to`, which is empty.
     fn save(&mut self, to: &mut Vec<u8>) -> CallbackResult;
 
-    /// Takes back what [`save`](State::save) gave. Empty if a checkpoint has none.
+    /// Takes back what [`save`](State::save) gave. Empty if a checkpoint has none, as it was made
+    /// by a run without this one:
+    ///
+    /// ```
+    /// use grapnel::{CallbackResult, State};
+    ///
+    /// struct Count(u64);
+    ///
+    /// impl State for Count {
+    ///     fn save(&mut self, to: &mut Vec<u8>) -> CallbackResult {
+    ///         to.extend(self.0.to_le_bytes());
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn load(&mut self, from: &[u8]) -> CallbackResult {
+    ///         self.0 = if from.is_empty() { 0 } else { u64::from_le_bytes(from.try_into()?) };
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
     fn load(&mut self, from: &[u8]) -> CallbackResult;
 }
 

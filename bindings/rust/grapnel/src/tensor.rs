@@ -1,5 +1,6 @@
 //! Tensors, owned and borrowed.
 
+use std::alloc::{self, Layout};
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 use std::{fmt, mem, slice};
@@ -13,7 +14,8 @@ use crate::status;
 
 const _: () = assert!(mem::size_of::<usize>() == 8, "sizes are int64_t in the library");
 
-/// A tensor that somebody else owns; always behind a reference, as `str` is.
+/// A tensor that somebody else owns; always behind a reference, as `str` is. What it refers to is
+/// the library's: exchanging two of them by [`mem::swap`] changes nothing.
 ///
 /// What is lent out by `&TensorRef` is not written meanwhile, by anybody.
 #[repr(transparent)]
@@ -128,7 +130,7 @@ impl TensorRef {
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         self.check_dtype(T::DTYPE)?;
         let len = self.len();
-        let mut elements = Vec::<T>::with_capacity(len);
+        let mut elements = room::<T>(len)?;
         // SAFETY: there is room for that many, and they are all written if it goes well; each bit
         // pattern that the library has is a value of T.
         unsafe {
@@ -207,6 +209,39 @@ impl TensorRef {
     }
 }
 
+/// Room for that many elements, or an error.
+pub(crate) fn room<T: Element>(len: usize) -> Result<Vec<T>> {
+    let mut elements = Vec::new();
+    elements.try_reserve_exact(len).map_err(|_| no_memory::<T>(len))?;
+    Ok(elements)
+}
+
+/// That many zeros, or an error. Pages that nobody writes take no memory.
+fn zeros<T: Element>(len: usize) -> Result<Vec<T>> {
+    let layout = Layout::array::<T>(len).map_err(|_| no_memory::<T>(len))?;
+    if layout.size() == 0 {
+        return Ok(Vec::new());
+    }
+    // SAFETY: the size isn't 0.
+    let data = unsafe { alloc::alloc_zeroed(layout) };
+    if data.is_null() {
+        return Err(no_memory::<T>(len));
+    }
+    // SAFETY: a vector's memory has such a layout, and zeros are a value of every type of elements.
+    Ok(unsafe { Vec::from_raw_parts(data.cast(), len, len) })
+}
+
+fn no_memory<T: Element>(len: usize) -> Error {
+    let message = format!("tensor: there is no memory for {len} elements of {:?}", T::DTYPE);
+    Error::new(Code::ResourceExhausted, message)
+}
+
+impl AsRef<TensorRef> for TensorRef {
+    fn as_ref(&self) -> &TensorRef {
+        self
+    }
+}
+
 impl fmt::Debug for TensorRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tensor")
@@ -281,8 +316,7 @@ impl Tensor {
                 format!("shape {shape:?}: has more elements than any memory"),
             ));
         };
-        // SAFETY: zeros are a value of every type of elements.
-        Tensor::from_vec(vec![unsafe { mem::zeroed::<T>() }; len], shape)
+        Tensor::from_vec(zeros::<T>(len)?, shape)
     }
 
     /// A copy of its own memory.

@@ -12,7 +12,8 @@ use crate::name::text;
 use crate::status;
 use crate::tensor::{rank, Tensor, TensorRef};
 
-/// Named tensors, in order, that somebody else owns; always behind a reference, as `str` is.
+/// Named tensors, in order, that somebody else owns; always behind a reference, as `str` is. What
+/// it refers to is the library's: exchanging two of them by [`mem::swap`] changes nothing.
 #[repr(transparent)]
 pub struct TensorsRef(sys::grapnel_tensors);
 
@@ -139,14 +140,26 @@ impl TensorsRef {
         }
     }
 
-    /// Adds a tensor with elements of `elements`, row-major, written once and not copied. An error
-    /// if they are too few; more are left.
+    /// Adds a tensor with elements of `elements`, row-major, written once and not copied. More than
+    /// there is room for are left. Too few are an error: before anything is added, if the iterator
+    /// says so by its [`size_hint`](Iterator::size_hint); else the tensor is there, with zeros at
+    /// its end.
     pub fn insert_from_iter<T: Element>(
         &mut self,
         name: &str,
         shape: &[usize],
         elements: impl IntoIterator<Item = T>,
     ) -> Result<()> {
+        let elements = elements.into_iter();
+        let missing = |missing: usize, len: usize| {
+            let message = format!("tensor {name:?}: {missing} of {len} elements are missing");
+            Error::new(Code::InvalidArgument, message)
+        };
+        if let (Some(most), Some(len)) = (elements.size_hint().1, len_of(shape)) {
+            if most < len {
+                return Err(missing(len - most, len));
+            }
+        }
         let (data, len) = self.insert_new::<T>(name, shape)?;
         // Whatever happens, a panic of the iterator included, each element gets a value.
         struct Rest<T>(*mut T, usize);
@@ -157,7 +170,7 @@ impl TensorsRef {
             }
         }
         let mut rest = Rest(data, len);
-        for element in elements.into_iter().take(len) {
+        for element in elements.take(len) {
             // SAFETY: `take` ends it where the elements do.
             unsafe {
                 rest.0.write(element);
@@ -168,10 +181,7 @@ impl TensorsRef {
         if rest.1 == 0 {
             return Ok(());
         }
-        Err(Error::new(
-            Code::InvalidArgument,
-            format!("tensor {name:?}: {} of {len} elements are missing", rest.1),
-        ))
+        Err(missing(rest.1, len))
     }
 
     /// A tensor whose elements have no values yet, and how many they are.
@@ -189,9 +199,7 @@ impl TensorsRef {
                 &mut data,
             ))?;
         }
-        // The library has made it, so the product is that of a size that there can be; with a zero
-        // among them, others may be of any size.
-        let len = if shape.contains(&0) { 0 } else { shape.iter().product() };
+        let len = len_of(shape).expect("the library has made it");
         Ok((if len == 0 { NonNull::dangling().as_ptr() } else { data.cast() }, len))
     }
 
@@ -203,6 +211,15 @@ impl TensorsRef {
         }
         Ok(copies)
     }
+}
+
+/// The number of elements, if a `usize` holds it. With a zero among the sizes, others may be of any
+/// size.
+fn len_of(shape: &[usize]) -> Option<usize> {
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    shape.iter().try_fold(1usize, |len, &size| len.checked_mul(size))
 }
 
 impl fmt::Debug for TensorsRef {

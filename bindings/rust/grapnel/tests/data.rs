@@ -40,10 +40,14 @@ fn with_workers(dir: &TempDir) -> Builder {
 
 #[test]
 fn a_dataset_fails() {
-    for access in [Access::Samples, Access::Batches, Access::Both] {
+    for (access, method) in [
+        (Access::Samples, ": get: "),
+        (Access::Batches, ": get_batch: "),
+        (Access::Both, ": get: "),
+    ] {
         let add = |builder: Builder, way| builder.dataset(Mode::Train, Bad { way, access });
-        fails("", add, with_evaluation_data);
-        fails("", add, with_workers);
+        fails(method, add, with_evaluation_data);
+        fails(method, add, with_workers);
     }
 }
 
@@ -192,5 +196,6 @@ fn a_stream_is_trained_and_resumed() {
 
 #[test]
 fn a_stream_fails() {
-    fails("", |builder, way| builder.stream(Counter { next: 0, way: Some(way) }), for_a_stream);
+    let add = |builder: Builder, way| builder.stream(Counter { next: 0, way: Some(way) });
+    fails("stream: pass 0: sample 0: next: ", add, for_a_stream);
 }

@@ -5,11 +5,13 @@ mod runs;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fmt, thread};
 
 use grapnel::pb::{AveragedModelConfig, ExponentialMovingAverageConfig};
 use grapnel::{
-    hook_fn, live_objects, reset_process_log, set_process_log, Average, CallbackResult, Dataset,
-    Mode, Predictor, PredictorWeights, Severity, Stage, StopAt, Tensor, Tensors, TensorsRef,
+    hook_fn, live_objects, reset_process_log, set_process_log, Access, Average, CallbackResult,
+    Dataset, Mode, Predictor, PredictorWeights, Record, Severity, Stage, StopAt, Tensor, Tensors,
+    TensorsRef,
 };
 
 use runs::{sample, small, without_data, Plane, TempDir, SAMPLES};
@@ -143,20 +145,97 @@ fn a_run_that_is_never_made_leaves_nothing() {
 #[test]
 fn a_panic_in_a_drop_ends_there() {
     let _alone = alone();
-    struct Loud;
-    impl Drop for Loud {
-        fn drop(&mut self) {
-            panic!("on the way out");
+    let dir = TempDir::new();
+    let hook = |loud: Loud| {
+        hook_fn(Stage::AfterTrainIter, move |_, _| {
+            let _ = &loud;
+            Ok(())
+        })
+    };
+    let log = |loud: Loud| {
+        move |_: Severity, _: &str| {
+            let _ = &loud;
+        }
+    };
+    let record = |loud: Loud| {
+        move |_: &Record<'_>| {
+            let _ = &loud;
+            Ok(())
+        }
+    };
+    let mut runner = small(&dir)
+        .hook("loud", hook(Loud))
+        .log(log(Loud))
+        .records(record(Loud))
+        .dataset(Mode::Train, Loud)
+        .build()
+        .unwrap();
+    runner.step().unwrap();
+    drop(runner);
+    // Of a builder, and what is refused or comes behind that.
+    drop(small(&dir).hook("loud", hook(Loud)).log(log(Loud)).records(record(Loud)));
+    let builder = small(&dir).hook("", hook(Loud)).hook("late", hook(Loud)).log(log(Loud));
+    assert!(builder.dataset(Mode::Train, Loud).build().is_err());
+    // One that replaces another.
+    drop(small(&dir).log(log(Loud)).log(log(Loud)).dataset(Mode::Train, Loud));
+    assert_eq!(live_objects(), 0);
+}
+
+/// Panics when it is dropped.
+#[derive(Debug)]
+struct Loud;
+
+impl Drop for Loud {
+    fn drop(&mut self) {
+        panic!("on the way out");
+    }
+}
+
+impl fmt::Display for Loud {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("loud")
+    }
+}
+
+impl std::error::Error for Loud {}
+
+/// Gives no batches.
+impl Dataset for Loud {
+    fn len(&self) -> usize {
+        SAMPLES
+    }
+    fn access(&self) -> Access {
+        Access::Both
+    }
+    fn get(&mut self, index: usize, to: &mut TensorsRef) -> CallbackResult {
+        Plane.get(index, to)
+    }
+    fn get_batch(&mut self, _: &[usize], _: &mut TensorsRef) -> CallbackResult {
+        Err(Loud.into())
+    }
+}
+
+#[test]
+fn a_panic_in_an_errors_drop_ends_there() {
+    let _alone = alone();
+    // More than are kept.
+    let dir = TempDir::new();
+    let mut runner = small(&dir).dataset(Mode::Train, Loud).build().unwrap();
+    runner.train().unwrap();
+    drop(runner);
+    // One that can't say what it is either.
+    #[derive(Debug)]
+    struct Mute(#[allow(dead_code, reason = "it is dropped")] Loud);
+    impl fmt::Display for Mute {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            panic!("don't ask")
         }
     }
+    impl std::error::Error for Mute {}
     let dir = TempDir::new();
-    let loud = Loud;
-    let hook = hook_fn(Stage::AfterTrainIter, move |_, _| {
-        let _ = &loud;
-        Ok(())
-    });
-    let mut runner = small(&dir).hook("loud", hook).build().unwrap();
-    runner.step().unwrap();
+    let hook = hook_fn(Stage::AfterTrainIter, |_, _| Err(Mute(Loud).into()));
+    let mut runner = small(&dir).hook("mute", hook).build().unwrap();
+    assert!(runner.step().unwrap_err().is_panic());
     drop(runner);
     assert_eq!(live_objects(), 0);
 }
@@ -242,6 +321,22 @@ fn what_the_process_says_goes_to_its_log() {
     reset_process_log();
     assert_eq!(Arc::strong_count(&lines), 1);
     assert_eq!(live_objects(), 0);
+}
+
+#[test]
+fn sinks_of_the_process_log_set_others_while_threads_do() {
+    let _alone = alone();
+    fn sink(_: Severity, _: &str) {
+        set_process_log(sink);
+    }
+    set_process_log(sink);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| (0..200).for_each(|_| average_of_a_large_momentum()));
+            scope.spawn(|| (0..200).for_each(|_| set_process_log(sink)));
+        }
+    });
+    reset_process_log();
 }
 
 /// What the library warns of, outside of any run.

@@ -72,17 +72,39 @@ fn a_run_is_made_of_typed_configs_text_json_or_a_file() {
     let other = TempDir::new();
     let file = other.path().join("again.textproto");
     fs::write(&file, &text).unwrap();
-    let elsewhere = format!("work_dir={:?}", other.path().join("run").to_str().unwrap());
+    let elsewhere = other.path().join("run");
     for builder in [
         Runner::builder().config_text(&text).base_dir(other.path()),
         Runner::builder().config_json(&json),
         Runner::builder().config_file(&file),
     ] {
-        let mut runner =
-            builder.set(&elsewhere).log_to_stderr().dataset(Mode::Train, Plane).build().unwrap();
+        let mut runner = builder
+            .work_dir(&elsewhere)
+            .log_to_stderr()
+            .dataset(Mode::Train, Plane)
+            .build()
+            .unwrap();
         runner.train().unwrap();
         assert_eq!(weights(&runner), expected);
     }
+}
+
+#[test]
+fn a_work_dir_may_have_any_name() {
+    let dir = TempDir::new();
+    for name in ["plain", "a b", "q\"'u", "back\\n", "tab\t1", "gr\u{fc}n", "zero\u{200b}width"] {
+        let path = dir.path().join(name);
+        let mut runner = small(&dir).work_dir(&path).build().unwrap();
+        assert_eq!(runner.work_dir().unwrap(), path);
+        runner.step().unwrap();
+        runner.save("iter_1").unwrap();
+        assert!(path.join("iter_1").is_dir(), "{name:?}");
+    }
+    // A relative one starts where the config's paths do.
+    let runner = small(&dir).base_dir(dir.path()).work_dir("below").build().unwrap();
+    assert_eq!(runner.work_dir().unwrap(), dir.path().join("below"));
+    let error = small(&dir).work_dir(dir.path().join("a\0b")).build().unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument, "{error}");
 }
 
 #[test]
@@ -105,7 +127,11 @@ fn the_first_mistake_is_the_builders_error() {
     {
         use std::os::unix::ffi::OsStrExt;
         let path = std::ffi::OsStr::from_bytes(b"\xff");
-        for builder in [Runner::builder().config_file(path), Runner::builder().base_dir(path)] {
+        for builder in [
+            Runner::builder().config_file(path),
+            Runner::builder().base_dir(path),
+            Runner::builder().work_dir(path),
+        ] {
             assert!(builder.build().unwrap_err().message().contains("UTF-8"));
         }
     }

@@ -42,10 +42,13 @@ fn tensors_are_copied_both_ways() {
 #[test]
 fn what_can_not_be_shared_is_refused() {
     let mut shared = SharedTensors::none().unwrap();
-    let error = shared.insert_tch("w", &tch::Tensor::new()).unwrap_err();
+    // SAFETY: it is refused; here and below.
+    let error = unsafe { shared.insert_tch("w", &tch::Tensor::new()) }.unwrap_err();
     assert!(error.message().contains("undefined"), "{error}");
     let sparse = tch::Tensor::eye(2, (Kind::Float, Device::Cpu)).to_sparse(None, None::<i64>, None);
-    assert_eq!(shared.insert_tch("w", &sparse).unwrap_err().code(), Code::InvalidArgument);
+    // SAFETY: as above.
+    let error = unsafe { shared.insert_tch("w", &sparse) }.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
 }
 
 /// y = x w.
@@ -70,7 +73,11 @@ impl Model for Linear {
         let targets = tch::Tensor::try_from(batch.require("target")?)?;
         let loss = (inputs.matmul(&self.w) - targets).square().mean(Kind::Float);
         loss.backward();
-        gradients.insert_tch("w", &self.w.grad())?;
+        let mut gradient = self.w.grad();
+        gradients.insert_tch("w", &gradient)?;
+        // It was copied: what becomes of it is of no interest.
+        let _ = gradient.fill_(f64::NAN);
+        let _ = gradient.detach().resize_([1 << 20]);
         losses.insert("loss", loss.double_value(&[]))?;
         Ok(())
     }
@@ -85,7 +92,8 @@ fn training_moves_tchs_own_tensor() {
     let dir = TempDir::new();
     let w = tch::Tensor::zeros([2, 1], (Kind::Float, Device::Cpu)).set_requires_grad(true);
     let mut parameters = SharedTensors::none().unwrap();
-    parameters.insert_tch("w", &w).unwrap();
+    // SAFETY: the model and this thread have it, one after the other.
+    unsafe { parameters.insert_tch("w", &w) }.unwrap();
     let hook = hook_fn(Stage::AfterTrainIter, |_, run| {
         let mut w = run.tensor("w")?;
         assert!(w.data::<f32>().is_err() && w.data_mut::<f32>().is_err());
@@ -100,7 +108,7 @@ fn training_moves_tchs_own_tensor() {
              optim_wrapper { optimizer { sgd { lr: 0.2 } } accumulative_counts: 2 }
              randomness { seed: 1 }",
         )
-        .set(&format!("work_dir={:?}", dir.path().to_str().unwrap()))
+        .work_dir(dir.path())
         .log(|_, _| {})
         .dataset(Mode::Train, Plane)
         .model(Linear { w: w.shallow_clone() }, parameters, SharedTensors::none().unwrap())
@@ -122,7 +130,8 @@ fn a_store_is_parameters_and_buffers() {
     let _ = store.root().zeros("b", &[1]);
     let _ = store.root().zeros("a", &[2]);
     let _ = store.root().zeros_no_train("seen", &[3]);
-    let (parameters, buffers) = SharedTensors::from_var_store(&store).unwrap();
+    // SAFETY: nobody writes them.
+    let (parameters, buffers) = unsafe { SharedTensors::from_var_store(&store) }.unwrap();
     let text = format!("{parameters:?} {buffers:?}");
     assert!(text.find("\"a\"") < text.find("\"b\""), "{text}");
     assert!(text.ends_with("shape: [3], .. }}"), "{text}");

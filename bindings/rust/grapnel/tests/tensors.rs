@@ -1,9 +1,11 @@
 //! Tensors, named tensors and named numbers.
 
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use grapnel::{Bfloat16, Code, DlTensor, Dtype, Element, Float16, Scalars, Tensor, Tensors};
+use grapnel_sys as sys;
 
 fn round_trip<T: Element + PartialEq + std::fmt::Debug>(elements: &[T], dtype: Dtype) {
     let shape = [1, elements.len()];
@@ -223,11 +225,17 @@ fn a_name_is_there_once() {
 }
 
 #[test]
-fn too_few_elements_are_an_error_and_zeros() {
+fn too_few_elements_are_an_error_and_add_nothing_or_zeros() {
     let mut tensors = Tensors::new().unwrap();
+    let missing = "tensor \"a\": 2 of 4 elements are missing";
     let error = tensors.insert_from_iter("a", &[4], [1.0f32, 2.0]).unwrap_err();
-    assert_eq!(error.message(), "tensor \"a\": 2 of 4 elements are missing");
-    assert_eq!(tensors.get("a").unwrap().data::<f32>().unwrap(), [1.0, 2.0, 0.0, 0.0]);
+    assert_eq!(error.message(), missing);
+    assert!(tensors.get("a").is_none());
+    // Of one that can't tell.
+    let odd = (1u8..5).filter(|i| i % 2 == 1).map(f32::from);
+    let error = tensors.insert_from_iter("a", &[4], odd).unwrap_err();
+    assert_eq!(error.message(), missing);
+    assert_eq!(tensors.get("a").unwrap().data::<f32>().unwrap(), [1.0, 3.0, 0.0, 0.0]);
     let panics = std::panic::AssertUnwindSafe(|| {
         let bad = (0..4).map(|i| if i < 2 { i } else { panic!("no {i}") });
         let _ = tensors.insert_from_iter("b", &[4], bad);
@@ -254,4 +262,73 @@ fn scalars_keep_their_order() {
     assert_eq!(scalars.insert("a", 0.0).unwrap_err().code(), Code::AlreadyExists);
     scalars.clear();
     assert_eq!(scalars.len(), 0);
+}
+
+#[test]
+fn memory_that_there_is_not_is_an_error() {
+    // More than a process can address.
+    const LEN: usize = 1 << 45;
+    let mut tensors = Tensors::new().unwrap();
+    for error in [
+        Tensor::zeros::<f64>(&[LEN]).unwrap_err(),
+        Tensor::zeros::<u8>(&[1 << 20, LEN >> 16]).unwrap_err(),
+        tensors.insert_zeros::<f64>("a", &[LEN]).map(|_| ()).unwrap_err(),
+    ] {
+        assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+    }
+    let wide = repeated(7.0, LEN);
+    assert_eq!(wide.len(), LEN);
+    for error in [
+        wide.to_vec::<f64>().unwrap_err(),
+        wide.to_tensor().unwrap_err(),
+        wide.try_clone().unwrap_err(),
+    ] {
+        assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+        assert!(error.message().contains("35184372088832 elements of Float64"), "{error}");
+    }
+    assert_eq!(repeated(7.0, 3).to_vec::<f64>().unwrap(), [7.0; 3]);
+}
+
+/// A tensor whose elements are one, by a stride of 0.
+fn repeated(value: f64, len: usize) -> Tensor {
+    struct Owner {
+        managed: sys::DLManagedTensorVersioned,
+        value: f64,
+        shape: i64,
+        stride: i64,
+    }
+    unsafe extern "C" fn delete(managed: *mut sys::DLManagedTensorVersioned) {
+        // SAFETY: the context is the box that it was made of.
+        drop(unsafe { Box::from_raw((*managed).manager_ctx.cast::<Owner>()) });
+    }
+    let mut owner = Box::new(Owner {
+        managed: sys::DLManagedTensorVersioned {
+            version: sys::DLPackVersion { major: sys::DLPACK_MAJOR_VERSION, minor: 0 },
+            manager_ctx: ptr::null_mut(),
+            deleter: Some(delete),
+            flags: 0,
+            dl_tensor: sys::DLTensor {
+                data: ptr::null_mut(),
+                device: sys::DLDevice { device_type: sys::kDLCPU, device_id: 0 },
+                ndim: 1,
+                dtype: sys::DLDataType { code: sys::kDLFloat, bits: 64, lanes: 1 },
+                shape: ptr::null_mut(),
+                strides: ptr::null_mut(),
+                byte_offset: 0,
+            },
+        },
+        value,
+        shape: len as i64,
+        stride: 0,
+    });
+    owner.managed.dl_tensor.data = ptr::addr_of_mut!(owner.value).cast();
+    owner.managed.dl_tensor.shape = ptr::addr_of_mut!(owner.shape);
+    owner.managed.dl_tensor.strides = ptr::addr_of_mut!(owner.stride);
+    let owner = Box::into_raw(owner);
+    // SAFETY: the struct is whole, and its memory is nobody else's.
+    unsafe {
+        (*owner).managed.manager_ctx = owner.cast();
+        let managed = ptr::addr_of_mut!((*owner).managed);
+        DlTensor::from_raw(NonNull::new_unchecked(managed)).into_tensor().unwrap()
+    }
 }

@@ -18,6 +18,8 @@ const _: () = {
     is_send::<DlTensor>();
     is_send::<Predictor>();
     is_sync::<Predictor>();
+    is_send::<PredictorHandle>();
+    is_sync::<PredictorHandle>();
     is_send::<StopHandle>();
     is_sync::<StopHandle>();
     is_send::<Error>();

@@ -115,10 +115,9 @@ fn validate(runner: &mut Runner, metrics: &mut String) -> CallbackResult {
 }
 
 fn new_runner(plan: &Plan<'_>, resume: bool, trace: &Arc<Mutex<String>>) -> CallbackResult<Runner> {
-    let work_dir = plan.work_dir.to_str().ok_or("the work_dir is no text")?;
     let mut builder = Runner::builder()
         .config_text(CONFIG)
-        .set(&format!("work_dir=\"{work_dir}\""))
+        .work_dir(plan.work_dir)
         .log(|_, _| {})
         .dataset(Mode::Train, BySample(Digits::read(plan.data_dir, "train")?))
         .sync_dataset(Mode::Val, ByBatch(Digits::read(plan.data_dir, "test")?))

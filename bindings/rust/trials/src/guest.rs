@@ -44,18 +44,17 @@ pub fn builder(plan: &Plan<'_>) -> Builder {
     let Plan { work_dir, max_iters, seed, num_workers, interval, resume } = plan;
     let config = format!(
         "{CONFIG}
-         work_dir: \"{work_dir}\"
          train_dataloader {{ batch_size: 4 num_workers: {num_workers} sampler {{ shuffle: true }} }}
          train_cfg {{ by_epoch: false max_iters: {max_iters} val_interval: {interval} }}
          default_hooks {{
            checkpoint {{ by_epoch: false interval: {interval} max_keep_ckpts: 2 }}
          }}
          randomness {{ seed: {seed} }}
-         resume: {resume}",
-        work_dir = work_dir.display(),
+         resume: {resume}"
     );
     Runner::builder()
         .config_text(&config)
+        .work_dir(work_dir)
         .log(|_, _| {})
         .sync_dataset(Mode::Train, Plane)
         .sync_dataset(Mode::Val, Plane)

@@ -6,7 +6,7 @@ mod declarations;
 mod header;
 mod layout;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
 use std::{env, fs};
@@ -35,43 +35,88 @@ fn compile(name: &str, source: &str, includes: &[PathBuf]) {
         command.arg("-isystem").arg(include);
     }
     let output = command.arg(&file).output().unwrap_or_else(|e| panic!("{compiler}: {e}"));
-    assert!(
-        output.status.success(),
-        "{}:\n{}",
-        file.display(),
-        String::from_utf8_lossy(&output.stderr)
-    );
     fs::remove_dir_all(&dir).unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}:\n{said}", file.display());
 }
 
-fn names<T>(of: &BTreeMap<String, T>) -> Vec<&String> {
-    of.keys().collect()
+/// What is in one of them only.
+fn differences(header: &Header, ours: &Declarations) -> Vec<String> {
+    fn compare<'a>(
+        what: &str,
+        theirs: impl IntoIterator<Item = &'a String>,
+        ours: impl IntoIterator<Item = &'a String>,
+    ) -> Vec<String> {
+        let theirs: BTreeSet<_> = theirs.into_iter().collect();
+        let ours: BTreeSet<_> = ours.into_iter().collect();
+        let missing = theirs.difference(&ours).map(|name| format!("{what} {name}: is missing"));
+        let extra = ours.difference(&theirs).map(|name| format!("{what} {name}: is not there"));
+        missing.chain(extra).collect()
+    }
+    fn starting<'a, T>(
+        prefix: &'a str,
+        of: &'a BTreeMap<String, T>,
+    ) -> impl Iterator<Item = &'a String> {
+        of.keys().filter(move |name| name.starts_with(prefix))
+    }
+    let mut found = compare("function", &header.functions, ours.functions.keys());
+    found.extend(compare("constant", &header.constants, starting("GRAPNEL_", &ours.constants)));
+    found.extend(compare("struct", &header.structs, starting("grapnel_", &ours.structs)));
+    found.extend(compare("type", &header.aliases, starting("grapnel_", &ours.aliases)));
+    found.extend(compare("opaque type", &header.opaque, &ours.opaque));
+    for (name, fields) in &header.fields {
+        let declared = ours.structs.get(name).into_iter().flatten().map(|(field, _)| field);
+        if !declared.eq(fields) {
+            found.push(format!("struct {name}: has other fields"));
+        }
+    }
+    found
+}
+
+fn header() -> Header {
+    Header::read(&include_dir().join("grapnel/grapnel.h"))
 }
 
 #[test]
 fn all_of_the_header_is_declared_and_nothing_else() {
-    let header = Header::read(&include_dir().join("grapnel/grapnel.h"));
-    let ours = Declarations::read();
+    let header = header();
     assert!(header.functions.len() > 100, "{:?}", header.functions);
-    assert_eq!(names(&ours.functions), header.functions.iter().collect::<Vec<_>>());
-    let constants: Vec<_> =
-        ours.constants.keys().filter(|name| name.starts_with("GRAPNEL_")).collect();
-    assert_eq!(constants, header.constants.iter().collect::<Vec<_>>());
-    let structs: Vec<_> = ours.structs.keys().filter(|name| name.starts_with("grapnel_")).collect();
-    assert_eq!(structs, header.structs.iter().collect::<Vec<_>>());
-    let types: Vec<_> = ours.aliases.keys().filter(|name| name.starts_with("grapnel_")).collect();
-    assert_eq!(types, header.aliases.iter().collect::<Vec<_>>());
-    assert_eq!(ours.opaque, header.opaque);
+    assert!(header.fields.len() > 5, "{:?}", header.fields);
+    assert_eq!(differences(&header, &Declarations::read()), Vec::<String>::new());
 }
 
 #[test]
-fn fields_are_those_of_the_header() {
-    let header = Header::read(&include_dir().join("grapnel/grapnel.h"));
-    let ours = Declarations::read();
-    for (name, fields) in &header.fields {
-        let declared: Vec<&String> = ours.structs[name].iter().map(|(field, _)| field).collect();
-        assert_eq!(declared, fields.iter().collect::<Vec<_>>(), "{name}");
-    }
+fn what_is_missing_or_too_much_is_found() {
+    let (header, good) = (header(), Declarations::read());
+    let only = |bad: &Declarations, expected: &str| {
+        assert_eq!(differences(&header, bad), [expected]);
+    };
+
+    let mut bad = good.clone();
+    let function = bad.functions.remove("grapnel_tensor_rank").unwrap();
+    only(&bad, "function grapnel_tensor_rank: is missing");
+    bad.functions.insert("grapnel_tensor_rank".to_owned(), function.clone());
+    bad.functions.insert("grapnel_tensor_sum".to_owned(), function);
+    only(&bad, "function grapnel_tensor_sum: is not there");
+
+    let mut bad = good.clone();
+    bad.constants.remove("GRAPNEL_INT16").unwrap();
+    only(&bad, "constant GRAPNEL_INT16: is missing");
+    let mut bad = good.clone();
+    bad.constants.insert("GRAPNEL_INT4".to_owned(), "11".to_owned());
+    only(&bad, "constant GRAPNEL_INT4: is not there");
+
+    let mut bad = good.clone();
+    bad.aliases.remove("grapnel_dtype").unwrap();
+    only(&bad, "type grapnel_dtype: is missing");
+
+    let mut bad = good.clone();
+    bad.opaque.remove("grapnel_runner");
+    only(&bad, "opaque type grapnel_runner: is missing");
+
+    let mut bad = good.clone();
+    bad.structs.get_mut("grapnel_bytes").unwrap().swap(0, 1);
+    only(&bad, "struct grapnel_bytes: has other fields");
 }
 
 #[test]
@@ -102,6 +147,7 @@ fn a_mistake_is_found() {
         let mut source = String::from("#include <stddef.h>\n#include \"grapnel/grapnel.h\"\n");
         source += &c::functions(declarations);
         source += &c::constants(declarations, |name| name.starts_with("GRAPNEL_"));
+        source += &c::aliases(declarations, |name| name.starts_with("grapnel_"));
         source += &c::structs(declarations, layouts, |name| name.starts_with("grapnel_"));
         let includes = [include_dir()];
         std::panic::catch_unwind(|| compile("mistake", &source, &includes)).is_err()
@@ -119,6 +165,16 @@ fn a_mistake_is_found() {
     let mut bad = good.clone();
     bad.constants.insert("GRAPNEL_INT16".to_owned(), "11".to_owned());
     assert!(fails(&bad, &layout::all()), "a constant");
+
+    let mut bad = good.clone();
+    bad.aliases.insert("grapnel_dtype".to_owned(), "i64".to_owned());
+    assert!(fails(&bad, &layout::all()), "a number");
+
+    let mut bad = good.clone();
+    let log = bad.aliases.get_mut("grapnel_log_callback").unwrap();
+    *log = log.replace("message_size: usize", "message_size: i32");
+    assert_ne!(bad.aliases, good.aliases);
+    assert!(fails(&bad, &layout::all()), "a callback's argument");
 
     let mut layouts = layout::all();
     let hook = layouts.iter_mut().find(|l| l.name == "grapnel_hook_callbacks").unwrap();

@@ -82,17 +82,19 @@ pub const ITERS: i64 = 3 * SAMPLES as i64 / 4;
 
 /// With a config, a work_dir, and no data.
 pub fn without_data(dir: &TempDir) -> Builder {
-    Runner::builder()
-        .config_text(CONFIG)
-        .set(&format!("work_dir={:?}", dir.path().to_str().unwrap()))
-        .log(|_, _| {})
+    Runner::builder().config_text(CONFIG).work_dir(dir.path()).log(|_, _| {})
+}
+
+/// Trained on that.
+pub fn with_data_of(dir: &TempDir, data: impl Dataset) -> Builder {
+    without_data(dir)
+        .dataset(Mode::Train, data)
+        .dataset(Mode::Val, Plane)
+        .dataset(Mode::Test, Plane)
 }
 
 pub fn small(dir: &TempDir) -> Builder {
-    without_data(dir)
-        .dataset(Mode::Train, Plane)
-        .dataset(Mode::Val, Plane)
-        .dataset(Mode::Test, Plane)
+    with_data_of(dir, Plane)
 }
 
 /// All of a model's tensors, by name, bit by bit.

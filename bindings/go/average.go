@@ -25,11 +25,14 @@ func NewAverage(config *grapnelpb.AveragedModelConfig, parameters, buffers *Tens
 	if err != nil {
 		return nil, invalid("config: %v", err)
 	}
-	if parameters.c == nil {
-		return nil, gone("parameters")
+	if err := parameters.there("parameters"); err != nil {
+		return nil, err
 	}
 	var c *C.grapnel_tensors
 	if buffers != nil {
+		if err := buffers.there("buffers"); err != nil {
+			return nil, err
+		}
 		c = buffers.c
 	}
 	p, n := bytesOf(encoded)
@@ -100,8 +103,8 @@ func (a *Average) LoadState(state *Tensors, steps int64) error {
 	if a.c == nil {
 		return gone("average")
 	}
-	if state.c == nil {
-		return gone("state")
+	if err := state.there("state"); err != nil {
+		return err
 	}
 	defer runtime.KeepAlive(a)
 	defer runtime.KeepAlive(state)

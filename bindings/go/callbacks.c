@@ -2,6 +2,18 @@
 
 #include "_cgo_export.h"
 
+// The number of the runner whose data, log or record calls back on this thread,
+// or 0. It may be a thread that the runner's end waits for.
+static _Thread_local uint32_t inside;
+
+int32_t grapnel_go_inside(uint32_t runner) { return inside == runner; }
+
+static uint32_t enter(void* slot) {
+  const uint32_t before = inside;
+  inside = (uint32_t)((uintptr_t)slot >> 32);
+  return before;
+}
+
 // ----------------------------------------------------------------------- hooks
 
 static grapnel_status* on_stage(void* slot, grapnel_stage stage,
@@ -39,12 +51,19 @@ grapnel_status* grapnel_go_add_hook(grapnel_runner_options* options,
 // -------------------------------------------------------------------- datasets
 
 static grapnel_status* get(void* slot, int64_t index, grapnel_tensors* sample) {
-  return grapnelGoGet((uintptr_t)slot, index, sample);
+  const uint32_t before = enter(slot);
+  grapnel_status* const status = grapnelGoGet((uintptr_t)slot, index, sample);
+  inside = before;
+  return status;
 }
 
 static grapnel_status* get_batch(void* slot, const int64_t* indices,
                                  size_t count, grapnel_tensors* batch) {
-  return grapnelGoGetBatch((uintptr_t)slot, (int64_t*)indices, count, batch);
+  const uint32_t before = enter(slot);
+  grapnel_status* const status =
+      grapnelGoGetBatch((uintptr_t)slot, (int64_t*)indices, count, batch);
+  inside = before;
+  return status;
 }
 
 static void destroy_dataset(void* slot) {
@@ -70,19 +89,32 @@ grapnel_status* grapnel_go_set_dataset(grapnel_runner_options* options,
 // --------------------------------------------------------------------- streams
 
 static grapnel_status* begin_pass(void* slot, int64_t pass) {
-  return grapnelGoBeginPass((uintptr_t)slot, pass);
+  const uint32_t before = enter(slot);
+  grapnel_status* const status = grapnelGoBeginPass((uintptr_t)slot, pass);
+  inside = before;
+  return status;
 }
 
 static grapnel_status* next(void* slot, grapnel_tensors* sample) {
-  return grapnelGoNext((uintptr_t)slot, sample);
+  const uint32_t before = enter(slot);
+  grapnel_status* const status = grapnelGoNext((uintptr_t)slot, sample);
+  inside = before;
+  return status;
 }
 
 static grapnel_status* save_stream(void* slot, grapnel_bytes* state) {
-  return grapnelGoSaveStream((uintptr_t)slot, state);
+  const uint32_t before = enter(slot);
+  grapnel_status* const status = grapnelGoSaveStream((uintptr_t)slot, state);
+  inside = before;
+  return status;
 }
 
 static grapnel_status* load_stream(void* slot, const void* state, size_t size) {
-  return grapnelGoLoadStream((uintptr_t)slot, (void*)state, size);
+  const uint32_t before = enter(slot);
+  grapnel_status* const status =
+      grapnelGoLoadStream((uintptr_t)slot, (void*)state, size);
+  inside = before;
+  return status;
 }
 
 static void destroy_stream(void* slot) {
@@ -211,12 +243,18 @@ grapnel_status* grapnel_go_add_metric(grapnel_runner_options* options,
 
 static void log_line(void* slot, grapnel_severity severity, const char* message,
                      size_t size) {
+  const uint32_t before = enter(slot);
   grapnelGoLog((uintptr_t)slot, severity, (char*)message, size);
+  inside = before;
 }
 
 static grapnel_status* take_record(void* slot, grapnel_mode mode, int64_t step,
                                    const grapnel_scalars* record) {
-  return grapnelGoRecord((uintptr_t)slot, mode, step, (grapnel_scalars*)record);
+  const uint32_t before = enter(slot);
+  grapnel_status* const status =
+      grapnelGoRecord((uintptr_t)slot, mode, step, (grapnel_scalars*)record);
+  inside = before;
+  return status;
 }
 
 grapnel_status* grapnel_go_set_runner_log(grapnel_runner_options* options,

@@ -1,5 +1,6 @@
 // Callbacks of the C API that are Go's. `slot` is an integer that stands for a
-// Go object (slots.go): C may keep it, as it may not keep a pointer of Go's.
+// Go object and its runner (slots.go): C may keep it, as it may not keep a
+// pointer of Go's.
 // Each of these takes the slot if it succeeds, and gives it back through
 // grapnelGoDestroy...
 
@@ -35,6 +36,10 @@ grapnel_status* grapnel_go_set_runner_log(grapnel_runner_options* options,
                                           uintptr_t slot);
 grapnel_status* grapnel_go_set_records(grapnel_runner_options* options,
                                        uintptr_t slot);
+
+// Whether a callback of that runner's data, log or records goes on on this
+// thread.
+int32_t grapnel_go_inside(uint32_t runner);
 
 // The log of the process; slot 0 is stderr.
 void grapnel_go_set_log(uintptr_t slot);

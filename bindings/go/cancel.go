@@ -86,7 +86,7 @@ func (r *Runner) outcome(cause, err error) error {
 
 // done reports whether the training is at its end.
 func (r *Runner) done() bool {
-	config, err := r.config()
+	config, err := r.facts.config()
 	if err != nil {
 		return false
 	}

@@ -164,3 +164,32 @@ func TestAContextIsDoneAtTheEnd(t *testing.T) {
 	check(t, runner.Train(ctx)) // All of it is done.
 	check(t, runner.Train(background))
 }
+
+// A context ends an evaluation before its next batch; another one is made whole.
+func TestAnEvaluationIsCutShort(t *testing.T) {
+	noLeaks(t)
+	for _, stage := range []grapnel.Stage{grapnel.AfterValIter, grapnel.AfterTestIter} {
+		ctx, cancel := context.WithCancelCause(background)
+		why := errors.New("enough")
+		batches := 0
+		runner := newLine(t, grapnel.HookFunc("cancels", func(*grapnel.Run) error {
+			batches++
+			cancel(why)
+			time.Sleep(10 * time.Millisecond) // It is another goroutine that tells.
+			return nil
+		}, stage))
+		evaluate := runner.Val
+		if stage == grapnel.AfterTestIter {
+			evaluate = runner.Test
+		}
+		_, err := evaluate(ctx)
+		wantError(t, err, why, "stopped: enough")
+		if batches != 1 {
+			t.Errorf("%v: %d batches", stage, batches)
+		}
+		if n := must[*grapnel.Scalars](t)(evaluate(background)).Len(); n == 0 || batches != 6 {
+			t.Errorf("%v: %d metrics after %d batches", stage, n, batches)
+		}
+		check(t, runner.Train(background))
+	}
+}

@@ -50,7 +50,7 @@ func (h *inquisitive) AfterTrainIter(run *grapnel.Run) error {
 	if err != nil {
 		return err
 	}
-	var shape [4]int64
+	var shape [4]int
 	sizes := weight.AppendShape(shape[:0])
 	w, err := grapnel.Data[float32](weight)
 	if err != nil {
@@ -136,6 +136,17 @@ func BenchmarkStepOfInMemory(b *testing.B) {
 	runner := must[*grapnel.Runner](b)(emptyrun.New(b.TempDir(), table))
 	defer runner.Close()
 	steps(b, runner)
+}
+
+// By Step, which hands over to another thread and back.
+func BenchmarkSingleStepOfInMemory(b *testing.B) {
+	table := must[grapnel.Dataset](b)(emptyrun.NewTable().InMemory())
+	runner := must[*grapnel.Runner](b)(emptyrun.New(b.TempDir(), table))
+	defer runner.Close()
+	b.ResetTimer()
+	for range b.N {
+		must[grapnel.Step](b)(runner.Step(background))
+	}
 }
 
 func BenchmarkStepOfGetBatch(b *testing.B) {

@@ -7,6 +7,8 @@ package grapnel
 import "C"
 
 import (
+	"reflect"
+	"runtime"
 	"sync"
 	"unsafe"
 )
@@ -14,7 +16,9 @@ import (
 // A Dataset has samples by position. Batches, shuffling and resuming are the
 // library's. With num_workers > 0 calls come on goroutines of the library's
 // threads, ahead of the iteration that is going on; one at a time, unless the
-// dataset says otherwise.
+// dataset says otherwise, also where one value is several of a Runner's datasets,
+// but not where it is those of several Runners. A call must not close the Runner
+// nor call it: ErrBusy.
 //
 // Optional are
 //
@@ -56,7 +60,7 @@ type inMemory struct{ tensors *Tensors }
 func (d *inMemory) Len() int {
 	if _, first := d.tensors.At(0); first != nil {
 		if shape := first.Shape(); len(shape) > 0 {
-			return int(shape[0])
+			return shape[0]
 		}
 	}
 	return 0
@@ -79,7 +83,7 @@ func (d *inMemory) Get(index int, sample *Tensors) error {
 // addRow adds row index of n of t.
 func addRow(sample *Tensors, name string, t *Tensor, index, n int) error {
 	shape := t.Shape()
-	if len(shape) == 0 || shape[0] != int64(n) {
+	if len(shape) == 0 || shape[0] != n {
 		return invalid("must have %d rows, is %v", n, t)
 	}
 	elements, err := t.elements(t.DType())
@@ -98,59 +102,124 @@ func addRow(sample *Tensors, name string, t *Tensor, index, n int) error {
 		return invalid("its elements don't lie in host memory, row-major and without gaps")
 	}
 	p, length := chars(name)
-	return take(C.grapnel_go_tensors_add_copy(sample.c, p, length, elements.dtype, sizes, rank,
-		unsafe.Add(elements.data, index*size), C.size_t(size)))
+	status := C.grapnel_go_tensors_add_copy(sample.c, p, length, elements.dtype, sizes, rank,
+		unsafe.Add(elements.data, index*size), C.size_t(size))
+	runtime.KeepAlive(t)
+	runtime.KeepAlive(sample)
+	return take(status)
 }
 
 type batchGetter interface {
 	GetBatch(indices []int64, batch *Tensors) error
 }
 
+type concurrentSafe interface{ ConcurrentSafe() bool }
+
 type datasetSlot struct {
 	dataset Dataset
 	batches batchGetter // Or nil.
+	mu      *sync.Mutex // Of calls, where another slot has the same dataset; or nil.
 	errors  *callbackErrors
 	lent    sync.Pool // Of *Tensors: calls may come several at once.
 }
 
+func (s *datasetSlot) lock() {
+	if s.mu != nil {
+		s.mu.Lock()
+	}
+}
+
+func (s *datasetSlot) unlock() {
+	if s.mu != nil {
+		s.mu.Unlock()
+	}
+}
+
 var datasetSlots slots[datasetSlot]
 
-// setDataset gives a dataset to options. name is what errors call it.
-func setDataset(options *C.grapnel_runner_options, name string, mode Mode, dataset Dataset,
-	errors *callbackErrors) error {
-	if dataset == nil {
-		return nil
+// setDatasets gives the datasets of each loop to options.
+func (o *Options) setDatasets(options *C.grapnel_runner_options, errors *callbackErrors) error {
+	given := [...]struct {
+		name    string // What errors call it.
+		mode    Mode
+		dataset Dataset
+	}{
+		{"TrainData", ModeTrain, o.TrainData},
+		{"ValData", ModeVal, o.ValData},
+		{"TestData", ModeTest, o.TestData},
 	}
-	if it, ok := dataset.(*inMemory); ok {
-		if it.tensors == nil || it.tensors.c == nil {
-			return within(name, gone("tensors"))
+	var slots []*datasetSlot
+	for _, it := range given {
+		if it.dataset == nil {
+			continue
 		}
-		return within(name, take(C.grapnel_runner_options_set_tensors(options, C.grapnel_mode(mode),
-			it.tensors.c)))
+		slot := &datasetSlot{dataset: it.dataset, errors: errors}
+		if err := within(it.name, slot.set(options, it.mode, slots)); err != nil {
+			return err
+		}
+		slots = append(slots, slot)
 	}
-	slot := &datasetSlot{dataset: dataset, errors: errors}
-	slot.lent.New = func() any { return new(Tensors) }
-	var hasBatch, threadSafe C.int32_t
-	if it, ok := dataset.(batchGetter); ok {
-		slot.batches, hasBatch = it, 1
+	return nil
+}
+
+// set gives the dataset to options. others are those that were given before.
+func (s *datasetSlot) set(options *C.grapnel_runner_options, mode Mode,
+	others []*datasetSlot) error {
+	if it, ok := s.dataset.(*inMemory); ok {
+		if err := it.tensors.there("tensors"); err != nil {
+			return err
+		}
+		status := C.grapnel_runner_options_set_tensors(options, C.grapnel_mode(mode), it.tensors.c)
+		runtime.KeepAlive(it.tensors)
+		return take(status)
 	}
-	if it, ok := dataset.(interface{ ConcurrentSafe() bool }); ok && it.ConcurrentSafe() {
-		threadSafe = 1
+	if err := checkDataset(s.dataset); err != nil {
+		return err
 	}
-	index := datasetSlots.add(slot)
-	status := C.grapnel_go_set_dataset(options, C.grapnel_mode(mode), C.int64_t(dataset.Len()),
-		threadSafe, hasBatch, C.uintptr_t(index))
+	s.lent.New = func() any { return new(Tensors) }
+	size := s.dataset.Len()
+	var hasBatch bool
+	s.batches, hasBatch = s.dataset.(batchGetter)
+	it, ok := s.dataset.(concurrentSafe)
+	safe := ok && it.ConcurrentSafe()
+	if !safe {
+		s.takeTurnsWith(others)
+	}
+	index := datasetSlots.add(s, s.errors.runner)
+	status := C.grapnel_go_set_dataset(options, C.grapnel_mode(mode), C.int64_t(size), flag(safe),
+		flag(hasBatch), C.uintptr_t(index))
 	if status != nil {
 		datasetSlots.remove(index)
 	}
-	return within(name, take(status))
+	return take(status)
+}
+
+// takeTurnsWith has the calls of one dataset in several loops come one at a time.
+func (s *datasetSlot) takeTurnsWith(others []*datasetSlot) {
+	if !reflect.TypeOf(s.dataset).Comparable() {
+		return
+	}
+	for _, other := range others {
+		if other.dataset != s.dataset {
+			continue
+		}
+		if other.mu == nil {
+			other.mu = new(sync.Mutex)
+		}
+		s.mu = other.mu
+		return
+	}
 }
 
 //export grapnelGoGet
 func grapnelGoGet(slot C.uintptr_t, index C.int64_t, sample *C.grapnel_tensors) *C.grapnel_status {
 	s := datasetSlots.get(uintptr(slot))
 	lent := s.lent.Get().(*Tensors).borrow(sample, false)
-	status := s.errors.guard("Dataset.Get", func() error { return s.dataset.Get(int(index), lent) })
+	s.lock()
+	status := s.errors.guardData("Dataset.Get", func() error {
+		return s.dataset.Get(int(index), lent)
+	})
+	s.unlock()
 	lent.expire()
 	s.lent.Put(lent)
 	return status
@@ -161,9 +230,11 @@ func grapnelGoGetBatch(slot C.uintptr_t, indices *C.int64_t, count C.size_t,
 	batch *C.grapnel_tensors) *C.grapnel_status {
 	s := datasetSlots.get(uintptr(slot))
 	lent := s.lent.Get().(*Tensors).borrow(batch, false)
-	status := s.errors.guard("Dataset.GetBatch", func() error {
+	s.lock()
+	status := s.errors.guardData("Dataset.GetBatch", func() error {
 		return s.batches.GetBatch(unsafe.Slice((*int64)(indices), count), lent)
 	})
+	s.unlock()
 	lent.expire()
 	s.lent.Put(lent)
 	return status

@@ -25,11 +25,11 @@ func (d *batches) GetBatch(indices []int64, batch *grapnel.Tensors) error {
 	if d.failing {
 		return errors.New("no batches today")
 	}
-	inputs, err := grapnel.AddNew[float32](batch, "input", int64(len(indices)), 2)
+	inputs, err := grapnel.AddNew[float32](batch, "input", len(indices), 2)
 	if err != nil {
 		return err
 	}
-	targets, err := grapnel.AddNew[float32](batch, "target", int64(len(indices)), 1)
+	targets, err := grapnel.AddNew[float32](batch, "target", len(indices), 1)
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func rowsOf(t testing.TB, dataset grapnel.Dataset) *grapnel.Tensors {
 		targets = append(targets, must[[]float32](t)(grapnel.Values[float32](sample.Find("target")))...)
 		check(t, sample.Close())
 	}
-	n := int64(dataset.Len())
+	n := dataset.Len()
 	check(t, grapnel.Add(rows, "input", inputs, n, 2))
 	check(t, grapnel.Add(rows, "target", targets, n, 1))
 	return rows
@@ -166,7 +166,7 @@ func TestDataThatCanNotBe(t *testing.T) {
 		text   string
 	}{
 		{grapnel.DatasetFunc(0, line.Get), grapnel.ErrInvalidArgument, "TrainData"},
-		{grapnel.InMemory(nil), grapnel.ErrClosed, "TrainData: tensors"},
+		{grapnel.InMemory(nil), grapnel.ErrInvalidArgument, "TrainData: tensors: there is none"},
 		{grapnel.InMemory(closed), grapnel.ErrClosed, "TrainData: tensors"},
 		{grapnel.DatasetFunc(4, func(int, *grapnel.Tensors) error { return mine }), mine, "mine"},
 	} {

@@ -20,8 +20,8 @@ func FromDLPack(managed unsafe.Pointer) (*Tensor, error) {
 // DLPack shares the tensor's memory, no copy, as a DLManagedTensorVersioned
 // whose deleter the caller calls. The memory stays until then.
 func (t *Tensor) DLPack() (unsafe.Pointer, error) {
-	if t.c == nil {
-		return nil, gone("tensor")
+	if err := t.check("tensor"); err != nil {
+		return nil, err
 	}
 	out := C.grapnel_go_tensor_to_dlpack(t.c)
 	runtime.KeepAlive(t)

@@ -27,13 +27,17 @@
 // # Memory
 //
 // What is handed to a callback is valid until it returns; then its methods return
-// errors that are ErrClosed. What functions return is the caller's: Go lets go of
-// it when it is unreachable, Close does so at once. No tensor of an iteration
-// needs a Close. Slices that [Data] and [AddNew] give are C's memory: see there.
+// errors that are ErrClosed, until the next call is handed the same Go object,
+// which is of that call then: keep none. What functions return is the caller's:
+// Go lets go of it when it is unreachable, Close does so at once. No tensor of an
+// iteration needs a Close. Slices that [Data] and [AddNew] give are C's memory:
+// see there.
 //
 // # Threads
 //
 // Calls that compute do so on OS threads of their own, which end with them, but
-// for [Runner.Steps] and [Runner.Step], which lock their goroutine to its thread
-// meanwhile. No signal handler is installed.
+// for [Runner.Steps], which locks its goroutine to its thread meanwhile, and
+// [Runner.Step], whose thread ends with the Runner. LibTorch takes a thread for
+// each core, for each thread that computes: of none of these calls do they stay.
+// No signal handler is installed.
 package grapnel

@@ -26,22 +26,35 @@ type Error struct {
 }
 
 // Errorf makes an error with a code, for callbacks that fail. The format may
-// have %w.
+// have %w, several too.
 func Errorf(code Code, format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
-	return &Error{Code: code, Message: err.Error(), cause: errors.Unwrap(err)}
+	return &Error{Code: code, Message: err.Error(), cause: err}
 }
 
-func (e *Error) Error() string { return "grapnel: " + e.Message }
+func (e *Error) Error() string { return "grapnel: " + e.message() }
+
+// message is that of a nil *Error too, which is easily returned as an error.
+func (e *Error) message() string {
+	if e == nil {
+		return "a nil *Error"
+	}
+	return e.Message
+}
 
 // Is reports whether target is the error's code.
 func (e *Error) Is(target error) bool {
 	code, ok := target.(Code)
-	return ok && code == e.Code
+	return ok && e != nil && code == e.Code
 }
 
 // Unwrap returns what a callback returned, or nil.
-func (e *Error) Unwrap() error { return e.cause }
+func (e *Error) Unwrap() error {
+	if e == nil {
+		return nil
+	}
+	return e.cause
+}
 
 // A PanicError is a panic in a callback. It ends the call that the callback was
 // part of with an [*Error] that wraps it; find it with errors.As.
@@ -85,6 +98,9 @@ func gone(what string) error {
 	}
 }
 
+// missing is the error for an object that isn't there.
+func missing(what string) error { return invalid("%s: there is none, it is nil", what) }
+
 func invalid(format string, args ...any) error {
 	return &Error{Code: ErrInvalidArgument, Message: fmt.Sprintf(format, args...)}
 }
@@ -119,14 +135,15 @@ func read(status *C.grapnel_status) *Error {
 	}
 }
 
-// codeOf returns the code that says most about a user's error.
+// codeOf returns the code that says most about a user's error: never that of no
+// error, which would lose it.
 func codeOf(err error) Code {
 	var mine *Error
 	var code Code
 	switch {
-	case errors.As(err, &mine):
+	case errors.As(err, &mine) && mine != nil && mine.Code > 0:
 		return mine.Code
-	case errors.As(err, &code):
+	case errors.As(err, &code) && code > 0:
 		return code
 	case errors.Is(err, context.Canceled):
 		return ErrCanceled
@@ -145,7 +162,7 @@ func codeOf(err error) Code {
 func messageOf(err error) string {
 	text := ""
 	if mine, ok := err.(*Error); ok {
-		text = mine.Message // Without a second "grapnel:".
+		text = mine.message() // Without a second "grapnel:".
 	} else {
 		text = err.Error()
 	}

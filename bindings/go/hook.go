@@ -9,7 +9,6 @@ import (
 	"cmp"
 	"fmt"
 	"reflect"
-	"strings"
 	"unsafe"
 )
 
@@ -20,16 +19,16 @@ import (
 //
 // Stages that it has no method for cost nothing. An error ends the run, and
 // comes out of the call that ran it: errors.Is finds it. At OnError it is logged
-// only. Methods come one at a time, from inside of the call on the Runner, and
-// not on its goroutine: so they use the Run that they are handed, and not the
+// only. Methods come one at a time, from inside of the call on the Runner, on its
+// goroutine or another one: so they use the Run that they are handed, and not the
 // Runner.
 //
 // Optional is
 //
 //	Priority() grapnel.Priority // In which order hooks act. PriorityNormal if it isn't there.
 //
-// and, both or none, for stages that are chosen when the hook is made, in place
-// of the methods above:
+// and, both or none, for stages that are chosen when the hook is made, of which
+// there is no method then:
 //
 //	Stages() []grapnel.Stage
 //	OnStage(run *grapnel.Run) error // Run.Stage tells which.
@@ -113,12 +112,14 @@ var hookSlots slots[hookSlot]
 
 // newHookSlot looks, once, at which stages a hook acts.
 func newHookSlot(hook Hook, returned *callbackErrors) (*hookSlot, Priority, error) {
-	if hook == nil {
-		return nil, 0, invalid("hook: is nil")
-	}
 	hook, priority := unwrapped(hook)
-	if bad, ok := hook.(badHook); ok {
-		return nil, 0, bad.err
+	switch it := hook.(type) {
+	case nil:
+		return nil, 0, invalid("hook: is nil")
+	case badHook:
+		return nil, 0, it.err
+	case *nativeHook:
+		return nil, 0, invalid("hook %q: is of C: its priority is that of its callbacks", it.name)
 	}
 	slot := &hookSlot{name: hook.Name(), errors: returned}
 	slot.run.errors = returned
@@ -144,14 +145,14 @@ func unwrapped(hook Hook) (Hook, Priority) {
 // wouldn't be called.
 func (s *hookSlot) addMethods(hook Hook) error {
 	stage, isStaged := hook.(staged)
-	state, isStateful := hook.(stateful)
+	state, _ := hook.(stateful)
 	_, isPrioritized := hook.(interface{ Priority() Priority })
 	if f, ok := hook.(*funcHook); ok && f.f == nil {
 		return invalid("needs a function, is nil")
 	}
 	if err := cmp.Or(
 		checkMethods(hook, isStaged, "Stages() []Stage", "OnStage(*Run) error"),
-		checkMethods(hook, isStateful, "SaveState() ([]byte, error)", "LoadState([]byte) error"),
+		checkState(hook),
 		checkMethods(hook, isPrioritized, "Priority() Priority"),
 	); err != nil {
 		return err
@@ -168,27 +169,14 @@ func (s *hookSlot) addMethods(hook Hook) error {
 			if i < 0 || i >= numStages {
 				return invalid("there is no %v", i)
 			}
+			if _, there := reflect.TypeOf(hook).MethodByName(stageNames[i]); there {
+				return invalid("%T has a method %v, and its Stages has that stage too", hook, i)
+			}
 			s.acts[i] = stage.OnStage
 		}
 	}
 	if s.stages() == 0 {
 		return invalid("%T acts at no stage: it has no method as AfterTrainIter(*Run) error", hook)
-	}
-	return nil
-}
-
-// checkMethods returns an error if a hook has one of the methods, of which it is
-// known if it has them all as they must be.
-func checkMethods(hook Hook, hasAll bool, methods ...string) error {
-	if hasAll {
-		return nil
-	}
-	for _, method := range methods {
-		name, _, _ := strings.Cut(method, "(")
-		if _, ok := reflect.TypeOf(hook).MethodByName(name); ok {
-			return invalid("%T has a method %s, and must have %s", hook, name, strings.Join(methods,
-				" and "))
-		}
 	}
 	return nil
 }
@@ -216,7 +204,7 @@ func addHook(options *C.grapnel_runner_options, hook Hook, returned *callbackErr
 	if slot.state != nil {
 		hasState = 1
 	}
-	index := hookSlots.add(slot)
+	index := hookSlots.add(slot, returned.runner)
 	p, n := chars(slot.name)
 	status := C.grapnel_go_add_hook(options, p, n, C.uint64_t(slot.stages()), C.int32_t(priority),
 		hasState, C.uintptr_t(index))
@@ -237,16 +225,24 @@ func grapnelGoOnStage(slot C.uintptr_t, stage C.grapnel_stage,
 	returned := false
 	defer func() {
 		if !returned {
-			status = s.errors.status(panicked(s.what(Stage(stage)), recover()))
+			status = s.failed(Stage(stage), panicked(s.what(Stage(stage)), recover()))
 		}
 		s.run.end()
 	}()
-	err := s.acts[stage](&s.run)
-	returned = true
-	if err != nil {
-		return s.errors.status(err)
+	if err := s.acts[stage](&s.run); err != nil {
+		status = s.failed(Stage(stage), err)
 	}
-	return nil
+	returned = true
+	return status
+}
+
+// failed makes what C gets of an error. That of OnError is logged, and comes
+// back nowhere.
+func (s *hookSlot) failed(stage Stage, err error) *C.grapnel_status {
+	if stage == OnError {
+		return (*callbackErrors)(nil).status(err)
+	}
+	return s.errors.status(err)
 }
 
 func (s *hookSlot) what(stage Stage) string { return fmt.Sprintf("hook %q, %v,", s.name, stage) }
@@ -254,13 +250,13 @@ func (s *hookSlot) what(stage Stage) string { return fmt.Sprintf("hook %q, %v,",
 //export grapnelGoSaveHook
 func grapnelGoSaveHook(slot C.uintptr_t, state *C.grapnel_bytes) *C.grapnel_status {
 	s := hookSlots.get(uintptr(slot))
-	return saveState(s.errors, s.state, state)
+	return saveState(s.errors.guard, s.state, state)
 }
 
 //export grapnelGoLoadHook
 func grapnelGoLoadHook(slot C.uintptr_t, state unsafe.Pointer, size C.size_t) *C.grapnel_status {
 	s := hookSlots.get(uintptr(slot))
-	return loadState(s.errors, s.state, state, size)
+	return loadState(s.errors.guard, s.state, state, size)
 }
 
 //export grapnelGoDestroyHook

@@ -38,8 +38,7 @@ func (h *everywhere) BeforeTrainEpoch(r *grapnel.Run) error {
 	return h.see(r, grapnel.BeforeTrainEpoch)
 }
 func (h *everywhere) BeforeTrainIter(r *grapnel.Run) error {
-	return h.see(r,
-		grapnel.BeforeTrainIter)
+	return h.see(r, grapnel.BeforeTrainIter)
 }
 func (h *everywhere) BeforeOptimizerStep(r *grapnel.Run) error {
 	return h.see(r, grapnel.BeforeOptimizerStep)
@@ -48,44 +47,35 @@ func (h *everywhere) AfterOptimizerStep(r *grapnel.Run) error {
 	return h.see(r, grapnel.AfterOptimizerStep)
 }
 func (h *everywhere) AfterTrainIter(r *grapnel.Run) error {
-	return h.see(r,
-		grapnel.AfterTrainIter)
+	return h.see(r, grapnel.AfterTrainIter)
 }
 func (h *everywhere) AfterTrainEpoch(r *grapnel.Run) error {
-	return h.see(r,
-		grapnel.AfterTrainEpoch)
+	return h.see(r, grapnel.AfterTrainEpoch)
 }
 func (h *everywhere) BeforeVal(r *grapnel.Run) error { return h.see(r, grapnel.BeforeVal) }
 func (h *everywhere) BeforeValEpoch(r *grapnel.Run) error {
-	return h.see(r,
-		grapnel.BeforeValEpoch)
+	return h.see(r, grapnel.BeforeValEpoch)
 }
 func (h *everywhere) BeforeValIter(r *grapnel.Run) error {
-	return h.see(r,
-		grapnel.BeforeValIter)
+	return h.see(r, grapnel.BeforeValIter)
 }
 func (h *everywhere) AfterValIter(r *grapnel.Run) error { return h.see(r, grapnel.AfterValIter) }
 func (h *everywhere) AfterValEpoch(r *grapnel.Run) error {
-	return h.see(r,
-		grapnel.AfterValEpoch)
+	return h.see(r, grapnel.AfterValEpoch)
 }
 func (h *everywhere) AfterVal(r *grapnel.Run) error   { return h.see(r, grapnel.AfterVal) }
 func (h *everywhere) BeforeTest(r *grapnel.Run) error { return h.see(r, grapnel.BeforeTest) }
 func (h *everywhere) BeforeTestEpoch(r *grapnel.Run) error {
-	return h.see(r,
-		grapnel.BeforeTestEpoch)
+	return h.see(r, grapnel.BeforeTestEpoch)
 }
 func (h *everywhere) BeforeTestIter(r *grapnel.Run) error {
-	return h.see(r,
-		grapnel.BeforeTestIter)
+	return h.see(r, grapnel.BeforeTestIter)
 }
 func (h *everywhere) AfterTestIter(r *grapnel.Run) error {
-	return h.see(r,
-		grapnel.AfterTestIter)
+	return h.see(r, grapnel.AfterTestIter)
 }
 func (h *everywhere) AfterTestEpoch(r *grapnel.Run) error {
-	return h.see(r,
-		grapnel.AfterTestEpoch)
+	return h.see(r, grapnel.AfterTestEpoch)
 }
 func (h *everywhere) AfterTest(r *grapnel.Run) error { return h.see(r, grapnel.AfterTest) }
 func (h *everywhere) BeforeSaveCheckpoint(r *grapnel.Run) error {
@@ -287,6 +277,7 @@ func TestARunHasWhatThereIs(t *testing.T) {
 	var saved string
 	var loss float64
 	var lent *grapnel.Tensor
+	var keptVars *grapnel.Scalars
 	var kept *grapnel.Run
 	hook := grapnel.HookFunc("looks", func(run *grapnel.Run) error {
 		switch run.Stage() {
@@ -296,7 +287,7 @@ func TestARunHasWhatThereIs(t *testing.T) {
 				return err
 			}
 			lent = batch.Find("input")
-			if shape := lent.Shape(); !slices.Equal(shape, []int64{4, 2}) {
+			if shape := lent.Shape(); !slices.Equal(shape, []int{4, 2}) {
 				return fmt.Errorf("got a batch %v", shape)
 			}
 			if err := grapnel.SetValues(lent, make([]float32, 8)); !errors.Is(err,
@@ -310,6 +301,7 @@ func TestARunHasWhatThereIs(t *testing.T) {
 			if err != nil {
 				return err
 			}
+			keptVars = vars
 			name, value := vars.At(0)
 			if found, ok := vars.Find("loss"); name != "loss" || !ok || found != value || vars.Len() != 1 {
 				return fmt.Errorf("got %s %v, %v", name, value, found)
@@ -409,9 +401,10 @@ func TestARunHasWhatThereIs(t *testing.T) {
 		func() error { return kept.RequestStop(grapnel.StopNow, "late") },
 		func() error { return kept.Log(slog.LevelInfo, "late") },
 	} {
-		if err := f(); err == nil {
-			t.Error("a run was used when its call was over")
-		}
+		wantError(t, f(), grapnel.ErrClosed, "run")
+	}
+	if keptVars == nil || keptVars.Len() != 0 {
+		t.Error("numbers are there when their call is over")
 	}
 	if kept.Epoch() != 0 || kept.Iter() != 0 || kept.MaxIters() != 0 || kept.Training() ||
 		kept.Err() != nil {

@@ -15,6 +15,9 @@ func EveryN(name string, n int64, f func(*Run) error) Hook {
 	if n < 1 {
 		return badHook{name, invalid("hook %q: n: must be >= 1, is %d", name, n)}
 	}
+	if f == nil {
+		return badHook{name, noFunction(name)}
+	}
 	return HookFunc(name, func(run *Run) error {
 		if (run.Iter()+1)%n != 0 {
 			return nil
@@ -28,6 +31,9 @@ func EveryN(name string, n int64, f func(*Run) error) Hook {
 func NTimes(name string, n int64, f func(*Run) error) Hook {
 	if n < 1 {
 		return badHook{name, invalid("hook %q: n: must be >= 1, is %d", name, n)}
+	}
+	if f == nil {
+		return badHook{name, noFunction(name)}
 	}
 	return HookFunc(name, func(run *Run) error {
 		i, all := run.Iter(), run.MaxIters()
@@ -45,6 +51,9 @@ func Exponential(name string, first int64, factor float64, f func(*Run) error) H
 	if first < 1 || !(factor > 1) || math.IsInf(factor, 1) {
 		return badHook{name, invalid("hook %q: first must be >= 1 and factor > 1, are %d and %v", name,
 			first, factor)}
+	}
+	if f == nil {
+		return badHook{name, noFunction(name)}
 	}
 	return HookFunc(name, func(run *Run) error {
 		done := run.Iter() + 1
@@ -70,6 +79,9 @@ func onCurve(n, first int64, factor float64) bool {
 func Periodic(name string, every time.Duration, f func(*Run) error) Hook {
 	if every <= 0 {
 		return badHook{name, invalid("hook %q: every: must be > 0, is %v", name, every)}
+	}
+	if f == nil {
+		return badHook{name, noFunction(name)}
 	}
 	return &periodic{name: name, every: every, f: f}
 }
@@ -104,3 +116,5 @@ type badHook struct {
 }
 
 func (h badHook) Name() string { return h.name }
+
+func noFunction(name string) error { return invalid("hook %q: needs a function, is nil", name) }

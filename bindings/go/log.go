@@ -34,7 +34,7 @@ func SetLogger(logger *slog.Logger) {
 	old := processLog.slot
 	processLog.slot = 0
 	if logger != nil {
-		processLog.slot = logSlots.add(&logSlot{logger: logger})
+		processLog.slot = logSlots.add(&logSlot{logger: logger}, 0)
 	}
 	C.grapnel_go_set_log(C.uintptr_t(processLog.slot)) // Waits for lines on their way.
 	if old != 0 {

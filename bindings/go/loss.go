@@ -35,7 +35,7 @@ func setLoss(options *C.grapnel_runner_options, loss Loss, errors *callbackError
 	if loss == nil {
 		return nil
 	}
-	index := lossSlots.add(&lossSlot{loss: loss, errors: errors})
+	index := lossSlots.add(&lossSlot{loss: loss, errors: errors}, errors.runner)
 	status := C.grapnel_go_set_loss(options, C.uintptr_t(index))
 	if status != nil {
 		lossSlots.remove(index)

@@ -30,7 +30,7 @@ func addMetric(options *C.grapnel_runner_options, name string, mode Mode, metric
 	if metric == nil {
 		return invalid("%s: is nil", name)
 	}
-	index := metricSlots.add(&metricSlot{metric: metric, errors: errors})
+	index := metricSlots.add(&metricSlot{metric: metric, errors: errors}, errors.runner)
 	status := C.grapnel_go_add_metric(options, C.grapnel_mode(mode), C.uintptr_t(index))
 	if status != nil {
 		metricSlots.remove(index)

@@ -5,7 +5,10 @@ package grapnel
 */
 import "C"
 
-import "unsafe"
+import (
+	"runtime"
+	"unsafe"
+)
 
 // A Model is one whose gradients another engine computes, in place of a config's.
 // Optimizers, schedules, averages and checkpoints are the library's.
@@ -36,6 +39,7 @@ type Model interface {
 type valStepper interface {
 	ValStep(batch, predictions *Tensors, losses *Scalars) error
 }
+type buffered interface{ Buffers() *Tensors }
 type tensorsWritten interface{ TensorsWritten() error }
 type trainingSetter interface{ SetTraining(training bool) }
 type exporter interface{ ExportModel(path string) error }
@@ -59,14 +63,21 @@ func setModel(options *C.grapnel_runner_options, model Model, errors *callbackEr
 	if model == nil {
 		return nil
 	}
-	parameters := model.Parameters()
-	if parameters == nil || parameters.c == nil {
-		return within("Model: Parameters", gone("tensors"))
+	if err := checkModel(model); err != nil {
+		return within("Model", err)
 	}
-	var buffers *C.grapnel_tensors
-	if it, ok := model.(interface{ Buffers() *Tensors }); ok {
-		if tensors := it.Buffers(); tensors != nil {
-			buffers = tensors.c
+	parameters := model.Parameters()
+	if err := parameters.there("Parameters"); err != nil {
+		return within("Model", err)
+	}
+	var buffers *Tensors
+	var c *C.grapnel_tensors
+	if it, ok := model.(buffered); ok {
+		if buffers = it.Buffers(); buffers != nil {
+			if err := buffers.there("Buffers"); err != nil {
+				return within("Model", err)
+			}
+			c = buffers.c
 		}
 	}
 	slot := &modelSlot{model: model, errors: errors}
@@ -75,9 +86,11 @@ func setModel(options *C.grapnel_runner_options, model Model, errors *callbackEr
 	slot.written, hasWritten = model.(tensorsWritten)
 	slot.training, hasTraining = model.(trainingSetter)
 	slot.export, hasExport = model.(exporter)
-	index := modelSlots.add(slot)
-	status := C.grapnel_go_set_model(options, parameters.c, buffers, flag(hasVal), flag(hasWritten),
+	index := modelSlots.add(slot, errors.runner)
+	status := C.grapnel_go_set_model(options, parameters.c, c, flag(hasVal), flag(hasWritten),
 		flag(hasTraining), flag(hasExport), C.uintptr_t(index))
+	runtime.KeepAlive(parameters) // Made for this call, maybe.
+	runtime.KeepAlive(buffers)
 	if status != nil {
 		modelSlots.remove(index)
 	}

@@ -107,7 +107,7 @@ func (m *slope) ValStep(batch, predictions *grapnel.Tensors, losses *grapnel.Sca
 	if err := losses.Add("loss", squares(out, y)); err != nil {
 		return err
 	}
-	return grapnel.Add(predictions, "output", out, int64(len(out)), 1)
+	return grapnel.Add(predictions, "output", out, len(out), 1)
 }
 
 func TestAModelOfGosIsTrained(t *testing.T) {

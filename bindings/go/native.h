@@ -8,6 +8,8 @@
 #include <grapnel/grapnel.h>
 #include <string.h>
 
+#include "progress.h"
+
 // Shapes of up to that many dimensions travel by value too.
 #define GRAPNEL_GO_RANK 8
 typedef struct grapnel_go_shape {
@@ -211,11 +213,13 @@ static inline grapnel_go_handle grapnel_go_runner_create(
 }
 
 // Where the run is after it comes with the step.
-static inline grapnel_go_step grapnel_go_runner_step(grapnel_runner* runner) {
+static inline grapnel_go_step grapnel_go_runner_step(
+    grapnel_runner* runner, grapnel_go_progress* progress) {
   grapnel_go_step out = {NULL, 0, 0, 0};
   out.status = grapnel_runner_step(runner, &out.more);
-  out.epoch = grapnel_runner_epoch(runner);
-  out.iter = grapnel_runner_iter(runner);
+  grapnel_go_progress_set(progress, runner);
+  out.epoch = grapnel_go_progress_epoch(progress);
+  out.iter = grapnel_go_progress_iter(progress);
   return out;
 }
 

@@ -10,7 +10,8 @@ import "unsafe"
 // NativeHook makes a hook of C code in this program. callbacks is a
 // grapnel_hook_callbacks, in C's memory, that stays until New has returned;
 // userData is what it is called with, and is given back through its destroy
-// once the runner has taken it.
+// once the runner has taken it. Its priority is there too, and not
+// [WithPriority]'s.
 func NativeHook(name string, callbacks, userData unsafe.Pointer) Hook {
 	return &nativeHook{name, callbacks, userData}
 }

@@ -7,13 +7,15 @@ import "C"
 
 import (
 	"runtime"
+	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 
 	"grapnel.dev/grapnel/grapnelpb"
 )
 
-// New makes a runner of a config. options may be nil.
+// New makes a runner of a config. options may be nil. A panic in a method that is
+// called once, such as Dataset.Len or Hook.Name, is a [*PanicError].
 func New(config *grapnelpb.RunnerConfig, options *Options) (*Runner, error) {
 	encoded, err := proto.Marshal(config)
 	if err != nil {
@@ -29,8 +31,8 @@ func NewFromText(config string, options *Options) (*Runner, error) {
 }
 
 // NewFromJSON is NewFromText for protobuf's JSON.
-func NewFromJSON(config []byte, options *Options) (*Runner, error) {
-	return newOfBytes(config, C.GRAPNEL_JSON, options)
+func NewFromJSON(config string, options *Options) (*Runner, error) {
+	return newOfBytes([]byte(config), C.GRAPNEL_JSON, options)
 }
 
 // Open makes a runner of a config's file, as the command grapnel reads it.
@@ -49,8 +51,11 @@ func newOfBytes(config []byte, encoding C.grapnel_encoding, options *Options) (*
 	})
 }
 
+// numRunners numbers them, from 1.
+var numRunners atomic.Uint32
+
 func newRunner(options *Options,
-	setConfig func(*C.grapnel_runner_options) *C.grapnel_status) (*Runner, error) {
+	setConfig func(*C.grapnel_runner_options) *C.grapnel_status) (runner *Runner, err error) {
 	if err := compatible(); err != nil {
 		return nil, err
 	}
@@ -59,24 +64,53 @@ func newRunner(options *Options,
 		return nil, take(made.status)
 	}
 	c := (*C.grapnel_runner_options)(made.object)
-	r := &Runner{errors: new(callbackErrors), home: new(home)}
-	err := take(setConfig(c))
-	if err == nil {
-		err = options.apply(c, r.errors, &r.loan)
+	r := &Runner{
+		errors:   &callbackErrors{runner: numRunners.Add(1)},
+		home:     new(home),
+		single:   new(stepper),
+		progress: C.grapnel_go_progress_create(),
 	}
-	if err == nil {
-		// It may get a sample, and run the model on it.
-		onOwnThread(func() {
-			out := C.grapnel_go_runner_create(c)
-			r.c, err = (*C.grapnel_runner)(out.object), r.errors.take(out.status)
-		})
-	}
-	C.grapnel_runner_options_destroy(c)
-	if err != nil {
-		r.loan.end()
-		return nil, err
-	}
+	returned := false
+	defer func() {
+		if !returned {
+			if value := recover(); value != nil { // nil: runtime.Goexit, which goes on.
+				err = panicked("an option", value)
+			}
+		}
+		C.grapnel_runner_options_destroy(c)
+		if !returned || err != nil {
+			runner = nil
+			r.destroy()
+		}
+	}()
+	err = r.build(c, options, setConfig)
+	returned = true
 	// A net, for who forgets Close. It may wait for threads, as finalizers mustn't.
 	runtime.SetFinalizer(r, func(r *Runner) { go r.Close() })
-	return r, nil
+	return r, err
+}
+
+func (r *Runner) build(c *C.grapnel_runner_options, options *Options,
+	setConfig func(*C.grapnel_runner_options) *C.grapnel_status) error {
+	if r.progress == nil {
+		return &Error{Code: ErrResourceExhausted, Message: "no memory"}
+	}
+	if err := take(setConfig(c)); err != nil {
+		return err
+	}
+	if err := take(C.grapnel_go_progress_add(r.progress, c)); err != nil {
+		return err
+	}
+	if err := options.apply(c, r.errors, &r.loan); err != nil {
+		return err
+	}
+	var err error
+	onOwnThread(func() { // It may get a sample, and run the model on it.
+		out := C.grapnel_go_runner_create(c)
+		r.c, err = (*C.grapnel_runner)(out.object), r.errors.take(out.status)
+	})
+	if err != nil {
+		return err
+	}
+	return r.facts.read(r.c)
 }

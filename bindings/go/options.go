@@ -48,11 +48,13 @@ type Options struct {
 	// Usually os.Stderr. Default: nowhere.
 	Terminal *os.File
 
-	// Gets the records of the run too. Default: nobody does.
+	// Gets the records of the run too. Default: nobody does. As Logger, it must not
+	// close the Runner nor call it: ErrBusy.
 	Records RecordFunc
 
 	// How long to wait for another run that trains in the work_dir to end, before
-	// ErrAborted. Default: not at all.
+	// ErrAborted. New and Open wait, and nothing interrupts them: a service that
+	// must react gives a short time, and tries again. Default: not at all.
 	WaitForLock time.Duration
 
 	// The Runner won't train, so that nothing for it is opened or locked: it may
@@ -85,9 +87,7 @@ func (o *Options) apply(options *C.grapnel_runner_options, errors *callbackError
 	for _, f := range []func() error{
 		func() error { return o.applyConfig(options) },
 		func() error { return o.applyLogs(options, errors, loan) },
-		func() error { return setDataset(options, "TrainData", ModeTrain, o.TrainData, errors) },
-		func() error { return setDataset(options, "ValData", ModeVal, o.ValData, errors) },
-		func() error { return setDataset(options, "TestData", ModeTest, o.TestData, errors) },
+		func() error { return o.setDatasets(options, errors) },
 		func() error { return setStream(options, o.TrainStream, errors) },
 		func() error { return setModel(options, o.Model, errors) },
 		func() error { return setLoss(options, o.Loss, errors) },
@@ -134,14 +134,14 @@ func (o *Options) applyConfig(options *C.grapnel_runner_options) error {
 func (o *Options) applyLogs(options *C.grapnel_runner_options, errors *callbackErrors,
 	loan *loan) error {
 	if o.Logger != nil {
-		loan.logSlot = logSlots.add(&logSlot{logger: o.Logger})
+		loan.logSlot = logSlots.add(&logSlot{logger: o.Logger}, errors.runner)
 		err := take(C.grapnel_go_set_runner_log(options, C.uintptr_t(loan.logSlot)))
 		if err != nil {
 			return err
 		}
 	}
 	if o.Records != nil {
-		loan.recordSlot = recordSlots.add(&recordSlot{f: o.Records, errors: errors})
+		loan.recordSlot = recordSlots.add(&recordSlot{f: o.Records}, errors.runner)
 		if err := take(C.grapnel_go_set_records(options, C.uintptr_t(loan.recordSlot))); err != nil {
 			return err
 		}
@@ -150,6 +150,9 @@ func (o *Options) applyLogs(options *C.grapnel_runner_options, errors *callbackE
 		return nil
 	}
 	loan.terminal = o.Terminal
+	if int32(o.Terminal.Fd()) < 0 {
+		return within("Terminal", gone("file"))
+	}
 	return within("Terminal", take(C.grapnel_runner_options_set_terminal_fd(options,
 		C.int32_t(o.Terminal.Fd()))))
 }

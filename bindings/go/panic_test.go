@@ -33,8 +33,7 @@ func (h panickyHook) Name() string                      { return "panicky" }
 func (h panickyHook) AfterTrainIter(*grapnel.Run) error { h.in("AfterTrainIter"); return nil }
 func (h panickyHook) SaveState() ([]byte, error) {
 	h.in("Hook.SaveState")
-	return []byte{1},
-		nil
+	return []byte{1}, nil
 }
 func (h panickyHook) LoadState([]byte) error { h.in("Hook.LoadState"); return nil }
 

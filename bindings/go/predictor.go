@@ -31,14 +31,15 @@ const (
 // It computes on as many OS threads of its own as it has replicas, at most:
 // LibTorch keeps threads for each thread that it has computed on.
 type Predictor struct {
-	mu   sync.RWMutex // Held to read while c is used.
-	c    *C.grapnel_predictor
-	home *home // Of the Runner that it is of, or nil.
-
+	home     *home // Of the Runner that it is of, or nil.
 	replicas int
-	workMu   sync.Mutex
-	workers  int
 	work     chan *prediction // Unbuffered: what is in it is being made.
+
+	mu      sync.Mutex // Of these; held for no call that waits.
+	c       *C.grapnel_predictor
+	users   int  // Calls that are using c: the last one destroys it once it is closed.
+	closed  bool // No call begins any more.
+	workers int
 }
 
 type prediction struct {
@@ -80,6 +81,32 @@ func (r *Runner) Predictor(weights Weights, replicas int) (*Predictor, error) {
 	})
 }
 
+// use returns what a call uses, until release; nil if it is closed.
+func (p *Predictor) use() *C.grapnel_predictor {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.users++
+	return p.c
+}
+
+func (p *Predictor) release() {
+	p.mu.Lock()
+	p.users--
+	last := p.closed && p.users == 0
+	p.mu.Unlock()
+	if last {
+		p.destroy()
+	}
+}
+
+func (p *Predictor) destroy() {
+	close(p.work)
+	C.grapnel_predictor_destroy(p.c)
+}
+
 func newPredictor(home *home, replicas int, open func() C.grapnel_go_handle) (*Predictor, error) {
 	var out C.grapnel_go_handle
 	home.compute(func() { out = open() })
@@ -98,18 +125,22 @@ func newPredictor(home *home, replicas int, open func() C.grapnel_go_handle) (*P
 
 // Predict returns outputs (N, ...) for inputs (N, ...): those that the run's
 // validation would have with these weights, to the bit. ctx is for waiting until
-// a replica is free. ErrInvalidArgument if the inputs aren't of the shape of the
-// run's data; ErrFailedPrecondition if there are no weights yet.
+// a replica is free: a prediction that has begun is made. ErrInvalidArgument if
+// the inputs aren't of the shape of the run's data; ErrFailedPrecondition if
+// there are no weights yet.
 func (p *Predictor) Predict(ctx context.Context, inputs *Tensor) (*Tensor, error) {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	if p.c == nil {
+	c := p.use()
+	if c == nil {
 		return nil, gone("predictor")
 	}
-	if inputs.c == nil {
-		return nil, gone("inputs")
+	defer p.release()
+	if err := inputs.check("inputs"); err != nil {
+		return nil, err
 	}
-	it := &prediction{c: p.c, inputs: inputs.c, done: make(chan struct{})}
+	if ctx.Err() != nil {
+		return nil, canceled(context.Cause(ctx))
+	}
+	it := &prediction{c: c, inputs: inputs.c, done: make(chan struct{})}
 	select {
 	case p.work <- it:
 	default:
@@ -127,8 +158,8 @@ func (p *Predictor) Predict(ctx context.Context, inputs *Tensor) (*Tensor, error
 
 // addWorker makes a goroutine that predicts, if there are not enough.
 func (p *Predictor) addWorker() {
-	p.workMu.Lock()
-	defer p.workMu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.workers == p.replicas {
 		return
 	}
@@ -152,38 +183,41 @@ func (p *Predictor) addWorker() {
 // waiting for. ErrFailedPrecondition before the run has loaded what it begins
 // with, and once the Runner is closed.
 func (p *Predictor) Refresh() error {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	if p.c == nil {
+	c := p.use()
+	if c == nil {
 		return gone("predictor")
 	}
+	defer p.release()
 	var err error
-	p.home.compute(func() { err = take(C.grapnel_predictor_refresh(p.c)) })
+	p.home.compute(func() { err = take(C.grapnel_predictor_refresh(c)) })
 	return err
 }
 
 // Iter returns the completed iterations of the run when the weights were taken
 // that the next prediction is made with; 0 if there are none yet.
 func (p *Predictor) Iter() int64 {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	if p.c == nil {
+	c := p.use()
+	if c == nil {
 		return 0
 	}
-	return int64(C.grapnel_predictor_iter(p.c))
+	defer p.release()
+	return int64(C.grapnel_predictor_iter(c))
 }
 
-// Close waits for predictions that are being made, and lets go of the models. It
-// may be called twice, and any time.
+// Close lets go of the models, once the predictions and the Refreshes have ended
+// that are going on; it doesn't wait for them. It may be called twice, and any
+// time.
 func (p *Predictor) Close() error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.c == nil {
-		return nil
+	first := !p.closed
+	last := first && p.users == 0
+	p.closed = true
+	p.mu.Unlock()
+	if first {
+		runtime.SetFinalizer(p, nil)
 	}
-	runtime.SetFinalizer(p, nil)
-	close(p.work)
-	C.grapnel_predictor_destroy(p.c)
-	p.c = nil
+	if last {
+		p.destroy()
+	}
 	return nil
 }

@@ -16,7 +16,7 @@ import (
 
 func predict(t testing.TB, predictor *grapnel.Predictor, x ...float32) float32 {
 	t.Helper()
-	input := must[*grapnel.Tensor](t)(grapnel.NewTensor(x, 1, int64(len(x))))
+	input := must[*grapnel.Tensor](t)(grapnel.NewTensor(x, 1, len(x)))
 	defer input.Close()
 	output := must[*grapnel.Tensor](t)(predictor.Predict(background, input))
 	defer output.Close()
@@ -203,5 +203,111 @@ func TestAHookPredicts(t *testing.T) {
 	check(t, runner.Train(background))
 	if len(seen) != 2 || !slices.IsSorted(seen) {
 		t.Errorf("got %v", seen)
+	}
+}
+
+// Calls between two steps are on threads of their own: the next step's hooks
+// still refresh at once.
+func TestAHookRefreshesAfterCallsBetweenSteps(t *testing.T) {
+	noLeaks(t)
+	var predictor *grapnel.Predictor
+	refreshed := 0
+	var runner *grapnel.Runner
+	runner = newLine(t, grapnel.HookFunc("refreshes", func(*grapnel.Run) error {
+		if predictor == nil {
+			return nil
+		}
+		refreshed++
+		again, err := runner.Predictor(grapnel.WeightsTrained, 1)
+		if err != nil {
+			return err
+		}
+		return errors.Join(again.Close(), predictor.Refresh())
+	}, grapnel.AfterTrainIter))
+	within(t, time.Minute, func() {
+		for step, err := range runner.Steps(background) {
+			check(t, err)
+			if step.Iter == 1 {
+				predictor = must[*grapnel.Predictor](t)(runner.Predictor(grapnel.WeightsTrained, 1))
+			}
+			must[*grapnel.Scalars](t)(runner.Val(background))
+			if step.Iter == 5 {
+				break
+			}
+		}
+		must[grapnel.Step](t)(runner.Step(background))
+	})
+	check(t, predictor.Close())
+	if refreshed != 5 {
+		t.Errorf("refreshed %d times", refreshed)
+	}
+}
+
+// within ends the test process, with all stacks, if f hangs.
+func within(t *testing.T, limit time.Duration, f func()) {
+	t.Helper()
+	watch := time.AfterFunc(limit, func() { panic(t.Name() + " hangs") })
+	defer watch.Stop()
+	f()
+}
+
+// A hook may use and close a predictor that others wait in, or want to close.
+func TestAPredictorIsClosedWhileARefreshWaits(t *testing.T) {
+	for _, closer := range []string{"a hook", "another goroutine"} {
+		t.Run(closer, func(t *testing.T) {
+			noLeaks(t)
+			var predictor *grapnel.Predictor
+			waiting := make(chan struct{})
+			refreshed := make(chan error)
+			runner := newLine(t, grapnel.HookFunc("uses", func(run *grapnel.Run) error {
+				if run.Iter() != 3 {
+					return nil
+				}
+				close(waiting)
+				time.Sleep(50 * time.Millisecond) // Then the refresh waits for this iteration.
+				if closer == "a hook" {
+					check(t, predictor.Close())
+				}
+				predictor.Iter()
+				return nil
+			}, grapnel.AfterTrainIter))
+			predictor = must[*grapnel.Predictor](t)(runner.Predictor(grapnel.WeightsTrained, 1))
+			go func() {
+				<-waiting
+				refreshed <- predictor.Refresh()
+			}()
+			go func() {
+				<-waiting
+				time.Sleep(20 * time.Millisecond)
+				if closer != "a hook" {
+					predictor.Close()
+				}
+			}()
+			within(t, time.Minute, func() {
+				check(t, runner.Train(background))
+				if err := <-refreshed; err != nil && !errors.Is(err, grapnel.ErrClosed) {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// A context that is done is looked at first, also where a replica is free.
+func TestAPredictionOfADoneContext(t *testing.T) {
+	noLeaks(t)
+	runner := newLine(t)
+	must[grapnel.Step](t)(runner.Step(background))
+	predictor := must[*grapnel.Predictor](t)(runner.Predictor(grapnel.WeightsTrained, 1))
+	defer predictor.Close()
+	predict(t, predictor, 1, 2)
+	input := must[*grapnel.Tensor](t)(grapnel.NewTensor([]float32{1, 2}, 1, 2))
+	defer input.Close()
+	ctx, cancel := context.WithCancel(background)
+	cancel()
+	for range 3 {
+		_, err := predictor.Predict(ctx, input)
+		wantError(t, err, context.Canceled, "stopped")
+		time.Sleep(time.Millisecond)
 	}
 }

@@ -17,7 +17,7 @@ type RecordFunc func(mode Mode, step int64, record *Scalars) error
 
 type recordSlot struct {
 	f      RecordFunc
-	errors *callbackErrors
+	errors *callbackErrors // nil: what it returns is logged, and comes back nowhere.
 	record Scalars
 }
 
@@ -27,7 +27,9 @@ var recordSlots slots[recordSlot]
 func grapnelGoRecord(slot C.uintptr_t, mode C.grapnel_mode, step C.int64_t,
 	record *C.grapnel_scalars) *C.grapnel_status {
 	s := recordSlots.get(uintptr(slot))
-	return s.errors.guard("Records", func() error {
+	status := s.errors.guard("Records", func() error {
 		return s.f(Mode(mode), int64(step), s.record.fill(record))
 	})
+	s.record.expire()
+	return status
 }

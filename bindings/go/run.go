@@ -8,7 +8,9 @@ import "C"
 import "log/slog"
 
 // A Run is what a hook sees of a run, and acts on. It is valid until the call
-// returns that it was handed to: later, its methods return errors and zeros.
+// returns that it was handed to: then its methods return ErrClosed, or zeros. The
+// next call of the same hook is handed the same Run, and objects that it gives,
+// which are of that call then: keep none of them.
 type Run struct {
 	c      *C.grapnel_run // nil outside of a call.
 	stage  Stage
@@ -56,6 +58,9 @@ func (r *Run) NumBatches() int64 { return int64(C.grapnel_run_num_batches(r.c)) 
 // Batch returns the batch of an iteration, "input", "target" and extras, each
 // (N, ...), at its stages. To be read only.
 func (r *Run) Batch() (*Tensors, error) {
+	if r.c == nil {
+		return nil, gone("run")
+	}
 	return lentTensors(C.grapnel_go_run_batch(r.c), &r.batch)
 }
 
@@ -63,23 +68,35 @@ func (r *Run) Batch() (*Tensors, error) {
 // device: called in every iteration, it takes away what the device computes
 // ahead.
 func (r *Run) LogVars() (*Scalars, error) {
+	if r.c == nil {
+		return nil, gone("run")
+	}
 	return lentScalars(C.grapnel_go_run_log_vars(r.c), &r.logVars)
 }
 
 // Predictions returns "output" and the losses by name, at AfterValIter and
 // AfterTestIter. To be read only.
 func (r *Run) Predictions() (*Tensors, error) {
+	if r.c == nil {
+		return nil, gone("run")
+	}
 	return lentTensors(C.grapnel_go_run_predictions(r.c), &r.predictions)
 }
 
 // Metrics returns what an evaluation came to, at AfterValEpoch and
 // AfterTestEpoch; metrics that are texts are left out.
 func (r *Run) Metrics() (*Scalars, error) {
+	if r.c == nil {
+		return nil, gone("run")
+	}
 	return lentScalars(C.grapnel_go_run_metrics(r.c), &r.metrics)
 }
 
 // SavedPath returns the path of the checkpoint, at AfterSaveCheckpoint.
 func (r *Run) SavedPath() (string, error) {
+	if r.c == nil {
+		return "", gone("run")
+	}
 	out := C.grapnel_go_run_saved_path(r.c)
 	if out.status != nil {
 		return "", take(out.status)
@@ -103,6 +120,9 @@ func (r *Run) Err() error {
 // Writing to it, by [Data] or [SetValues], writes to the model; take it anew in
 // each call, so that others notice.
 func (r *Run) Tensor(name string) (*Tensor, error) {
+	if r.c == nil {
+		return nil, gone("run")
+	}
 	p, n := chars(name)
 	out := C.grapnel_go_run_tensor(r.c, p, n)
 	if out.status != nil {
@@ -121,6 +141,9 @@ func (r *Run) Tensor(name string) (*Tensor, error) {
 // "train/lr", "val/accuracy/top1" and the like. ErrNotFound if there is none.
 // Waits for the device, as LogVars.
 func (r *Run) Scalar(name string) (float64, error) {
+	if r.c == nil {
+		return 0, gone("run")
+	}
 	p, n := chars(name)
 	out := C.grapnel_go_run_scalar(r.c, p, n)
 	if out.status != nil {
@@ -132,6 +155,9 @@ func (r *Run) Scalar(name string) (float64, error) {
 // AddScalar adds to a history, which is logged and written to records as the
 // others are. Names begin with "train/", "val/" or "test/".
 func (r *Run) AddScalar(name string, value float64) error {
+	if r.c == nil {
+		return gone("run")
+	}
 	p, n := chars(name)
 	return take(C.grapnel_run_add_scalar(r.c, p, n, C.double(value)))
 }
@@ -140,6 +166,9 @@ func (r *Run) AddScalar(name string, value float64) error {
 // have acted. At AfterTrainIter, AfterTrainEpoch, AfterTrain and, in training,
 // AfterValEpoch.
 func (r *Run) Save(name string) error {
+	if r.c == nil {
+		return gone("run")
+	}
 	p, n := chars(name)
 	return take(C.grapnel_run_save(r.c, p, n))
 }
@@ -147,12 +176,18 @@ func (r *Run) Save(name string) error {
 // RequestStop ends the training, which then has come out well. The first reason
 // is kept, but that of StopNow takes the place of one of StopAfterEpoch.
 func (r *Run) RequestStop(at StopAt, reason string) error {
+	if r.c == nil {
+		return gone("run")
+	}
 	p, n := chars(reason)
 	return take(C.grapnel_run_request_stop(r.c, C.grapnel_stop(at), p, n))
 }
 
 // Log writes a line to the run's log. Levels below slog.LevelWarn are INFO.
 func (r *Run) Log(level slog.Level, message string) error {
+	if r.c == nil {
+		return gone("run")
+	}
 	p, n := chars(message)
 	return take(C.grapnel_run_log(r.c, severityOf(level), p, n))
 }
@@ -165,6 +200,12 @@ func (r *Run) end() {
 	}
 	if r.predictions.c != nil {
 		r.predictions.expire()
+	}
+	if r.logVars.Len() > 0 {
+		r.logVars.expire()
+	}
+	if r.metrics.Len() > 0 {
+		r.metrics.expire()
 	}
 	if r.numTensors > 0 {
 		for _, t := range r.tensors[:r.numTensors] {

@@ -1,32 +1,35 @@
 package grapnel
 
 /*
+#include "callbacks.h"
 #include "native.h"
 */
 import "C"
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"google.golang.org/protobuf/proto"
-
-	"grapnel.dev/grapnel/grapnelpb"
 )
 
 // A Runner is one run: a model, its optimizer, hooks and data.
 //
 // Its methods are for one goroutine at a time: a call while another one is going
-// on, from a callback for example, returns ErrBusy and does nothing. Any
-// goroutine may at any time call RequestStop, Predictor and what a [Predictor]
-// has. Different Runners are independent of each other.
+// on, or from a callback, returns ErrBusy and does nothing. Any goroutine may at
+// any time call RequestStop, Predictor and what a [Predictor] has, and read Epoch,
+// Iter, Config, WorkDir, TensorNames and StageTable. Different Runners are
+// independent of each other.
 //
 // Train, TrainUntil, Val, Test, Export and Save compute on an OS thread of their
 // own, which ends with the call. Callbacks of hooks, models, losses and metrics
 // come on it.
+//
+// Close it. Go collects one that nobody can reach, but its hooks, data, model and
+// logs are reachable as long as it lives: one that they refer to is never
+// collected.
 //
 // A context that is cancelled stops at once: after the iteration that is going
 // on, and with a save, so that a new Runner whose config says resume goes on
@@ -38,17 +41,20 @@ type Runner struct {
 	errors *callbackErrors
 	loan   loan
 	home   *home
+	facts  facts
 
-	mu sync.RWMutex // Held to read while c is used by calls that may come any time.
-	c  *C.grapnel_runner
+	mu       sync.RWMutex // Held to read while these are used by calls that may come any time.
+	c        *C.grapnel_runner
+	progress *C.grapnel_go_progress
 
+	single  *stepper
 	begun   bool                  // A training was begun. For who has made it busy.
 	stopped atomic.Pointer[Error] // That a context stopped the training.
 }
 
 // begin is before, and end behind, every call that isn't for any time.
 func (r *Runner) begin() error {
-	if !r.busy.CompareAndSwap(false, true) {
+	if r.calledBack() || !r.busy.CompareAndSwap(false, true) {
 		return errBusy
 	}
 	if r.c == nil {
@@ -60,11 +66,30 @@ func (r *Runner) begin() error {
 
 func (r *Runner) end() { r.busy.Store(false) }
 
-// onOwnThread calls f there.
+// calledBack reports whether this is a callback of data, records or the log. It
+// may be one that the call would wait for.
+func (r *Runner) calledBack() bool {
+	return C.grapnel_go_inside(C.uint32_t(r.errors.runner)) != 0
+}
+
+// anyTime makes a call that may be made any time, of a function that is quick.
+func (r *Runner) anyTime(call func() error) error {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.c == nil {
+		return gone("runner")
+	}
+	return call()
+}
+
+// onOwnThread calls f, which may run callbacks, there.
 func (r *Runner) onOwnThread(f func()) {
+	r.errors.forget()
 	onOwnThread(func() {
-		r.home.here()
+		r.home.enter()
+		defer r.home.leave()
 		f()
+		C.grapnel_go_progress_set(r.progress, r.c)
 	})
 }
 
@@ -84,11 +109,13 @@ func (r *Runner) Train(ctx context.Context) error {
 	return r.train(ctx, func() error { return r.errors.take(C.grapnel_runner_train(r.c)) })
 }
 
-// TrainUntil trains until a time of day is past, finishes the iteration, and
-// saves. more is true if there is more to do: the next call goes on.
+// TrainUntil trains until a moment is past, finishes the iteration, and saves.
+// more is true if there is more to do: the next call goes on.
 func (r *Runner) TrainUntil(ctx context.Context, deadline time.Time) (more bool, err error) {
 	err = r.train(ctx, func() error {
-		out := C.grapnel_go_runner_train_until(r.c, C.double(float64(deadline.UnixNano())/1e9))
+		// Not by UnixNano, which has no moment after 2262.
+		seconds := float64(deadline.Unix()) + float64(deadline.Nanosecond())/1e9
+		out := C.grapnel_go_runner_train_until(r.c, C.double(seconds))
 		more = out.more != 0
 		return r.errors.take(out.status)
 	})
@@ -113,8 +140,8 @@ func (r *Runner) train(ctx context.Context, call func() error) error {
 // out. Between two steps it is part of the training, which goes on as if it had
 // not been.
 //
-// The context is looked at before: an evaluation that has begun is brought to
-// its end.
+// A context that is done ends it before the next batch, with an error that
+// errors.Is finds context.Cause in. Unlike a training's, the Runner may go on.
 func (r *Runner) Val(ctx context.Context) (*Scalars, error) {
 	return r.evaluate(ctx, func(to *C.grapnel_scalars) *C.grapnel_status {
 		return C.grapnel_runner_val(r.c, to)
@@ -142,12 +169,35 @@ func (r *Runner) evaluate(ctx context.Context,
 		return nil, err
 	}
 	defer C.grapnel_scalars_destroy(c)
+	defer r.cancelWith(ctx)()
 	var err error
 	r.onOwnThread(func() { err = r.errors.take(call(c)) })
+	if cause := context.Cause(ctx); err != nil && cause != nil && errors.Is(err, ErrCanceled) {
+		return nil, canceled(cause)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return new(Scalars).fill(c), nil
+}
+
+// cancelWith ends an evaluation with a context, until the function is called that
+// it returns.
+func (r *Runner) cancelWith(ctx context.Context) (forget func()) {
+	if ctx.Done() == nil {
+		return func() {}
+	}
+	asked := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		C.grapnel_go_progress_cancel(r.progress, 1)
+		close(asked)
+	})
+	return func() {
+		if !stop() {
+			<-asked
+			C.grapnel_go_progress_cancel(r.progress, 0)
+		}
+	}
 }
 
 // Export writes the model to a file in its own format; ErrUnimplemented if it
@@ -198,17 +248,18 @@ func (r *Runner) StopReason() (reason string, err error) {
 
 // Epoch returns the completed epochs.
 func (r *Runner) Epoch() (epoch int64, err error) {
-	err = r.do(func() error {
-		epoch = int64(C.grapnel_runner_epoch(r.c))
+	err = r.anyTime(func() error {
+		epoch = int64(C.grapnel_go_progress_epoch(r.progress))
 		return nil
 	})
 	return epoch, err
 }
 
-// Iter returns the completed iterations.
+// Iter returns the completed iterations. While one is going on, it counts as soon
+// as the hooks of AfterTrainIter have acted.
 func (r *Runner) Iter() (iter int64, err error) {
-	err = r.do(func() error {
-		iter = int64(C.grapnel_runner_iter(r.c))
+	err = r.anyTime(func() error {
+		iter = int64(C.grapnel_go_progress_iter(r.progress))
 		return nil
 	})
 	return iter, err
@@ -261,8 +312,8 @@ func (r *Runner) Tensor(name string) (t *Tensor, err error) {
 // SetTensor copies value to the model's parameter or buffer of that name.
 func (r *Runner) SetTensor(name string, value *Tensor) error {
 	return r.do(func() (err error) {
-		if value.c == nil {
-			return gone("value")
+		if err := value.check("value"); err != nil {
+			return err
 		}
 		r.onOwnThread(func() {
 			p, n := chars(name)
@@ -273,72 +324,29 @@ func (r *Runner) SetTensor(name string, value *Tensor) error {
 	})
 }
 
-// TensorNames returns the names of the model's parameters, then of its buffers.
-func (r *Runner) TensorNames() (names []string, err error) {
-	err = r.do(func() error {
-		names, err = linesOf(C.grapnel_go_runner_tensor_names(r.c), take)
-		return err
-	})
-	return names, err
-}
-
-// Config returns the config that is run: overrides and the work_dir are in it, with
-// absolute paths. A field that nobody set stays unset.
-func (r *Runner) Config() (config *grapnelpb.RunnerConfig, err error) {
-	err = r.do(func() error {
-		config, err = r.config()
-		return err
-	})
-	return config, err
-}
-
-func (r *Runner) config() (*grapnelpb.RunnerConfig, error) {
-	encoded, err := dataOf(C.grapnel_go_runner_config(r.c), take)
-	if err != nil {
-		return nil, err
-	}
-	config := new(grapnelpb.RunnerConfig)
-	if err := proto.Unmarshal(encoded, config); err != nil {
-		return nil, &Error{Code: ErrInternal, Message: "config: " + err.Error(), cause: err}
-	}
-	return config, nil
-}
-
-// StageTable returns, for people, a line for each stage where hooks act, with
-// those in order.
-func (r *Runner) StageTable() (table string, err error) {
-	err = r.do(func() error {
-		table, err = textOf(C.grapnel_go_runner_stage_table(r.c), take)
-		return err
-	})
-	return table, err
-}
-
-// WorkDir returns where the run writes.
-func (r *Runner) WorkDir() (path string, err error) {
-	err = r.do(func() error {
-		path, err = textOf(C.grapnel_go_runner_work_dir(r.c), take)
-		return err
-	})
-	return path, err
-}
-
 // Close lets go of the run and of its hooks. ErrBusy while another call is going
-// on, which RequestStop or a context ends. It may be called twice.
+// on, which RequestStop or a context ends, and from callbacks. It may be called
+// twice.
 func (r *Runner) Close() error {
-	if !r.busy.CompareAndSwap(false, true) {
+	if r.calledBack() || !r.busy.CompareAndSwap(false, true) {
 		return errBusy
 	}
 	defer r.end()
-	r.mu.Lock() // Calls of any time end first; a later one finds no runner,
-	c := r.c
-	r.c = nil
-	r.mu.Unlock() // and a callback that makes one isn't waited for in vain.
-	if c == nil {
-		return nil
-	}
-	runtime.SetFinalizer(r, nil)
-	C.grapnel_runner_destroy(c)
-	r.loan.end()
+	r.destroy()
 	return nil
+}
+
+// destroy lets go of what there is.
+func (r *Runner) destroy() {
+	r.mu.Lock() // Calls of any time end first; a later one finds no runner,
+	c, progress := r.c, r.progress
+	r.c, r.progress = nil, nil
+	r.mu.Unlock() // and a callback that makes one isn't waited for in vain.
+	runtime.SetFinalizer(r, nil)
+	if c != nil {
+		C.grapnel_runner_destroy(c)
+	}
+	C.grapnel_go_progress_release(progress)
+	r.single.end()
+	r.loan.end()
 }

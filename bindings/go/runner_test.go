@@ -3,6 +3,7 @@ package grapnel_test
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -45,15 +46,13 @@ func TestAConfigComesInEachForm(t *testing.T) {
 	var want []float32
 	for name, make := range map[string]func(*grapnel.Options) (*grapnel.Runner, error){
 		"New": func(o *grapnel.Options) (*grapnel.Runner, error) {
-			return grapnel.New(config,
-				o)
+			return grapnel.New(config, o)
 		},
-		"NewFromText": func(o *grapnel.Options) (*grapnel.Runner,
-			error) {
+		"NewFromText": func(o *grapnel.Options) (*grapnel.Runner, error) {
 			return grapnel.NewFromText(string(text), o)
 		},
 		"NewFromJSON": func(o *grapnel.Options) (*grapnel.Runner, error) {
-			return grapnel.NewFromJSON(must[[]byte](t)(protojson.Marshal(config)), o)
+			return grapnel.NewFromJSON(string(must[[]byte](t)(protojson.Marshal(config))), o)
 		},
 		"Open": func(o *grapnel.Options) (*grapnel.Runner, error) { return grapnel.Open(path, o) },
 	} {
@@ -81,7 +80,7 @@ func TestConfigsThatCanNotBe(t *testing.T) {
 	noLeaks(t)
 	_, err := grapnel.NewFromText("modle {}", nil)
 	wantError(t, err, grapnel.ErrInvalidArgument, "model")
-	_, err = grapnel.NewFromJSON([]byte("{"), nil)
+	_, err = grapnel.NewFromJSON("{", nil)
 	wantError(t, err, grapnel.ErrInvalidArgument, "")
 	_, err = grapnel.New(nil, nil)
 	wantError(t, err, grapnel.ErrInvalidArgument, "sets nothing")
@@ -207,10 +206,11 @@ func TestAClosedRunnerIsAnError(t *testing.T) {
 	check(t, runner.Close())
 	value := must[*grapnel.Tensor](t)(grapnel.NewTensor([]float32{1}, 1))
 	defer value.Close()
-	for name, err := range everyCall(runner, value) {
-		wantError(t, err, grapnel.ErrClosed, "runner")
-		if t.Failed() {
-			t.Fatal(name)
+	errs := everyCall(runner, value)
+	maps.Copy(errs, everyLook(runner))
+	for name, err := range errs {
+		if !errors.Is(err, grapnel.ErrClosed) || !strings.Contains(err.Error(), "runner") {
+			t.Errorf("%s: got %v", name, err)
 		}
 	}
 	wantError(t, runner.RequestStop(grapnel.StopNow, "late"), grapnel.ErrClosed, "")
@@ -232,13 +232,19 @@ func everyCall(runner *grapnel.Runner, value *grapnel.Tensor) map[string]error {
 	errs["Export"] = runner.Export("model")
 	errs["Save"] = runner.Save("iter_1")
 	_, errs["StopReason"] = runner.StopReason()
-	_, errs["Epoch"] = runner.Epoch()
-	_, errs["Iter"] = runner.Iter()
 	_, errs["Scalar"] = runner.Scalar("train/loss")
 	_, errs["ScalarNames"] = runner.ScalarNames()
 	_, errs["Info"] = runner.Info("experiment_name")
 	_, errs["Tensor"] = runner.Tensor("0.weight")
 	errs["SetTensor"] = runner.SetTensor("0.weight", value)
+	return errs
+}
+
+// everyLook makes every call of a runner's that only looks, for any time.
+func everyLook(runner *grapnel.Runner) map[string]error {
+	errs := map[string]error{}
+	_, errs["Epoch"] = runner.Epoch()
+	_, errs["Iter"] = runner.Iter()
 	_, errs["TensorNames"] = runner.TensorNames()
 	_, errs["Config"] = runner.Config()
 	_, errs["StageTable"] = runner.StageTable()
@@ -246,8 +252,8 @@ func everyCall(runner *grapnel.Runner, value *grapnel.Tensor) map[string]error {
 	return errs
 }
 
-// While a call is going on, others are an error: from a callback of it, and
-// from other goroutines.
+// While a call is going on, others are an error, but for those that only look:
+// from a callback of it, and from other goroutines.
 func TestABusyRunnerIsAnError(t *testing.T) {
 	noLeaks(t)
 	value := must[*grapnel.Tensor](t)(grapnel.NewTensor([]float32{1}, 1))
@@ -263,6 +269,11 @@ func TestABusyRunnerIsAnError(t *testing.T) {
 			}
 			asked++
 		}
+		for name, err := range everyLook(runner) {
+			if err != nil {
+				return grapnel.Errorf(grapnel.ErrInternal, "%s: got %w", name, err)
+			}
+		}
 		return nil
 	}
 	runner = newLine(t, grapnel.HookFunc("asks", func(run *grapnel.Run) error {
@@ -277,7 +288,7 @@ func TestABusyRunnerIsAnError(t *testing.T) {
 		return <-done
 	}, grapnel.AfterTrainIter))
 	check(t, runner.Train(background))
-	if asked != 2*21 {
+	if asked != 2*15 {
 		t.Errorf("got %d answers", asked)
 	}
 }
@@ -328,10 +339,66 @@ func TestTrainUntilATime(t *testing.T) {
 	if iter := must[int64](t)(runner.Iter()); !more || iter >= lineIters {
 		t.Errorf("got %v after %d", more, iter)
 	}
-	more = must[bool](t)(runner.TrainUntil(background, time.Now().Add(time.Hour)))
+	more = must[bool](t)(runner.TrainUntil(background, time.Time{})) // Long ago.
+	if iter := must[int64](t)(runner.Iter()); !more || iter >= lineIters {
+		t.Errorf("got %v after %d", more, iter)
+	}
+	// Later than nanoseconds of 64 bits can tell.
+	more = must[bool](t)(runner.TrainUntil(background, time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)))
 	if iter := must[int64](t)(runner.Iter()); more || iter != lineIters {
 		t.Errorf("got %v after %d", more, iter)
 	}
+}
+
+// Epoch and Iter go on while a run does, for whoever looks.
+func TestHowFarARunIsCanBeReadAnyTime(t *testing.T) {
+	noLeaks(t)
+	var runner *grapnel.Runner
+	var iters, epochs []int64
+	runner = newLine(t, grapnel.HookFunc("looks", func(run *grapnel.Run) error {
+		iter, err := runner.Iter()
+		if err != nil {
+			return err
+		}
+		epoch, err := runner.Epoch()
+		iters, epochs = append(iters, iter), append(epochs, epoch)
+		if iter != run.Iter() || epoch != run.Epoch() {
+			t.Errorf("got %d and %d, want %d and %d", iter, epoch, run.Iter(), run.Epoch())
+		}
+		return err
+	}, grapnel.BeforeTrainIter))
+	check(t, runner.Train(background))
+	if len(iters) != lineIters || iters[19] != 19 || epochs[9] != 0 || epochs[19] != 1 {
+		t.Errorf("got %v and %v", iters, epochs)
+	}
+	if iter := must[int64](t)(runner.Iter()); iter != lineIters {
+		t.Errorf("got %d", iter)
+	}
+}
+
+// A run that goes on from a checkpoint is as far as that one was.
+func TestHowFarARunIsAfterAResume(t *testing.T) {
+	noLeaks(t)
+	config := lineConfig(t)
+	first := newRunner(t, config, lineOptions())
+	for step, err := range first.Steps(background) {
+		check(t, err)
+		if step.Iter == 13 {
+			break
+		}
+	}
+	check(t, first.Save("iter_13"))
+	check(t, first.Close())
+	config.Resume = proto.Bool(true)
+	var second *grapnel.Runner
+	second = newRunner(t, config, lineOptions(grapnel.HookFunc("looks", func(run *grapnel.Run) error {
+		iter, epoch := must[int64](t)(second.Iter()), must[int64](t)(second.Epoch())
+		if iter != 13 || epoch != 1 {
+			t.Errorf("got %d and %d, want 13 and 1", iter, epoch)
+		}
+		return nil
+	}, grapnel.BeforeTrain)))
+	check(t, second.Train(background))
 }
 
 // Any mixture of Train and steps is the same run.

@@ -24,8 +24,8 @@ func ReadSafetensors(path string) (*Tensors, error) {
 // WriteSafetensors writes a file of safetensors. It is there whole, or as it was
 // before.
 func WriteSafetensors(path string, tensors *Tensors) error {
-	if tensors.c == nil {
-		return gone("tensors")
+	if err := tensors.there("tensors"); err != nil {
+		return err
 	}
 	p, n := chars(path)
 	err := take(C.grapnel_safetensors_write(p, n, tensors.c))

@@ -5,15 +5,23 @@ package grapnel
 */
 import "C"
 
-import "iter"
+import (
+	"fmt"
+	"iter"
+)
 
 // Scalars are named numbers, in order: losses, metrics, a record of the log.
-// Those that a callback is handed are valid until it returns, and written to
-// only where it says so.
+// Those that a callback is handed are valid until it returns, empty then, and
+// used again in the next call. They are written to only where it says so.
 type Scalars struct {
-	c     *C.grapnel_scalars // What Add adds to, or nil.
+	c     *C.grapnel_scalars // What Add adds to as well, or nil.
+	own   bool               // Add needs no c.
 	items []scalar
 }
+
+// NewScalars returns an empty list: for tests of models and metrics, that a
+// callback's would be handed to.
+func NewScalars() *Scalars { return &Scalars{own: true} }
 
 type scalar struct {
 	name  string
@@ -22,6 +30,13 @@ type scalar struct {
 
 // Add adds a number. A name that is there is ErrAlreadyExists.
 func (s *Scalars) Add(name string, value float64) error {
+	if s.own {
+		if _, there := s.Find(name); there {
+			return &Error{Code: ErrAlreadyExists, Message: fmt.Sprintf("scalars: %q is there", name)}
+		}
+		s.items = append(s.items, scalar{name, value})
+		return nil
+	}
 	if s.c == nil {
 		return gone("scalars")
 	}
@@ -36,8 +51,14 @@ func (s *Scalars) Add(name string, value float64) error {
 // Len returns how many there are.
 func (s *Scalars) Len() int { return len(s.items) }
 
-// At returns the name and the value of an index, 0 <= i < s.Len().
-func (s *Scalars) At(i int) (string, float64) { return s.items[i].name, s.items[i].value }
+// At returns the name and the value of an index, 0 <= i < s.Len(); "" and 0 for
+// others.
+func (s *Scalars) At(i int) (string, float64) {
+	if i < 0 || i >= len(s.items) {
+		return "", 0
+	}
+	return s.items[i].name, s.items[i].value
+}
 
 // Find returns the value of a name, and whether there is one.
 func (s *Scalars) Find(name string) (float64, bool) {
@@ -81,4 +102,5 @@ func (s *Scalars) lend(c *C.grapnel_scalars) *Scalars {
 	return s
 }
 
-func (s *Scalars) expire() { s.c = nil }
+// expire empties s, but for the names' memory.
+func (s *Scalars) expire() { s.c, s.items = nil, s.items[:0] }

@@ -7,6 +7,7 @@ package grapnel
 import "C"
 
 import (
+	"math"
 	"runtime"
 	"slices"
 	"unsafe"
@@ -54,9 +55,13 @@ func (s *Scheduler) Values() []float64 {
 	return slices.Clone(s.values)
 }
 
-// Value returns the number of a parameter group.
+// Value returns the number of a parameter group; NaN if there is none, as after
+// Close.
 func (s *Scheduler) Value(group int) float64 {
 	defer runtime.KeepAlive(s)
+	if group < 0 || group >= len(s.values) {
+		return math.NaN()
+	}
 	return s.values[group]
 }
 

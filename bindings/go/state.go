@@ -12,8 +12,11 @@ import (
 
 // What a hook or a stream keeps in checkpoints.
 
-func saveState(errors *callbackErrors, from stateful, to *C.grapnel_bytes) *C.grapnel_status {
-	return errors.guard("SaveState", func() error {
+type guard = func(what string, callback func() error) *C.grapnel_status
+
+// guard is that of the callback: see callbackErrors.
+func saveState(guard guard, from stateful, to *C.grapnel_bytes) *C.grapnel_status {
+	return guard("SaveState", func() error {
 		state, err := from.SaveState()
 		if err != nil {
 			return err
@@ -23,9 +26,9 @@ func saveState(errors *callbackErrors, from stateful, to *C.grapnel_bytes) *C.gr
 	})
 }
 
-func loadState(errors *callbackErrors, to stateful, state unsafe.Pointer,
+func loadState(guard guard, to stateful, state unsafe.Pointer,
 	size C.size_t) *C.grapnel_status {
-	return errors.guard("LoadState", func() error {
+	return guard("LoadState", func() error {
 		// A copy, as it is a surprise if a slice that was kept changes.
 		return to.LoadState(bytes.Clone(unsafe.Slice((*byte)(state), size)))
 	})

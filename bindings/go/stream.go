@@ -6,7 +6,6 @@ package grapnel
 import "C"
 
 import (
-	"errors"
 	"io"
 	"unsafe"
 )
@@ -15,7 +14,8 @@ import (
 // that is counted in iterations. Batches and resuming are the library's. With
 // num_workers: 1 calls come on a goroutine of a thread of the library's; never
 // two at once. Nobody interrupts a call, and Runner.Close waits for it: a stream
-// that waits for others gives up by itself, with an error.
+// that waits for others gives up by itself, with an error. A call must not close
+// the Runner nor call it: ErrBusy.
 //
 // Optional are, both or none,
 //
@@ -32,8 +32,8 @@ type Stream interface {
 	// an order and a length of its own, but the same whenever it is gone through.
 	BeginPass(pass int64) error
 
-	// Next adds to sample the tensors of the next one, as Dataset.Get does. io.EOF:
-	// the pass has no more, for as long as it is asked.
+	// Next adds to sample the tensors of the next one, as Dataset.Get does. io.EOF,
+	// not wrapped: the pass has no more, for as long as it is asked.
 	Next(sample *Tensors) error
 }
 
@@ -50,12 +50,15 @@ func setStream(options *C.grapnel_runner_options, stream Stream, errors *callbac
 	if stream == nil {
 		return nil
 	}
+	if err := checkState(stream); err != nil {
+		return within("TrainStream", err)
+	}
 	slot := &streamSlot{stream: stream, errors: errors}
 	var hasState C.int32_t
 	if it, ok := stream.(stateful); ok {
 		slot.state, hasState = it, 1
 	}
-	index := streamSlots.add(slot)
+	index := streamSlots.add(slot, errors.runner)
 	status := C.grapnel_go_set_stream(options, hasState, C.uintptr_t(index))
 	if status != nil {
 		streamSlots.remove(index)
@@ -66,17 +69,19 @@ func setStream(options *C.grapnel_runner_options, stream Stream, errors *callbac
 //export grapnelGoBeginPass
 func grapnelGoBeginPass(slot C.uintptr_t, pass C.int64_t) *C.grapnel_status {
 	s := streamSlots.get(uintptr(slot))
-	return s.errors.guard("Stream.BeginPass", func() error { return s.stream.BeginPass(int64(pass)) })
+	return s.errors.guardData("Stream.BeginPass", func() error {
+		return s.stream.BeginPass(int64(pass))
+	})
 }
 
 //export grapnelGoNext
 func grapnelGoNext(slot C.uintptr_t, sample *C.grapnel_tensors) *C.grapnel_status {
 	s := streamSlots.get(uintptr(slot))
 	lent := s.lent.borrow(sample, false)
-	status := s.errors.guard("Stream.Next", func() error {
+	status := s.errors.guardData("Stream.Next", func() error {
 		err := s.stream.Next(lent)
 		switch {
-		case errors.Is(err, io.EOF):
+		case err == io.EOF: // One that is wrapped says that something went wrong.
 			C.grapnel_tensors_clear(sample)
 			return nil
 		case err == nil && lent.Len() == 0: // C would take it for the end.
@@ -92,13 +97,13 @@ func grapnelGoNext(slot C.uintptr_t, sample *C.grapnel_tensors) *C.grapnel_statu
 //export grapnelGoSaveStream
 func grapnelGoSaveStream(slot C.uintptr_t, state *C.grapnel_bytes) *C.grapnel_status {
 	s := streamSlots.get(uintptr(slot))
-	return saveState(s.errors, s.state, state)
+	return saveState(s.errors.guardData, s.state, state)
 }
 
 //export grapnelGoLoadStream
 func grapnelGoLoadStream(slot C.uintptr_t, state unsafe.Pointer, size C.size_t) *C.grapnel_status {
 	s := streamSlots.get(uintptr(slot))
-	return loadState(s.errors, s.state, state, size)
+	return loadState(s.errors.guardData, s.state, state, size)
 }
 
 //export grapnelGoDestroyStream

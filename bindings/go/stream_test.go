@@ -30,7 +30,10 @@ func (s *endless) Next(sample *grapnel.Tensors) error {
 	}
 	if s.at == 10 {
 		// What is added at the end doesn't count.
-		return errors.Join(grapnel.AddScalar(sample, "input", float32(1)), io.EOF)
+		if err := grapnel.AddScalar(sample, "input", float32(1)); err != nil {
+			return err
+		}
+		return io.EOF
 	}
 	s.at++
 	return line.Get((int(s.pass)*10+s.at)%40, sample)

@@ -13,10 +13,12 @@ import (
 
 // A Tensor is a reference to a tensor on any device.
 //
-// One that a callback is handed is valid until the callback returns; [Tensor.Share]
-// gives a reference to keep. One that a function returns is the caller's, and Go
-// lets go of it when it is unreachable; Close does so at once. A Tensor is for
-// one goroutine at a time.
+// One that a callback is handed is valid until the callback returns, and may be
+// handed out again in the next call, for another tensor; [Tensor.Share] gives a
+// reference to keep. One that a function returns is the caller's, and Go lets go
+// of it when it is unreachable; Close does so at once. A Tensor is for one
+// goroutine at a time. A nil one, as [Tensors.Find] returns for a name that isn't
+// there, is an error to use.
 type Tensor struct {
 	c        *C.grapnel_tensor // nil once closed, or the callback has returned.
 	owned    bool
@@ -29,7 +31,7 @@ const maxRank = C.GRAPNEL_GO_RANK
 
 // NewTensor copies row-major elements; their number is the product of shape. No
 // shape is one element. A tensor made here has at most 8 dimensions.
-func NewTensor[T Element](data []T, shape ...int64) (*Tensor, error) {
+func NewTensor[T Element](data []T, shape ...int) (*Tensor, error) {
 	sizes, rank, err := shapeOf(shape)
 	if err != nil {
 		return nil, err
@@ -93,9 +95,9 @@ func SetValues[T Element](t *Tensor, data []T) error {
 	return err
 }
 
-// DType returns the type of the elements.
+// DType returns the type of the elements, 0 if t is nil or closed.
 func (t *Tensor) DType() DType {
-	if t.c == nil {
+	if t == nil || t.c == nil {
 		return 0
 	}
 	dtype := DType(C.grapnel_tensor_dtype(t.c))
@@ -104,23 +106,25 @@ func (t *Tensor) DType() DType {
 }
 
 // Shape returns a copy of the size of each dimension.
-func (t *Tensor) Shape() []int64 { return t.AppendShape(nil) }
+func (t *Tensor) Shape() []int { return t.AppendShape(nil) }
 
 // AppendShape appends the size of each dimension to shape: for loops that keep a
 // slice.
-func (t *Tensor) AppendShape(shape []int64) []int64 {
-	if t.c == nil {
+func (t *Tensor) AppendShape(shape []int) []int {
+	if t == nil || t.c == nil {
 		return shape
 	}
 	sizes := C.grapnel_tensor_shape(t.c)
-	shape = append(shape, unsafe.Slice((*int64)(sizes), C.grapnel_tensor_rank(t.c))...)
+	for _, n := range unsafe.Slice(sizes, C.grapnel_tensor_rank(t.c)) {
+		shape = append(shape, int(n))
+	}
 	runtime.KeepAlive(t)
 	return shape
 }
 
 // Len returns the number of elements.
 func (t *Tensor) Len() int {
-	if t.c == nil {
+	if t == nil || t.c == nil {
 		return 0
 	}
 	n := int(C.grapnel_tensor_numel(t.c))
@@ -130,8 +134,8 @@ func (t *Tensor) Len() int {
 
 // Share returns another reference to the same memory, to keep and to close.
 func (t *Tensor) Share() (*Tensor, error) {
-	if t.c == nil {
-		return nil, gone("tensor")
+	if err := t.check("tensor"); err != nil {
+		return nil, err
 	}
 	shared, err := tookTensor(C.grapnel_go_tensor_share(t.c), take)
 	runtime.KeepAlive(t)
@@ -145,7 +149,7 @@ func (t *Tensor) Share() (*Tensor, error) {
 // Close lets go of this reference. It may be called twice; without it Go's
 // garbage collector does it some time, which knows nothing of the memory's size.
 func (t *Tensor) Close() error {
-	if !t.owned {
+	if t == nil || !t.owned {
 		return nil // What is lent goes with its callback or its owner.
 	}
 	runtime.SetFinalizer(t, nil)
@@ -160,16 +164,32 @@ func (t *Tensor) destroy() {
 
 // String describes the tensor: "float32 [64 1 8 8]".
 func (t *Tensor) String() string {
-	if t.c == nil {
+	switch {
+	case t == nil:
+		return "no tensor"
+	case t.c == nil:
 		return "closed tensor"
 	}
 	return fmt.Sprint(t.DType(), " ", t.Shape())
 }
 
+// check returns why there is nothing to use. A name that Tensors.Find hasn't
+// found gives nil.
+func (t *Tensor) check(what string) error {
+	switch {
+	case t == nil:
+		return missing(what)
+	case t.c == nil:
+		return gone(what)
+	default:
+		return nil
+	}
+}
+
 // elements returns where they lie, if they are of that type.
 func (t *Tensor) elements(want DType) (C.grapnel_go_elements, error) {
-	if t.c == nil {
-		return C.grapnel_go_elements{}, gone("tensor")
+	if err := t.check("tensor"); err != nil {
+		return C.grapnel_go_elements{}, err
 	}
 	elements := C.grapnel_go_tensor_elements(t.c)
 	runtime.KeepAlive(t)
@@ -194,7 +214,7 @@ func ownedTensor(out C.grapnel_go_handle) *Tensor {
 }
 
 // shapeOf passes a shape by value, so that it need not be on the heap.
-func shapeOf(shape []int64) (sizes C.grapnel_go_shape, rank C.int32_t, err error) {
+func shapeOf(shape []int) (sizes C.grapnel_go_shape, rank C.int32_t, err error) {
 	if len(shape) > maxRank {
 		return sizes, 0, invalid("shape: has %d dimensions, at most %d are possible", len(shape), maxRank)
 	}

@@ -18,7 +18,7 @@ func testElements[T grapnel.Element](t *testing.T, dtype grapnel.DType, a, b T) 
 		defer tensor.Close()
 		values[0] = b // It was copied.
 		want := []T{a, b, a, a, b, b}
-		if tensor.DType() != dtype || tensor.Len() != 6 || !slices.Equal(tensor.Shape(), []int64{2, 3}) {
+		if tensor.DType() != dtype || tensor.Len() != 6 || !slices.Equal(tensor.Shape(), []int{2, 3}) {
 			t.Errorf("got %v", tensor)
 		}
 		if got := tensor.String(); got != dtype.String()+" [2 3]" {
@@ -97,7 +97,7 @@ func TestTensorsOfNothing(t *testing.T) {
 	if len(one.Shape()) != 0 || one.Len() != 1 {
 		t.Errorf("got %v", one)
 	}
-	if got := one.AppendShape([]int64{9}); !slices.Equal(got, []int64{9}) {
+	if got := one.AppendShape([]int{9}); !slices.Equal(got, []int{9}) {
 		t.Errorf("got %v", got)
 	}
 }

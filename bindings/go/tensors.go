@@ -14,9 +14,9 @@ import (
 
 // Tensors are named tensors, in order: a sample, a batch, a model's weights.
 //
-// Those that a callback is handed are valid until it returns. Those that a
-// function returns are the caller's, as with [Tensor]. They are for one goroutine
-// at a time.
+// Those that a callback is handed are valid until it returns, and are used again
+// in the next call. Those that a function returns are the caller's, as with
+// [Tensor]. They are for one goroutine at a time.
 type Tensors struct {
 	c        *C.grapnel_tensors // nil once closed, or the callback has returned.
 	readOnly bool
@@ -47,9 +47,9 @@ func (o *tensorsOwner) destroy() { C.grapnel_tensors_destroy(o.c) }
 
 // AddNew adds a tensor of that shape, no shape being one element, and returns
 // its memory, row-major, to be filled at once: before the callback returns that
-// was handed ts, or before ts is closed. The elements have no values before,
+// was handed ts, or while ts is reachable and not closed. The elements have no values before,
 // except that bools are false. It is the way to make a batch that costs no copy.
-func AddNew[T Element](ts *Tensors, name string, shape ...int64) ([]T, error) {
+func AddNew[T Element](ts *Tensors, name string, shape ...int) ([]T, error) {
 	if err := ts.check(); err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func AddNew[T Element](ts *Tensors, name string, shape ...int64) ([]T, error) {
 	}
 	numel := 1
 	for _, n := range shape {
-		numel *= int(n)
+		numel *= n
 	}
 	if numel == 0 {
 		return nil, nil
@@ -78,7 +78,7 @@ func AddNew[T Element](ts *Tensors, name string, shape ...int64) ([]T, error) {
 
 // Add adds a tensor with a copy of row-major elements; their number is the
 // product of shape. No shape is one element.
-func Add[T Element](ts *Tensors, name string, data []T, shape ...int64) error {
+func Add[T Element](ts *Tensors, name string, data []T, shape ...int) error {
 	if err := ts.check(); err != nil {
 		return err
 	}
@@ -101,16 +101,18 @@ func AddScalar[T Element](ts *Tensors, name string, value T) error {
 		return err
 	}
 	element[0] = value
+	runtime.KeepAlive(ts)
 	return nil
 }
 
-// Add adds another reference to the memory of t.
+// Add adds another reference to the memory of t. Who gets ts may write to it,
+// also where t is to be read only.
 func (ts *Tensors) Add(name string, t *Tensor) error {
 	if err := ts.check(); err != nil {
 		return err
 	}
-	if t.c == nil {
-		return gone("tensor")
+	if err := t.check("tensor"); err != nil {
+		return within(name, err)
 	}
 	p, n := chars(name)
 	err := take(C.grapnel_go_tensors_add_shared(ts.c, p, n, t.c))
@@ -121,7 +123,7 @@ func (ts *Tensors) Add(name string, t *Tensor) error {
 
 // Len returns how many there are.
 func (ts *Tensors) Len() int {
-	if ts.c == nil {
+	if ts == nil || ts.c == nil {
 		return 0
 	}
 	n := int(C.grapnel_tensors_size(ts.c))
@@ -132,7 +134,7 @@ func (ts *Tensors) Len() int {
 // At returns the name and the tensor of an index, 0 <= i < ts.Len(); "" and nil
 // for others. The tensor is borrowed from ts.
 func (ts *Tensors) At(i int) (string, *Tensor) {
-	if ts.c == nil {
+	if ts == nil || ts.c == nil {
 		return "", nil
 	}
 	c := C.grapnel_tensors_at(ts.c, C.int64_t(i))
@@ -149,7 +151,7 @@ func (ts *Tensors) At(i int) (string, *Tensor) {
 
 // Find returns the tensor of a name, borrowed from ts, or nil if there is none.
 func (ts *Tensors) Find(name string) *Tensor {
-	if ts.c == nil {
+	if ts == nil || ts.c == nil {
 		return nil
 	}
 	p, n := chars(name)
@@ -173,6 +175,9 @@ func (ts *Tensors) All() iter.Seq2[string, *Tensor] {
 
 // Close lets go of the list, and of its references to the tensors.
 func (ts *Tensors) Close() error {
+	if ts == nil {
+		return nil
+	}
 	owner, ok := ts.owner.(*tensorsOwner)
 	if !ok || ts.c == nil {
 		return nil // What is lent goes with its callback or its owner.
@@ -183,16 +188,27 @@ func (ts *Tensors) Close() error {
 	return nil
 }
 
-// check returns why nothing can be added.
-func (ts *Tensors) check() error {
+// there returns why there is nothing to use.
+func (ts *Tensors) there(what string) error {
 	switch {
+	case ts == nil:
+		return missing(what)
 	case ts.c == nil:
-		return gone("tensors")
-	case ts.readOnly:
-		return &Error{Code: ErrFailedPrecondition, Message: "tensors: they are to be read only"}
+		return gone(what)
 	default:
 		return nil
 	}
+}
+
+// check returns why nothing can be added.
+func (ts *Tensors) check() error {
+	if err := ts.there("tensors"); err != nil {
+		return err
+	}
+	if ts.readOnly {
+		return &Error{Code: ErrFailedPrecondition, Message: "tensors: they are to be read only"}
+	}
+	return nil
 }
 
 // lend returns a Tensor for one of ts's, the same for the same.

@@ -83,7 +83,7 @@ func TestTensorsThatCanNotBeAdded(t *testing.T) {
 	wantError(t, grapnel.Add(ts, "b", []float32{1}, 2), grapnel.ErrInvalidArgument, "")
 	_, err := grapnel.AddNew[float32](ts, "b", -1)
 	wantError(t, err, grapnel.ErrInvalidArgument, "")
-	nine := make([]int64, 9)
+	nine := make([]int, 9)
 	_, err = grapnel.AddNew[float32](ts, "b", nine...)
 	wantError(t, err, grapnel.ErrInvalidArgument, "dimensions")
 	wantError(t, grapnel.Add(ts, "b", []float32{}, nine...), grapnel.ErrInvalidArgument, "dimensions")

@@ -220,7 +220,7 @@ func (t *trainer) predict(ctx context.Context, images []sample) ([][]float32, er
 	for i := range images {
 		scale(pixels[i*numPixels:], images[i].pixels[:])
 	}
-	input, err := grapnel.NewTensor(pixels, int64(len(images)), 1, 8, 8)
+	input, err := grapnel.NewTensor(pixels, len(images), 1, 8, 8)
 	if err != nil {
 		return nil, err
 	}

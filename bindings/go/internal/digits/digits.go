@@ -70,11 +70,11 @@ func (d *Data) Get(index int, sample *grapnel.Tensors) error {
 
 // GetBatch adds images and labels.
 func (d *Data) GetBatch(indices []int64, batch *grapnel.Tensors) error {
-	images, err := grapnel.AddNew[float32](batch, "input", int64(len(indices)), 1, 8, 8)
+	images, err := grapnel.AddNew[float32](batch, "input", len(indices), 1, 8, 8)
 	if err != nil {
 		return err
 	}
-	labels, err := grapnel.AddNew[int64](batch, "target", int64(len(indices)))
+	labels, err := grapnel.AddNew[int64](batch, "target", len(indices))
 	if err != nil {
 		return err
 	}

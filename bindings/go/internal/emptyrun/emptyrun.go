@@ -102,11 +102,11 @@ func (t *Table) Get(index int, sample *grapnel.Tensors) error {
 
 // GetBatch adds rows.
 func (t *Table) GetBatch(indices []int64, batch *grapnel.Tensors) error {
-	inputs, err := grapnel.AddNew[float32](batch, "input", int64(len(indices)), Floats)
+	inputs, err := grapnel.AddNew[float32](batch, "input", len(indices), Floats)
 	if err != nil {
 		return err
 	}
-	targets, err := grapnel.AddNew[int64](batch, "target", int64(len(indices)))
+	targets, err := grapnel.AddNew[int64](batch, "target", len(indices))
 	if err != nil {
 		return err
 	}

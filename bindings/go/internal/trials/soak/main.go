@@ -55,8 +55,7 @@ func (m *worst) Process(predictions, batch *grapnel.Tensors) error {
 }
 
 func (m *worst) Compute(metrics *grapnel.Scalars) error {
-	return metrics.Add("worst",
-		float64(m.max))
+	return metrics.Add("worst", float64(m.max))
 }
 
 func newGuest(dir string, steps int) (*guest.Guest, error) {

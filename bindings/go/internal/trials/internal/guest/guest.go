@@ -57,9 +57,9 @@ type Guest struct {
 // New makes one.
 func New(plan Plan) (*Guest, error) {
 	hook := new(Sum)
-	runner, err := grapnel.NewFromText(fmt.Sprintf(config, plan.WorkDir, plan.NumWorkers,
-		plan.MaxIters,
-		plan.Interval, plan.Interval, plan.Seed, plan.Resume), &grapnel.Options{
+	text := fmt.Sprintf(config, plan.WorkDir, plan.NumWorkers, plan.MaxIters, plan.Interval,
+		plan.Interval, plan.Seed, plan.Resume)
+	runner, err := grapnel.NewFromText(text, &grapnel.Options{
 		TrainData:  Data{},
 		ValData:    Data{},
 		ValMetrics: plan.Metrics,
@@ -100,11 +100,11 @@ func (Data) Get(index int, sample *grapnel.Tensors) error {
 
 // GetBatch adds several.
 func (Data) GetBatch(indices []int64, batch *grapnel.Tensors) error {
-	inputs, err := grapnel.AddNew[float32](batch, "input", int64(len(indices)), features)
+	inputs, err := grapnel.AddNew[float32](batch, "input", len(indices), features)
 	if err != nil {
 		return err
 	}
-	targets, err := grapnel.AddNew[float32](batch, "target", int64(len(indices)), 1)
+	targets, err := grapnel.AddNew[float32](batch, "target", len(indices), 1)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,83 @@
+package grapnel
+
+/*
+#include "native.h"
+*/
+import "C"
+
+import (
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"grapnel.dev/grapnel/grapnelpb"
+)
+
+// facts are what doesn't change as long as a runner lives, for any time.
+type facts struct {
+	encoded     []byte // The config.
+	tensorNames []string
+	stageTable  string
+	workDir     string
+}
+
+func (f *facts) read(c *C.grapnel_runner) (err error) {
+	if f.encoded, err = dataOf(C.grapnel_go_runner_config(c), take); err != nil {
+		return err
+	}
+	if f.tensorNames, err = linesOf(C.grapnel_go_runner_tensor_names(c), take); err != nil {
+		return err
+	}
+	if f.stageTable, err = textOf(C.grapnel_go_runner_stage_table(c), take); err != nil {
+		return err
+	}
+	f.workDir, err = textOf(C.grapnel_go_runner_work_dir(c), take)
+	return err
+}
+
+func (f *facts) config() (*grapnelpb.RunnerConfig, error) {
+	config := new(grapnelpb.RunnerConfig)
+	if err := proto.Unmarshal(f.encoded, config); err != nil {
+		return nil, &Error{Code: ErrInternal, Message: "config: " + err.Error(), cause: err}
+	}
+	return config, nil
+}
+
+// TensorNames returns the names of the model's parameters, then of its buffers.
+func (r *Runner) TensorNames() (names []string, err error) {
+	err = r.anyTime(func() error {
+		names = slices.Clone(r.facts.tensorNames)
+		return nil
+	})
+	return names, err
+}
+
+// Config returns the config that is run: overrides and the work_dir are in it, with
+// absolute paths. A field that nobody set stays unset.
+func (r *Runner) Config() (config *grapnelpb.RunnerConfig, err error) {
+	err = r.anyTime(func() error {
+		config, err = r.facts.config()
+		return err
+	})
+	return config, err
+}
+
+// StageTable returns, for people, a line for each stage where hooks act, with
+// those in order. "go_progress" is this package's own, which Epoch, Iter and the
+// contexts of evaluations are of.
+func (r *Runner) StageTable() (table string, err error) {
+	err = r.anyTime(func() error {
+		table = r.facts.stageTable
+		return nil
+	})
+	return table, err
+}
+
+// WorkDir returns where the run writes.
+func (r *Runner) WorkDir() (path string, err error) {
+	err = r.anyTime(func() error {
+		path = r.facts.workDir
+		return nil
+	})
+	return path, err
+}

@@ -17,6 +17,17 @@ use crate::tensor::{rank, Tensor, TensorRef};
 #[repr(transparent)]
 pub struct TensorsRef(sys::grapnel_tensors);
 
+/// Elements of a new tensor that have no values yet, and how many they are. Whatever happens, a panic
+/// of an iterator included, they become zeros.
+struct Unwritten<T>(*mut T, usize);
+
+impl<T> Drop for Unwritten<T> {
+    fn drop(&mut self) {
+        // SAFETY: they are elements of the tensor, of a type for which zeros are a value.
+        unsafe { ptr::write_bytes(self.0, 0, self.1) };
+    }
+}
+
 impl TensorsRef {
     /// # Safety
     ///
@@ -161,15 +172,7 @@ impl TensorsRef {
             }
         }
         let (data, len) = self.insert_new::<T>(name, shape)?;
-        // Whatever happens, a panic of the iterator included, each element gets a value.
-        struct Rest<T>(*mut T, usize);
-        impl<T> Drop for Rest<T> {
-            fn drop(&mut self) {
-                // SAFETY: these are the elements that have none yet.
-                unsafe { ptr::write_bytes(self.0, 0, self.1) };
-            }
-        }
-        let mut rest = Rest(data, len);
+        let mut rest = Unwritten(data, len);
         for element in elements.take(len) {
             // SAFETY: `take` ends it where the elements do.
             unsafe {
@@ -182,6 +185,47 @@ impl TensorsRef {
             return Ok(());
         }
         Err(missing(rest.1, len))
+    }
+
+    /// Adds a tensor with the elements of `rows`, one row behind the other, each copied once: a
+    /// batch of samples, for example. Together they must have as many as the shape; after an error
+    /// the tensor is there, with zeros behind what was given.
+    ///
+    /// ```
+    /// # let mut batch = grapnel::Tensors::new()?;
+    /// let table = [0.0f32, 0.1, 1.0, 1.1, 2.0, 2.1];
+    /// let rows = [2, 0].map(|index| &table[2 * index..2 * index + 2]);
+    /// batch.insert_rows("input", &[2, 2], rows)?;
+    /// assert_eq!(batch.require("input")?.data::<f32>()?, [2.0, 2.1, 0.0, 0.1]);
+    /// # Ok::<(), grapnel::Error>(())
+    /// ```
+    pub fn insert_rows<T: Element, R: AsRef<[T]>>(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        rows: impl IntoIterator<Item = R>,
+    ) -> Result<()> {
+        let (data, len) = self.insert_new::<T>(name, shape)?;
+        let mut rest = Unwritten(data, len);
+        let wrong = |what: String| {
+            Err(Error::new(Code::InvalidArgument, format!("tensor {name:?}: {what}")))
+        };
+        for (number, row) in rows.into_iter().enumerate() {
+            let row = row.as_ref();
+            if row.len() > rest.1 {
+                return wrong(format!("row {number} goes beyond its {len} elements"));
+            }
+            // SAFETY: there is room, and nobody else knows the memory.
+            unsafe {
+                ptr::copy_nonoverlapping(row.as_ptr(), rest.0, row.len());
+                rest.0 = rest.0.add(row.len());
+            }
+            rest.1 -= row.len();
+        }
+        match rest.1 {
+            0 => Ok(()),
+            missing => wrong(format!("{missing} of {len} elements are missing")),
+        }
     }
 
     /// A tensor whose elements have no values yet, and how many they are.

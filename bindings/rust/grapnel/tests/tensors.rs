@@ -225,6 +225,25 @@ fn a_name_is_there_once() {
 }
 
 #[test]
+fn rows_stand_one_behind_the_other() {
+    let mut tensors = Tensors::new().unwrap();
+    tensors.insert_rows("a", &[2, 3], [vec![1i64, 2, 3], vec![4, 5, 6]]).unwrap();
+    assert_eq!(tensors.require("a").unwrap().data::<i64>().unwrap(), [1, 2, 3, 4, 5, 6]);
+    // They need not be of one length, and there need be none.
+    tensors.insert_rows("b", &[4], [&[1u8][..], &[], &[2, 3, 4]]).unwrap();
+    assert_eq!(tensors.require("b").unwrap().data::<u8>().unwrap(), [1, 2, 3, 4]);
+    tensors.insert_rows::<f32, [f32; 0]>("c", &[0, 9], []).unwrap();
+
+    let error = tensors.insert_rows("d", &[2, 2], [[1.0f32, 2.0]]).unwrap_err();
+    assert!(error.message().contains("\"d\": 2 of 4 elements are missing"), "{error}");
+    assert_eq!(tensors.require("d").unwrap().data::<f32>().unwrap(), [1.0, 2.0, 0.0, 0.0]);
+    let error = tensors.insert_rows("e", &[2], [vec![1.0f32], vec![2.0, 3.0]]).unwrap_err();
+    assert!(error.message().contains("\"e\": row 1 goes beyond its 2 elements"), "{error}");
+    assert_eq!(tensors.require("e").unwrap().data::<f32>().unwrap(), [1.0, 0.0]);
+    assert!(tensors.insert_rows("a", &[1], [[1u8]]).is_err());
+}
+
+#[test]
 fn too_few_elements_are_an_error_and_add_nothing_or_zeros() {
     let mut tensors = Tensors::new().unwrap();
     let missing = "tensor \"a\": 2 of 4 elements are missing";

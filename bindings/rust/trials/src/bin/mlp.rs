@@ -47,14 +47,10 @@ impl SyncDataset for Table {
     }
 
     fn get_batch(&self, indices: &[usize], batch: &mut TensorsRef) -> CallbackResult {
-        let inputs = batch.insert_zeros::<f32>("input", &[indices.len(), FLOATS])?;
-        for (input, &index) in inputs.chunks_exact_mut(FLOATS).zip(indices) {
-            input.copy_from_slice(&self.inputs[index * FLOATS..(index + 1) * FLOATS]);
-        }
-        let targets = batch.insert_zeros::<i64>("target", &[indices.len()])?;
-        for (target, &index) in targets.iter_mut().zip(indices) {
-            *target = self.targets[index];
-        }
+        let rows = indices.iter().map(|index| &self.inputs[index * FLOATS..(index + 1) * FLOATS]);
+        batch.insert_rows("input", &[indices.len(), FLOATS], rows)?;
+        let targets = indices.iter().map(|&index| self.targets[index]);
+        batch.insert_from_iter("target", &[indices.len()], targets)?;
         Ok(())
     }
 }

@@ -24,7 +24,8 @@ class Counted {
   Counted() { alive.fetch_add(1, std::memory_order_relaxed); }
   Counted(const Counted&) : Counted() {}
   Counted& operator=(const Counted&) = default;
-  ~Counted() { alive.fetch_sub(1, std::memory_order_relaxed); }
+  // Who sees 0 sees also what was done before, by another thread maybe.
+  ~Counted() { alive.fetch_sub(1, std::memory_order_release); }
 
   static std::atomic<int64_t> alive;
 };

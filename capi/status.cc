@@ -27,7 +27,7 @@ grapnel_status* OutOfMemory() noexcept {
     auto* const made = new (place) grapnel_status;
     made->code = GRAPNEL_RESOURCE_EXHAUSTED;
     made->message = "out of memory";  // Short enough to need none.
-    Counted::alive.fetch_sub(1, std::memory_order_relaxed);
+    Counted::alive.fetch_sub(1, std::memory_order_release);
     return made;
   }();
   return status;
@@ -193,5 +193,5 @@ void grapnel_bytes_clear(grapnel_bytes* bytes) {
 }
 
 int64_t grapnel_live_objects(void) {
-  return Counted::alive.load(std::memory_order_relaxed);
+  return Counted::alive.load(std::memory_order_acquire);
 }

@@ -1,3 +1,4 @@
+#include <atomic>
 #include <iterator>
 #include <limits>
 
@@ -63,6 +64,8 @@ at::Tensor grapnel_tensors::New(at::IntArrayRef sizes, at::ScalarType type) {
   for (auto it = memory.begin(); it != memory.end(); ++it) {
     if (it->use_count() > 1) continue;
     if (it->nbytes() == num_bytes) {
+      // use_count doesn't order what others did with it before they let go.
+      std::atomic_thread_fence(std::memory_order_acquire);
       at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(
           c10::Storage(*it), c10::DispatchKeySet(c10::DispatchKey::CPU),
           c10::scalarTypeToTypeMeta(type));

@@ -18,7 +18,7 @@ run "the tests" cargo test --quiet --locked
 # At home, ~/grapnel is the prefix; programs go where cargo puts them unless told.
 out=$TEST_TMPDIR/readme.out
 ln -sfn "$prefix" "$home/grapnel"
-ln -sfn "$cache/cargo/target" "$sources/examples/rust_train/target"
+ln -sfn "$target" "$sources/examples/rust_train/target"
 sed -n 's/^    //p' "$sources/examples/rust_train/README.md" >"$TEST_TMPDIR/readme.sh"
 echo "== README.md"
 in_rust examples/rust_train \

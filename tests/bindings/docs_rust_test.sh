@@ -13,7 +13,7 @@ checks=$(grep -c '^grep ' "$TEST_TMPDIR/page.sh") || fail "$page prints nothing"
 
 # Programs lie where the page says, which is where other tests have compiled what they
 # depend on.
-sed -i "s|^cd first\$|& \&\& ln -s '$cache/cargo/target' target|" "$TEST_TMPDIR/page.sh"
+sed -i "s|^cd first\$|& \&\& ln -s '$target' target|" "$TEST_TMPDIR/page.sh"
 in_rust "$checkout" env -u CARGO_TARGET_DIR -u GRAPNEL_PREFIX -u PKG_CONFIG_PATH bash "$TEST_TMPDIR/page.sh" ||
   fail "$page: see above"
 

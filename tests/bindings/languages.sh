@@ -26,11 +26,14 @@ kept=$cache/cargo/tests/$(tr -c 'a-z0-9_\n' _ <<<"$TEST_TARGET")
 sources=$kept/sources
 prefix=$kept/prefix
 home=$kept/home
+# Of this test alone: for cargo two workspaces of one layout are the same, and a test that
+# builds would take away what another one is just using.
+target=$kept/target
 mkdir -p "$kept"
 exec 8>"$kept.lock"
 flock 8
 rm -rf "$home" "$prefix"
-mkdir -p "$sources" "$home"
+mkdir -p "$sources" "$home" "$target"
 
 # Copies folders out of the runfiles, whose files are links.
 copy_sources() { # FOLDER...
@@ -73,7 +76,7 @@ in_go() { # FOLDER [NAME=VALUE...] COMMAND...
 
 # The same with Go and Rust.
 in_go_and_rust() { # FOLDER [NAME=VALUE...] COMMAND...
-  in_go "$1" CARGO_HOME="$cache/cargo" CARGO_TARGET_DIR="$cache/cargo/target" CARGO_NET_OFFLINE=true "${@:2}"
+  in_go "$1" CARGO_HOME="$cache/cargo" CARGO_TARGET_DIR="$target" CARGO_NET_OFFLINE=true "${@:2}"
 }
 
 # The same with Rust.
@@ -85,6 +88,6 @@ in_rust() { # FOLDER [NAME=VALUE...] COMMAND...
     cd "$folder"
     exec env -i PATH="$tools:/usr/local/bin:/usr/bin:/bin" HOME="$home" TMPDIR="$TEST_TMPDIR" \
       LC_ALL=C.UTF-8 OMP_NUM_THREADS=1 GRAPNEL_PREFIX="$prefix" \
-      CARGO_HOME="$cache/cargo" CARGO_TARGET_DIR="$cache/cargo/target" CARGO_NET_OFFLINE=true "$@"
+      CARGO_HOME="$cache/cargo" CARGO_TARGET_DIR="$target" CARGO_NET_OFFLINE=true "$@"
   )
 }

@@ -12,7 +12,7 @@ build_programs() { # NAME
   install_prefix "$prefix"
   in_go bindings/go go build -o "$built/go" "./internal/trials/$1"
   in_rust bindings/rust/trials cargo build --quiet --locked --release --bin "$1"
-  cp "$cache/cargo/target/release/$1" "$built/rust.program"
+  cp "$target/release/$1" "$built/rust.program"
   # cargo sets no path to the library in a program.
   printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s" "$@"\n' "$prefix/lib" "$built/rust.program" >"$built/rust"
   chmod +x "$built/rust"

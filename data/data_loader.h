@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "c10/core/Device.h"
 #include "grapnel/data/dataset.h"
 #include "grapnel/data/sample.h"
 #include "grapnel/data/sampler.h"
@@ -62,6 +63,12 @@ class DataLoader {
     int64_t seed = 0;        // Of order and augmentation.
     int rank = 0;
     int world_size = 1;
+
+    // Where batches come out. If it isn't the CPU, workers put them into pinned
+    // memory, and the copy of the next one, if it is ready, is launched while
+    // the one before is used; Next waits for no copy, but what is launched on
+    // the device's current stream after Next sees it done.
+    c10::Device device = c10::DeviceType::CPU;
   };
 
   // Errors name the field: "dataset: idx: images: ...".

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "c10/core/Device.h"
 #include "grapnel/data/iterable_dataset.h"
 #include "grapnel/data/sample.h"
 
@@ -42,6 +43,9 @@ class StreamLoader {
     int rank = 0;
     int world_size = 1;
     bool sharded = false;
+
+    // See DataLoader::Options.
+    c10::Device device = c10::DeviceType::CPU;
   };
 
   // Of `config`, `sampler` and `dataset` must be unset. Errors name the field.

@@ -17,6 +17,7 @@
 #include "ATen/core/Tensor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "c10/core/Device.h"
 #include "grapnel/base/registry.h"
 #include "grapnel/base/tensor_map.h"
 
@@ -30,9 +31,15 @@ struct LayerOptions {
   // the layer may compute in place.
   bool may_overwrite_input = false;
 
-  // What a layer draws random numbers from, on the CPU, in its constructor and
-  // in Forward. Undefined: LibTorch's default generator.
+  // As in ModelOptions. A constructor draws from `generator`, on the CPU, and
+  // AddParameter moves; Forward draws from forward_generator().
+  c10::Device device = c10::DeviceType::CPU;
   at::Generator generator;
+  at::Generator device_generator;
+
+  const at::Generator& forward_generator() const {
+    return device.is_cpu() ? generator : device_generator;
+  }
 };
 
 // A new layer is in training mode. Thread-compatible.

@@ -104,6 +104,19 @@ absl::Status Model::TrainStep(const Batch& batch, OptimWrapper& optim,
   return status;
 }
 
+absl::Status Model::MoveTo(c10::Device device) {
+  for (const auto* list : {&parameters(), &buffers()}) {
+    for (const NamedTensor& tensor : *list) {
+      if (tensor.tensor.device() == device) continue;
+      return absl::FailedPreconditionError(absl::StrCat(
+          "tensor \"", tensor.name, "\" is on ", tensor.tensor.device().str(),
+          ", not on ", device.str(),
+          ": this kind of model stays on the device that it was made on"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Model::Export(const std::string&) {
   return absl::UnimplementedError(
       "this kind of model has no file format of its own; its weights are in "

@@ -15,6 +15,7 @@
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "c10/core/Device.h"
 #include "grapnel/base/registry.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/data/sample.h"
@@ -74,16 +75,23 @@ class Model {
   virtual absl::Status ValStep(const Batch& batch,
                                Predictions* predictions) = 0;
 
+  // Brings the model's tensors to `device`, where it computes from now on; does
+  // nothing if they are there. Before anyone asks for them: those that were
+  // given out before may stay behind. The default is for a model that is made
+  // where it stays: kFailedPrecondition, which names the first tensor that is
+  // elsewhere.
+  virtual absl::Status MoveTo(c10::Device device);
+
   // Parameters and buffers with their dotted names, as in Python's state_dict.
-  // The same tensors for the life of the model.
+  // The same tensors for the life of the model, once it is where it stays.
   virtual const std::vector<NamedTensor>& parameters() const = 0;
   virtual const std::vector<NamedTensor>& buffers() const = 0;
 
   // Whether all random numbers that the model draws, in training and
-  // evaluation, come from ModelOptions::generator. If not, a runner puts its
-  // generator in the place of LibTorch's default one for each step of the
-  // model, under a lock of the process: such models are not stepped in
-  // parallel.
+  // evaluation, come from ModelOptions::generator and device_generator. If not,
+  // a runner puts its generator in the place of LibTorch's default one for each
+  // step of the model, under a lock of the process: such models are not stepped
+  // in parallel.
   virtual bool has_own_generator() const { return false; }
 
   // Writes the model, with its weights, to a file in its own format, over an
@@ -112,9 +120,17 @@ struct ModelOptions {
   // from config infer the sizes that its layers leave out.
   std::vector<int64_t> input_shape;
 
-  // What the model draws random numbers from, on the CPU: its initial weights,
-  // dropout and the like. Undefined: LibTorch's default generator.
+  // Where the model's tensors are and where it computes.
+  c10::Device device = c10::DeviceType::CPU;
+
+  // What the model draws random numbers from on the CPU: its initial weights,
+  // wherever they go then, and on the CPU dropout and the like. Undefined:
+  // LibTorch's default generator.
   at::Generator generator;
+
+  // What it draws from on `device`, if that isn't the CPU. Undefined: that
+  // device's default generator.
+  at::Generator device_generator;
 
   // Reads the model's own files, and writes what Export does. Outlives the
   // model. Null: io::Env::Posix().

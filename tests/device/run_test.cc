@@ -56,6 +56,9 @@ std::vector<RunCase> RunCases() {
        {"optim_wrapper.amp.dtype=BFLOAT16",
         "optim_wrapper.accumulative_counts=5",
         "optim_wrapper.accumulate_by=SAMPLES"}},
+      {"HalfWithAScaleThatMoves",
+       {"optim_wrapper.amp={dtype: FLOAT16 loss_scale {init_scale: 1e9 "
+        "growth_interval: 10}}"}},
       {"SgdAndAnAverageByWindows",
        {"optim_wrapper.optimizer={sgd {lr: 0.05 momentum: 0.9 nesterov: true}}",
         "custom_hooks.0.config={[hooks/EMAHook] {average "

@@ -220,13 +220,15 @@ absl::Status TorchScriptModel::Export(const std::string& path) {
     return size;
   };
   GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
-    const ScriptTensors on_cpu(script_->module, c10::DeviceType::CPU);
+    ScriptTensors on_cpu(script_->module, c10::DeviceType::CPU);
     on_cpu.Swap(script_->module);
+    ListTensors();
     const absl::Status status = CatchAsStatus([&] {
       torch::jit::ExportModule(script_->module, sink);
       return absl::OkStatus();
     });
     on_cpu.Swap(script_->module);
+    ListTensors();
     return status;
   }));
   if (out_of_memory) {

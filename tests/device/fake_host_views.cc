@@ -39,6 +39,7 @@ const c10::Storage& HostViews::Open(const c10::Storage& storage) {
     if (opened.storage.is_alias_of(storage)) return opened.view;
   }
   void* const base = Base(storage);
+  work_.Reads(base);
   OpenBlock(base);
   // With the CPU's allocator: an operator that needs more takes other memory,
   // and Resize() brings it back.
@@ -47,6 +48,13 @@ const c10::Storage& HostViews::Open(const c10::Storage& storage) {
                     c10::GetCPUAllocator(), /*resizable=*/true);
   opened_.push_back({storage, std::move(view), base});
   return opened_.back().view;
+}
+
+at::Tensor HostViews::ToWrite(const at::Tensor& tensor) {
+  if (tensor.defined() && tensor.device().type() == kType) {
+    work_.Writes(Base(tensor.storage()));
+  }
+  return Of(tensor);
 }
 
 at::Tensor HostViews::Of(const at::Tensor& tensor) {
@@ -102,6 +110,7 @@ at::Tensor HostViews::ToDevice(const at::Tensor& result, c10::Device device) {
   at::Tensor there = EmptyOnDevice(dense.sizes(), dense.strides(),
                                    dense.scalar_type(), device);
   if (void* const base = Base(there.storage())) {
+    work_.Writes(base);
     OpenBlock(base);
     std::memcpy(base, dense.const_data_ptr(), dense.nbytes());
     CloseBlock(base);

@@ -120,22 +120,24 @@ ScriptTensors::ScriptTensors(const torch::jit::Module& module,
   const c10::AutoGradMode no_grad(false);
   Copier copier(device);
   Replacer([&](const at::Tensor& tensor) {
-    const bool known = partners_.count(tensor.unsafeGetTensorImpl()) != 0;
-    if (tensor.device() != device && !known) {
-      const at::Tensor copy = copier.Copied(tensor);
-      partners_[tensor.unsafeGetTensorImpl()] = copy;
-      partners_[copy.unsafeGetTensorImpl()] = tensor;
+    if (tensor.device() != device) {
+      at::Tensor& copy = partners_[tensor.unsafeGetTensorImpl()];
+      if (!copy.defined()) copy = copier.Copied(tensor);
     }
     return tensor;
   }).ReplaceIn(module);
 }
 
-void ScriptTensors::Swap(const torch::jit::Module& module) const {
+void ScriptTensors::Swap(const torch::jit::Module& module) {
   if (partners_.empty()) return;
+  std::unordered_map<const c10::TensorImpl*, at::Tensor> back;
   Replacer([&](const at::Tensor& tensor) {
     const auto partner = partners_.find(tensor.unsafeGetTensorImpl());
-    return partner == partners_.end() ? tensor : partner->second;
+    if (partner == partners_.end()) return tensor;
+    back[partner->second.unsafeGetTensorImpl()] = tensor;
+    return partner->second;
   }).ReplaceIn(module);
+  partners_ = std::move(back);
 }
 
 }  // namespace grapnel

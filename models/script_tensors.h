@@ -28,10 +28,12 @@ class ScriptTensors {
 
   // Puts each copy in its tensor's place, or, the next time, back. `module` is
   // the one of the constructor, with no other tensors than then.
-  void Swap(const torch::jit::Module& module) const;
+  void Swap(const torch::jit::Module& module);
 
  private:
-  // From a tensor to the one that takes its place, both ways.
+  // From a tensor in the module to the one that is to take its place. Holds
+  // none that is in the module: what is held once is written otherwise to a
+  // file.
   std::unordered_map<const c10::TensorImpl*, at::Tensor> partners_;
 };
 

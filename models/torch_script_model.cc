@@ -177,14 +177,13 @@ absl::Status TorchScriptModel::Explain(const absl::Status& status) const {
 }
 
 absl::Status TorchScriptModel::MoveTo(c10::Device device) {
-  return WithContext(
-      CatchAsStatus([&] {
-        ScriptTensors(script_->module, device).Swap(script_->module);
-        device_ = device;
-        ListTensors();
-        return absl::OkStatus();
-      }),
-      absl::StrCat("moving to ", device.str()));
+  const absl::Status status = CatchAsStatus([&] {
+    ScriptTensors(script_->module, device).Swap(script_->module);
+    device_ = device;
+    ListTensors();
+    return absl::OkStatus();
+  });
+  return WithContext(status, absl::StrCat("moving to ", device.str()));
 }
 
 const std::vector<NamedTensor>& TorchScriptModel::parameters() const {
@@ -220,13 +219,15 @@ absl::Status TorchScriptModel::Export(const std::string& path) {
     return size;
   };
   GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
-    const ScriptTensors on_cpu(script_->module, c10::DeviceType::CPU);
+    ScriptTensors on_cpu(script_->module, c10::DeviceType::CPU);
     on_cpu.Swap(script_->module);
+    ListTensors();
     const absl::Status status = CatchAsStatus([&] {
       torch::jit::ExportModule(script_->module, sink);
       return absl::OkStatus();
     });
     on_cpu.Swap(script_->module);
+    ListTensors();
     return status;
   }));
   if (out_of_memory) {

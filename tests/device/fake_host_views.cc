@@ -18,6 +18,11 @@ namespace grapnel {
 namespace internal_fake_device {
 namespace {
 
+void CheckStrided(const at::Tensor& tensor) {
+  TORCH_CHECK(tensor.layout() == at::kStrided,
+              "fake device: it has strided tensors only, is ", tensor.layout());
+}
+
 void* Base(const c10::Storage& storage) { return storage.data_ptr().get(); }
 
 }  // namespace
@@ -39,6 +44,7 @@ const c10::Storage& HostViews::Open(const c10::Storage& storage) {
     if (opened.storage.is_alias_of(storage)) return opened.view;
   }
   void* const base = Base(storage);
+  work_.Reads(base);
   OpenBlock(base);
   // With the CPU's allocator: an operator that needs more takes other memory,
   // and Resize() brings it back.
@@ -49,10 +55,16 @@ const c10::Storage& HostViews::Open(const c10::Storage& storage) {
   return opened_.back().view;
 }
 
+at::Tensor HostViews::ToWrite(const at::Tensor& tensor) {
+  if (tensor.defined() && tensor.device().type() == kType) {
+    work_.Writes(Base(tensor.storage()));
+  }
+  return Of(tensor);
+}
+
 at::Tensor HostViews::Of(const at::Tensor& tensor) {
   if (!tensor.defined() || tensor.device().type() != kType) return tensor;
-  TORCH_CHECK(tensor.layout() == at::kStrided,
-              "fake device: it has strided tensors only, is ", tensor.layout());
+  CheckStrided(tensor);
   for (const Seen& seen : seen_) {
     if (seen.tensor.is_same(tensor)) return seen.view;
   }
@@ -88,6 +100,7 @@ void HostViews::Resize() {
 
 at::Tensor HostViews::ToDevice(const at::Tensor& result, c10::Device device) {
   if (!result.defined() || result.device().type() == kType) return result;
+  CheckStrided(result);
   for (const Seen& seen : seen_) {
     if (seen.view.is_same(result)) return seen.tensor;
   }
@@ -102,6 +115,7 @@ at::Tensor HostViews::ToDevice(const at::Tensor& result, c10::Device device) {
   at::Tensor there = EmptyOnDevice(dense.sizes(), dense.strides(),
                                    dense.scalar_type(), device);
   if (void* const base = Base(there.storage())) {
+    work_.Writes(base);
     OpenBlock(base);
     std::memcpy(base, dense.const_data_ptr(), dense.nbytes());
     CloseBlock(base);

@@ -42,6 +42,19 @@ absl::Status CheckCanMove(const std::vector<NamedTensor>& tensors,
   return absl::OkStatus();
 }
 
+// Undoes a half of Module::to, which keeps the tensors and replaces what is
+// behind them.
+absl::Status MoveBack(const std::vector<NamedTensor>& tensors,
+                      const std::vector<c10::Device>& before) {
+  return CatchAsStatus([&] {
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      const at::Tensor& tensor = tensors[i].tensor;
+      if (tensor.device() != before[i]) tensor.set_data(tensor.to(before[i]));
+    }
+    return absl::OkStatus();
+  });
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<NnModel>> NnModel::Create(
@@ -137,27 +150,21 @@ absl::Status NnModel::ValStep(const Batch& batch, Predictions* predictions) {
 absl::Status NnModel::MoveTo(c10::Device device) {
   std::vector<NamedTensor> tensors = parameters_;
   tensors.insert(tensors.end(), buffers_.begin(), buffers_.end());
-  std::vector<c10::Device> before;
-  for (const NamedTensor& tensor : tensors) {
-    before.push_back(tensor.tensor.device());
+  absl::Status status =
+      CatchAsStatus([&] { return CheckCanMove(tensors, device); });
+  if (status.ok()) {
+    std::vector<c10::Device> before;
+    for (const NamedTensor& tensor : tensors) {
+      before.push_back(tensor.tensor.device());
+    }
+    status = CatchAsStatus([&] {
+      module_->to(device);
+      ListTensors();
+      return absl::OkStatus();
+    });
+    if (!status.ok()) status.Update(MoveBack(tensors, before));
   }
-  return WithContext(CatchAsStatus([&]() -> absl::Status {
-                       GRAPNEL_RETURN_IF_ERROR(CheckCanMove(tensors, device));
-                       const absl::Status moved = CatchAsStatus([&] {
-                         module_->to(device);
-                         return absl::OkStatus();
-                       });
-                       if (!moved.ok()) {
-                         for (size_t i = 0; i < tensors.size(); ++i) {
-                           const at::Tensor& tensor = tensors[i].tensor;
-                           if (tensor.device() != before[i])
-                             tensor.set_data(tensor.to(before[i]));
-                         }
-                       }
-                       ListTensors();
-                       return moved;
-                     }),
-                     absl::StrCat("moving to ", device.str()));
+  return WithContext(status, absl::StrCat("moving to ", device.str()));
 }
 
 void NnModel::SetTraining(bool training) { module_->train(training); }

@@ -177,14 +177,13 @@ absl::Status TorchScriptModel::Explain(const absl::Status& status) const {
 }
 
 absl::Status TorchScriptModel::MoveTo(c10::Device device) {
-  return WithContext(
-      CatchAsStatus([&] {
-        ScriptTensors(script_->module, device).Swap(script_->module);
-        device_ = device;
-        ListTensors();
-        return absl::OkStatus();
-      }),
-      absl::StrCat("moving to ", device.str()));
+  const absl::Status status = CatchAsStatus([&] {
+    ScriptTensors(script_->module, device).Swap(script_->module);
+    device_ = device;
+    ListTensors();
+    return absl::OkStatus();
+  });
+  return WithContext(status, absl::StrCat("moving to ", device.str()));
 }
 
 const std::vector<NamedTensor>& TorchScriptModel::parameters() const {

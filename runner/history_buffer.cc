@@ -17,9 +17,6 @@ namespace {
 
 using State = runner::v1::MessageHubState;
 
-// A kept tensor of one number takes some hundred times its memory.
-constexpr int64_t kMaxPending = 64;
-
 bool AreAlike(const at::Tensor& a, const at::Tensor& b) {
   return a.device() == b.device() && a.scalar_type() == b.scalar_type();
 }
@@ -125,6 +122,7 @@ HistoryBuffer::HistoryBuffer(std::string name, int64_t capacity,
     : name_(std::move(name)),
       listed_(listed),
       capacity_(capacity),
+      max_pending_(std::min(capacity, kMaxPending)),
       slots_(capacity) {}
 
 HistoryBuffer::Slot& HistoryBuffer::SlotOfAge(int64_t age) const {
@@ -133,7 +131,7 @@ HistoryBuffer::Slot& HistoryBuffer::SlotOfAge(int64_t age) const {
 }
 
 HistoryBuffer::Slot& HistoryBuffer::NextSlot() {
-  if (num_pending_ == std::min(capacity_, kMaxPending) && !Pack()) Convert();
+  if (num_pending_ == max_pending_ && !Pack()) Convert();
   if (num_entries_ == 0) listed_->push_back(this);
   Slot& slot = slots_[next_];
   next_ = next_ + 1 == capacity_ ? 0 : next_ + 1;
@@ -190,6 +188,7 @@ void HistoryBuffer::KeepAtLeast(int64_t window) {
   }
   slots_ = std::move(slots);
   capacity_ = window;
+  max_pending_ = std::min(window, kMaxPending);
   next_ = num_kept_;
 }
 

@@ -86,6 +86,8 @@ class HistoryBuffer {
  private:
   friend class MessageHub;
 
+  // A kept tensor of one number takes some hundred times a number's memory.
+  static constexpr int64_t kMaxPending = 64;
   static constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
   struct Slot {
@@ -151,7 +153,8 @@ class HistoryBuffer {
 
   const std::string name_;
   std::vector<HistoryBuffer*>* const listed_;
-  int64_t capacity_;  // Size of slots_.
+  int64_t capacity_;     // Size of slots_.
+  int64_t max_pending_;  // At most that, and kMaxPending.
   int64_t num_entries_ = 0;
   int64_t epoch_begin_ = 0;  // Number of the epoch's first entry.
   int64_t num_kept_ = 0;     // Entries in the ring,

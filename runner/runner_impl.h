@@ -315,9 +315,11 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // Calls the model, which may draw from LibTorch's default generator.
   template <typename F>
   absl::Status CallModel(F&& call) {
-    std::optional<GeneratorLoan> loan;
+    if (!model_draws_from_defaults_) {
+      return CatchAsStatus(std::forward<F>(call));
+    }
     return CatchAsStatus([&] {
-      if (model_draws_from_defaults_) loan.emplace(generators_);
+      const GeneratorLoan loan(generators_);
       return std::forward<F>(call)();
     });
   }

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <memory>
 #include <mutex>
-#include <utility>
 
 #include "ATen/CPUGeneratorImpl.h"
 #include "ATen/Context.h"
@@ -108,14 +107,17 @@ DeterministicScope::~DeterministicScope() {
                                                  all.was_warn_only);
 }
 
-GeneratorLoan::GeneratorLoan(const at::Generator& cpu, at::Generator device)
-    : before_(cpu), device_(std::move(device)) {
+GeneratorLoan::GeneratorLoan(const at::Generator& cpu,
+                             const at::Generator* device)
+    : before_(cpu), device_(device) {
   if (thread_loans++ == 0) LoanMutex().lock();
-  try {
-    if (device_.defined()) LendDevice();
-  } catch (...) {
-    if (--thread_loans == 0) LoanMutex().unlock();
-    throw;
+  if (device_ != nullptr) {
+    try {
+      LendDevice();
+    } catch (...) {
+      if (--thread_loans == 0) LoanMutex().unlock();
+      throw;
+    }
   }
   KeepForAWhile(cpu);
   ExchangeDefault(&before_);
@@ -130,17 +132,17 @@ GeneratorLoan::~GeneratorLoan() {
 // By its state, which for CUDA is 16 bytes on the host: no backend lets another
 // pointer be put in the place of its own.
 void GeneratorLoan::LendDevice() {
-  at::Generator shared = DefaultOf(device_);
-  if (shared == device_) return;
+  at::Generator shared = DefaultOf(*device_);
+  if (shared == *device_) return;
   at::Tensor before = StateOf(shared);
-  SetState(shared, StateOf(device_));
+  SetState(shared, StateOf(*device_));
   device_before_ = std::move(before);
 }
 
 void GeneratorLoan::TakeBackDevice() {
   const absl::Status status = CatchAsStatus([this] {
-    at::Generator shared = DefaultOf(device_);
-    SetState(device_, StateOf(shared));
+    at::Generator shared = DefaultOf(*device_);
+    SetState(*device_, StateOf(shared));
     SetState(shared, device_before_);
     return absl::OkStatus();
   });

@@ -33,21 +33,26 @@ class DeterministicScope {
 // generator that was lent. On the stack.
 class GeneratorLoan {
  public:
-  // `device`: undefined, or of a device other than the CPU. Throws what
-  // LibTorch throws for a device.
-  explicit GeneratorLoan(const at::Generator& cpu, at::Generator device = {});
+  explicit GeneratorLoan(const at::Generator& cpu)
+      : GeneratorLoan(cpu, /*device=*/nullptr) {}
+
+  // `generators` outlive the loan. Throws what LibTorch throws for a device.
   explicit GeneratorLoan(const RunGenerators& generators)
-      : GeneratorLoan(generators.cpu(), generators.device()) {}
+      : GeneratorLoan(generators.cpu(), generators.device().defined()
+                                            ? &generators.device()
+                                            : nullptr) {}
   GeneratorLoan(const GeneratorLoan&) = delete;
   GeneratorLoan& operator=(const GeneratorLoan&) = delete;
   ~GeneratorLoan();
 
  private:
+  GeneratorLoan(const at::Generator& cpu, const at::Generator* device);
+
   void LendDevice();
   void TakeBackDevice();
 
   at::Generator before_;
-  at::Generator device_;
+  const at::Generator* const device_;  // Null if only the CPU's is lent.
   at::Tensor device_before_;  // Defined while the device's default is lent.
 };
 

@@ -89,10 +89,10 @@ class NnModel : public SupervisedModel {
   }
   const std::vector<NamedTensor>& buffers() const override { return buffers_; }
 
-  // By the module's own to(), which doesn't reach what its functions make.
-  // kFailedPrecondition, naming the reason and a tensor, if LibTorch can't move
-  // a module to this kind of device: one that isn't its own, as CUDA is. Make
-  // it there, with tensors of that device. After an error nothing has moved.
+  // By the module's own to(). kFailedPrecondition, naming the reason and a
+  // tensor, if LibTorch can't move a module to this kind of device, as to one
+  // of a backend from outside: then make it there. After an error all is where
+  // it was.
   absl::Status MoveTo(c10::Device device) override;
 
   void SetTraining(bool training) override;

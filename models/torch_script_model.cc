@@ -71,11 +71,14 @@ bool HoldsCpu(const torch::jit::Block& block) {
 }
 
 bool HoldsCpu(const torch::jit::Module& module) {
-  const auto forward = module.find_method("forward");
-  if (!forward.has_value()) return false;
-  const auto graph = forward->graph()->copy();
-  torch::jit::Inline(*graph);  // With what it calls.
-  return HoldsCpu(*graph->block());
+  bool holds = false;
+  const absl::Status status = CatchAsStatus([&] {
+    const auto graph = module.get_method("forward").graph()->copy();
+    torch::jit::Inline(*graph);  // With what it calls.
+    holds = HoldsCpu(*graph->block());
+    return absl::OkStatus();
+  });
+  return status.ok() && holds;
 }
 
 }  // namespace
@@ -221,8 +224,9 @@ absl::Status TorchScriptModel::Export(const std::string& path) {
   GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
     ScriptTensors on_cpu(script_->module, c10::DeviceType::CPU);
     on_cpu.Swap(script_->module);
-    ListTensors();
     const absl::Status status = CatchAsStatus([&] {
+      // What is held here too is written otherwise than what isn't.
+      ListTensors();
       torch::jit::ExportModule(script_->module, sink);
       return absl::OkStatus();
     });

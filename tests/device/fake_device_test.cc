@@ -1,11 +1,11 @@
 #include "grapnel/tests/device/fake_device.h"
 
-#include <csignal>
 #include <cstdint>
 #include <functional>
 #include <optional>
 #include <ostream>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -16,6 +16,7 @@
 #include "ATen/core/Generator.h"
 #include "ATen/core/Tensor.h"
 #include "ATen/core/dispatch/Dispatcher.h"
+#include "ATen/ops/add_ops.h"
 #include "absl/strings/str_join.h"
 #include "c10/core/CachingDeviceAllocator.h"
 #include "c10/core/Device.h"
@@ -65,9 +66,11 @@ TEST(FakeDeviceDeathTest, IsClosedToTheHost) {
     volatile float value = *there.const_data_ptr<float>();
     static_cast<void>(value);
   };
-  EXPECT_EXIT(read(), testing::KilledBySignal(SIGSEGV), "");
-  EXPECT_EXIT(*there.mutable_data_ptr<float>() = 1,
-              testing::KilledBySignal(SIGSEGV), "");
+  EXPECT_DEATH(read(), "");
+  EXPECT_DEATH(*there.mutable_data_ptr<float>() = 1, "");
+  // And is again after an operator or a copy had it open.
+  there.add_(1).cpu();
+  EXPECT_DEATH(read(), "");
 }
 
 TEST(FakeDeviceTest, IsFoundByName) {
@@ -107,6 +110,19 @@ TEST(FakeDeviceTest, TakesNumbersOfTheCpuAndNoOtherTensors) {
                                   1e-8, false, false);
               }),
               HasSubstr("at least two devices"));
+}
+
+TEST(FakeDeviceTest, ManyThreadsUseOneTensor) {
+  const at::Tensor shared = ops::ones({1000}, FakeDevice());
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&shared] {
+      for (int j = 0; j < 200; ++j) {
+        EXPECT_EQ(shared.mul(2).add(shared).sum().item<float>(), 3000);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
 }
 
 // Each computes on a device; the result is compared with the CPU's.
@@ -174,6 +190,15 @@ INSTANTIATE_TEST_SUITE_P(
                  at::Tensor t = Numbers({2, 2}, o);
                  t.resize_({4, 4}).slice(0, 1, 4).zero_();
                  return t;
+               }},
+        OpCase{"OutOfAnotherSize",
+               [](at::TensorOptions o) {
+                 const at::Tensor t = Numbers({4, 6}, o);
+                 at::Tensor larger = ops::empty({2}, o);
+                 at::_ops::add_out::call(t, t, 1, larger);
+                 at::Tensor smaller = ops::ones({9, 9}, o).resize_({0});
+                 at::_ops::add_out::call(t, larger, 1, smaller);
+                 return smaller.add(larger);
                }},
         OpCase{"SetToStorage",
                [](at::TensorOptions o) {
@@ -545,6 +570,23 @@ TEST(FakeDeviceAutocastTest, KnowsWhatTheCpuKnows) {
         << name;
   }
   EXPECT_GT(known, 100);
+}
+
+// As on the CPU: of tensors in the lower type and in float32.
+TEST(FakeDeviceAutocastTest, JoinsInTheWidestType) {
+  const auto join = [](c10::Device device) {
+    at::autocast::set_autocast_enabled(device.type(), true);
+    at::autocast::set_autocast_dtype(device.type(), at::kBFloat16);
+    const at::Tensor wide = ops::ones({2}, device);
+    const at::Tensor low = wide.to(at::kBFloat16);
+    const std::vector<at::ScalarType> types = {
+        ops::cat({low, low}).scalar_type(), ops::cat({low, wide}).scalar_type(),
+        ops::stack({wide, wide}).scalar_type(), low.prod().scalar_type()};
+    at::autocast::clear_cache();
+    at::autocast::set_autocast_enabled(device.type(), false);
+    return types;
+  };
+  EXPECT_EQ(join(FakeDevice()), join(at::kCPU));
 }
 
 TEST(FakeDeviceGeneratorTest, OwnOneIsDrawnFromAndTheCpusIsNot) {

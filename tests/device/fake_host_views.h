@@ -22,8 +22,9 @@ at::Tensor EmptyOnDevice(at::IntArrayRef sizes, at::IntArrayRef strides,
 // operator too, and what it writes is written.
 class HostViews {
  public:
-  // Of the tensors of `work`, which outlives it.
-  explicit HostViews(Work* work) : work_(*work) {}
+  // Of the tensors of `work`, which outlives it. Null: of an operator that
+  // looks at shapes only; memory stays closed.
+  explicit HostViews(Work* work) : work_(work) {}
   ~HostViews();
 
   HostViews(const HostViews&) = delete;
@@ -55,7 +56,7 @@ class HostViews {
 
   const c10::Storage& Open(const c10::Storage& storage);
 
-  Work& work_;
+  Work* const work_;
   std::vector<Seen> seen_;
   std::vector<Opened> opened_;
 };

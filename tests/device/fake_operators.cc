@@ -20,12 +20,9 @@
 #include "ATen/core/stack.h"
 #include "ATen/native/Resize.h"
 #include "ATen/ops/_local_scalar_dense_ops.h"
-#include "ATen/ops/_reshape_alias_native.h"
-#include "ATen/ops/as_strided_native.h"
 #include "ATen/ops/convolution_backward_ops.h"
 #include "ATen/ops/convolution_ops.h"
-#include "ATen/ops/empty_like_native.h"
-#include "ATen/ops/view_native.h"
+#include "ATen/ops/empty_like_ops.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/Allocator.h"
@@ -70,13 +67,13 @@ class Call {
 
   void Run() {
     FindDevice();
-    TORCH_CHECK(!op_.hasTag(at::Tag::nondeterministic_seeded) ||
-                    std::any_of(schema_.arguments().begin(),
-                                schema_.arguments().end(), &IsGenerator),
-                "fake device: ", name(), " draws from the CPU's generator");
-    work_.emplace(device_->index(), name());
-    work_->Start();
-    views_.emplace(&*work_);
+    if (IsView()) {
+      views_.emplace(nullptr);
+    } else {
+      work_.emplace(device_->index(), name());
+      work_->Start();
+      views_.emplace(&*work_);
+    }
     CountReads();
     for (size_t i = 0; i < schema_.arguments().size(); ++i) Replace(i);
     {
@@ -91,6 +88,13 @@ class Call {
 
  private:
   const std::string& name() const { return schema_.name(); }
+
+  // Whether it gives another view of its argument, and does nothing else.
+  bool IsView() const {
+    return !schema_.returns().empty() &&
+           schema_.returns()[0].alias_info() != nullptr &&
+           !schema_.returns()[0].alias_info()->isWrite();
+  }
 
   // Where it runs: where its tensors are.
   void FindDevice() {
@@ -124,6 +128,10 @@ class Call {
     }
     TORCH_CHECK(device_.has_value(), "fake device: ", name(),
                 " has a generator, but no tensor there");
+    TORCH_CHECK(!op_.hasTag(at::Tag::nondeterministic_seeded) ||
+                    std::any_of(schema_.arguments().begin(),
+                                schema_.arguments().end(), &IsGenerator),
+                "fake device: ", name(), " draws from the CPU's generator");
   }
 
   void Replace(size_t i) {
@@ -270,24 +278,6 @@ at::Tensor EmptyStrided(SymInts sizes, SymInts strides,
   return EmptyOnDevice(
       C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides),
       c10::dtype_or_default(type), c10::Device(kType, IndexOf(device)));
-}
-
-at::Tensor AsStrided(const at::Tensor& self, SymInts sizes, SymInts strides,
-                     std::optional<c10::SymInt> offset) {
-  return at::native::as_strided_tensorimpl(
-      self, C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides),
-      offset.has_value() ? std::make_optional(offset->expect_int())
-                         : std::nullopt);
-}
-
-at::Tensor View(const at::Tensor& self, SymInts sizes) {
-  return at::native::view(self, C10_AS_INTARRAYREF_SLOW(sizes));
-}
-
-at::Tensor ReshapeAlias(const at::Tensor& self, SymInts sizes,
-                        SymInts strides) {
-  return at::native::_reshape_alias(self, C10_AS_INTARRAYREF_SLOW(sizes),
-                                    C10_AS_INTARRAYREF_SLOW(strides));
 }
 
 const at::Tensor& Resize(const at::Tensor& self, SymInts sizes,
@@ -468,7 +458,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> ConvolutionBackward(
 std::tuple<at::Tensor, at::Tensor> NativeDropout(const at::Tensor& input,
                                                  double p,
                                                  std::optional<bool> train) {
-  at::Tensor kept = at::native::empty_like(input);
+  at::Tensor kept = at::_ops::empty_like::call(input, {}, {}, {}, {}, {});
   if (!train.value_or(true) || p == 0) {
     return {input.clone(), kept.fill_(1).to(at::kBool)};
   }
@@ -520,9 +510,6 @@ void RegisterOperators() {
   }
   aten->impl("empty.memory_format", &Empty);
   aten->impl("empty_strided", &EmptyStrided);
-  aten->impl("as_strided", &AsStrided);
-  aten->impl("view", &View);
-  aten->impl("_reshape_alias", &ReshapeAlias);
   aten->impl("resize_", &Resize);
   aten->impl("set_.source_Storage_storage_offset", &SetStorage);
   aten->impl("set_.source_Storage", &SetToWholeStorage);

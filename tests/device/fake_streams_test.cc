@@ -87,6 +87,17 @@ TEST_F(FakeStreamsTest, OnOneStreamNothingHasToWait) {
   EXPECT_THAT(TakeFakeRaces(), IsEmpty());
 }
 
+// Shapes are the host's.
+TEST_F(FakeStreamsTest, AViewHasNotToWait) {
+  const at::Tensor there = CopyOnSide(pinned_);
+  c10::Event event(device_.type());
+  event.record(side_);
+  const at::Tensor view = there.view({2, 2}).t().unfold(0, 2, 2).detach();
+  event.block(main_);
+  EXPECT_EQ(view.sum().item<float>(), 4);
+  EXPECT_THAT(TakeFakeRaces(), IsEmpty());
+}
+
 TEST_F(FakeStreamsTest, WhatTheHostWaitsForIsThere) {
   for (const bool by_event : {false, true}) {
     const at::Tensor there = CopyOnSide(pinned_);

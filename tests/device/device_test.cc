@@ -12,6 +12,9 @@
 #include "grapnel/base/device_allocator.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_ops.h"
+#include "grapnel/hooks/empty_cache/empty_cache_hook.h"
+#include "grapnel/runner/fake_run_context.h"
+#include "grapnel/runner/mode.h"
 #include "grapnel/runner/run_generators.h"
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/torch_loan.h"
@@ -67,6 +70,20 @@ TEST_F(DeviceTest, PeaksOfMemoryAreTakenOnce) {
   EXPECT_EQ(TakePeakBytes(device_).value(), before);
   UsePlainFakeAllocator(true);
   EXPECT_EQ(TakePeakBytes(device_), std::nullopt);
+  UsePlainFakeAllocator(false);
+}
+
+TEST_F(DeviceTest, EmptyCacheEmptiesItAndLeavesOtherAllocatorsAlone) {
+  const auto hook = EmptyCacheHook::Create(EmptyCacheHook::Config());
+  ASSERT_THAT(hook, IsOk());
+  ops::zeros({1}, at::TensorOptions().device(device_));
+  FakeRunContext run;
+  const int64_t before = NumEmptiedFakeCaches();
+  EXPECT_THAT((*hook)->AfterEpoch(run, Mode::kTrain), IsOk());
+  EXPECT_EQ(NumEmptiedFakeCaches(), before + 1);
+  UsePlainFakeAllocator(true);
+  EXPECT_THAT((*hook)->AfterEpoch(run, Mode::kTrain), IsOk());
+  EXPECT_EQ(NumEmptiedFakeCaches(), before + 1);
   UsePlainFakeAllocator(false);
 }
 

@@ -616,7 +616,7 @@ GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_runner_options_set_stream(
 
 /* In place of the config's model. `parameters` and, unless NULL, `buffers` are
  * its tensors by name, shared: the library trains them in place. They must be
- * floating, and buffers may be of any dtype. */
+ * floating, buffers may be of any dtype, and all on the run's device. */
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_runner_options_set_model(
     grapnel_runner_options* options, const grapnel_model_callbacks* callbacks,
     const grapnel_tensors* parameters, const grapnel_tensors* buffers,

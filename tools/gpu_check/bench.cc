@@ -1,16 +1,16 @@
-// What check.py measures of ours on a machine's device. What it prints are lines of
-// JSON.
+// What check.py measures of ours on a machine's device. What it prints are
+// lines of JSON.
 //
 //   bench device DEVICE
 //       Which device that is.
 //   bench iterations DEVICE CONFIG
-//       The runner's, on demand: first how many parameters the model has; then for
-//       each number that a line of stdin has, as many iterations, and the seconds
-//       that one took.
+//       The runner's, on demand: first how many parameters the model has; then
+//       for each number that a line of stdin has, as many iterations, and the
+//       seconds that one took.
 //   bench memory DEVICE SIZE
-//       A copy, averages and AdamW on 98 M parameters times SIZE, 0 to 1: seconds of a
-//       call, and the bytes that it has to read and write. An A/A ratio is of it to
-//       itself.
+//       A copy, averages and AdamW on 98 M parameters times SIZE, 0 to 1:
+//       seconds of a call, and the bytes that it has to read and write. An A/A
+//       ratio is of it to itself.
 
 #include <fcntl.h>
 
@@ -104,9 +104,8 @@ void Iterations(const char* device_name, const std::string& path) {
       Value(Runner::Create(std::move(config), std::move(options)));
   Value(runner->Step());
   if (model.device.type() != device.type()) {
-    Check(absl::FailedPreconditionError(
-        absl::StrCat("the model is on ", model.device.str(), ", not on ",
-                     device.str())));
+    Check(absl::FailedPreconditionError(absl::StrCat(
+        "the model is on ", model.device.str(), ", not on ", device.str())));
   }
   std::printf("{\"parameters\": %lld}\n", static_cast<long long>(model.count));
   std::fflush(stdout);
@@ -177,9 +176,9 @@ class Memory {
                                                 Block(function, calls)};
     if (other != nullptr) turns.push_back(Block(other, calls));
     const auto times = TakeTurns(kBlocks, 1, turns);
-    std::printf("{\"name\": \"%s\", \"seconds\": %.9f, \"bytes\": %.0f, \"a_a\": %.4f",
-                name, Median(times[0]) / calls, bytes,
-                MedianRatio(times[1], times[0]));
+    std::printf(
+        "{\"name\": \"%s\", \"seconds\": %.9f, \"bytes\": %.0f, \"a_a\": %.4f",
+        name, Median(times[0]) / calls, bytes, MedianRatio(times[1], times[0]));
     if (other != nullptr) {
       std::printf(", \"other_seconds\": %.9f, \"other_over_ours\": %.4f",
                   Median(times[2]) / calls, MedianRatio(times[2], times[0]));
@@ -216,10 +215,11 @@ class Memory {
     for (at::Tensor& weight : Filled(sizes, 0.25, device_)) {
       weight.mutable_grad() = ops::full({weight.numel()}, 0.5, device_);
       weight.set_requires_grad(true);
-      groups[0].params.push_back({absl::StrCat(groups[0].params.size()), weight});
+      groups[0].params.push_back(
+          {absl::StrCat(groups[0].params.size()), weight});
     }
-    const auto optimizer = Value(OptimizerRegistry::Create(
-        optim::v1::AdamWConfig(), std::move(groups)));
+    const auto optimizer = Value(
+        OptimizerRegistry::Create(optim::v1::AdamWConfig(), std::move(groups)));
     Print("adamw", 28.0 * static_cast<double>(SumOf(sizes)), 10,
           [&] { Check(optimizer->Step()); });
   }

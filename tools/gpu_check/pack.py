@@ -29,9 +29,12 @@ PROGRAMS = ["tools/gpu_check/bench", "tools/grapnel"]
 PYTHON = ["check.py", "host.py", "pytorch_loops.py"]
 DATA = ["examples/digits", "tools/gpu_check/digits.textproto", "tools/gpu_check/mlp.textproto"]
 
-# With gcc's or glibc's, LibTorch's, and CUDA's.
+# glibc's, gcc's, LibTorch's, CUDA's.
 _LEFT_OUT = re.compile(
-    r"ld-linux.*|lib(c|m|dl|rt|pthread|util|resolv|gcc_s|gomp|stdc\+\+|torch\w*|c10\w*|shm|cu[a-z]+|nv\w+|nccl)\.so\b.*")
+    r"(ld-linux.*|lib(c|m|dl|rt|pthread|util|resolv)"
+    r"|lib(gcc_s|gomp|stdc\+\+)"
+    r"|lib(torch\w*|c10\w*|shm)"
+    r"|lib(cu(blas|da|dnn|fft|file|pti|rand|solver|sparse)\w*|nv\w+|nccl))\.so\b.*")
 
 
 class PackError(Exception):

@@ -2,7 +2,7 @@
 // lines of JSON.
 //
 //   bench device DEVICE
-//       Which device that is.
+//       Which device that is, and if LibTorch's CUDA library is loaded.
 //   bench iterations DEVICE CONFIG
 //       The runner's, on demand: first how many parameters the model has; then
 //       for each number that a line of stdin has, as many iterations, and the
@@ -12,6 +12,7 @@
 //       seconds of a call, and the bytes that it has to read and write. An A/A
 //       ratio is of it to itself.
 
+#include <dlfcn.h>
 #include <fcntl.h>
 
 #include <cstddef>
@@ -232,7 +233,11 @@ int Main(int argc, char** argv) {
   at::set_num_threads(1);
   const absl::string_view what = argc > 1 ? argv[1] : "";
   if (what == "device" && argc == 3) {
-    std::printf("{\"device\": \"%s\"}\n", DeviceNamed(argv[2]).str().c_str());
+    std::printf("{\"device\": \"%s\", \"torch_cuda\": %s}\n",
+                DeviceNamed(argv[2]).str().c_str(),
+                dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD) != nullptr
+                    ? "true"
+                    : "false");
   } else if (what == "iterations" && argc == 4) {
     Iterations(argv[2], argv[3]);
   } else if (what == "memory" && argc == 4) {

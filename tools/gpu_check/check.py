@@ -421,15 +421,13 @@ def prepare_output(path):
     return scratch
 
 
-def name_of_device(machine):
-    """What the driver calls it, "" if there is nobody to ask."""
-    if machine.device == "cpu":
+def name_of_device(machine, device):
+    """What PyTorch calls it, which so has to find it too; "" for the CPU."""
+    if device == "cpu":
         return ""
-    try:
-        return machine.output(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
-                              30).splitlines()[0]
-    except (Failed, IndexError):
-        return ""
+    script = "import sys, torch; print(torch.cuda.get_device_name(sys.argv[1]))"
+    # Warnings may stand above it.
+    return host.last_lines(machine.output([sys.executable, "-c", script, device], 60, machine.scratch_env()), 1)
 
 
 def run_steps(machine, steps, quick):
@@ -476,7 +474,7 @@ def run(options):
             raise Failed("\n".join(problems))
         device = machine.find_device()
         head = ", ".join(filter(None, [
-            device, name_of_device(machine), f"torch {folder.manifest['torch']}",
+            device, name_of_device(machine, device), f"torch {folder.manifest['torch']}",
             os.confstr("CS_GNU_LIBC_VERSION"), "quick: figures mean nothing" if options.quick else ""]))
         rows = run_steps(machine, options.steps, options.quick)
     finally:

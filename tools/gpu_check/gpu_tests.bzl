@@ -28,10 +28,10 @@ def _gpu_tests_impl(ctx):
         info = test[_TestInfo]
         if info.kind != "cc_test":
             fail("%s: must be a cc_test, is a %s" % (test.label, info.kind))
+        if info.args or info.env:
+            fail("%s: would be run without its args and env" % test.label)
         if "gpu" not in info.tags:
             fail("%s: has no tag \"gpu\"" % test.label)
-        if info.args or info.env:
-            fail("%s: there it would be run without its args and env" % test.label)
         program = test[DefaultInfo].files_to_run.executable
         needed = test[DefaultInfo].default_runfiles
         data = [f.short_path for f in needed.files.to_list() if f != program]

@@ -15,9 +15,8 @@ class GpuTestsTest(unittest.TestCase):
     def test_all_that_have_the_tag_are_packed(self):
         targets = build_files.all_targets(tree.Tree.of_repository())
         tagged = {t.label for t in targets if "gpu" in (t.attributes.get("tags") or [])}
-        packed = [t for t in targets if t.kind == "gpu_tests"]
-        self.assertEqual([t.label for t in packed], ["//tools/gpu_check:gpu_tests"])
-        listed = {build_files.normalize(label, packed[0].package) for label in packed[0].attributes["tests"]}
+        (packed,) = [t for t in targets if t.label == "//tools/gpu_check:gpu_tests"]
+        listed = {build_files.normalize(label, packed.package) for label in packed.attributes["tests"]}
         self.assertIn("//cuda:multi_tensor_lerp_test", tagged)
         self.assertEqual(tagged, listed, "_GPU_TESTS in tools/gpu_check/BUILD lists other tests than have the tag")
 

@@ -125,22 +125,23 @@ class Host:
         Failed if that is none, or if it is one that the library would be needed for.
         """
         library = os.path.join(self.torch, "lib", "libtorch_cuda.so")
-        bench = self.folder.program("tools/gpu_check/bench")
-        if os.path.exists(library) and self.folder.manifest["cuda"]:
+        if self.folder.manifest["cuda"]:
             self.preload = library
             try:
-                self.output([bench, "device", "cpu"], 60)
+                if not self._ask_device("cpu")["torch_cuda"]:
+                    raise Failed(f"{library} isn't loaded, though it is preloaded")
+                self.notes.append(f"libtorch_cuda.so is loaded, from {os.path.dirname(library)}")
             except Failed as e:
                 self.preload = None
                 if self.device != "cpu":
                     raise Failed(f"libtorch_cuda.so can't be loaded: {e}") from e
-                self.notes.append("libtorch_cuda.so can't be loaded, and is not: "
-                                  + last_lines(str(e), 1).rpartition("libraries: ")[2])
-            else:
-                self.notes.append(f"libtorch_cuda.so is loaded, from {os.path.dirname(library)}")
-        elif self.device != "cpu":
-            raise Failed(f"{library} is missing: {self.folder.manifest['torch']} has it")
-        return json.loads(self.output([bench, "device", self.device], 60))["device"]
+                self.notes.append(f"libtorch_cuda.so is not loaded: {e}")
+        return self._ask_device(self.device)["device"]
+
+    def _ask_device(self, name):
+        output = self.output([self.folder.program("tools/gpu_check/bench"), "device", name], 60)
+        # The loader's warnings stand above it.
+        return json.loads(last_lines(output, 1))
 
     # --------------------------------------------------------------------- programs
 

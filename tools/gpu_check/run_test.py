@@ -6,6 +6,7 @@ Python gets to import torch by. What `run` does with the whole wheel, README.md 
 
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -19,22 +20,29 @@ OUT = os.path.join(TMPDIR, "out")
 SITE = os.path.join(TMPDIR, "site")
 TESTS = ["//cuda:multi_tensor_lerp_test", "//optim/averaging:lerp_kernel_cuda_test"]
 
-# Python reads it before anything else.
+TORCH = os.path.dirname(re.search(
+    r"libtorch_cpu\.so => (\S+)/lib/", subprocess.run(
+        ["ldd", "tools/grapnel"], stdout=subprocess.PIPE, text=True, check=True).stdout).group(1))
+
+# Python reads it before anything else. Only the loops import torch.
 SITECUSTOMIZE = f"""
 import sys
-sys.path.insert(0, {os.path.abspath("tests/interop")!r})
-import slim_torch
-torch = slim_torch.load({os.path.abspath("tools/grapnel")!r})
+if any("pytorch_loops" in argument for argument in sys.orig_argv):
+    sys.path.insert(0, {os.path.abspath("tests/interop")!r})
+    import slim_torch
+    torch = slim_torch.load({os.path.abspath("tools/grapnel")!r})
 
-# What torch.optim asks torch.compile for, which needs packages that aren't here.
-class NoDynamo:
-    @staticmethod
-    def disable(function, *_, **__):
-        return function
-    @staticmethod
-    def graph_break():
-        pass
-torch._dynamo = sys.modules["torch._dynamo"] = NoDynamo
+    # What torch.optim asks torch.compile for, which needs packages that aren't here.
+    class NoDynamo:
+        @staticmethod
+        def disable(function, *_, **__):
+            return function
+        @staticmethod
+        def graph_break():
+            pass
+    torch._dynamo = sys.modules["torch._dynamo"] = NoDynamo
+else:
+    sys.path.append({TORCH!r})
 """
 
 
@@ -126,7 +134,7 @@ class PackedTest(unittest.TestCase):
     # --------------------------------------------------------------------------- run
 
     def test_the_table_has_every_row(self):
-        before = files_of(FOLDER), sorted(os.listdir(TMPDIR) + ["out"])
+        before = files_of(FOLDER), {*os.listdir(TMPDIR), "out"}
         result = run("--quick")
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         found = rows()
@@ -147,7 +155,7 @@ class PackedTest(unittest.TestCase):
         self.assertRegex(result.stdout, "^gpu_check: cpu, torch 2.11.0")
         self.assertRegex(result.stdout, r"11 rows, 0 failed, in \d+ s\n$")
         # It can be started again, and has left nothing else.
-        self.assertEqual((files_of(FOLDER), sorted(set(os.listdir(TMPDIR) + ["out"]))), before)
+        self.assertEqual((files_of(FOLDER), {*os.listdir(TMPDIR)}), before)
         self.assertEqual(sorted(os.listdir(OUT)), ["gpu_check_output", "table.json", "table.txt"])
         with open(os.path.join(OUT, "table.txt"), encoding="utf-8") as f:
             self.assertEqual(f.read(), result.stdout)

@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import statistics
@@ -25,6 +26,9 @@ OK, FAILED, NO_DEVICE, NO_RESULT, MISSED = "ok", "FAILED", "no device", "no resu
 
 _MARK = "gpu_check_output"  # In the folder of the output, which is then ours to empty.
 _EMA_GOAL = 1.2             # Times as fast as _foreach_lerp_, or our kernel goes.
+
+# Rows.
+_COPIES, _RESUME = "host copies, iteration", "kill and resume"
 
 
 class Ended(Exception):
@@ -138,30 +142,42 @@ class Loop:
             self._process = machine.start(command, env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                           stderr=errors, text=True)
 
-    def read(self):
+    def read(self, limit=120):
+        """A line. Failed if there is none within `limit` seconds."""
+        limit = self.machine.time_left(limit)
+        # It prints one for each that it reads, so none waits in a buffer.
+        if not select.select([self._process.stdout], [], [], limit)[0]:
+            raise Failed(f"{self.name}: no answer within {limit:.0f} s")
         line = self._process.stdout.readline()
         if not line:
             with open(self._errors, encoding="utf-8", errors="replace") as f:
                 raise Failed(f"{self.name}: ended with {self._process.wait()}: {host.last_lines(f.read())}")
         return line
 
-    def block(self, iterations):
-        self.machine.time_left(1)
+    def ask(self, iterations):
         try:
             self._process.stdin.write(f"{iterations}\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # What it printed before is read all the same.
+
+    def block(self, iterations):
+        """Seconds of an iteration."""
+        self.ask(iterations)
         return float(self.read())
 
     def close(self):
         self.machine.stop(self._process)
+        self._process.stdout.close()
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass
 
 
 def compare_loops(machine, model, quick):
     folder = folder_of_model(machine, model)
     ours = theirs = None
-    # A loop that hangs is ended by the alarm of main().
     try:
         ours = Loop(machine, "ours", [machine.folder.program("tools/gpu_check/bench"), "iterations",
                                       machine.device, os.path.join(folder, f"{model}.textproto")], machine.env())
@@ -252,14 +268,13 @@ def count_copies(trace):
 
 
 def row_of_copies(on_cpu, steps, to_host, to_device):
-    name = "host copies, iteration"
     if on_cpu:
-        return Row(name, NO_DEVICE, f"{steps} iterations were traced")
+        return Row(_COPIES, NO_DEVICE, f"{steps} iterations were traced")
     text = f"{to_host / steps:.2f} to the host, {to_device / steps:.2f} to the device, over {steps} iterations"
     # A batch is two tensors; where the trace begins and ends one may be ahead.
     if to_host or abs(to_device - 2 * steps) > 2:
-        return Row(name, MISSED, text + ": has to be 0 and 2")
-    return Row(name, OK, text)
+        return Row(_COPIES, MISSED, text + ": has to be 0 and 2")
+    return Row(_COPIES, OK, text)
 
 
 def check_copies(machine, quick):
@@ -344,15 +359,19 @@ class DigitsRun:
         names = os.listdir(self.work_dir) if os.path.isdir(self.work_dir) else []
         return max((int(m.group(1)) for m in (re.fullmatch(r"epoch_(\d+)", name) for name in names) if m), default=0)
 
-    def kill_at(self, epoch):
-        """Starts it, and sends it a SIGKILL when it has saved that epoch."""
+    def kill_after(self, epoch):
+        """Starts it, and sends it a SIGKILL amid the epoch that follows."""
         log = os.path.join(self.machine.scratch, "killed.log")
         with open(log, "wb") as output:
             process = self.machine.start(self.command, self.env, stdout=output, stderr=output)
         try:
+            seen = {0: time.monotonic()}
             while self.epoch() < epoch and process.poll() is None:
+                seen.setdefault(self.epoch(), time.monotonic())
                 self.machine.time_left(1)
                 time.sleep(0.002)
+            # As long as half an epoch took.
+            time.sleep((time.monotonic() - max(seen.values())) / 2)
         finally:
             self.machine.stop(process)
         if process.returncode != -signal.SIGKILL:
@@ -368,16 +387,16 @@ def check_resume(machine, quick):
     whole = DigitsRun(machine, "whole", epochs)
     whole.finish()
     killed = DigitsRun(machine, "killed", epochs)
-    killed.kill_at(killed_after)
+    killed.kill_after(killed_after)
     epoch = killed.epoch()
     if epoch >= epochs:
         raise Failed(f"was killed when epoch {epoch} of {epochs} was saved: there was nothing left to resume")
     output = killed.finish("--resume")
-    if f"epoch_{epoch}" not in output:
-        raise Failed(f"didn't resume from epoch_{epoch}: {host.last_lines(output)}")
+    if not re.search(rf"\bresumed epoch: {epoch}, ", output):
+        raise Failed(f"didn't resume after epoch {epoch}: {host.last_lines(output)}")
     differs = difference(whole.weights(), killed.weights())
     if differs is None:
-        yield Row("kill and resume", OK, f"killed after epoch {epoch} of {epochs}: all weights are those of an "
+        yield Row(_RESUME, OK, f"killed after epoch {epoch} of {epochs}: all weights are those of an "
                                          "undisturbed run")
         return
     # Whose fault it is.
@@ -389,13 +408,14 @@ def check_resume(machine, quick):
 
 # --------------------------------------------------------------------------------- all
 
-# In the order of what must not be missing if the time is over.
+# In the order of what must not be missing if the time is over; with what a row is called if
+# a step breaks.
 STEPS = {
-    "tests": check_tests,
-    "copies": check_copies,
-    "resume": check_resume,
-    "iterations": check_iterations,
-    "memory": check_memory,
+    "tests": ("tests", check_tests),
+    "copies": (_COPIES, check_copies),
+    "resume": (_RESUME, check_resume),
+    "iterations": ("iterations", check_iterations),
+    "memory": ("memory", check_memory),
 }
 
 
@@ -433,14 +453,15 @@ def name_of_device(machine, device):
 def run_steps(machine, steps, quick):
     rows = []
     for name in steps:
+        title, function = STEPS[name]
         print(f"gpu_check: {name} ...", file=sys.stderr, flush=True)
         begin = time.monotonic()
         try:
             machine.time_left(1)
-            for row in STEPS[name](machine, quick):
+            for row in function(machine, quick):
                 rows.append(row)
         except (Failed, OSError) as e:
-            rows.append(Row(name, FAILED, str(e)))
+            rows.append(Row(title, FAILED, str(e)))
         print(f"gpu_check: {name}: {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
     return rows
 
@@ -495,13 +516,8 @@ def main():
 
     def end(number, _):
         raise Ended(f"ended by {signal.Signals(number).name}")
-
-    def hangs(*_):
-        raise Failed(f"not done when {SECONDS} s were over")
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, end)
-    signal.signal(signal.SIGALRM, hangs)
-    signal.alarm(SECONDS)
     try:
         return run(options)
     except (Failed, Ended, OSError) as e:

@@ -172,6 +172,17 @@ class HostTest(unittest.TestCase):
             self.host.run(["true"], 10, env=dict(os.environ))
 
 
+    def test_a_loop_that_hangs_is_given_up(self):
+        for script, said in [("read n; sleep 60", "it: no answer within 0 s"),
+                             ("read n; echo it broke >&2; exit 3", "it: ended with 3: it broke")]:
+            with self.subTest(script):
+                loop = check.Loop(self.host, "it", ["sh", "-c", script], dict(os.environ))
+                self.addCleanup(loop.close)
+                with self.assertRaisesRegex(host.Failed, said):
+                    loop.ask(5)
+                    loop.read(0.3 if "sleep" in script else 30)
+
+
 class StepsTest(unittest.TestCase):
 
     def test_a_step_that_fails_is_a_row_and_the_others_follow(self):
@@ -186,10 +197,10 @@ class StepsTest(unittest.TestCase):
             def time_left(self, limit):
                 return limit
         self.addCleanup(check.STEPS.update, dict(check.STEPS))
-        check.STEPS.update(tests=breaks, resume=works)
+        check.STEPS.update(tests=("the tests", breaks), resume=("resume", works))
         rows = check.run_steps(Machine(), ["tests", "resume"], True)
         self.assertEqual([(row.name, row.status, row.text) for row in rows],
-                         [("first", check.OK, ""), ("tests", check.FAILED, "broke"), ("second", check.OK, "")])
+                         [("first", check.OK, ""), ("the tests", check.FAILED, "broke"), ("second", check.OK, "")])
 
     def test_output_of_others_is_left_alone(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -11,6 +11,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 import unittest
 
 TMPDIR = os.environ["TEST_TMPDIR"]
@@ -56,11 +57,29 @@ def files_of(folder):
     return sorted(os.path.join(base, name) for base, _, names in os.walk(folder) for name in names)
 
 
+def start(*arguments, site=SITE):
+    return subprocess.Popen([os.path.join(FOLDER, "run"), "--device", "cpu", "--out", OUT, *arguments],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=TMPDIR,
+                            env={**os.environ, "PYTHON": sys.executable,
+                                 "PYTHONPATH": f"{site}:{os.environ['PYTHONPATH']}"})
+
+
 def run(*arguments, site=SITE):
-    return subprocess.run([os.path.join(FOLDER, "run"), "--device", "cpu", "--out", OUT, *arguments],
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=TMPDIR,
-                          env={**os.environ, "PYTHON": sys.executable,
-                               "PYTHONPATH": f"{site}:{os.environ['PYTHONPATH']}"}, check=False)
+    process = start(*arguments, site=site)
+    output, errors = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def processes():
+    """Those of the folder's programs."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.readlink(f"/proc/{name}/exe").startswith(FOLDER):
+                found.append(name)
+        except OSError:
+            pass  # It has ended, or is another's.
+    return found
 
 
 def rows():
@@ -183,6 +202,18 @@ class PackedTest(unittest.TestCase):
                 self.assertEqual(rows()[TESTS[1]]["status"], "no device")
                 self.assertIn("3 rows, 1 failed", result.stdout)
 
+    def test_what_is_ended_leaves_no_process_and_no_file(self):
+        process = start("--only", "iterations,memory")
+        while "iterations ..." not in process.stderr.readline():
+            pass
+        while not processes():
+            time.sleep(0.01)
+        process.terminate()
+        _, errors = process.communicate()
+        self.assertEqual((process.returncode, errors), (2, "gpu_check: ended by SIGTERM\n"))
+        self.assertEqual(processes(), [])
+        self.assertEqual(os.listdir(OUT), ["gpu_check_output"])
+
     def test_what_the_machine_lacks_is_named(self):
         self.change_manifest(glibc="9.1")
         self.assertRegex(self.refused(), r"gpu_check: glibc is 2\.\d+: 9\.1 or newer is needed\n")
@@ -192,13 +223,17 @@ class PackedTest(unittest.TestCase):
         self.assertRegex(self.refused(), r"this is linux on x86_64: the programs are for linux on riscv64\n")
 
     def test_a_library_that_is_missing_is_named(self):
-        library = os.path.join(FOLDER, "lib", "libglog.so.1")
-        kept = os.path.join(TMPDIR, "kept_library")
-        shutil.move(library, kept)
-        self.addCleanup(shutil.move, kept, library)
-        # This machine may have it.
-        if not os.path.exists("/usr/lib/x86_64-linux-gnu/libglog.so.1"):
-            self.assertEqual(self.refused(), "gpu_check: libglog.so.1 is missing\n")
+        path = os.path.join(FOLDER, "runfiles", "grapnel", "tools", "gpu_check", "bench")
+        with open(path, "rb") as f:
+            program = f.read()
+
+        def write(content):
+            with open(path, "wb") as f:
+                f.write(content)
+        self.addCleanup(write, program)
+        # This machine has all that it needs, so it is made to need another one.
+        write(program.replace(b"\0libglog.so.1\0", b"\0libgone.so.1\0"))
+        self.assertEqual(self.refused(), "gpu_check: libgone.so.1 is missing\n")
 
     def test_another_torch_or_none_is_named(self):
         for content, said in [("__version__ = '2.10.0+cu130'\n", "torch is 2.10.0+cu130, in "),

@@ -299,8 +299,8 @@ custom_hooks {{
   }}
 }}
 """)
-    output = machine.output([machine.folder.program("tools/grapnel"), "train", config, "--cfg-options",
-                             f"device={machine.device}", f"train_cfg.max_iters={active + 20}"], 90)
+    output = machine.output([machine.folder.program("tools/grapnel"), "train", config, "--device", machine.device,
+                             "--cfg-options", f"train_cfg.max_iters={active + 20}"], 90)
     try:
         with open(trace, encoding="utf-8") as f:
             steps, to_host, to_device = count_copies(json.load(f))
@@ -346,7 +346,7 @@ class DigitsRun:
         self.command = [
             machine.folder.program("tools/grapnel"), "train",
             machine.folder.program("examples/digits/digits.textproto"), "--work-dir", self.work_dir, "--threads", "1",
-            "--cfg-options", f"device={machine.device}", f"train_cfg.max_epochs={epochs}",
+            "--device", machine.device, "--cfg-options", f"train_cfg.max_epochs={epochs}",
             "randomness.deterministic=true"]
         # Without it cuBLAS has no deterministic products.
         self.env = {**machine.env(), "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}

@@ -28,8 +28,7 @@ c10::Device FakeDevice();
 enum class FakeGenerator {
   kCpus,  // The CPU's default generator, so that numbers are the CPU's too. A
           // CPU generator may be given to any operator.
-  kOwn,   // One of the device, as on a GPU: it has a seed of its own, which
-          // at::manual_seed doesn't reach, and operators refuse the CPU's.
+  kOwn,   // One of the device, as on a GPU; operators refuse the CPU's.
 };
 
 // From now on, in all threads. kOwn before the first call.

@@ -18,6 +18,11 @@ namespace grapnel {
 namespace internal_fake_device {
 namespace {
 
+void CheckStrided(const at::Tensor& tensor) {
+  TORCH_CHECK(tensor.layout() == at::kStrided,
+              "fake device: it has strided tensors only, is ", tensor.layout());
+}
+
 void* Base(const c10::Storage& storage) { return storage.data_ptr().get(); }
 
 }  // namespace
@@ -59,8 +64,7 @@ at::Tensor HostViews::ToWrite(const at::Tensor& tensor) {
 
 at::Tensor HostViews::Of(const at::Tensor& tensor) {
   if (!tensor.defined() || tensor.device().type() != kType) return tensor;
-  TORCH_CHECK(tensor.layout() == at::kStrided,
-              "fake device: it has strided tensors only, is ", tensor.layout());
+  CheckStrided(tensor);
   for (const Seen& seen : seen_) {
     if (seen.tensor.is_same(tensor)) return seen.view;
   }
@@ -96,6 +100,7 @@ void HostViews::Resize() {
 
 at::Tensor HostViews::ToDevice(const at::Tensor& result, c10::Device device) {
   if (!result.defined() || result.device().type() == kType) return result;
+  CheckStrided(result);
   for (const Seen& seen : seen_) {
     if (seen.view.is_same(result)) return seen.tensor;
   }

@@ -1,5 +1,6 @@
 #include "grapnel/tests/device/fake_operators.h"
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -23,6 +24,7 @@
 #include "ATen/ops/as_strided_native.h"
 #include "ATen/ops/convolution_backward_ops.h"
 #include "ATen/ops/convolution_ops.h"
+#include "ATen/ops/empty_like_native.h"
 #include "ATen/ops/view_native.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -68,6 +70,10 @@ class Call {
 
   void Run() {
     FindDevice();
+    TORCH_CHECK(!op_.hasTag(at::Tag::nondeterministic_seeded) ||
+                    std::any_of(schema_.arguments().begin(),
+                                schema_.arguments().end(), &IsGenerator),
+                "fake device: ", name(), " draws from the CPU's generator");
     work_.emplace(device_->index(), name());
     work_->Start();
     views_.emplace(&*work_);
@@ -457,6 +463,27 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> ConvolutionBackward(
           views.ToDevice(of_bias, device)};
 }
 
+// As the CPU's dropout, which is composed of others and has other bits than the
+// CPU's kernel for this.
+std::tuple<at::Tensor, at::Tensor> NativeDropout(const at::Tensor& input,
+                                                 double p,
+                                                 std::optional<bool> train) {
+  at::Tensor kept = at::native::empty_like(input);
+  if (!train.value_or(true) || p == 0) {
+    return {input.clone(), kept.fill_(1).to(at::kBool)};
+  }
+  kept.bernoulli_(1 - p);
+  at::Tensor mask = kept.to(at::kBool);
+  return {p == 1 ? input.mul(kept) : input.mul(kept.div_(1 - p)),
+          std::move(mask)};
+}
+
+at::Tensor NativeDropoutBackward(const at::Tensor& grad, const at::Tensor& mask,
+                                 double scale) {
+  const at::Tensor kept = mask.to(grad.scalar_type());
+  return grad.mul(scale == 0 ? kept : kept.div(1 / scale));
+}
+
 void RecordStream(at::Tensor& self, c10::Stream stream) {
   BlockIsRecorded(self.storage().data_ptr().get(), stream);
 }
@@ -506,6 +533,8 @@ void RegisterOperators() {
   aten->impl("_local_scalar_dense", &Item);
   aten->impl("convolution_overrideable", &Convolution);
   aten->impl("convolution_backward_overrideable", &ConvolutionBackward);
+  aten->impl("native_dropout", &NativeDropout);
+  aten->impl("native_dropout_backward", &NativeDropoutBackward);
   aten->impl("record_stream", &RecordStream);
 }
 

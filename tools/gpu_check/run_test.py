@@ -131,7 +131,7 @@ class PackedTest(unittest.TestCase):
         cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join(os.environ["HOME"], ".cache"), "")
         for path in files_of(FOLDER):
             with open(path, "rb") as f:
-                self.assertNotIn(cache.encode(), f.read(), path)
+                self.assertFalse(cache.encode() in f.read(), path)
 
     def test_what_others_wrote_is_not_packed_over(self):
         mine = os.path.join(TMPDIR, "mine")

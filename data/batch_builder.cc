@@ -75,6 +75,7 @@ absl::StatusOr<std::vector<std::string>> BatchBuilder::Warnings() const {
 absl::Status BatchBuilder::Build(std::vector<int64_t> indices,
                                  absl::FunctionRef<int64_t(size_t)> pass_of,
                                  const std::atomic<bool>* cancelled,
+                                 const PinnedMemory& memory,
                                  Batch* batch) const {
   const c10::NoGradGuard no_grad;
   return NotOutOfRange(CatchAsStatus([&] {
@@ -82,6 +83,7 @@ absl::Status BatchBuilder::Build(std::vector<int64_t> indices,
       Batch whole;
       bool given = false;
       const absl::Status status = CatchAsStatus([&] {
+        const PinnedMemoryScope scope(memory);
         given = dataset_->GetBatch(indices, &whole);
         return absl::OkStatus();
       });
@@ -100,6 +102,7 @@ absl::Status BatchBuilder::Build(std::vector<int64_t> indices,
       }
       GRAPNEL_RETURN_IF_ERROR(BuildSample(pass_of(i), indices[i], &samples[i]));
     }
+    const PinnedMemoryScope scope(memory);
     return Collate(samples, std::move(indices), batch);
   }));
 }

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "grapnel/data/dataset.h"
+#include "grapnel/data/dense_tensor.h"
 #include "grapnel/data/sample.h"
 #include "grapnel/data/transform_chain.h"
 
@@ -36,7 +37,8 @@ class BatchBuilder {
       const data::v1::DataLoaderConfig& config,
       std::unique_ptr<Dataset> dataset, int64_t seed);
 
-  // Replaces `*batch` by the samples of those indices. pass_of(i): the pass
+  // Replaces `*batch` by the samples of those indices, stacked in `memory`, but
+  // for what a dataset gives as a whole batch of its own. pass_of(i): the pass
   // over the data that the i-th is in; random transforms depend on it.
   // kCancelled, at the next sample, once `*cancelled` is set; null if it never
   // is. Errors name the dataset or the transform and the sample's index, and
@@ -44,7 +46,8 @@ class BatchBuilder {
   // for it.
   absl::Status Build(std::vector<int64_t> indices,
                      absl::FunctionRef<int64_t(size_t)> pass_of,
-                     const std::atomic<bool>* cancelled, Batch* batch) const;
+                     const std::atomic<bool>* cancelled,
+                     const PinnedMemory& memory, Batch* batch) const;
 
   // As DataLoader's.
   absl::StatusOr<std::vector<int64_t>> InputShape() const;

@@ -18,6 +18,8 @@
 #include "grapnel/base/torch_status.h"
 #include "grapnel/data/batch_builder.h"
 #include "grapnel/data/data.pb.h"
+#include "grapnel/data/dense_tensor.h"
+#include "grapnel/data/device_copier.h"
 #include "grapnel/data/loader_config.h"
 #include "grapnel/data/sampler.pb.h"
 
@@ -48,7 +50,7 @@ struct Slot {
   Position position;
   std::vector<int64_t> indices;
   absl::Status status;
-  Batch batch;
+  Batch batch;  // On the host, or of the first slot, on its way to the device.
   bool done = false;
 
   // Nobody wants it any more: the worker may stop halfway.
@@ -70,8 +72,10 @@ class LoaderImpl final : public DataLoader {
     Options options;
   };
 
-  explicit LoaderImpl(Parts parts)
+  // `copier`: null if batches stay on the CPU.
+  LoaderImpl(Parts parts, std::unique_ptr<DeviceCopier> copier)
       : parts_(std::move(parts)),
+        copier_(std::move(copier)),
         infinite_(parts_.sampler->infinite()),
         samples_(parts_.sampler->size()),
         num_batches_(NumBatches(parts_)),
@@ -115,12 +119,16 @@ class LoaderImpl final : public DataLoader {
   absl::Status Build(const Position& position, std::vector<int64_t> indices,
                      const std::atomic<bool>* cancelled, Batch* batch) const;
 
+  // Of the batch that Next gives next, if it is ready.
+  void LaunchAhead();
+
   absl::Status StartWorkers();
   void Work();
   void PlanSlot() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Parts parts_;
+  const std::unique_ptr<DeviceCopier> copier_;  // May be null.
   const bool infinite_;
   const int64_t samples_;  // Of this rank in one pass.
   const int64_t num_batches_;
@@ -216,7 +224,15 @@ absl::Status LoaderImpl::Next(Batch* batch) {
       indices = Plan(next_);
       return absl::OkStatus();
     }));
-    GRAPNEL_RETURN_IF_ERROR(Build(next_, std::move(indices), nullptr, batch));
+    if (copier_ == nullptr) {
+      GRAPNEL_RETURN_IF_ERROR(Build(next_, std::move(indices), nullptr, batch));
+    } else {
+      Batch built;
+      GRAPNEL_RETURN_IF_ERROR(
+          Build(next_, std::move(indices), nullptr, &built));
+      GRAPNEL_RETURN_IF_ERROR(copier_->Deliver(&built));
+      *batch = std::move(built);
+    }
     ++next_.batch;
     return absl::OkStatus();
   }
@@ -241,12 +257,31 @@ absl::Status LoaderImpl::Next(Batch* batch) {
       paused_ = true;
       return slot->status;
     }
+    if (copier_ != nullptr) {
+      // Only this thread takes slots away.
+      lock.unlock();
+      GRAPNEL_RETURN_IF_ERROR(copier_->Deliver(&slot->batch));
+      lock.lock();
+    }
     slots_.pop_front();
   }
   work_.notify_one();
   *batch = std::move(slot->batch);
   ++next_.batch;
+  if (copier_ != nullptr) LaunchAhead();
   return absl::OkStatus();
+}
+
+void LoaderImpl::LaunchAhead() {
+  // What is behind the end is maybe never asked for.
+  if (!infinite_ && next_.batch == num_batches_) return;
+  std::shared_ptr<Slot> slot;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (slots_.empty() || !slots_.front()->done) return;
+    slot = slots_.front();
+  }
+  if (slot->status.ok()) copier_->LaunchAhead(&slot->batch);
 }
 
 std::vector<int64_t> LoaderImpl::Plan(const Position& position) {
@@ -275,7 +310,10 @@ absl::Status LoaderImpl::Build(const Position& position,
            (place * parts_.options.world_size + parts_.options.rank) /
                parts_.builder.dataset_size();
   };
-  return parts_.builder.Build(std::move(indices), pass_of, cancelled, batch);
+  GRAPNEL_RETURN_IF_ERROR(parts_.builder.Build(
+      std::move(indices), pass_of, cancelled,
+      copier_ == nullptr ? PinnedMemory() : copier_->memory(), batch));
+  return copier_ == nullptr ? absl::OkStatus() : copier_->Pin(batch);
 }
 
 absl::Status LoaderImpl::StartWorkers() {
@@ -302,6 +340,7 @@ absl::Status LoaderImpl::StartWorkers() {
 }
 
 void LoaderImpl::DropFront() {
+  if (copier_ != nullptr) copier_->Forget();
   slots_.front()->cancelled = true;
   slots_.pop_front();
 }
@@ -382,7 +421,9 @@ absl::StatusOr<std::unique_ptr<DataLoader>> CreateOver(
         absl::StrCat("drop_last: leaves no batch of ", config.batch_size(),
                      ": each epoch has ", parts.sampler->size(), " samples"));
   }
-  return std::make_unique<LoaderImpl>(std::move(parts));
+  GRAPNEL_ASSIGN_OR_RETURN(std::unique_ptr<DeviceCopier> copier,
+                           DeviceCopier::Create(options.device));
+  return std::make_unique<LoaderImpl>(std::move(parts), std::move(copier));
 }
 
 }  // namespace

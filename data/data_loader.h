@@ -64,10 +64,14 @@ class DataLoader {
     int rank = 0;
     int world_size = 1;
 
-    // Where batches come out. If it isn't the CPU, workers put them into pinned
-    // memory, and the copy of the next one, if it is ready, is launched while
-    // the one before is used; Next waits for no copy, but what is launched on
-    // the device's current stream after Next sees it done.
+    // Where batches come out; of `indices`, always on the host. If it isn't the
+    // CPU, whoever builds a batch puts it into pinned memory, each of its
+    // tensors is copied once, and Next waits for no copy: what the device's
+    // current stream is given after Next sees them done. The copy of the next
+    // batch, if a worker has built it, is launched before Next returns, on a
+    // stream of its own, and takes as much of the device's memory again; behind
+    // an epoch's end nothing is copied. Backends without pinned memory, events
+    // or streams get plain copies, as far as they need.
     c10::Device device = c10::DeviceType::CPU;
   };
 
@@ -89,8 +93,9 @@ class DataLoader {
 
   // Moves the next batch into `*batch`. kOutOfRange after the last of an epoch:
   // Seek to go on. Other errors name the dataset or the transform and the
-  // sample's index, and are never kOutOfRange (kInternal stands for it); the
-  // loader then stays at that batch, and the next Next reads it again.
+  // sample's index, or the batch's tensor and the device, and are never
+  // kOutOfRange (kInternal stands for it); the loader then stays at that batch,
+  // and the next Next tries again.
   virtual absl::Status Next(Batch* batch) = 0;
 
   // Shape of one sample's input, transformed, without N: that of sample 0,

@@ -17,9 +17,11 @@
 #include <vector>
 
 #include "ATen/CPUGeneratorImpl.h"
+#include "ATen/Context.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "c10/core/Device.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
 #include "google/protobuf/wrappers.pb.h"
@@ -965,6 +967,21 @@ TEST(DataLoaderTest, EmptyDatasetIsAnError) {
 }
 
 // --- Datasets by config ---
+
+TEST(DataLoaderTest, DeviceThatTheProgramCannotUseIsAnError) {
+  for (const c10::DeviceType type :
+       {c10::DeviceType::CUDA, c10::DeviceType::Meta}) {
+    DataLoader::Options options = Options();
+    options.device = c10::Device(type, 0);
+    if (at::globalContext().hasCUDA() && options.device.is_cuda()) continue;
+    EXPECT_THAT(
+        DataLoader::Create(Parse("batch_size: 1"),
+                           std::make_unique<CountingDataset>(1), options)
+            .status()
+            .message(),
+        HasSubstr(absl::StrCat("device: ", options.device.str(), ": ")));
+  }
+}
 
 TEST(DataLoaderTest, MakesARegisteredDataset) {
   const auto loader = DataLoader::Create(

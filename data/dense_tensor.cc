@@ -2,14 +2,21 @@
 
 #include <cstdint>
 #include <cstring>
+#include <optional>
+#include <utility>
 
 #include "ATen/EmptyTensor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "c10/core/DispatchKeySet.h"
 #include "c10/core/ScalarType.h"
+#include "c10/core/impl/VirtualGuardImpl.h"
 
 namespace grapnel {
 namespace {
+
+// Of the innermost PinnedMemoryScope.
+thread_local c10::Allocator* pinned_allocator = nullptr;
 
 // Copies one subarray and returns the end of what was written. `item` is the
 // size of an element in bytes.
@@ -32,8 +39,29 @@ char* CopyStrided(const char* from, at::IntArrayRef sizes,
 
 }  // namespace
 
+PinnedMemoryScope::PinnedMemoryScope(const PinnedMemory& memory)
+    : pins_(memory.allocator != nullptr) {
+  if (!pins_) return;
+  device_before_ = c10::impl::VirtualGuardImpl(memory.device.type())
+                       .exchangeDevice(memory.device);
+  allocator_before_ = std::exchange(pinned_allocator, memory.allocator);
+}
+
+PinnedMemoryScope::~PinnedMemoryScope() {
+  if (!pins_) return;
+  pinned_allocator = allocator_before_;
+  c10::impl::VirtualGuardImpl(device_before_.type())
+      .uncheckedSetDevice(device_before_);
+}
+
 at::Tensor NewTensor(at::IntArrayRef sizes, at::ScalarType dtype) {
-  return at::Tensor(at::detail::empty_cpu(sizes, dtype));
+  if (pinned_allocator == nullptr) {
+    return at::Tensor(at::detail::empty_cpu(sizes, dtype));
+  }
+  // Not empty_cpu's pinned memory, which is of one device for all of them.
+  return at::Tensor(at::detail::empty_generic(
+      sizes, pinned_allocator, c10::DispatchKeySet(c10::DispatchKey::CPU),
+      dtype, /*memory_format_opt=*/std::nullopt));
 }
 
 absl::Status CheckPlain(const at::Tensor& tensor) {

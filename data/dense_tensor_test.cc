@@ -1,8 +1,14 @@
 #include "grapnel/data/dense_tensor.h"
 
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <thread>
 #include <vector>
 
+#include "c10/core/Allocator.h"
+#include "c10/core/CPUAllocator.h"
+#include "c10/core/Device.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_ops.h"
@@ -20,6 +26,47 @@ TEST(DenseTensorTest, NewTensorsAreOrdinary) {
   EXPECT_EQ(tensor.key_set(), ops::empty({2, 3}, at::kFloat).key_set());
   EXPECT_EQ(NewTensor({}, at::kLong).numel(), 1);
   EXPECT_EQ(NewTensor({0, 3}, at::kLong).numel(), 0);
+}
+
+// Counts what is taken of it, in the CPU's own memory.
+class CountingAllocator final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t size) override {
+    ++taken;
+    return c10::GetCPUAllocator()->allocate(size);
+  }
+  void copy_data(void* to, const void* from, size_t size) const override {
+    std::memcpy(to, from, size);
+  }
+
+  int taken = 0;
+};
+
+TEST(DenseTensorTest, PinnedMemoryIsTakenWithinTheScopeAndOnItsThreadAlone) {
+  CountingAllocator outer;
+  CountingAllocator inner;
+  NewTensor({2}, at::kFloat);
+  {
+    const PinnedMemoryScope scope({&outer, c10::DeviceType::CPU});
+    const at::Tensor tensor = NewTensor({2, 3}, at::kFloat);
+    EXPECT_EQ(outer.taken, 1);
+    EXPECT_TRUE(tensor.is_contiguous());
+    EXPECT_EQ(tensor.sizes(), at::IntArrayRef({2, 3}));
+    EXPECT_EQ(tensor.key_set(), ops::empty({2, 3}, at::kFloat).key_set());
+    {
+      const PinnedMemoryScope none({nullptr, c10::DeviceType::CPU});
+      const PinnedMemoryScope other({&inner, c10::DeviceType::CPU});
+      NewTensor({2}, at::kFloat);
+    }
+    std::thread([] { NewTensor({2}, at::kFloat); }).join();
+    EXPECT_EQ(outer.taken, 1);
+    EXPECT_EQ(inner.taken, 1);
+    NewTensor({2}, at::kFloat);
+    EXPECT_EQ(outer.taken, 2);
+  }
+  NewTensor({2}, at::kFloat);
+  EXPECT_EQ(outer.taken, 2);
+  EXPECT_EQ(inner.taken, 1);
 }
 
 TEST(DenseTensorTest, DenseMakesAnyStridesContiguous) {

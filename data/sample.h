@@ -22,7 +22,8 @@ struct Sample {
   std::vector<NamedTensor> extras;
 };
 
-// Samples stacked along a new first dimension.
+// Samples stacked along a new first dimension. Tensors are on the device that
+// the loader was told.
 struct Batch {
   at::Tensor inputs;   // (N, ...), as Sample::input.
   at::Tensor targets;  // (N, ...), as Sample::target; undefined if those are.

@@ -8,6 +8,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
@@ -17,6 +18,8 @@
 #include "grapnel/base/torch_status.h"
 #include "grapnel/data/collate.h"
 #include "grapnel/data/data.pb.h"
+#include "grapnel/data/dense_tensor.h"
+#include "grapnel/data/device_copier.h"
 #include "grapnel/data/loader_config.h"
 #include "grapnel/data/stream_position.pb.h"
 #include "grapnel/data/transform_chain.h"
@@ -45,9 +48,11 @@ class StreamReader {
  public:
   StreamReader(const DataLoaderConfig& config,
                std::unique_ptr<IterableDataset> stream,
-               TransformChain transforms, const StreamLoader::Options& options)
+               TransformChain transforms, const StreamLoader::Options& options,
+               const PinnedMemory& memory)
       : stream_(std::move(stream)),
         transforms_(std::move(transforms)),
+        memory_(memory),
         batch_size_(config.batch_size()),
         drop_last_(config.drop_last()),
         round_(options.sharded ? 1 : options.world_size),
@@ -82,6 +87,7 @@ class StreamReader {
 
   const std::unique_ptr<IterableDataset> stream_;
   const TransformChain transforms_;
+  const PinnedMemory memory_;  // Of batches.
   const int64_t batch_size_;
   const bool drop_last_;
   // Of so many samples of the stream one is this rank's, at this place.
@@ -208,9 +214,12 @@ absl::Status StreamReader::Read(const std::atomic<bool>& cancelled,
     std::vector<Sample> samples;
     std::vector<int64_t> indices;
     GRAPNEL_RETURN_IF_ERROR(Collect(cancelled, &samples, &indices));
-    GRAPNEL_RETURN_IF_ERROR(
-        WithContext(Collate(samples, std::move(indices), &read->batch),
-                    absl::StrCat("stream: pass ", pass_)));
+    {
+      const PinnedMemoryScope scope(memory_);
+      GRAPNEL_RETURN_IF_ERROR(
+          WithContext(Collate(samples, std::move(indices), &read->batch),
+                      absl::StrCat("stream: pass ", pass_)));
+    }
     return WithContext(SavePosition(&read->after), StateName());
   });
 }
@@ -221,13 +230,19 @@ class StreamLoaderImpl final : public StreamLoader {
  public:
   StreamLoaderImpl(const DataLoaderConfig& config,
                    std::unique_ptr<IterableDataset> stream,
-                   TransformChain transforms, const Options& options)
+                   TransformChain transforms, const Options& options,
+                   std::unique_ptr<DeviceCopier> copier)
       : batch_size_(config.batch_size()),
         // Batches that may lie ready.
         capacity_(config.num_workers() > 0 ? PrefetchFactor(config) : 0),
-        reader_(config, std::move(stream), std::move(transforms), options) {}
+        copier_(std::move(copier)),
+        reader_(config, std::move(stream), std::move(transforms), options,
+                copier_ == nullptr ? PinnedMemory() : copier_->memory()) {}
 
-  ~StreamLoaderImpl() override { StopThread(); }
+  ~StreamLoaderImpl() override {
+    StopThread();
+    DropReady();
+  }
 
   absl::Status Next(Batch* batch) override;
   const StreamPosition& position() const override { return position_; }
@@ -247,9 +262,14 @@ class StreamLoaderImpl final : public StreamLoader {
   void ReadAhead();
   absl::Status ReadUntilStopped();
   void StopThread();
+  void DropReady();  // No thread runs.
+
+  // Of the batch that Next gives next, if it is ready.
+  void LaunchAhead();
 
   const int64_t batch_size_;
-  const int64_t capacity_;  // 0: there is no thread.
+  const int64_t capacity_;                      // 0: there is no thread.
+  const std::unique_ptr<DeviceCopier> copier_;  // Null: they stay on the CPU.
 
   StreamPosition position_;  // Only the caller's thread uses it.
 
@@ -311,14 +331,32 @@ absl::Status StreamLoaderImpl::Next(Batch* batch) {
   GRAPNEL_RETURN_IF_ERROR(Prepare());
   ReadBatch read;
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    std::unique_lock<std::mutex> lock(mutex_);
+    if (copier_ != nullptr) {
+      // The thread only adds others behind it.
+      ReadBatch& front = ready_.front();
+      lock.unlock();
+      GRAPNEL_RETURN_IF_ERROR(copier_->Deliver(&front.batch));
+      lock.lock();
+    }
     read = std::move(ready_.front());
     ready_.pop_front();
   }
   room_.notify_one();
   *batch = std::move(read.batch);
   position_ = std::move(read.after);
+  if (copier_ != nullptr) LaunchAhead();
   return absl::OkStatus();
+}
+
+void StreamLoaderImpl::LaunchAhead() {
+  ReadBatch* front = nullptr;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (ready_.empty()) return;
+    front = &ready_.front();
+  }
+  copier_->LaunchAhead(&front->batch);
 }
 
 absl::Status StreamLoaderImpl::Seek(const StreamPosition& position) {
@@ -330,10 +368,7 @@ absl::Status StreamLoaderImpl::Seek(const StreamPosition& position) {
   }
   if (IsSame(position, position_)) return absl::OkStatus();
   StopThread();
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    ready_.clear();
-  }
+  DropReady();
   settled_ = false;
   position_ = position;
   return Settle();
@@ -387,6 +422,12 @@ void StreamLoaderImpl::StopThread() {
   end_ = absl::OkStatus();
 }
 
+void StreamLoaderImpl::DropReady() {
+  if (copier_ != nullptr) copier_->Forget();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  ready_.clear();
+}
+
 absl::Status Check(const DataLoaderConfig& config,
                    const StreamLoader::Options& options) {
   GRAPNEL_RETURN_IF_ERROR(CheckLoaderConfig(config));
@@ -424,8 +465,11 @@ absl::StatusOr<std::unique_ptr<StreamLoader>> StreamLoader::Create(
   GRAPNEL_RETURN_IF_ERROR(Check(config, options));
   GRAPNEL_ASSIGN_OR_RETURN(TransformChain transforms,
                            TransformChain::Create(config, options.seed));
+  GRAPNEL_ASSIGN_OR_RETURN(std::unique_ptr<DeviceCopier> copier,
+                           DeviceCopier::Create(options.device));
   return std::make_unique<StreamLoaderImpl>(config, std::move(stream),
-                                            std::move(transforms), options);
+                                            std::move(transforms), options,
+                                            std::move(copier));
 }
 
 }  // namespace grapnel

@@ -57,10 +57,11 @@ class StreamLoader {
   virtual ~StreamLoader() = default;
 
   // Moves the next batch into `*batch`. Its `indices` count the samples of a
-  // pass. Errors name the pass and the sample, or the transform, and come when
-  // all batches before have; the loader stays at that batch, and the next Next
-  // goes back to its beginning and reads it again. A pass without a batch is an
-  // error, kInvalidArgument.
+  // pass. Errors name the pass and the sample, the transform, or the batch's
+  // tensor and the device, and come when all batches before have; the loader
+  // stays at that batch, and the next Next tries again: it goes back to its
+  // beginning and reads it again, or only copies it again. A pass without a
+  // batch is an error, kInvalidArgument.
   virtual absl::Status Next(Batch* batch) = 0;
 
   // Behind the batch that Next gave last. Valid until Next or Seek.

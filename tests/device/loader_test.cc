@@ -26,6 +26,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/types/span.h"
+#include "c10/core/CachingDeviceAllocator.h"
 #include "c10/core/Device.h"
 #include "c10/core/Event.h"
 #include "c10/core/Stream.h"
@@ -311,11 +312,12 @@ class Gate {
     changed_.notify_all();
   }
 
-  void Pass(int64_t sample) {
+  absl::Status Pass(int64_t sample) {
     std::unique_lock<std::mutex> lock(mutex_);
     at_ = sample;
     changed_.notify_all();
     changed_.wait(lock, [&] { return sample < open_; });
+    return absl::OkStatus();
   }
 
   // Until someone stands before it at that sample, and so has stacked all
@@ -332,6 +334,19 @@ class Gate {
   std::condition_variable changed_;
   int64_t open_ = int64_t{1} << 60;
   int64_t at_ = -1;
+};
+
+// Opens it in the end, however the test ends, so that the loader declared
+// before it can end too.
+class OpensAtEnd {
+ public:
+  explicit OpensAtEnd(Gate& gate) : gate_(gate) {}
+  ~OpensAtEnd() { gate_.Open(int64_t{1} << 60); }
+  OpensAtEnd(const OpensAtEnd&) = delete;
+  OpensAtEnd& operator=(const OpensAtEnd&) = delete;
+
+ private:
+  Gate& gate_;
 };
 
 Sample MakeSample(int64_t index, bool has_target) {
@@ -711,52 +726,40 @@ TEST_P(AnyLoaderTest, EachTensorIsCopiedOnceFromPinnedMemoryWithoutAWait) {
 
 TEST_P(AnyLoaderTest, NextBatchIsCopiedAheadIfItIsReadyAndOnlyThat) {
   Gate gate;
-  const auto pass = [&gate](int64_t index) {
-    gate.Pass(index);
-    return absl::OkStatus();
-  };
-  {
-    AnyLoader loader =
-        New("batch_size: 2 num_workers: 1 prefetch_factor: 4", 40, pass);
-    gate.Open(2);
-    Watch::Get().TakeCopies();
-    NewCopies();
-    // The worker stands before the second batch: Next doesn't wait for that.
-    Batch batch = loader.MustNext();
-    Watch::Get().Use(batch);
-    EXPECT_EQ(NewCopies(), kBatchTensors);
-    gate.Open(8);
-    gate.WaitForArrival(8);
-    // Three are ready; this one wasn't copied ahead, and the next one is.
-    EXPECT_THAT(loader.Next(&batch), IsOk());
-    Watch::Get().Use(batch);
-    EXPECT_EQ(NewCopies(), 2 * kBatchTensors);
-    EXPECT_THAT(loader.Next(&batch), IsOk());
-    Watch::Get().Use(batch);
-    EXPECT_EQ(NewCopies(), kBatchTensors);
-    EXPECT_THAT(loader.Next(&batch), IsOk());
-    Watch::Get().Use(batch);
-    EXPECT_EQ(NewCopies(), 0);
-    EXPECT_THAT(batch.indices, ElementsAre(6, 7));
-    const std::vector<SeenCopy> copies = Watch::Get().TakeCopies();
-    ASSERT_EQ(copies.size(), 4 * kBatchTensors);
-    for (size_t i = 0; i < copies.size(); ++i) {
-      const bool ahead = i >= 2 * kBatchTensors;
-      EXPECT_EQ(copies[i].stream != 0, ahead) << i;
-    }
-    gate.Open(int64_t{1} << 60);
+  AnyLoader loader = New("batch_size: 2 num_workers: 1 prefetch_factor: 4", 40,
+                         [&gate](int64_t index) { return gate.Pass(index); });
+  const OpensAtEnd opens(gate);
+  gate.Open(2);
+  Watch::Get().TakeCopies();
+  NewCopies();
+  // The worker stands before the second batch: Next doesn't wait for that.
+  Batch batch = loader.MustNext();
+  Watch::Get().Use(batch);
+  EXPECT_EQ(NewCopies(), kBatchTensors);
+  gate.Open(8);
+  gate.WaitForArrival(8);
+  // Three are ready; this one wasn't copied ahead, and the next one is.
+  EXPECT_THAT(loader.Next(&batch), IsOk());
+  Watch::Get().Use(batch);
+  EXPECT_EQ(NewCopies(), 2 * kBatchTensors);
+  EXPECT_THAT(loader.Next(&batch), IsOk());
+  Watch::Get().Use(batch);
+  EXPECT_EQ(NewCopies(), kBatchTensors);
+  EXPECT_THAT(loader.Next(&batch), IsOk());
+  Watch::Get().Use(batch);
+  EXPECT_EQ(NewCopies(), 0);
+  EXPECT_THAT(batch.indices, ElementsAre(6, 7));
+  const std::vector<SeenCopy> copies = Watch::Get().TakeCopies();
+  ASSERT_EQ(copies.size(), 4 * kBatchTensors);
+  for (size_t i = 0; i < copies.size(); ++i) {
+    EXPECT_EQ(copies[i].stream != 0, i >= 2 * kBatchTensors) << i;
   }
 }
 
 TEST_F(LoaderTest, NothingIsCopiedBehindTheEndOfAnEpoch) {
-  Gate gate;
-  const auto pass = [&gate](int64_t index) {
-    gate.Pass(index);
-    return absl::OkStatus();
-  };
   const auto loader =
       NewLoader("batch_size: 2 num_workers: 1 prefetch_factor: 9",
-                std::make_unique<NumbersDataset>(6, pass));
+                std::make_unique<NumbersDataset>(6));
   Batch batch;
   for (int64_t epoch = 0; epoch < 3; ++epoch) {
     NewCopies();
@@ -777,13 +780,19 @@ TEST_P(AnyLoaderTest, DeviceHoldsTheBatchInUseAndTheNext) {
   constexpr int64_t kBatchBytes = 2 * (4 * 4 + 8 + 8);
   AnyLoader loader =
       New("batch_size: 2 num_workers: 1 prefetch_factor: 4", 200);
+  c10::DeviceAllocator* const allocator =
+      c10::getDeviceAllocator(FakeDevice().type());
+  allocator->resetPeakStats(0);
   Batch batch;
   for (int i = 0; i < 90; ++i) {
     ASSERT_THAT(loader.Next(&batch), IsOk());
     Watch::Get().Use(batch);
-    EXPECT_LE(FakeBytesInUse(), 2 * kBatchBytes);
     EXPECT_GE(FakeBytesInUse(), kBatchBytes);
   }
+  constexpr auto kAll =
+      static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  EXPECT_EQ(allocator->getDeviceStats(0).allocated_bytes[kAll].peak,
+            2 * kBatchBytes);
 }
 
 TEST_F(LoaderTest, WholeBatchesOfADatasetAreStackedInPinnedMemory) {
@@ -864,15 +873,13 @@ TEST_P(AnyLoaderTest, PinnedMemoryIsHeldUntilItsCopyHasEnded) {
 // --- Streams ---
 
 TEST_P(AnyLoaderTest, BatchMayBeUsedOnAStreamThatIsCurrentLater) {
-  // Tells of it by the guard, which the watch is.
-  UsePlainFakeAllocator(true);
+  UsePlainFakeAllocator(true);  // It is told by the guard, which the watch is.
   {
     Gate gate;
-    AnyLoader loader = New("batch_size: 2 num_workers: 1 prefetch_factor: 4",
-                           40, [&gate](int64_t index) {
-                             gate.Pass(index);
-                             return absl::OkStatus();
-                           });
+    AnyLoader loader =
+        New("batch_size: 2 num_workers: 1 prefetch_factor: 4", 40,
+            [&gate](int64_t index) { return gate.Pass(index); });
+    const OpensAtEnd opens(gate);
     gate.Open(6);
     loader.MustNext();
     gate.WaitForArrival(6);
@@ -886,7 +893,6 @@ TEST_P(AnyLoaderTest, BatchMayBeUsedOnAStreamThatIsCurrentLater) {
     }
     EXPECT_THAT(Watch::Get().recorded(),
                 ElementsAre(other.id(), other.id(), other.id()));
-    gate.Open(int64_t{1} << 60);
   }
   UsePlainFakeAllocator(false);
 }
@@ -894,10 +900,8 @@ TEST_P(AnyLoaderTest, BatchMayBeUsedOnAStreamThatIsCurrentLater) {
 TEST_P(AnyLoaderTest, BatchAheadThatNobodyWantsIsDroppedSafely) {
   Gate gate;
   AnyLoader loader = New("batch_size: 2 num_workers: 1 prefetch_factor: 4", 40,
-                         [&gate](int64_t index) {
-                           gate.Pass(index);
-                           return absl::OkStatus();
-                         });
+                         [&gate](int64_t index) { return gate.Pass(index); });
+  const OpensAtEnd opens(gate);
   for (int i = 0; i < 5; ++i) {
     gate.Open(6);
     Watch::Get().Use(loader.MustNext());
@@ -982,6 +986,29 @@ TEST_P(AnyLoaderTest, CopyThatFailsIsNamedAndTriedAgain) {
     Watch::Get().Use(batch);
     EXPECT_EQ(batch.targets.cpu()[0].item<int64_t>(), 2 * batch.indices[0]);
   }
+}
+
+TEST_P(AnyLoaderTest, CopyAheadThatFailsIsNoErrorYet) {
+  Gate gate;
+  AnyLoader loader = New("batch_size: 2 num_workers: 1 prefetch_factor: 4", 40,
+                         [&gate](int64_t index) { return gate.Pass(index); });
+  const OpensAtEnd opens(gate);
+  gate.Open(10);
+  Batch batch = loader.MustNext();
+  gate.WaitForArrival(8);
+  EXPECT_THAT(loader.Next(&batch), IsOk());
+  {
+    const FailingTargets failing;
+    EXPECT_THAT(loader.Next(&batch), IsOk());  // It was copied ahead.
+    EXPECT_THAT(batch.indices, ElementsAre(4, 5));
+    Watch::Get().Use(batch);
+    // The inputs of the next one are on their way to memory that is free again.
+    EXPECT_NE(Watch::Get().TakeCopies().back().stream, 0);
+  }
+  EXPECT_THAT(loader.Next(&batch), IsOk());
+  EXPECT_THAT(batch.indices, ElementsAre(6, 7));
+  Watch::Get().Use(batch);
+  EXPECT_EQ(batch.targets.cpu()[0].item<int64_t>(), 12);
 }
 
 TEST_F(LoaderTest, MemoryThatCannotBePinnedIsNamed) {

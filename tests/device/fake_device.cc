@@ -8,8 +8,10 @@
 #include "c10/core/impl/DeviceGuardImplInterface.h"
 #include "grapnel/tests/device/fake_copies.h"
 #include "grapnel/tests/device/fake_generator.h"
+#include "grapnel/tests/device/fake_guard.h"
 #include "grapnel/tests/device/fake_memory.h"
 #include "grapnel/tests/device/fake_operators.h"
+#include "grapnel/tests/device/fake_order.h"
 #include "grapnel/tests/device/fake_streams.h"
 
 namespace grapnel {
@@ -63,7 +65,7 @@ class Hooks final : public at::PrivateUse1HooksInterface {
 
 bool Register() {
   c10::register_privateuse1_backend("fake");
-  c10::impl::registerDeviceGuard(fake::kType, fake::StreamsForLibTorch());
+  c10::impl::registerDeviceGuard(fake::kType, fake::Guard());
   c10::SetAllocator(fake::kType, fake::DeviceAllocator());
   at::RegisterPrivateUse1HooksInterface(new Hooks());
   fake::RegisterOperators();
@@ -82,9 +84,17 @@ void UseFakeGenerator(FakeGenerator generator) {
   fake::UseGenerator(generator);
 }
 
-FakeCopies CountFakeCopies() { return fake::Copies(); }
+FakeCopies CountFakeCopies() {
+  FakeCopies copies = fake::Copies();
+  copies.waits = fake::NumWaits();
+  return copies;
+}
 
 std::vector<std::string> LastFakeCopies() { return fake::LastCopies(); }
+
+void DelayFakeCopies(bool delay) { fake::SetLate(delay); }
+
+std::vector<std::string> TakeFakeRaces() { return fake::TakeRaces(); }
 
 int64_t FakeBytesInUse() { return fake::BytesInUse(); }
 

@@ -28,8 +28,7 @@ c10::Device FakeDevice();
 enum class FakeGenerator {
   kCpus,  // The CPU's default generator, so that numbers are the CPU's too. A
           // CPU generator may be given to any operator.
-  kOwn,   // One of the device, as on a GPU: it has a seed of its own, which
-          // at::manual_seed doesn't reach, and operators refuse the CPU's.
+  kOwn,   // One of the device, as on a GPU; operators refuse the CPU's.
 };
 
 // From now on, in all threads. kOwn before the first call.
@@ -44,6 +43,11 @@ struct FakeCopies {
   int64_t to_device = 0;
   int64_t bytes_to_host = 0;
   int64_t bytes_to_device = 0;
+
+  // How often the host waited for the device: in copies that aren't
+  // non_blocking, or whose memory on the host isn't pinned; in reads; and where
+  // it was asked to (synchronize).
+  int64_t waits = 0;
 };
 
 FakeCopies CountFakeCopies();
@@ -51,6 +55,25 @@ FakeCopies CountFakeCopies();
 // The last of them, oldest first, at most 64: "to host: float32 [32, 10]", for
 // the message of a test that counted too many.
 std::vector<std::string> LastFakeCopies();
+
+// Whether non_blocking copies with pinned memory, from now on, are carried out
+// as late as a GPU might: one to the device when an operator runs, or the host
+// waits, on a stream that comes after it (it is of that stream, or waited for
+// an event that was recorded after the copy); one to the host when the host
+// waits for it so. Until then there are NaNs in its destination (-1 in
+// integers), and it reads what its source holds then. An event or stream that
+// is asked if it is done says no at first, and yes the next time. False before
+// the first call.
+void DelayFakeCopies(bool delay);
+
+// What was wrong between streams, each in a line, since this was last called:
+// an operator or copy that uses what another stream's writes, or writes what it
+// uses, without waiting for it; memory that is freed while another stream than
+// its own uses it, with neither record_stream nor a wait before its own stream
+// allocates again; and, while copies are delayed, pinned memory that is written
+// before the host has waited for the copy that reads it. Freeing that is no
+// mistake: LibTorch keeps it for the copy. Within one stream all is in order.
+std::vector<std::string> TakeFakeRaces();
 
 // Memory of both devices that tensors hold.
 int64_t FakeBytesInUse();

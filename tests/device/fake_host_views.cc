@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "ATen/EmptyTensor.h"
-#include "ATen/ops/as_strided_native.h"
 #include "c10/core/Allocator.h"
 #include "c10/core/CPUAllocator.h"
 #include "c10/core/DispatchKeySet.h"
@@ -17,6 +16,21 @@
 namespace grapnel {
 namespace internal_fake_device {
 namespace {
+
+void CheckStrided(const at::Tensor& tensor) {
+  TORCH_CHECK(tensor.layout() == at::kStrided,
+              "fake device: it has strided tensors only, is ", tensor.layout());
+}
+
+// As `form` is of the view of `tensor`.
+at::Tensor ViewOf(const at::Tensor& tensor, const at::Tensor& form) {
+  at::Tensor view = at::detail::make_tensor<c10::TensorImpl>(
+      c10::TensorImpl::VIEW, c10::Storage(tensor.storage()), tensor.key_set(),
+      tensor.dtype());
+  view.unsafeGetTensorImpl()->set_sizes_and_strides(
+      form.sizes(), form.strides(), form.storage_offset());
+  return view;
+}
 
 void* Base(const c10::Storage& storage) { return storage.data_ptr().get(); }
 
@@ -31,6 +45,7 @@ at::Tensor EmptyOnDevice(at::IntArrayRef sizes, at::IntArrayRef strides,
 }
 
 HostViews::~HostViews() {
+  if (work_ == nullptr) return;
   for (const Opened& opened : opened_) CloseBlock(opened.base);
 }
 
@@ -39,7 +54,10 @@ const c10::Storage& HostViews::Open(const c10::Storage& storage) {
     if (opened.storage.is_alias_of(storage)) return opened.view;
   }
   void* const base = Base(storage);
-  OpenBlock(base);
+  if (work_ != nullptr) {
+    work_->Reads(base);
+    OpenBlock(base);
+  }
   // With the CPU's allocator: an operator that needs more takes other memory,
   // and Resize() brings it back.
   c10::Storage view(c10::Storage::use_byte_size_t(), storage.nbytes(),
@@ -49,10 +67,16 @@ const c10::Storage& HostViews::Open(const c10::Storage& storage) {
   return opened_.back().view;
 }
 
+at::Tensor HostViews::ToWrite(const at::Tensor& tensor) {
+  if (tensor.defined() && tensor.device().type() == kType) {
+    work_->Writes(Base(tensor.storage()));
+  }
+  return Of(tensor);
+}
+
 at::Tensor HostViews::Of(const at::Tensor& tensor) {
   if (!tensor.defined() || tensor.device().type() != kType) return tensor;
-  TORCH_CHECK(tensor.layout() == at::kStrided,
-              "fake device: it has strided tensors only, is ", tensor.layout());
+  CheckStrided(tensor);
   for (const Seen& seen : seen_) {
     if (seen.tensor.is_same(tensor)) return seen.view;
   }
@@ -88,20 +112,21 @@ void HostViews::Resize() {
 
 at::Tensor HostViews::ToDevice(const at::Tensor& result, c10::Device device) {
   if (!result.defined() || result.device().type() == kType) return result;
+  CheckStrided(result);
   for (const Seen& seen : seen_) {
     if (seen.view.is_same(result)) return seen.tensor;
   }
   for (const Seen& seen : seen_) {
     if (!seen.view.storage().is_alias_of(result.storage())) continue;
     if (seen.view.scalar_type() != result.scalar_type()) continue;
-    return at::native::as_strided_tensorimpl(
-        seen.tensor, result.sizes(), result.strides(), result.storage_offset());
+    return ViewOf(seen.tensor, result);
   }
   const at::Tensor dense =
       result.is_non_overlapping_and_dense() ? result : result.contiguous();
   at::Tensor there = EmptyOnDevice(dense.sizes(), dense.strides(),
                                    dense.scalar_type(), device);
   if (void* const base = Base(there.storage())) {
+    work_->Writes(base);
     OpenBlock(base);
     std::memcpy(base, dense.const_data_ptr(), dense.nbytes());
     CloseBlock(base);

@@ -8,6 +8,7 @@
 #include "ATen/core/Tensor.h"
 #include "c10/core/Device.h"
 #include "c10/core/Storage.h"
+#include "grapnel/tests/device/fake_order.h"
 
 namespace grapnel {
 namespace internal_fake_device {
@@ -21,14 +22,18 @@ at::Tensor EmptyOnDevice(at::IntArrayRef sizes, at::IntArrayRef strides,
 // operator too, and what it writes is written.
 class HostViews {
  public:
-  HostViews() = default;
+  // Of the tensors of `work`, which outlives it. Null: of an operator that
+  // looks at shapes only; memory stays closed.
+  explicit HostViews(Work* work) : work_(work) {}
   ~HostViews();
 
   HostViews(const HostViews&) = delete;
   HostViews& operator=(const HostViews&) = delete;
 
-  // The view of a tensor of the device; any other tensor as it is.
+  // The view of a tensor of the device, which the operator reads or writes; any
+  // other tensor as it is.
   at::Tensor Of(const at::Tensor& tensor);
+  at::Tensor ToWrite(const at::Tensor& tensor);
 
   // What the operator returned, as a tensor of `device`: the tensor whose view
   // it is, a view of that tensor, or a new one with its values.
@@ -51,6 +56,7 @@ class HostViews {
 
   const c10::Storage& Open(const c10::Storage& storage);
 
+  Work* const work_;
   std::vector<Seen> seen_;
   std::vector<Opened> opened_;
 };

@@ -14,6 +14,7 @@
 
 #include "c10/core/CachingDeviceAllocator.h"
 #include "c10/util/Exception.h"
+#include "grapnel/tests/device/fake_order.h"
 #include "grapnel/tests/device/fake_streams.h"
 
 namespace grapnel {
@@ -75,6 +76,7 @@ void Add(DeviceStats& stats, int64_t bytes) {
 }
 
 void Free(void* pointer) {
+  BlockIsFreed(pointer);
   Memory& memory = TheMemory();
   const std::lock_guard<std::mutex> lock(memory.mutex);
   const auto found = memory.blocks.find(static_cast<const char*>(pointer));
@@ -95,6 +97,7 @@ c10::DataPtr Allocate(size_t size) {
                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   TORCH_CHECK_WITH(OutOfMemoryError, base != MAP_FAILED,
                    "fake device: out of memory at ", size, " bytes");
+  BlockIsAllocated(base, block.device);
   Memory& memory = TheMemory();
   const std::lock_guard<std::mutex> lock(memory.mutex);
   memory.blocks.emplace(static_cast<const char*>(base), block);
@@ -123,7 +126,9 @@ class Statistical final : public c10::DeviceAllocator {
     const std::lock_guard<std::mutex> lock(TheMemory().mutex);
     ++TheMemory().emptied;
   }
-  void recordStream(const c10::DataPtr&, c10::Stream) override {}
+  void recordStream(const c10::DataPtr& data, c10::Stream stream) override {
+    BlockIsRecorded(data.get(), stream);
+  }
   DeviceStats getDeviceStats(c10::DeviceIndex device) override {
     const std::lock_guard<std::mutex> lock(TheMemory().mutex);
     return TheMemory().stats.at(device);
@@ -174,10 +179,16 @@ class Pinned final : public c10::Allocator {
 
  private:
   static void FreePinned(void* pointer) {
+    Memory& memory = TheMemory();
+    size_t size;
     {
-      const std::lock_guard<std::mutex> lock(TheMemory().mutex);
-      TheMemory().pinned_sizes.erase(static_cast<const char*>(pointer));
+      const std::lock_guard<std::mutex> lock(memory.mutex);
+      const auto found =
+          memory.pinned_sizes.find(static_cast<const char*>(pointer));
+      size = found->second;
+      memory.pinned_sizes.erase(found);
     }
+    PinnedIsFreed(pointer, size);
     std::free(pointer);
   }
 };

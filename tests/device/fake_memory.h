@@ -22,7 +22,7 @@ c10::Allocator* PlainAllocator();
 c10::Allocator* PinnedAllocator();
 bool IsPinned(const void* pointer);
 
-// Whose memory it is; kInvalid index if none of ours.
+// Whose memory it is. Throws c10::Error if it is none of ours.
 c10::Device DeviceOf(const void* pointer);
 
 // Opens the block that begins at `base` to the host until it is closed as

@@ -1,5 +1,6 @@
 #include "grapnel/tests/device/fake_operators.h"
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -19,14 +20,12 @@
 #include "ATen/core/stack.h"
 #include "ATen/native/Resize.h"
 #include "ATen/ops/_local_scalar_dense_ops.h"
-#include "ATen/ops/_reshape_alias_native.h"
-#include "ATen/ops/as_strided_native.h"
 #include "ATen/ops/convolution_backward_ops.h"
 #include "ATen/ops/convolution_ops.h"
-#include "ATen/ops/view_native.h"
+#include "ATen/ops/empty_like_ops.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "c10/core/CachingDeviceAllocator.h"
+#include "c10/core/Allocator.h"
 #include "c10/core/DispatchKeySet.h"
 #include "c10/core/Stream.h"
 #include "c10/core/impl/LocalDispatchKeySet.h"
@@ -34,6 +33,7 @@
 #include "grapnel/tests/device/fake_generator.h"
 #include "grapnel/tests/device/fake_host_views.h"
 #include "grapnel/tests/device/fake_memory.h"
+#include "grapnel/tests/device/fake_order.h"
 #include "grapnel/tests/device/fake_streams.h"
 #include "torch/library.h"
 
@@ -67,19 +67,34 @@ class Call {
 
   void Run() {
     FindDevice();
-    for (size_t i = 0; i < schema_.arguments().size(); ++i) Replace(i);
+    if (IsView()) {
+      views_.emplace(nullptr);
+    } else {
+      work_.emplace(device_->index(), name());
+      work_->Start();
+      views_.emplace(&*work_);
+    }
     CountReads();
+    for (size_t i = 0; i < schema_.arguments().size(); ++i) Replace(i);
     {
       const AsAKernel as_a_kernel;
       op_.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &stack_);
-      views_.Resize();
+      views_->Resize();
       const size_t results = stack_.size() - first_;
       for (size_t i = 0; i < results; ++i) Return(&stack_[first_ + i]);
     }
+    if (is_read_) work_->Wait();
   }
 
  private:
-  std::string name() const { return schema_.name(); }
+  const std::string& name() const { return schema_.name(); }
+
+  // Whether it gives another view of its argument, and does nothing else.
+  bool IsView() const {
+    return !schema_.returns().empty() &&
+           schema_.returns()[0].alias_info() != nullptr &&
+           !schema_.returns()[0].alias_info()->isWrite();
+  }
 
   // Where it runs: where its tensors are.
   void FindDevice() {
@@ -112,7 +127,11 @@ class Call {
       }
     }
     TORCH_CHECK(device_.has_value(), "fake device: ", name(),
-                " has no tensor there");
+                " has a generator, but no tensor there");
+    TORCH_CHECK(!op_.hasTag(at::Tag::nondeterministic_seeded) ||
+                    std::any_of(schema_.arguments().begin(),
+                                schema_.arguments().end(), &IsGenerator),
+                "fake device: ", name(), " draws from the CPU's generator");
   }
 
   void Replace(size_t i) {
@@ -165,33 +184,43 @@ class Call {
                   argument.name(), "\" of ", name(), ")");
       return tensor;
     }
-    return views_.Of(tensor);
+    return IsWritten(argument) ? views_->ToWrite(tensor) : views_->Of(tensor);
   }
 
   // LibTorch moves indices by itself.
   at::Tensor Index(const at::Tensor& tensor) {
     if (tensor.defined() && !IsHere(tensor)) {
       CountCopy(Direction::kToDevice, tensor, name());
-      return tensor;
     }
-    has_mask_ |= tensor.defined() && (tensor.scalar_type() == at::kBool ||
-                                      tensor.scalar_type() == at::kByte);
-    return views_.Of(tensor);
+    return views_->Of(tensor);
   }
 
   static bool IsWritten(const c10::Argument& argument) {
     return argument.alias_info() != nullptr && argument.alias_info()->isWrite();
   }
 
-  // What the host can't go on without.
+  static bool IsMask(const c10::IValue& value) {
+    if (!value.isOptionalTensorList()) return false;
+    for (const auto& tensor : value.toOptionalTensorVector()) {
+      if (tensor.has_value() && tensor->defined() &&
+          (tensor->scalar_type() == at::kBool ||
+           tensor->scalar_type() == at::kByte)) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  // What the host can't go on without: values, and sizes that depend on them.
   void CountReads() {
-    const bool by_indices =
-        name() == "aten::index" || name() == "aten::index_put_" ||
-        name() == "aten::_index_put_impl_" || name() == "aten::index_put";
-    const bool reads =
-        op_.hasTag(at::Tag::data_dependent_output) ||
-        (by_indices ? has_mask_ : op_.hasTag(at::Tag::dynamic_output_shape));
-    if (!reads) return;
+    const bool has_indices = absl::StartsWith(name(), "aten::index") ||
+                             absl::StartsWith(name(), "aten::_index_put_impl");
+    is_read_ = op_.hasTag(at::Tag::data_dependent_output) ||
+               (!has_indices && op_.hasTag(at::Tag::dynamic_output_shape));
+    for (size_t i = 0; i < schema_.arguments().size(); ++i) {
+      is_read_ |= IsMask(stack_[first_ + i]);
+    }
+    if (!is_read_) return;
     for (size_t i = 0; i < schema_.arguments().size(); ++i) {
       const c10::IValue& value = stack_[first_ + i];
       if (!value.isTensor()) continue;
@@ -202,11 +231,11 @@ class Call {
 
   void Return(c10::IValue* value) {
     if (value->isTensor()) {
-      *value = views_.ToDevice(value->toTensor(), *device_);
+      *value = views_->ToDevice(value->toTensor(), *device_);
     } else if (value->isTensorList()) {
       c10::List<at::Tensor> results;
       for (const at::Tensor& tensor : value->toTensorVector()) {
-        results.push_back(views_.ToDevice(tensor, *device_));
+        results.push_back(views_->ToDevice(tensor, *device_));
       }
       *value = std::move(results);
     }
@@ -217,9 +246,10 @@ class Call {
   torch::jit::Stack& stack_;
   const size_t first_;
   std::optional<c10::Device> device_;
-  HostViews views_;
+  std::optional<Work> work_;
+  std::optional<HostViews> views_;
   std::optional<CpuGenerator> generator_;
-  bool has_mask_ = false;
+  bool is_read_ = false;  // By the host.
 };
 
 void RunOnCpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
@@ -248,24 +278,6 @@ at::Tensor EmptyStrided(SymInts sizes, SymInts strides,
   return EmptyOnDevice(
       C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides),
       c10::dtype_or_default(type), c10::Device(kType, IndexOf(device)));
-}
-
-at::Tensor AsStrided(const at::Tensor& self, SymInts sizes, SymInts strides,
-                     std::optional<c10::SymInt> offset) {
-  return at::native::as_strided_tensorimpl(
-      self, C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides),
-      offset.has_value() ? std::make_optional(offset->expect_int())
-                         : std::nullopt);
-}
-
-at::Tensor View(const at::Tensor& self, SymInts sizes) {
-  return at::native::view(self, C10_AS_INTARRAYREF_SLOW(sizes));
-}
-
-at::Tensor ReshapeAlias(const at::Tensor& self, SymInts sizes,
-                        SymInts strides) {
-  return at::native::_reshape_alias(self, C10_AS_INTARRAYREF_SLOW(sizes),
-                                    C10_AS_INTARRAYREF_SLOW(strides));
 }
 
 const at::Tensor& Resize(const at::Tensor& self, SymInts sizes,
@@ -314,13 +326,80 @@ at::Tensor& SetToNothing(at::Tensor& self) {
   return SetStorage(self, std::move(nothing), 0, SymInts(c10::SymInt(0)), {});
 }
 
-at::Tensor CopyFrom(const at::Tensor& from, const at::Tensor& to, bool) {
-  if (from.device().type() != to.device().type()) {
-    CountCopy(IsHere(to) ? Direction::kToDevice : Direction::kToHost, from, "");
+// A tensor of the host with the form of `form`, and the values of `from`.
+at::Tensor Staged(const at::Tensor& from, const at::Tensor& form) {
+  at::Tensor staged = at::detail::empty_strided_cpu(
+      form.sizes(), form.strides(), form.scalar_type());
+  staged.copy_(from);
+  return staged;
+}
+
+void CopyToDevice(const at::Tensor& from, const at::Tensor& to,
+                  bool non_blocking) {
+  CountCopy(Direction::kToDevice, from, "");
+  Work work(to.device().index(), "a copy to the device");
+  HostViews views(&work);
+  at::Tensor there = views.ToWrite(to);
+  const bool is_pinned = IsPinned(from.storage().data());
+  // The driver copies what isn't pinned to its own pages first, when what was
+  // launched before is done.
+  if (non_blocking && !is_pinned) work.Wait();
+  if (!non_blocking || !to.is_non_overlapping_and_dense()) {
+    work.Start();
+    there.copy_(from);
+    return work.Wait();
   }
+  const void* const base = to.storage().data_ptr().get();
+  if (is_pinned && from.scalar_type() == to.scalar_type() &&
+      from.sizes() == to.sizes() && from.strides() == to.strides()) {
+    work.CopyPinned(there.mutable_data_ptr(), base, from.const_data_ptr(),
+                    from.nbytes());
+  } else {
+    work.CopyOwned(there.mutable_data_ptr(), base, Staged(from, there));
+  }
+}
+
+void CopyToHost(const at::Tensor& from, const at::Tensor& to,
+                bool non_blocking) {
+  CountCopy(Direction::kToHost, from, "");
+  Work work(from.device().index(), "a copy to the host");
+  work.Start();
+  HostViews views(&work);
+  const at::Tensor here = views.Of(from);
+  if (non_blocking && IsPinned(to.storage().data()) &&
+      to.is_non_overlapping_and_dense()) {
+    return work.CopyToPinned(to.mutable_data_ptr(), Staged(here, to));
+  }
+  to.copy_(here);
+  work.Wait();
+}
+
+void CopyOnDevice(const at::Tensor& from, const at::Tensor& to) {
+  // Between two devices, both streams wait for each other.
+  const c10::DeviceIndex other = from.device().index();
+  const c10::DeviceIndex index = to.device().index();
+  ComeAfter(CurrentStream(index), ClockOf(CurrentStream(other)));
+  {
+    Work work(index, "a copy on the device");
+    work.Start();
+    HostViews views(&work);
+    views.ToWrite(to).copy_(views.Of(from));
+  }
+  ComeAfter(CurrentStream(other), ClockOf(CurrentStream(index)));
+}
+
+at::Tensor CopyFrom(const at::Tensor& from, const at::Tensor& to,
+                    bool non_blocking) {
   const AsAKernel as_a_kernel;
-  HostViews views;
-  views.Of(to).copy_(views.Of(from));
+  if (from.numel() == 0 || to.numel() == 0) {
+    // Nothing to copy.
+  } else if (!IsHere(from)) {
+    CopyToDevice(from, to, non_blocking);
+  } else if (!IsHere(to)) {
+    CopyToHost(from, to, non_blocking);
+  } else {
+    CopyOnDevice(from, to);
+  }
   return to;
 }
 
@@ -332,7 +411,10 @@ at::Tensor CopyFromAndResize(const at::Tensor& from, const at::Tensor& to) {
 at::Scalar Item(const at::Tensor& self) {
   CountCopy(Direction::kToHost, self, "item");
   const AsAKernel as_a_kernel;
-  HostViews views;
+  Work work(self.device().index(), "item");
+  work.Start();
+  work.Wait();
+  HostViews views(&work);
   return at::_ops::_local_scalar_dense::call(views.Of(self));
 }
 
@@ -341,7 +423,9 @@ at::Tensor Convolution(const at::Tensor& input, const at::Tensor& weight,
                        SymInts padding, SymInts dilation, bool transposed,
                        SymInts output_padding, c10::SymInt groups) {
   const AsAKernel as_a_kernel;
-  HostViews views;
+  Work work(input.device().index(), "convolution");
+  work.Start();
+  HostViews views(&work);
   return views.ToDevice(
       at::_ops::convolution::call(
           views.Of(input), views.Of(weight),
@@ -356,7 +440,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> ConvolutionBackward(
     SymInts stride, SymInts padding, SymInts dilation, bool transposed,
     SymInts output_padding, c10::SymInt groups, std::array<bool, 3> mask) {
   const AsAKernel as_a_kernel;
-  HostViews views;
+  Work work(input.device().index(), "convolution_backward");
+  work.Start();
+  HostViews views(&work);
   const c10::SymInt bias_size = grad.sym_size(1);
   auto [of_input, of_weight, of_bias] = at::_ops::convolution_backward::call(
       views.Of(grad), views.Of(input), views.Of(weight), SymInts(bias_size),
@@ -367,12 +453,29 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> ConvolutionBackward(
           views.ToDevice(of_bias, device)};
 }
 
-void RecordStream(at::Tensor& self, c10::Stream stream) {
-  auto* const allocator =
-      dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(kType));
-  if (allocator != nullptr) {
-    allocator->recordStream(self.storage().data_ptr(), stream);
+// As the CPU's dropout, which is composed of others and has other bits than the
+// CPU's kernel for this.
+std::tuple<at::Tensor, at::Tensor> NativeDropout(const at::Tensor& input,
+                                                 double p,
+                                                 std::optional<bool> train) {
+  at::Tensor kept = at::_ops::empty_like::call(input, {}, {}, {}, {}, {});
+  if (!train.value_or(true) || p == 0) {
+    return {input.clone(), kept.fill_(1).to(at::kBool)};
   }
+  kept.bernoulli_(1 - p);
+  at::Tensor mask = kept.to(at::kBool);
+  return {p == 1 ? input.mul(kept) : input.mul(kept.div_(1 - p)),
+          std::move(mask)};
+}
+
+at::Tensor NativeDropoutBackward(const at::Tensor& grad, const at::Tensor& mask,
+                                 double scale) {
+  const at::Tensor kept = mask.to(grad.scalar_type());
+  return grad.mul(scale == 0 ? kept : kept.div(1 / scale));
+}
+
+void RecordStream(at::Tensor& self, c10::Stream stream) {
+  BlockIsRecorded(self.storage().data_ptr().get(), stream);
 }
 
 }  // namespace
@@ -386,11 +489,27 @@ void RegisterOperators() {
   static auto* const aten =
       new torch::Library(torch::Library::IMPL, "aten",
                          c10::DispatchKey::PrivateUse1, __FILE__, __LINE__);
+  // LibTorch composes these of others where a backend has no kernel, and would
+  // not come to the fallback.
+  for (const c10::OperatorName& name :
+       c10::Dispatcher::singleton().getAllOpNames()) {
+    const auto op = c10::Dispatcher::singleton().findOp(name);
+    if (!absl::StartsWith(name.name, "aten::") || !op.has_value() ||
+        !op->hasKernelForDispatchKey(c10::DispatchKey::CPU)) {
+      continue;
+    }
+    if (op->hasKernelForDispatchKey(
+            c10::DispatchKey::CompositeExplicitAutograd) ||
+        op->hasKernelForDispatchKey(
+            c10::DispatchKey::CompositeExplicitAutogradNonFunctional) ||
+        op->hasKernelForDispatchKey(
+            c10::DispatchKey::CompositeImplicitAutograd)) {
+      aten->impl(c10::toString(name).c_str(),
+                 torch::CppFunction::makeFromBoxedFunction<&RunOnCpu>());
+    }
+  }
   aten->impl("empty.memory_format", &Empty);
   aten->impl("empty_strided", &EmptyStrided);
-  aten->impl("as_strided", &AsStrided);
-  aten->impl("view", &View);
-  aten->impl("_reshape_alias", &ReshapeAlias);
   aten->impl("resize_", &Resize);
   aten->impl("set_.source_Storage_storage_offset", &SetStorage);
   aten->impl("set_.source_Storage", &SetToWholeStorage);
@@ -401,6 +520,8 @@ void RegisterOperators() {
   aten->impl("_local_scalar_dense", &Item);
   aten->impl("convolution_overrideable", &Convolution);
   aten->impl("convolution_backward_overrideable", &ConvolutionBackward);
+  aten->impl("native_dropout", &NativeDropout);
+  aten->impl("native_dropout_backward", &NativeDropoutBackward);
   aten->impl("record_stream", &RecordStream);
 }
 

@@ -112,7 +112,10 @@ class Watch final : public c10::impl::DeviceGuardImplInterface {
 
   // The current stream reads all of it.
   void Use(const Batch& batch) {
-    for (const at::Tensor& tensor : TensorsOf(batch)) tensor.sum();
+    for (const at::Tensor& tensor : TensorsOf(batch)) {
+      EXPECT_EQ(tensor.device().type(), type());
+      tensor.sum();
+    }
     const std::lock_guard<std::mutex> lock(mutex_);
     const c10::StreamId stream = getStream(getDevice()).id();
     ++clocks_[stream][stream];
@@ -262,7 +265,7 @@ class Watch final : public c10::impl::DeviceGuardImplInterface {
 };
 
 // While it lives, copies of int64 tensors to the device fail, by an exception
-// that would be the end of an epoch; others do nothing.
+// that would be the end of an epoch; others copy zeros.
 class FailingTargets {
  public:
   FailingTargets()
@@ -275,6 +278,7 @@ class FailingTargets {
   static at::Tensor CopyFrom(const at::Tensor& from, const at::Tensor& to,
                              bool) {
     TORCH_CHECK_INDEX(from.scalar_type() != at::kLong, "device is in flames");
+    to.zero_();
     return to;
   }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <string>
@@ -201,6 +202,8 @@ struct TestRun {
           randomness { seed: 1 }
           model {
             sequential {
+              layers { linear { out_features: 8 } }
+              layers { dropout { p: 0.5 } }
               layers { linear { out_features: 1 } }
               loss { mse {} }
             }
@@ -224,6 +227,9 @@ struct TestRun {
         &config);
     EXPECT_TRUE(parsed);
     config.set_resume(resume);
+    // Where this is built for a device without hardware.
+    const char* const device = std::getenv("GRAPNEL_TEST_DEVICE");
+    if (device != nullptr) config.set_device(device);
 
     std::vector<const FieldDescriptor*> slots;
     auto* hooks = config.mutable_default_hooks();

@@ -21,6 +21,10 @@
 
 namespace grapnel {
 
+// The model is where its tensors are: MoveTo moves none, because a copy
+// elsewhere wouldn't be what the functions share. For a run on another device
+// make them there; its batches come there too.
+//
 // Nothing of the model is drawn from a generator of ours: the functions are to
 // bring their own. amp is none of theirs either: BFLOAT16 changes nothing, and
 // FLOAT16 is refused where gradients come in, as several optimizers are

@@ -1,8 +1,10 @@
 #include "grapnel/models/functional.h"
 
 #include <cstddef>
+#include <tuple>
 #include <vector>
 
+#include "ATen/ops/_fused_dropout.h"
 #include "ATen/ops/adaptive_avg_pool1d.h"
 #include "ATen/ops/adaptive_avg_pool2d.h"
 #include "ATen/ops/avg_pool1d.h"
@@ -42,8 +44,7 @@ namespace {
 // Whether `generator` makes a difference.
 bool DrawsOtherwise(const at::Tensor& input, double p, bool train,
                     const at::Generator& generator) {
-  return generator.defined() && generator.device() == input.device() && train &&
-         p > 0 && p < 1 && input.numel() > 0;
+  return generator.defined() && train && p > 0 && p < 1 && input.numel() > 0;
 }
 
 // LibTorch's dropout, in its order of operations: at:: takes no generator.
@@ -154,6 +155,10 @@ at::Tensor dropout(const at::Tensor& input, double p, bool train,
                    const at::Generator& generator) {
   if (!DrawsOtherwise(input, p, train, generator)) {
     return at::dropout(input, p, train);
+  }
+  // The kernel that at::dropout uses there, which takes what is kept.
+  if (input.is_cuda()) {
+    return std::get<0>(at::_fused_dropout(input, 1 - p, generator));
   }
   return Masked(input, p, at::empty_like(input), generator);
 }

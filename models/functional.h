@@ -73,8 +73,9 @@ at::Tensor group_norm(const at::Tensor& input, int64_t num_groups,
                       const at::Tensor& weight, const at::Tensor& bias,
                       double eps);
 
-// These draw from `generator` what at:: draws from the default one, to the bit.
-// An undefined one is the default, and so is the CPU's for input elsewhere.
+// These draw from `generator`, one of the input's device, what at:: draws from
+// the default one; on the CPU and on CUDA to the bit. An undefined one is the
+// default. LibTorch throws if it is another device's.
 at::Tensor dropout(const at::Tensor& input, double p, bool train,
                    const at::Generator& generator);
 at::Tensor feature_dropout(const at::Tensor& input, double p, bool train,

@@ -31,8 +31,9 @@ struct LayerOptions {
   // the layer may compute in place.
   bool may_overwrite_input = false;
 
-  // As in ModelOptions. A constructor draws from `generator`, on the CPU, and
-  // AddParameter moves; Forward draws from forward_generator().
+  // As in ModelOptions. A constructor makes its tensors on the CPU, drawing
+  // from `generator`, and AddParameter brings them to `device`; Forward draws
+  // from forward_generator().
   c10::Device device = c10::DeviceType::CPU;
   at::Generator generator;
   at::Generator device_generator;
@@ -75,14 +76,18 @@ class Layer {
  protected:
   Layer() = default;
 
-  // Returns `tensor`, which from now on requires a gradient.
-  at::Tensor AddParameter(std::string name, at::Tensor tensor) {
-    tensor.requires_grad_(true);
+  // Returns the layer's tensor, on options.device: `tensor` itself if it is
+  // there, else a copy. A parameter requires a gradient from now on.
+  [[nodiscard]] at::Tensor AddParameter(const LayerOptions& options,
+                                        std::string name, at::Tensor tensor) {
+    tensor = Moved(options, tensor).requires_grad_(true);
     parameters_.push_back({std::move(name), tensor});
     return tensor;
   }
 
-  at::Tensor AddBuffer(std::string name, at::Tensor tensor) {
+  [[nodiscard]] at::Tensor AddBuffer(const LayerOptions& options,
+                                     std::string name, at::Tensor tensor) {
+    tensor = Moved(options, tensor);
     buffers_.push_back({std::move(name), tensor});
     return tensor;
   }
@@ -101,12 +106,20 @@ class Layer {
   }
 
  private:
+  // Without a graph, or what is to be a leaf wouldn't be one.
+  static at::Tensor Moved(const LayerOptions& options,
+                          const at::Tensor& tensor) {
+    return tensor.device() == options.device
+               ? tensor
+               : tensor.detach().to(options.device);
+  }
+
   bool training_ = true;
   std::vector<NamedTensor> parameters_;
   std::vector<NamedTensor> buffers_;
 };
 
-// A layer that draws no random numbers, or none but LayerOptions::generator's.
+// A layer that draws no random numbers, or none but those of LayerOptions.
 class SeededLayer : public Layer {
  public:
   bool has_own_generator() const override { return true; }

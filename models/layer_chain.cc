@@ -33,15 +33,16 @@ absl::StatusOr<std::string> LayerName(const LayerConfig& config, int index) {
 
 // The shape that a layer gives, from one sample of zeros. Costs a forward pass
 // of one sample, and needs no formula for each kind of layer.
-absl::StatusOr<std::vector<int64_t>> OutputShape(
-    Layer& layer, const std::vector<int64_t>& input_shape) {
+absl::StatusOr<std::vector<int64_t>> OutputShape(Layer& layer,
+                                                 const LayerOptions& options) {
+  const std::vector<int64_t>& input_shape = options.input_shape;
   std::vector<int64_t> batch_shape = {1};
   batch_shape.insert(batch_shape.end(), input_shape.begin(), input_shape.end());
   at::Tensor output;
   layer.SetTraining(false);
   const absl::Status status = CatchAsStatus([&] {
     const c10::AutoGradMode no_grad(false);
-    output = layer.Forward(ops::zeros(batch_shape));
+    output = layer.Forward(ops::zeros(batch_shape, options.device));
     return absl::OkStatus();
   });
   layer.SetTraining(true);
@@ -83,8 +84,7 @@ absl::StatusOr<std::unique_ptr<LayerChain>> LayerChain::Create(
             absl::StrCat("name: \"", name, "\" is the name of a layer before"));
       }
       GRAPNEL_ASSIGN_OR_RETURN(layer, LayerRegistry::Create(configs[i], next));
-      GRAPNEL_ASSIGN_OR_RETURN(next.input_shape,
-                               OutputShape(*layer, next.input_shape));
+      GRAPNEL_ASSIGN_OR_RETURN(next.input_shape, OutputShape(*layer, next));
       next.may_overwrite_input = layer->output_may_be_overwritten();
       chain->AddTensorsOf(name, *layer);
       return absl::OkStatus();

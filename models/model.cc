@@ -6,6 +6,7 @@
 #include "c10/core/ScalarType.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
+#include "grapnel/base/utf8.h"
 #include "grapnel/models/load_tensors.h"
 #include "grapnel/optim/autocast.h"
 #include "grapnel/optim/optim_wrapper.h"
@@ -109,8 +110,8 @@ absl::Status Model::MoveTo(c10::Device device) {
     for (const NamedTensor& tensor : *list) {
       if (tensor.tensor.device() == device) continue;
       return absl::FailedPreconditionError(absl::StrCat(
-          "tensor \"", tensor.name, "\" is on ", tensor.tensor.device().str(),
-          ", not on ", device.str(),
+          "tensor \"", EscapeToUtf8(tensor.name), "\" is on ",
+          tensor.tensor.device().str(), ", not on ", device.str(),
           ": this kind of model stays on the device that it was made on"));
     }
   }

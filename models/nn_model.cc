@@ -1,10 +1,13 @@
 #include "grapnel/models/nn_model.h"
 
+#include <cstddef>
 #include <utility>
 
 #include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/models/nn_tensors.h"
 #include "torch/nn/module.h"
@@ -17,6 +20,39 @@ NnModel::BatchForwardFunction OfBatch(NnModel::ForwardFunction forward) {
   return [forward = std::move(forward)](const Batch& batch) {
     return forward(batch.inputs);
   };
+}
+
+// Module::to replaces what is behind a tensor, which LibTorch allows between
+// the kinds of device that it knows alone: found out before anything is moved.
+absl::Status CheckCanMove(const std::vector<NamedTensor>& tensors,
+                          c10::Device device) {
+  const at::Tensor there = ops::empty({0}, device);
+  for (const NamedTensor& tensor : tensors) {
+    if (tensor.tensor.device() == device ||
+        tensor.tensor.layout() != at::kStrided ||
+        tensor.tensor.unsafeGetTensorImpl()->has_compatible_shallow_copy_type(
+            there.key_set())) {
+      continue;
+    }
+    return absl::FailedPreconditionError(absl::StrCat(
+        "\"", tensor.name, "\" is on ", tensor.tensor.device().str(),
+        ": LibTorch can't move a torch::nn::Module between there and this kind "
+        "of device: make it there"));
+  }
+  return absl::OkStatus();
+}
+
+// Undoes a half of Module::to, which keeps the tensors and replaces what is
+// behind them.
+absl::Status MoveBack(const std::vector<NamedTensor>& tensors,
+                      const std::vector<c10::Device>& before) {
+  return CatchAsStatus([&] {
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      const at::Tensor& tensor = tensors[i].tensor;
+      if (tensor.device() != before[i]) tensor.set_data(tensor.to(before[i]));
+    }
+    return absl::OkStatus();
+  });
 }
 
 }  // namespace
@@ -81,6 +117,10 @@ NnModel::NnModel(std::shared_ptr<torch::nn::Module> module,
       forward_(std::move(forward)),
       losses_(std::move(losses)) {
   module_->train(true);
+  ListTensors();
+}
+
+void NnModel::ListTensors() {
   parameters_ = NamedParameters(*module_);
   buffers_ = NamedBuffers(*module_);
 }
@@ -105,6 +145,26 @@ absl::Status NnModel::ValStep(const Batch& batch, Predictions* predictions) {
   if (losses_ == nullptr || !batch.targets.defined()) return absl::OkStatus();
   const c10::AutoGradMode no_grad(false);
   return ComputeLosses(batch, &predictions->losses);
+}
+
+absl::Status NnModel::MoveTo(c10::Device device) {
+  std::vector<NamedTensor> tensors = parameters_;
+  tensors.insert(tensors.end(), buffers_.begin(), buffers_.end());
+  absl::Status status =
+      CatchAsStatus([&] { return CheckCanMove(tensors, device); });
+  if (status.ok()) {
+    std::vector<c10::Device> before;
+    for (const NamedTensor& tensor : tensors) {
+      before.push_back(tensor.tensor.device());
+    }
+    status = CatchAsStatus([&] {
+      module_->to(device);
+      ListTensors();
+      return absl::OkStatus();
+    });
+    if (!status.ok()) status.Update(MoveBack(tensors, before));
+  }
+  return WithContext(status, absl::StrCat("moving to ", device.str()));
 }
 
 void NnModel::SetTraining(bool training) { module_->train(training); }

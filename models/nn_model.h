@@ -25,6 +25,7 @@
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "c10/core/Device.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/data/sample.h"
 #include "grapnel/models/log_vars.h"
@@ -42,7 +43,7 @@ namespace grapnel {
 
 // Parameters and buffers are the module's, with its dotted names. A parameter
 // that the module has twice is listed once, under its first name. Move the
-// module to its device and type before. Thread-compatible.
+// module to its type before. Thread-compatible.
 class NnModel : public SupervisedModel {
  public:
   // Outputs (N, ...) for inputs (N, ...), or for a whole batch. They are called
@@ -88,6 +89,12 @@ class NnModel : public SupervisedModel {
   }
   const std::vector<NamedTensor>& buffers() const override { return buffers_; }
 
+  // By the module's own to(), which doesn't reach what its functions make.
+  // kFailedPrecondition, naming the reason and a tensor, if LibTorch can't move
+  // a module to this kind of device: one that isn't its own, as CUDA is. Make
+  // it there, with tensors of that device. After an error nothing has moved.
+  absl::Status MoveTo(c10::Device device) override;
+
   void SetTraining(bool training) override;
   bool training() const override;
 
@@ -99,6 +106,9 @@ class NnModel : public SupervisedModel {
   static absl::StatusOr<std::unique_ptr<NnModel>> CreateFrom(
       std::shared_ptr<torch::nn::Module> module, BatchForwardFunction forward,
       LossesFunction losses, std::unique_ptr<Loss> loss);
+
+  // Sets the two lists.
+  void ListTensors();
 
   const std::shared_ptr<torch::nn::Module> module_;
   const BatchForwardFunction forward_;  // May be null, as losses_ may.

@@ -38,7 +38,9 @@ absl::StatusOr<std::unique_ptr<Sequential>> Sequential::Create(
   LayerOptions layer_options;
   GRAPNEL_ASSIGN_OR_RETURN(layer_options.input_shape,
                            InputShape(config, options));
+  layer_options.device = options.device;
   layer_options.generator = options.generator;
+  layer_options.device_generator = options.device_generator;
   GRAPNEL_ASSIGN_OR_RETURN(
       std::unique_ptr<LayerChain> layers,
       LayerChain::Create(config.layers(), "layers", layer_options));

@@ -13,7 +13,11 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/models/model.pb.h"
+#include "grapnel/models/script_tensors.h"
 #include "torch/csrc/jit/api/module.h"
+#include "torch/csrc/jit/ir/constants.h"
+#include "torch/csrc/jit/ir/ir.h"
+#include "torch/csrc/jit/passes/inliner.h"
 #include "torch/csrc/jit/runtime/graph_executor.h"
 #include "torch/csrc/jit/serialization/export.h"
 #include "torch/csrc/jit/serialization/import.h"
@@ -46,6 +50,33 @@ class ArchiveFile final : public caffe2::serialize::ReadAdapterInterface {
   const std::unique_ptr<io::RandomAccessFile> file_;
   mutable absl::Status status_;
 };
+
+// Whether forward's code has tensors of the CPU in it, or its name.
+bool HoldsCpu(const torch::jit::Block& block) {
+  for (const torch::jit::Node* node : block.nodes()) {
+    for (const torch::jit::Block* inner : node->blocks()) {
+      if (HoldsCpu(*inner)) return true;
+    }
+    if (node->kind() != c10::prim::Constant) continue;
+    const auto value = torch::jit::toIValue(node->output());
+    if (!value.has_value()) continue;  // Of a type that has none.
+    // One of no dimensions computes with any device's.
+    if (value->isTensor() && value->toTensor().defined() &&
+        value->toTensor().is_cpu() && value->toTensor().dim() > 0) {
+      return true;
+    }
+    if (value->isDevice() && value->toDevice().is_cpu()) return true;
+  }
+  return false;
+}
+
+bool HoldsCpu(const torch::jit::Module& module) {
+  const auto forward = module.find_method("forward");
+  if (!forward.has_value()) return false;
+  const auto graph = forward->graph()->copy();
+  torch::jit::Inline(*graph);  // With what it calls.
+  return HoldsCpu(*graph->block());
+}
 
 }  // namespace
 
@@ -94,6 +125,7 @@ absl::StatusOr<std::unique_ptr<TorchScriptModel>> TorchScriptModel::Create(
         new TorchScriptModel(std::move(script), std::move(loss), env));
     return absl::OkStatus();
   }));
+  GRAPNEL_RETURN_IF_ERROR(model->MoveTo(options.device));
   return model;
 }
 
@@ -101,6 +133,12 @@ TorchScriptModel::TorchScriptModel(std::unique_ptr<Script> script,
                                    std::unique_ptr<Loss> loss, io::Env& env)
     : SupervisedModel(std::move(loss)), script_(std::move(script)), env_(env) {
   SetTraining(true);
+  ListTensors();
+}
+
+void TorchScriptModel::ListTensors() {
+  parameters_.clear();
+  buffers_.clear();
   // A tensor that the module has twice is listed once, under its first name.
   std::set<const void*> seen;
   for (const auto& parameter : script_->module.named_parameters()) {
@@ -117,7 +155,7 @@ TorchScriptModel::~TorchScriptModel() = default;
 
 absl::StatusOr<at::Tensor> TorchScriptModel::Forward(const Batch& batch) {
   at::Tensor outputs;
-  GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&]() -> absl::Status {
+  const absl::Status status = CatchAsStatus([&]() -> absl::Status {
     torch::jit::GraphOptimizerEnabledGuard as_written(false);
     const c10::IValue value = script_->module.forward({batch.inputs});
     if (!value.isTensor()) {
@@ -126,8 +164,26 @@ absl::StatusOr<at::Tensor> TorchScriptModel::Forward(const Batch& batch) {
     }
     outputs = value.toTensor();
     return absl::OkStatus();
-  }));
+  });
+  if (!status.ok()) return Explain(status);
   return outputs;
+}
+
+absl::Status TorchScriptModel::Explain(const absl::Status& status) const {
+  if (device_.is_cpu() || !HoldsCpu(script_->module)) return status;
+  return WithContext(
+      status, absl::StrCat("the module's code names the CPU, or has constants ",
+                           "there, which can't be moved to ", device_.str()));
+}
+
+absl::Status TorchScriptModel::MoveTo(c10::Device device) {
+  const absl::Status status = CatchAsStatus([&] {
+    ScriptTensors(script_->module, device).Swap(script_->module);
+    device_ = device;
+    ListTensors();
+    return absl::OkStatus();
+  });
+  return WithContext(status, absl::StrCat("moving to ", device.str()));
 }
 
 const std::vector<NamedTensor>& TorchScriptModel::parameters() const {
@@ -163,8 +219,16 @@ absl::Status TorchScriptModel::Export(const std::string& path) {
     return size;
   };
   GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
-    torch::jit::ExportModule(script_->module, sink);
-    return absl::OkStatus();
+    ScriptTensors on_cpu(script_->module, c10::DeviceType::CPU);
+    on_cpu.Swap(script_->module);
+    ListTensors();
+    const absl::Status status = CatchAsStatus([&] {
+      torch::jit::ExportModule(script_->module, sink);
+      return absl::OkStatus();
+    });
+    on_cpu.Swap(script_->module);
+    ListTensors();
+    return status;
   }));
   if (out_of_memory) {
     return absl::ResourceExhaustedError(

@@ -3,6 +3,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/DeviceType.h"
+#include "grapnel/base/torch_status.h"
 #include "grapnel/optim/autocast_mode.h"
 #include "grapnel/optim/optim_wrapper.pb.h"
 
@@ -10,6 +11,14 @@ namespace grapnel {
 namespace {
 
 using ::grapnel::optim::v1::AmpConfig;
+
+bool HasAutocast(c10::DeviceType device) {
+  const absl::Status asked = CatchAsStatus([device] {
+    at::autocast::is_autocast_enabled(device);
+    return absl::OkStatus();
+  });
+  return asked.ok();
+}
 
 }  // namespace
 
@@ -33,9 +42,9 @@ absl::StatusOr<Autocast> CreateAutocast(
           "dtype: must be set, to BFLOAT16 or FLOAT16");
   }
   if (!params.empty()) autocast.device = params.front().tensor.device().type();
-  if (autocast.device != at::kCPU && autocast.device != at::kCUDA) {
+  if (!HasAutocast(autocast.device)) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "the parameters must be on the CPU or a CUDA device, are on ",
+        "LibTorch has no autocast on ",
         c10::DeviceTypeName(autocast.device, /*lower_case=*/true)));
   }
   for (const NamedTensor& param : params) {

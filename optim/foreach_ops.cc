@@ -53,9 +53,12 @@ void amp_foreach_non_finite_check_and_unscale_(at::TensorList self,
 void fused_sgd_(at::TensorList self, at::TensorList grads,
                 at::TensorList momentum_buffer_list, double weight_decay,
                 double momentum, double lr, double dampening, bool nesterov,
-                bool maximize, bool is_first_step) {
+                bool maximize, bool is_first_step,
+                const std::optional<at::Tensor>& grad_scale,
+                const std::optional<at::Tensor>& found_inf) {
   at::_fused_sgd_(self, grads, momentum_buffer_list, weight_decay, momentum, lr,
-                  dampening, nesterov, maximize, is_first_step);
+                  dampening, nesterov, maximize, is_first_step, grad_scale,
+                  found_inf);
 }
 void fused_adam_(at::TensorList self, at::TensorList grads,
                  at::TensorList exp_avgs, at::TensorList exp_avg_sqs,

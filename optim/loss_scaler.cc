@@ -69,8 +69,8 @@ at::Tensor LossScaler::Scale(const at::Tensor& loss) const {
   return (wide ? loss : loss.to(at::kFloat)).mul(scale_);
 }
 
-bool LossScaler::Unscale(const std::vector<at::Tensor>& grads,
-                         double factor) const {
+std::vector<at::Tensor> LossScaler::Unscale(
+    const std::vector<at::Tensor>& grads, double factor) const {
   std::vector<at::Tensor> left = grads;
   std::vector<at::Tensor> overflows;  // One a device.
   while (!left.empty()) {
@@ -85,7 +85,10 @@ bool LossScaler::Unscale(const std::vector<at::Tensor>& grads,
         ops::full({}, factor / scale_, options));
     left.erase(left.begin(), others);
   }
-  // Only now, that all devices have their work.
+  return overflows;
+}
+
+bool LossScaler::AreFinite(const std::vector<at::Tensor>& overflows) {
   bool finite = true;
   for (const at::Tensor& overflow : overflows) {
     finite = finite && overflow.item().toDouble() == 0;

@@ -33,12 +33,19 @@ class LossScaler {
   // scale fits in. Throws what LibTorch throws.
   at::Tensor Scale(const at::Tensor& loss) const;
 
-  // Multiplies `grads`, of any devices, by `factor` / scale() in place. False
-  // if an element of them is infinite or NaN. Waits for the devices. Throws
-  // what LibTorch throws.
-  bool Unscale(const std::vector<at::Tensor>& grads, double factor) const;
+  // Whether the scale changes with the gradients.
+  bool dynamic() const { return dynamic_; }
 
-  // Once for each step that was due; `finite` is what Unscale said.
+  // Multiplies `grads`, of any devices, by `factor` / scale() in place. Returns
+  // for each device of them a float32 scalar there: not 0 if an element is
+  // infinite or NaN. Waits for no device. Throws what LibTorch throws.
+  std::vector<at::Tensor> Unscale(const std::vector<at::Tensor>& grads,
+                                  double factor) const;
+
+  // Whether all of those are 0. Waits for the devices, for each once.
+  static bool AreFinite(const std::vector<at::Tensor>& overflows);
+
+  // Once for each step that was due; `finite` is what AreFinite said.
   void Update(bool finite);
 
   // State: the scale and how long it has been right. LoadState leaves a scale

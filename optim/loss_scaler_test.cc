@@ -122,7 +122,8 @@ TEST_P(LossScalerUnscaleTest, DividesAndLooksAtEachElement) {
         ops::full({3, 50}, 2, dtype),
     };
     grads[1][2].select(0, 49).fill_(GetParam().bad);
-    EXPECT_EQ(scaler.Unscale(grads, 0.5), GetParam().finite);
+    EXPECT_EQ(LossScaler::AreFinite(scaler.Unscale(grads, 0.5)),
+              GetParam().finite);
     EXPECT_EQ(grads[0][0].item<double>(), 1);
     EXPECT_EQ(grads[0][1].item<double>(), -0.25);
     EXPECT_EQ(grads[1][0][0].item<double>(), 0.125);
@@ -138,7 +139,7 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& info) { return std::string(info.param.name); });
 
 TEST(LossScalerTest, NoGradientsAreFinite) {
-  EXPECT_TRUE(Make("").Unscale({}, 1));
+  EXPECT_TRUE(LossScaler::AreFinite(Make("").Unscale({}, 1)));
 }
 
 TEST(LossScalerTest, StateGoesOn) {

@@ -455,8 +455,9 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
 
   absl::Status MakeStep(StepResult* result) {
     bool finite = true;
+    at::Tensor overflow;  // Defined if only the device knows.
     if (window_.mean_factor() != 1 || scaler_.has_value()) {
-      absl::StatusOr<bool> completed = CompleteGradients();
+      absl::StatusOr<bool> completed = CompleteGradients(&overflow);
       if (!completed.ok()) return std::move(completed).status();
       finite = *completed;
     }
@@ -470,7 +471,10 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
       if (clip_.has_value()) {
         GRAPNEL_RETURN_IF_ERROR(ClipGradients(&result->grad_norm));
       }
-      GRAPNEL_RETURN_IF_ERROR(WithContext(optimizer_->Step(), "optimizer"));
+      GRAPNEL_RETURN_IF_ERROR(WithContext(overflow.defined()
+                                              ? optimizer_->StepUnless(overflow)
+                                              : optimizer_->Step(),
+                                          "optimizer"));
       result->stepped = true;
     }
     // A step that a hook left out says nothing about the scale.
@@ -489,15 +493,22 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   }
 
   // Makes the window's gradients those of its mean, unscaled. False if one of
-  // them overflowed.
-  absl::StatusOr<bool> CompleteGradients() {
+  // them overflowed. A scale that is fixed has no use for that, and an
+  // optimizer on a device may see to it there: then `*overflow` tells it.
+  absl::StatusOr<bool> CompleteGradients(at::Tensor* overflow) {
     const double factor = window_.mean_factor();
     const c10::AutoGradMode no_grad(false);
     GatherGradients();
     bool finite = true;
     const absl::Status status = CatchAsStatus([&] {
       if (scaler_.has_value()) {
-        finite = scaler_->Unscale(grads_, factor);
+        std::vector<at::Tensor> overflows = scaler_->Unscale(grads_, factor);
+        if (!scaler_->dynamic() && overflows.size() == 1 &&
+            optimizer_->can_step_unless()) {
+          *overflow = std::move(overflows.front());
+        } else {
+          finite = LossScaler::AreFinite(overflows);
+        }
       } else if (factor != 1 && !grads_.empty()) {
         ops::foreach_mul_(grads_, factor);
       }

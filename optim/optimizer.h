@@ -45,6 +45,14 @@ class Optimizer : public ParamGroups {
   // one stays as it is. Allocates nothing after the first call.
   virtual absl::Status Step() = 0;
 
+  // As Step, if `overflow`, a float32 scalar on the parameters' device, turns
+  // out to be 0 there; if not, parameters and slots stay as they are. Waits for
+  // no device. Only if can_step_unless(); the default is kUnimplemented.
+  virtual absl::Status StepUnless(const at::Tensor& /*overflow*/) {
+    return absl::UnimplementedError("can't step unless there is an overflow");
+  }
+  virtual bool can_step_unless() const { return false; }
+
   // Drops the gradients (undefined, not zero).
   virtual void ZeroGrad() = 0;
 

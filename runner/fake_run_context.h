@@ -48,7 +48,9 @@ struct FakeRunContext : public RunContext {
     return schedulers;
   }
   const std::string& resumed_from() const override { return resumed; }
+  c10::Device device() const override { return the_device; }
   at::Generator generator() override { return the_generator; }
+  at::Generator device_generator() override { return {}; }
   DataLoader* dataloader(Mode mode) override {
     return loaders[static_cast<int>(mode)];
   }
@@ -96,6 +98,7 @@ struct FakeRunContext : public RunContext {
   OptimWrapper* wrapper = nullptr;
   std::vector<std::unique_ptr<ParamScheduler>> schedulers;
   std::string resumed;
+  c10::Device the_device = c10::DeviceType::CPU;
   at::Generator the_generator;
   DataLoader* loaders[3] = {};
   int64_t sampler_epoch = 0;

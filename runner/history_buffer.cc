@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <optional>
 #include <utility>
 
@@ -15,6 +16,13 @@ namespace grapnel {
 namespace {
 
 using State = runner::v1::MessageHubState;
+
+// A kept tensor of one number takes some hundred times its memory.
+constexpr int64_t kMaxPending = 64;
+
+bool AreAlike(const at::Tensor& a, const at::Tensor& b) {
+  return a.device() == b.device() && a.scalar_type() == b.scalar_type();
+}
 
 // NaN stays, once it is there.
 double MinOrNaN(double a, double b) { return std::isnan(b) || b < a ? b : a; }
@@ -125,7 +133,7 @@ HistoryBuffer::Slot& HistoryBuffer::SlotOfAge(int64_t age) const {
 }
 
 HistoryBuffer::Slot& HistoryBuffer::NextSlot() {
-  if (num_pending_ == capacity_) Convert();
+  if (num_pending_ == std::min(capacity_, kMaxPending) && !Pack()) Convert();
   if (num_entries_ == 0) listed_->push_back(this);
   Slot& slot = slots_[next_];
   next_ = next_ + 1 == capacity_ ? 0 : next_ + 1;
@@ -189,7 +197,81 @@ void HistoryBuffer::Fail(const absl::Status& status) const {
   if (status_.ok()) status_ = WithContext(status, name_);
 }
 
+bool HistoryBuffer::Pack() {
+  const at::Tensor& first = SlotOfAge(num_pending_ - 1).tensor;
+  if (!first.defined() || num_packed_ + num_pending_ > kMaxUnread) return false;
+  Block block;
+  std::vector<at::Tensor> tensors;
+  for (int64_t age = num_pending_ - 1; age >= 0; --age) {
+    const Slot& slot = SlotOfAge(age);
+    if (!slot.tensor.defined() || !AreAlike(slot.tensor, first)) return false;
+    tensors.push_back(slot.tensor.reshape({}));
+    block.counts.push_back(slot.count);
+  }
+  const absl::Status status = CatchAsStatus([&] {
+    block.values = ops::stack(tensors);
+    blocks_.push_back(std::move(block));
+    // Each entry is moved as often as the number of blocks doubles.
+    while (JoinLast(&blocks_)) continue;
+    return absl::OkStatus();
+  });
+  if (!status.ok()) return false;  // Convert says what is wrong.
+  for (int64_t age = 0; age < num_pending_; ++age) {
+    SlotOfAge(age).tensor.reset();
+  }
+  num_packed_ += num_pending_;
+  num_pending_ = 0;
+  return true;
+}
+
+bool HistoryBuffer::JoinLast(std::vector<Block>* blocks) {
+  if (blocks->size() < 2) return false;
+  Block& last = blocks->back();
+  Block& before = *(blocks->end() - 2);
+  if (!AreAlike(last.values, before.values) ||
+      last.counts.size() < before.counts.size()) {
+    return false;
+  }
+  before.values = ops::cat({before.values, last.values});
+  before.counts.insert(before.counts.end(), last.counts.begin(),
+                       last.counts.end());
+  blocks->pop_back();
+  return true;
+}
+
+void HistoryBuffer::ConvertBlocks() const {
+  int64_t entry = num_entries_ - num_pending_ - num_packed_;
+  for (auto first = blocks_.begin(); first != blocks_.end();) {
+    std::vector<at::Tensor> alike;
+    std::vector<int64_t> counts;
+    auto next = first;
+    for (; next != blocks_.end() && AreAlike(next->values, first->values);
+         ++next) {
+      alike.push_back(next->values);
+      counts.insert(counts.end(), next->counts.begin(), next->counts.end());
+    }
+    at::Tensor numbers;
+    const absl::Status status = CatchAsStatus([&] {
+      numbers = ops::cat(alike).to(at::kCPU, at::kDouble);
+      return absl::OkStatus();
+    });
+    if (!status.ok()) Fail(status);
+    const double* const values =
+        status.ok() ? numbers.const_data_ptr<double>() : nullptr;
+    for (size_t i = 0; i < counts.size(); ++i, ++entry) {
+      const double value = values != nullptr ? values[i] : kNaN;
+      AddToTotals({value, counts[i], {}}, entry);
+      const int64_t age = num_entries_ - 1 - entry;
+      if (age < num_kept_) SlotOfAge(age).value = value;
+    }
+    first = next;
+  }
+  blocks_.clear();
+  num_packed_ = 0;
+}
+
 void HistoryBuffer::Convert() const {
+  if (!blocks_.empty()) ConvertBlocks();
   // From old to new: tensors of one kind that follow one another are one copy.
   for (int64_t age = num_pending_ - 1; age >= 0;) {
     const at::Tensor& first = SlotOfAge(age).tensor;
@@ -197,10 +279,7 @@ void HistoryBuffer::Convert() const {
     if (first.defined()) {
       for (; size <= age; ++size) {
         const at::Tensor& tensor = SlotOfAge(age - size).tensor;
-        if (!tensor.defined() || tensor.device() != first.device() ||
-            tensor.scalar_type() != first.scalar_type()) {
-          break;
-        }
+        if (!tensor.defined() || !AreAlike(tensor, first)) break;
       }
       ConvertRun(age, size);
     }
@@ -330,6 +409,8 @@ absl::StatusOr<double> HistoryBuffer::Current() const {
 void HistoryBuffer::Clear() {
   for (Slot& slot : slots_) slot = Slot();
   num_entries_ = epoch_begin_ = num_kept_ = next_ = num_pending_ = 0;
+  blocks_.clear();
+  num_packed_ = 0;
   total_ = epoch_total_ = Totals();
   status_ = absl::OkStatus();
 }

@@ -29,17 +29,19 @@ namespace grapnel {
 // if nothing else came.
 //
 // A number on the CPU is read when it is added. A tensor on a device is kept as
-// it is and becomes a number, with others in one copy, when somebody asks or
-// the ring is full of such: adding one waits for no device. If that fails, or a
-// tensor isn't one real number, it counts as NaN and all statistics are that
-// error.
+// it is and becomes a number, with all others in one copy, when somebody asks:
+// adding one waits for no device. Until then it takes a number's memory there;
+// only after kMaxUnread of them that nobody asked for are they read. If that
+// fails, or a tensor isn't one real number, it counts as NaN and all statistics
+// are that error.
 //
-// Allocates nothing for an entry once made. Thread-compatible. Owned by a
-// MessageHub, never moves.
+// Allocates nothing for a number on the CPU once made. Thread-compatible. Owned
+// by a MessageHub, never moves.
 class HistoryBuffer {
  public:
   static constexpr int64_t kDefaultWindow = 10;
   static constexpr int64_t kMaxWindow = 1000000;
+  static constexpr int64_t kMaxUnread = 1 << 20;
 
   HistoryBuffer(const HistoryBuffer&) = delete;
   HistoryBuffer& operator=(const HistoryBuffer&) = delete;
@@ -111,14 +113,26 @@ class HistoryBuffer {
   // The slot of the entry that came `age` before the last one.
   Slot& SlotOfAge(int64_t age) const;
 
+  // Entries that have left the pending ones unread, the oldest first.
+  struct Block {
+    at::Tensor values;  // (entries), where they came from.
+    std::vector<int64_t> counts;
+  };
+
   // Makes a new entry: its slot, to be filled.
   Slot& NextSlot();
 
   // An entry, the oldest that is in no total yet, has become a number.
   void AddToTotals(const Slot& slot, int64_t entry) const;
 
+  // Makes a block of what is pending; false if that is not all of one kind on a
+  // device, or there are enough.
+  bool Pack();
+  static bool JoinLast(std::vector<Block>* blocks);
+
   // Makes numbers of all tensors, and puts what is pending into the totals.
   void Convert() const;
+  void ConvertBlocks() const;
   void ConvertRun(int64_t oldest_age, int64_t size) const;
   void Fail(const absl::Status& status) const;
 
@@ -144,10 +158,13 @@ class HistoryBuffer {
   int64_t next_ = 0;         // and the slot of the one to come.
   bool cut_ = false;         // A state had fewer than the ring has room for.
 
-  // Under readers, or when the ring is full of them, the last `num_pending_`
-  // entries go into the totals, and tensors become numbers.
+  // Under readers, or where there is no more room, the last `num_pending_`
+  // entries and those of blocks before them go into the totals, and tensors
+  // become numbers. An entry of a block has no value in its slot until then.
   mutable std::vector<Slot> slots_;
   mutable int64_t num_pending_ = 0;
+  mutable std::vector<Block> blocks_;
+  mutable int64_t num_packed_ = 0;  // Entries in them.
   mutable Totals total_;
   mutable Totals epoch_total_;
   mutable absl::Status status_;  // The first failure.

@@ -7,20 +7,20 @@
 #include <optional>
 #include <utility>
 
-#include "ATen/CPUGeneratorImpl.h"
-#include "ATen/core/Generator.h"
 #include "absl/algorithm/container.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "c10/core/DeviceGuard.h"
 #include "c10/core/GradMode.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/empty.pb.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/message.h"
 #include "google/protobuf/text_format.h"
+#include "grapnel/base/device.h"
 #include "grapnel/base/log.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_map.h"
@@ -35,6 +35,7 @@
 #include "grapnel/optim/autocast_mode.h"
 #include "grapnel/optim/optim_wrapper.pb.h"
 #include "grapnel/runner/predictor_parts.h"
+#include "grapnel/runner/run_generators.h"
 #include "grapnel/runner/runner_config.pb.h"
 #include "grapnel/runner/torch_loan.h"
 
@@ -50,25 +51,41 @@ using ::grapnel::runner::v1::RunnerConfig;
 constexpr char kModel[] = "model";
 constexpr int kMaxConfigDepth = 100;  // As where one is read from a file.
 
+// What a guard takes: there is no current CPU.
+std::optional<c10::Device> CurrentDevice(c10::Device device) {
+  if (device.is_cpu()) return std::nullopt;
+  return device;
+}
+
 // ------------------------------------------------------------------- models
 
 absl::StatusOr<std::unique_ptr<Model>> MakeModel(
     const PredictorOptions& options, const RunnerConfig* config,
     ModelOptions model_options) {
-  // One for each: they are used in parallel.
-  model_options.generator = at::make_generator<at::CPUGeneratorImpl>();
-  // For models that don't look at that.
-  const GeneratorLoan loan(model_options.generator);
+  // Of each one's own: they are used in parallel.
+  constexpr int64_t kSeed = 0;
+  GRAPNEL_ASSIGN_OR_RETURN(const RunGenerators generators,
+                           RunGenerators::Create(model_options.device, kSeed));
+  model_options.generator = generators.cpu();
+  model_options.device_generator = generators.device();
+  const c10::OptionalDeviceGuard current_device(
+      CurrentDevice(model_options.device));
+  // For models that don't look at those.
+  const GeneratorLoan loan(generators);
   if (options.make_model != nullptr) {
     auto model = options.make_model();
     if (!model.ok()) return WithContext(model.status(), "make_model");
     if (*model == nullptr) {
       return absl::InvalidArgumentError("make_model: must not give null");
     }
+    GRAPNEL_RETURN_IF_ERROR(
+        WithContext((*model)->MoveTo(model_options.device), "make_model"));
     return model;
   }
   auto model = ModelRegistry::Create(config->model(), model_options);
   if (!model.ok()) return WithContext(model.status(), "model");
+  GRAPNEL_RETURN_IF_ERROR(
+      WithContext((*model)->MoveTo(model_options.device), "model"));
   return model;
 }
 
@@ -163,6 +180,7 @@ struct Predictor::Core {
   absl::Status CheckFit(const TensorMap& tensors) const;
   absl::Status Predict(const Batch& batch, const WeightsCopy& copy,
                        Replica* replica, Predictions* predictions) const;
+  Batch OnDevice(const Batch& batch) const;
   // With the shape that may be why.
   absl::Status Explain(const absl::Status& status,
                        const at::Tensor& inputs) const;
@@ -170,6 +188,7 @@ struct Predictor::Core {
   const std::function<absl::StatusOr<std::shared_ptr<const WeightsCopy>>()>
       take;
   const Autocast autocast;
+  const c10::Device device;
   const std::vector<int64_t> input_shape;
   // Of one of the models, whose names and shapes alone are looked at.
   std::vector<NamedTensor> like;
@@ -183,6 +202,7 @@ struct Predictor::Core {
 Predictor::Core::Core(Parts parts)
     : take(std::move(parts.take)),
       autocast(parts.autocast),
+      device(parts.device),
       input_shape(std::move(parts.input_shape)) {
   const Model& first = *parts.models.front();
   like = first.parameters();
@@ -231,6 +251,7 @@ absl::Status Predictor::Core::Predict(const Batch& batch,
                                       const WeightsCopy& copy, Replica* replica,
                                       Predictions* predictions) const {
   const TorchThreadScope thread;
+  const c10::OptionalDeviceGuard current_device(CurrentDevice(device));
   const c10::AutoGradMode no_grad(false);
   Model& model = *replica->model;
   if (replica->number != copy.number) {
@@ -241,11 +262,25 @@ absl::Status Predictor::Core::Predict(const Batch& batch,
   }
   const absl::Status status = CatchAsStatus([&] {
     const UncachedAutocastScope scope(autocast);
-    return model.ValStep(batch, predictions);
+    return device.is_cpu() ? model.ValStep(batch, predictions)
+                           : model.ValStep(OnDevice(batch), predictions);
   });
   if (!status.ok()) return Explain(status, batch.inputs);
-  predictions->outputs = Owned(predictions->outputs, model);
+  at::Tensor& outputs = predictions->outputs;
+  outputs = device.is_cpu() || !outputs.defined()
+                ? Owned(outputs, model)
+                : outputs.detach().to(at::kCPU);
   return absl::OkStatus();
+}
+
+Batch Predictor::Core::OnDevice(const Batch& batch) const {
+  Batch moved = batch;
+  moved.inputs = batch.inputs.to(device);
+  if (batch.targets.defined()) moved.targets = batch.targets.to(device);
+  for (NamedTensor& extra : moved.extras) {
+    extra.tensor = extra.tensor.to(device);
+  }
+  return moved;
 }
 
 absl::Status Predictor::Core::Explain(const absl::Status& status,
@@ -341,7 +376,7 @@ WeightsInfo Predictor::weights() const {
 
 absl::StatusOr<Predictor::Parts> MakePredictorParts(
     const PredictorOptions& options, const RunnerConfig* config,
-    const ModelOptions& model_options) {
+    ModelOptions model_options) {
   if (options.replicas < 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("replicas: must be >= 1, is ", options.replicas));
@@ -357,7 +392,13 @@ absl::StatusOr<Predictor::Parts> MakePredictorParts(
           "make_model: must be set: the run's model was given in code");
     }
   }
+  if (!options.device.empty()) {
+    const absl::StatusOr<c10::Device> device = FindDevice(options.device);
+    if (!device.ok()) return WithContext(device.status(), "device");
+    model_options.device = *device;
+  }
   Predictor::Parts parts;
+  parts.device = model_options.device;
   GRAPNEL_RETURN_IF_ERROR(
       MakeModels(options, config, model_options, &parts.models));
   if (config != nullptr && config->optim_wrapper().has_amp()) {

@@ -42,6 +42,10 @@ struct PredictorOptions {
   // default one. Must not call the runner.
   std::function<absl::StatusOr<std::unique_ptr<Model>>()> make_model;
 
+  // Where it computes, as RunnerConfig.device says it: "cuda:1", "auto". Empty:
+  // of a run, where that does; of Open, the CPU.
+  std::string device;
+
   // Of Open only; a run has its own.
 
   // Shape of one sample, without N, for a model that infers sizes from it.
@@ -65,9 +69,9 @@ struct WeightsInfo {
 // many threads.
 //
 // Outputs are those that the run's validation would have with these weights, to
-// the bit: in evaluation mode, without autograd, under autocast if
-// optim_wrapper.amp is set. `randomness.deterministic` holds for the process,
-// and so only during the run's calls.
+// the bit on the same kind of device: in evaluation mode, without autograd,
+// under autocast if optim_wrapper.amp is set. `randomness.deterministic` holds
+// for the process, and so only during the run's calls.
 //
 // LibTorch's modes and default generator are left as they are; nothing is drawn
 // from that, but by a model that draws even in evaluation and hasn't
@@ -107,16 +111,16 @@ class Predictor {
   // Of Open: what is at the path now.
   absl::Status Refresh();
 
-  // outputs (N, ...) for inputs (N, ...), as Batch has them; they are the
-  // caller's. Sets `*used`, if not null. kFailedPrecondition if there are no
-  // weights yet, which Refresh takes, or the model gives no outputs. What the
-  // model fails with names the inputs' shape; kInvalidArgument if it isn't that
-  // of the run's data.
+  // outputs (N, ...), on the CPU, for inputs (N, ...), as Batch has them, on
+  // any device; they are the caller's. Sets `*used`, if not null.
+  // kFailedPrecondition if there are no weights yet, which Refresh takes, or
+  // the model gives no outputs. What the model fails with names the inputs'
+  // shape; kInvalidArgument if it isn't that of the run's data.
   absl::StatusOr<at::Tensor> Predict(const at::Tensor& inputs,
                                      WeightsInfo* used = nullptr);
 
-  // As Model::ValStep, with losses if there are targets; also fails as that
-  // does. `batch.indices` may be empty.
+  // As Model::ValStep, with losses if there are targets, which stay on the
+  // device; also fails as that does. `batch.indices` may be empty.
   absl::Status Predict(const Batch& batch, Predictions* predictions,
                        WeightsInfo* used = nullptr);
 

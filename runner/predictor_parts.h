@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "c10/core/Device.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/models/model.h"
 #include "grapnel/optim/autocast.h"
@@ -36,16 +37,18 @@ struct Predictor::Parts {
   std::function<absl::StatusOr<std::shared_ptr<const WeightsCopy>>()> take;
   std::shared_ptr<const WeightsCopy> weights;  // The first. May be null.
 
-  Autocast autocast;                 // Of the models.
+  Autocast autocast;                          // Of the models,
+  c10::Device device = c10::DeviceType::CPU;  // and where they are.
   std::vector<int64_t> input_shape;  // For messages; empty if not known.
 };
 
 // The parts that don't depend on where weights come from: models, by
 // options.make_model or else by `config`, null if there is none, and their
-// autocast. `model_options.generator` isn't looked at: each has one of its own.
+// autocast, on `model_options.device` if options.device is empty. Its
+// generators aren't looked at: each has its own.
 absl::StatusOr<Predictor::Parts> MakePredictorParts(
     const PredictorOptions& options, const runner::v1::RunnerConfig* config,
-    const ModelOptions& model_options);
+    ModelOptions model_options);
 
 }  // namespace grapnel
 

@@ -13,7 +13,6 @@
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/optim/optim_wrapper.pb.h"
 #include "grapnel/optim/schedulers/scheduler_replay.h"
-#include "grapnel/runner/default_generator.h"
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/saved_settings.h"
 
@@ -28,27 +27,6 @@ constexpr char kOptimizer[] = "optimizer";
 constexpr char kGradients[] = "gradients";
 constexpr char kHooks[] = "hooks";
 constexpr char kState[] = "state";
-
-// at::CPUGeneratorImpl's state, as torch.get_rng_state() in Python.
-constexpr size_t kGeneratorStateSize = 5056;
-
-absl::StatusOr<std::string> SaveGenerator(const at::Generator& generator) {
-  GRAPNEL_ASSIGN_OR_RETURN(const at::Tensor state, GeneratorState(generator));
-  return std::string(static_cast<const char*>(state.const_data_ptr()),
-                     state.nbytes());
-}
-
-absl::Status LoadGenerator(std::string state, const at::Generator& generator) {
-  if (state.size() != kGeneratorStateSize) {
-    return absl::DataLossError(absl::StrCat("rng: the generator's state has ",
-                                            state.size(), " bytes and not ",
-                                            kGeneratorStateSize));
-  }
-  return SetGeneratorState(
-      at::from_blob(state.data(), {static_cast<int64_t>(state.size())},
-                    at::kByte),
-      generator);
-}
 
 absl::Status CaptureHooks(const HookList& hooks, RunState* state,
                           TensorMap* tensors) {
@@ -155,8 +133,7 @@ absl::StatusOr<io::CheckpointContents> CaptureRun(
   io::CheckpointContents contents;
   RunState state;
   state.set_seed(seed);
-  GRAPNEL_ASSIGN_OR_RETURN(*state.mutable_rng()->mutable_cpu(),
-                           SaveGenerator(parts.generator));
+  GRAPNEL_RETURN_IF_ERROR(parts.generators.Save(state.mutable_rng()));
   *state.mutable_data() = data;
 
   GRAPNEL_ASSIGN_OR_RETURN(TensorMap model, ModelState(*parts.model));
@@ -241,7 +218,7 @@ absl::Status RestoreRun(const io::CheckpointContents& contents,
   }
   GRAPNEL_RETURN_IF_ERROR(
       RestoreHooks(state, section(kHooks), *parts.hooks, warnings));
-  return LoadGenerator(state.rng().cpu(), parts.generator);
+  return parts.generators.Load(state.rng());
 }
 
 }  // namespace grapnel

@@ -17,7 +17,6 @@
 #include <string>
 #include <vector>
 
-#include "ATen/core/Generator.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -28,6 +27,7 @@
 #include "grapnel/optim/schedulers/scheduler_replay.h"
 #include "grapnel/runner/hook_list.h"
 #include "grapnel/runner/message_hub.h"
+#include "grapnel/runner/run_generators.h"
 
 namespace grapnel::runner::v1 {
 class DataPosition;
@@ -44,10 +44,10 @@ struct RunParts {
   absl::Span<const std::unique_ptr<ParamScheduler>> param_schedulers;
   MessageHub* message_hub;
   const HookList* hooks;
-  at::Generator generator;  // Of the CPU.
+  RunGenerators generators;
 };
 
-// Everything that changes as the run goes on, the generator included. Tensors
+// Everything that changes as the run goes on, the generators included. Tensors
 // share storage with the run: write them before it goes on. The manifest is the
 // caller's to fill in. kInvalidArgument, naming it, for state that ReadRunState
 // couldn't read back.
@@ -57,7 +57,7 @@ absl::StatusOr<io::CheckpointContents> CaptureRun(
 absl::StatusOr<runner::v1::RunState> ReadRunState(
     const io::CheckpointContents& contents);
 
-// Puts everything back, the generator last. `point`: where the run goes on.
+// Puts everything back, the generators last. `point`: where the run goes on.
 // What the checkpoint and the run don't have in common, other than weights, is
 // left and named in `*warnings`, and so is what is configured otherwise;
 // weights must be the same set. Weights are checked before anything is changed.

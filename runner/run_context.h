@@ -116,9 +116,14 @@ class RunContext {
   // Path of the checkpoint that this run continues, "" if none.
   virtual const std::string& resumed_from() const = 0;
 
-  // What the run draws random numbers from, on the CPU, and saves; a hook that
-  // draws from LibTorch's default generator is not part of what `seed` fixes.
+  // Where the model and its batches are, and where it computes.
+  virtual c10::Device device() const = 0;
+
+  // What the run draws random numbers from, on the CPU and, if it isn't
+  // undefined, on device(), and saves; a hook that draws from LibTorch's
+  // default generators is not part of what `seed` fixes.
   virtual at::Generator generator() = 0;
+  virtual at::Generator device_generator() = 0;
 
   // The loader of that mode, or null if it isn't part of this run, or the data
   // is a stream.

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -12,6 +13,7 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "c10/core/DeviceGuard.h"
 #include "c10/core/GradMode.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_map.h"
@@ -113,6 +115,9 @@ absl::Status RunnerImpl::Guarded(F&& body) {
   GRAPNEL_RETURN_IF_ERROR(broken_);
   const TorchThreadScope thread;
   const DeterministicScope deterministic(deterministic_);
+  // For what asks LibTorch for the current device.
+  const c10::OptionalDeviceGuard current_device(
+      device_.is_cpu() ? std::nullopt : std::optional(device_));
   const PausingClock::Running running(&run_clock_);
   return body();
 }
@@ -265,7 +270,7 @@ absl::Status RunnerImpl::Between(Mode mode, F&& body) {
   return Guarded([&]() -> absl::Status {
     GRAPNEL_ASSIGN_OR_RETURN(
         const ValidationSnapshot before,
-        ValidationSnapshot::Take(hub_, hooks_, generator_));
+        ValidationSnapshot::Take(hub_, hooks_, generators_));
     const auto metrics = latest_metrics_;
     const int64_t metrics_iter = metrics_iter_;
     const bool model_training = model_->training();
@@ -601,7 +606,8 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
   const Mode outer_mode = mode_;
   if (training_) {
     GRAPNEL_ASSIGN_OR_RETURN(
-        before_validation_, ValidationSnapshot::Take(hub_, hooks_, generator_));
+        before_validation_,
+        ValidationSnapshot::Take(hub_, hooks_, generators_));
   }
   mode_ = points.mode;
   hub_.BeginEpoch(points.mode);

@@ -44,6 +44,11 @@ namespace {
 
 using ::grapnel::io::v1::Progress;
 
+// Without its number: any of a machine does.
+std::string DeviceKind(c10::Device device) {
+  return c10::DeviceTypeName(device.type(), /*lower_case=*/true);
+}
+
 // Tells whether two points of a run are the same.
 std::string ProgressKey(const RunProgress& progress) {
   return absl::StrCat(progress.epoch(), "/", progress.iter_in_epoch(), "/",
@@ -140,10 +145,21 @@ absl::Status RunnerImpl::Resume() {
         kLibTorchVersion, ", ", at::get_num_threads(), " and ",
         at::get_cpu_capability(), ": it will not be the same to the bit"));
   }
+  const std::string saved_device =
+      manifest.device().empty() ? "cpu" : manifest.device();
+  if (saved_device != DeviceKind(device_)) {
+    log_->Warning(
+        absl::StrCat("resume: the checkpoint was made on ", saved_device,
+                     ", this run is on ", device_.str(),
+                     ": it will not be the same to the bit",
+                     generators_.device().defined()
+                         ? ", and what is drawn there begins with the seed"
+                         : ""));
+  }
   std::vector<std::string> warnings;
   GRAPNEL_RETURN_IF_ERROR(RestoreRun(checkpoint_, state,
                                      {model_.get(), optim_wrapper_.get(),
-                                      schedulers_, &hub_, &hooks_, generator_},
+                                      schedulers_, &hub_, &hooks_, generators_},
                                      PointOf(progress_, saved, state),
                                      &warnings));
   for (const std::string& warning : warnings) {
@@ -341,9 +357,8 @@ absl::Status RunnerImpl::SaveNow(const WaitingSave& waiting, bool* published) {
 
 absl::StatusOr<CapturedSave> RunnerImpl::Capture(const WaitingSave& waiting) {
   const SaveRequest& request = waiting.request;
-  RunParts parts = {model_.get(), optim_wrapper_.get(),
-                    schedulers_,  &hub_,
-                    &hooks_,      generator_};
+  RunParts parts = {model_.get(), optim_wrapper_.get(), schedulers_, &hub_,
+                    &hooks_,      generators_};
   if (!request.optimizer) parts.optim_wrapper = nullptr;
   if (!request.param_schedulers) parts.param_schedulers = {};
   CapturedSave save;
@@ -364,6 +379,7 @@ absl::StatusOr<CapturedSave> RunnerImpl::Capture(const WaitingSave& waiting) {
   manifest.set_libtorch_version(kLibTorchVersion);
   manifest.set_cpu_capability(at::get_cpu_capability());
   manifest.set_num_threads(at::get_num_threads());
+  if (!device_.is_cpu()) manifest.set_device(DeviceKind(device_));
   manifest.set_world_size(1);
   manifest.set_config(config_text_);
   manifest.mutable_input_shape()->Assign(input_shape_.begin(),

@@ -56,6 +56,7 @@
 #include "grapnel/runner/predictor.h"
 #include "grapnel/runner/predictor_parts.h"
 #include "grapnel/runner/run_context.h"
+#include "grapnel/runner/run_generators.h"
 #include "grapnel/runner/run_lock.h"
 #include "grapnel/runner/run_progress.h"
 #include "grapnel/runner/run_state.pb.h"
@@ -153,7 +154,9 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
     return schedulers_;
   }
   const std::string& resumed_from() const override { return resumed_from_; }
-  at::Generator generator() override { return generator_; }
+  c10::Device device() const override { return device_; }
+  at::Generator generator() override { return generators_.cpu(); }
+  at::Generator device_generator() override { return generators_.device(); }
   DataLoader* dataloader(Mode mode) override {
     return loaders_[static_cast<int>(mode)].get();
   }
@@ -206,6 +209,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   absl::Status FindCheckpoint();
   // The newest that can be read whole; none is OK, with checkpoint_path_ "".
   absl::Status ReadLatestCheckpoint();
+  absl::Status InitDevice();
   absl::Status InitLoaders();
   absl::Status InitStream();
   absl::Status InitProgress();
@@ -312,8 +316,10 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   template <typename F>
   absl::Status CallModel(F&& call) {
     std::optional<GeneratorLoan> loan;
-    if (!model_->has_own_generator()) loan.emplace(generator_);
-    return CatchAsStatus(std::forward<F>(call));
+    return CatchAsStatus([&] {
+      if (model_draws_from_defaults_) loan.emplace(generators_);
+      return std::forward<F>(call)();
+    });
   }
 
   absl::Status SetTraining(bool training) {
@@ -466,7 +472,9 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   std::atomic<StopLevel> stop_{StopLevel::kNone};
   bool stop_logged_ = false;
 
-  at::Generator generator_;
+  c10::Device device_ = c10::DeviceType::CPU;
+  RunGenerators generators_;
+  bool model_draws_from_defaults_ = false;
   // Of the validation in training that is going on.
   std::optional<ValidationSnapshot> before_validation_;
   Metrics val_metrics_;  // Of the one before.

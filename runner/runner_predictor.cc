@@ -30,6 +30,7 @@ absl::StatusOr<std::unique_ptr<Predictor>> RunnerImpl::MakePredictor(
   model_options.base_dir = options_.base_dir;
   model_options.env = env_;
   model_options.input_shape = input_shape_;
+  model_options.device = device_;
   GRAPNEL_ASSIGN_OR_RETURN(
       Predictor::Parts parts,
       MakePredictorParts(options, config_.get(), model_options));

@@ -1,13 +1,14 @@
 // Making a Runner: everything that can be wrong in a config is looked at here.
 
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "ATen/CPUGeneratorImpl.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
@@ -15,8 +16,11 @@
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
+#include "c10/core/DeviceGuard.h"
 #include "grapnel/base/clock.h"
+#include "grapnel/base/device.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/torch_status.h"
 #include "grapnel/base/utf8.h"
 #include "grapnel/data/data.pb.h"
 #include "grapnel/data/data_loader.h"
@@ -47,6 +51,7 @@
 #include "grapnel/runner/out_dir.h"
 #include "grapnel/runner/run_checkpoint.h"
 #include "grapnel/runner/run_folders.h"
+#include "grapnel/runner/run_generators.h"
 #include "grapnel/runner/run_lock.h"
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner_config.pb.h"
@@ -59,6 +64,9 @@ namespace {
 
 using ::grapnel::data::v1::DataLoaderConfig;
 using ::grapnel::runner::v1::RunnerConfig;
+
+// What LibTorch asks for before cuBLAS is deterministic.
+constexpr char kCublasWorkspace[] = "CUBLAS_WORKSPACE_CONFIG";
 
 absl::Status Required(bool set, absl::string_view field,
                       absl::string_view why) {
@@ -246,6 +254,9 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   clock_ = options_.clock != nullptr ? options_.clock : &Clock::System();
   run_clock_.set_base(clock_);
   GRAPNEL_RETURN_IF_ERROR(InitConfig());
+  GRAPNEL_RETURN_IF_ERROR(InitDevice());
+  const c10::OptionalDeviceGuard current_device(
+      device_.is_cpu() ? std::nullopt : std::optional(device_));
   if (config_->has_train_cfg()) {
     auto plan = TrainPlan::Create(config_->train_cfg());
     if (!plan.ok()) return WithContext(plan.status(), "train_cfg");
@@ -322,6 +333,20 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   }
   log_->Flush().IgnoreError();  // It has reported what went wrong by itself.
   if (lock_ != nullptr) lock_->Keep();
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::InitDevice() {
+  const std::string name = config_->has_device() ? config_->device() : "cpu";
+  auto device = FindDevice(name);
+  if (!device.ok()) return WithContext(device.status(), "device");
+  device_ = *device;
+  if (device_.is_cuda() && deterministic_ &&
+      std::getenv(kCublasWorkspace) == nullptr) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "randomness: deterministic: needs the environment variable ",
+        kCublasWorkspace, " set, to \":4096:8\", with CUDA"));
+  }
   return absl::OkStatus();
 }
 
@@ -546,14 +571,16 @@ absl::Status RunnerImpl::InitSeed() {
     seed_ = saved;
   }
   config_->mutable_randomness()->set_seed(seed_);
-  generator_ =
-      at::make_generator<at::CPUGeneratorImpl>(static_cast<uint64_t>(seed_));
+  auto generators = RunGenerators::Create(device_, seed_);
+  if (!generators.ok()) return WithContext(generators.status(), "device");
+  generators_ = *std::move(generators);
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<DataLoader>> RunnerImpl::CreateLoader(
     const DataLoaderConfig& config, std::unique_ptr<Dataset> dataset) {
   DataLoader::Options options;
+  options.device = device_;
   options.base_dir = options_.base_dir;
   options.env = env_;
   options.seed = seed_;
@@ -618,6 +645,7 @@ absl::Status RunnerImpl::InitLoaders() {
 
 absl::Status RunnerImpl::InitStream() {
   StreamLoader::Options options;
+  options.device = device_;
   options.seed = seed_;
   GRAPNEL_ASSIGN_OR_RETURN(
       stream_, StreamLoader::Create(config_->train_dataloader(),
@@ -691,9 +719,12 @@ absl::Status RunnerImpl::InitModel() {
     GRAPNEL_ASSIGN_OR_RETURN(options.input_shape, loader->InputShape());
   }
   input_shape_ = options.input_shape;
-  options.generator = generator_;
+  options.device = device_;
+  options.generator = generators_.cpu();
+  options.device_generator = generators_.device();
   if (options_.loss != nullptr) options.loss = &options_.loss;
-  const GeneratorLoan loan(generator_);  // For models that don't look at that.
+  // For models that don't look at those.
+  const GeneratorLoan loan(generators_);
   auto model = ModelRegistry::Create(config_->model(), options);
   if (!model.ok()) return WithContext(model.status(), "model");
   if (options_.loss != nullptr) {
@@ -706,6 +737,13 @@ absl::Status RunnerImpl::InitModel() {
 }
 
 absl::Status RunnerImpl::CheckModel() {
+  GRAPNEL_RETURN_IF_ERROR(WithContext(
+      CatchAsStatus([&] { return model_->MoveTo(device_); }), "model"));
+  // On a device that draws from the CPU's default generator nothing else can
+  // be put in its place.
+  model_draws_from_defaults_ =
+      !model_->has_own_generator() ||
+      (!device_.is_cpu() && !generators_.device().defined());
   if (stream_ != nullptr) {
     // How many samples a pass leaves for its last batch, nobody knows.
     GRAPNEL_RETURN_IF_ERROR(CheckBatchSize(*model_, stream_->batch_size()));

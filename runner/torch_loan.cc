@@ -4,12 +4,15 @@
 #include <cstddef>
 #include <memory>
 #include <mutex>
+#include <utility>
 
 #include "ATen/CPUGeneratorImpl.h"
 #include "ATen/Context.h"
 #include "ATen/ThreadLocalState.h"
+#include "absl/status/status.h"
 #include "c10/util/Exception.h"
 #include "grapnel/base/log.h"
+#include "grapnel/base/torch_status.h"
 
 namespace grapnel {
 namespace {
@@ -61,6 +64,20 @@ void KeepForAWhile(const at::Generator& generator) {
   (*kept)[newest] = generator;
 }
 
+at::Generator DefaultOf(const at::Generator& generator) {
+  return at::globalContext().defaultGenerator(generator.device());
+}
+
+at::Tensor StateOf(at::Generator generator) {
+  const std::lock_guard<std::mutex> lock(generator.mutex());
+  return generator.get_state();
+}
+
+void SetState(at::Generator generator, const at::Tensor& state) {
+  const std::lock_guard<std::mutex> lock(generator.mutex());
+  generator.set_state(state);
+}
+
 // What LibTorch warns of belongs into this library's log.
 class LogWarnings final : public c10::WarningHandler {
  public:
@@ -91,16 +108,44 @@ DeterministicScope::~DeterministicScope() {
                                                  all.was_warn_only);
 }
 
-GeneratorLoan::GeneratorLoan(const at::Generator& generator)
-    : before_(generator) {
+GeneratorLoan::GeneratorLoan(const at::Generator& cpu, at::Generator device)
+    : before_(cpu), device_(std::move(device)) {
   if (thread_loans++ == 0) LoanMutex().lock();
-  KeepForAWhile(generator);
+  try {
+    if (device_.defined()) LendDevice();
+  } catch (...) {
+    if (--thread_loans == 0) LoanMutex().unlock();
+    throw;
+  }
+  KeepForAWhile(cpu);
   ExchangeDefault(&before_);
 }
 
 GeneratorLoan::~GeneratorLoan() {
   ExchangeDefault(&before_);
+  if (device_before_.defined()) TakeBackDevice();
   if (--thread_loans == 0) LoanMutex().unlock();
+}
+
+// By its state, which for CUDA is 16 bytes on the host: no backend lets another
+// pointer be put in the place of its own.
+void GeneratorLoan::LendDevice() {
+  at::Generator shared = DefaultOf(device_);
+  if (shared == device_) return;
+  at::Tensor before = StateOf(shared);
+  SetState(shared, StateOf(device_));
+  device_before_ = std::move(before);
+}
+
+void GeneratorLoan::TakeBackDevice() {
+  const absl::Status status = CatchAsStatus([this] {
+    at::Generator shared = DefaultOf(device_);
+    SetState(device_, StateOf(shared));
+    SetState(shared, device_before_);
+    return absl::OkStatus();
+  });
+  // It went well on the way there, with the same two generators.
+  if (!status.ok()) GRAPNEL_LOG(ERROR) << status.message();
 }
 
 struct TorchThreadScope::Saved {

@@ -6,6 +6,8 @@
 #include <memory>
 
 #include "ATen/core/Generator.h"
+#include "ATen/core/Tensor.h"
+#include "grapnel/runner/run_generators.h"
 
 namespace grapnel {
 
@@ -25,18 +27,28 @@ class DeterministicScope {
 
 // While this is there, LibTorch's default CPU generator is another one, for all
 // of the process: for code that draws from the default one and can't be told
-// another. One thread at a time has a loan, and others wait for it; on that
-// thread loans nest. A thread that draws meanwhile without a loan of its own
-// takes numbers from the generator that was lent. On the stack.
+// another. So is that of a device, whose state is exchanged. One thread at a
+// time has a loan, and others wait for it; on that thread loans nest. A thread
+// that draws meanwhile without a loan of its own takes numbers from the
+// generator that was lent. On the stack.
 class GeneratorLoan {
  public:
-  explicit GeneratorLoan(const at::Generator& generator);
+  // `device`: undefined, or of a device other than the CPU. Throws what
+  // LibTorch throws for a device.
+  explicit GeneratorLoan(const at::Generator& cpu, at::Generator device = {});
+  explicit GeneratorLoan(const RunGenerators& generators)
+      : GeneratorLoan(generators.cpu(), generators.device()) {}
   GeneratorLoan(const GeneratorLoan&) = delete;
   GeneratorLoan& operator=(const GeneratorLoan&) = delete;
   ~GeneratorLoan();
 
  private:
+  void LendDevice();
+  void TakeBackDevice();
+
   at::Generator before_;
+  at::Generator device_;
+  at::Tensor device_before_;  // Defined while the device's default is lent.
 };
 
 // When destroyed, puts all that LibTorch keeps for a thread back to what it

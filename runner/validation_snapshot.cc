@@ -8,14 +8,14 @@
 #include "google/protobuf/message.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
-#include "grapnel/runner/default_generator.h"
 #include "grapnel/runner/message_hub.pb.h"
+#include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/stage.h"
 
 namespace grapnel {
 
 absl::StatusOr<ValidationSnapshot> ValidationSnapshot::Take(
-    const MessageHub& hub, const HookList& hooks, at::Generator generator) {
+    const MessageHub& hub, const HookList& hooks, RunGenerators generators) {
   ValidationSnapshot snapshot;
   snapshot.hub_ = std::make_shared<runner::v1::MessageHubState>();
   hub.SaveState(snapshot.hub_.get());
@@ -43,9 +43,9 @@ absl::StatusOr<ValidationSnapshot> ValidationSnapshot::Take(
     }
     snapshot.hooks_.push_back(std::move(saved));
   }
-  GRAPNEL_ASSIGN_OR_RETURN(snapshot.generator_state_,
-                           GeneratorState(generator));
-  snapshot.generator_ = std::move(generator);
+  snapshot.generator_states_ = std::make_shared<runner::v1::RngState>();
+  GRAPNEL_RETURN_IF_ERROR(generators.Save(snapshot.generator_states_.get()));
+  snapshot.generators_ = std::move(generators);
   return snapshot;
 }
 
@@ -73,7 +73,7 @@ absl::Status ValidationSnapshot::Restore(MessageHub* hub) const {
           status, absl::StrCat("hook \"", saved.hook->name(), "\"")));
     }
   }
-  first.Update(SetGeneratorState(generator_state_, generator_));
+  first.Update(generators_.Load(*generator_states_));
   return first;
 }
 

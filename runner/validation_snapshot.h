@@ -7,22 +7,22 @@
 #include <string>
 #include <vector>
 
-#include "ATen/core/Generator.h"
-#include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/runner/hook.h"
 #include "grapnel/runner/hook_list.h"
 #include "grapnel/runner/message_hub.h"
+#include "grapnel/runner/run_generators.h"
 
 namespace grapnel::runner::v1 {
 class MessageHubState;
+class RngState;
 }  // namespace grapnel::runner::v1
 
 namespace grapnel {
 
-// The message hub, the hooks' states and the run's generator before a
+// The message hub, the hooks' states and the run's generators before a
 // validation. One that is cut short is repeated from its start, and what it had
 // done must not be done twice.
 //
@@ -33,7 +33,7 @@ class ValidationSnapshot {
   // All outlive the snapshot.
   static absl::StatusOr<ValidationSnapshot> Take(const MessageHub& hub,
                                                  const HookList& hooks,
-                                                 at::Generator generator);
+                                                 RunGenerators generators);
 
   absl::Status Restore(MessageHub* hub) const;
 
@@ -48,8 +48,8 @@ class ValidationSnapshot {
   // Shared pointers delete what needs no declaration here.
   std::shared_ptr<runner::v1::MessageHubState> hub_;
   std::vector<SavedHook> hooks_;
-  at::Generator generator_;
-  at::Tensor generator_state_;
+  RunGenerators generators_;
+  std::shared_ptr<runner::v1::RngState> generator_states_;
 };
 
 }  // namespace grapnel

@@ -41,6 +41,7 @@ const char kHelp[] =
   --load-from PATH         weights, of a checkpoint or in a .safetensors file
   --no-strict              take of weights what the model has, and fits
   --cfg-options A.B=V ...  set fields of the configuration
+  --device NAME            cpu, cuda, cuda:1, or auto: cuda if there is one
   --seed N                 of weights, order, augmentation and dropout
   --threads N              of LibTorch's operators
   --wait-for-lock TIME     of a run in the work dir to end: 90s, 10m, 1h30m
@@ -48,7 +49,6 @@ const char kHelp[] =
 
 CONFIG is a grapnel.runner.v1.RunnerConfig in a .textproto, .json or .pb file.
 The first SIGINT or SIGTERM saves and stops, a second one stops at once.
-
 Exit codes: 0 done, 1 the run failed, 2 bad command line, configuration, data
 files or work dir, 3 unreadable sample, 4 bad checkpoint, 128 + N signal N.
 )";
@@ -96,6 +96,11 @@ absl::Status SetResume(absl::string_view value, CommandLine* command) {
     return absl::OkStatus();
   }
   return SetLoadFrom(value, command);
+}
+
+absl::Status SetDevice(absl::string_view value, CommandLine* command) {
+  command->device = std::string(value);
+  return absl::OkStatus();
 }
 
 absl::Status SetNoStrict(absl::string_view, CommandLine* command) {
@@ -171,6 +176,7 @@ struct Flag {
 
 constexpr Flag kFlags[] = {
     {"cfg-options", Value::kMany, AddCfgOption},
+    {"device", Value::kOne, SetDevice},
     {"help", Value::kLast, SetHelp},
     {"load-from", Value::kOne, SetLoadFrom},
     {"no-strict", Value::kNone, SetNoStrict},
@@ -384,6 +390,7 @@ absl::StatusOr<RunnerConfig> ResolveConfig(const CommandLine& command,
     GRAPNEL_RETURN_IF_ERROR(WithContext(
         ApplyOverride(assignment, current_dir, &config), "--cfg-options"));
   }
+  if (command.device.has_value()) config.set_device(*command.device);
   if (command.seed.has_value()) {
     config.mutable_randomness()->set_seed(*command.seed);
   }

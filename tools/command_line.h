@@ -46,6 +46,7 @@ struct CommandLine {
   std::optional<std::string> load_from;  // Of --load-from, or of --resume=PATH.
   std::vector<std::string> cfg_options;  // In their order.
   std::optional<std::string> output;     // Set for export, and only there.
+  std::optional<std::string> device;
   std::optional<int64_t> seed;
   std::optional<int> threads;
   std::optional<absl::Duration> wait_for_lock;  // >= 0. For train alone.

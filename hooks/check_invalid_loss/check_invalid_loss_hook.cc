@@ -1,6 +1,7 @@
 #include "grapnel/hooks/check_invalid_loss/check_invalid_loss_hook.h"
 
 #include <cmath>
+#include <cstddef>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "grapnel/base/check_field.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/loggers/run_log.h"
 #include "grapnel/models/log_vars.h"
@@ -50,18 +52,49 @@ absl::StatusOr<Config> Complete(Config config) {
   return config;
 }
 
+// Their values. Waits for a device once, not for each. Throws what LibTorch
+// throws.
+std::vector<double> ReadScalars(const std::vector<at::Tensor>& scalars) {
+  std::vector<double> values;
+  bool on_one_device = scalars.size() > 1;
+  for (const at::Tensor& scalar : scalars) {
+    on_one_device = on_one_device && !scalar.is_cpu() &&
+                    scalar.device() == scalars.front().device();
+  }
+  if (!on_one_device) {
+    for (const at::Tensor& scalar : scalars) {
+      values.push_back(scalar.item<double>());
+    }
+    return values;
+  }
+  std::vector<at::Tensor> alike;
+  for (const at::Tensor& scalar : scalars) {
+    alike.push_back(scalar.reshape({}).to(at::kDouble));
+  }
+  const at::Tensor read = ops::stack(alike).to(at::kCPU);
+  const double* const data = read.const_data_ptr<double>();
+  values.assign(data, data + read.numel());
+  return values;
+}
+
 // "loss_cls is nan, loss_box is inf", or "" if all losses are finite. Waits for
 // the device.
 absl::StatusOr<std::string> InvalidLosses(const LogVars& log_vars) {
   std::vector<std::string> invalid;
   std::string total;
   GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+    std::vector<std::string> names;
+    std::vector<at::Tensor> losses;
     for (const NamedTensor& loss : log_vars) {
       if (!absl::StrContains(loss.name, kTotal)) continue;
-      const double value = loss.tensor.item<double>();
-      if (std::isfinite(value)) continue;
-      std::string text = absl::StrCat(loss.name, " is ", value);
-      if (loss.name == kTotal) {
+      names.push_back(loss.name);
+      losses.push_back(loss.tensor);
+    }
+    const std::vector<double> values = ReadScalars(losses);
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (std::isfinite(values[i])) continue;
+      std::string text = absl::StrCat(names[i], " is ", values[i]);
+      if (names[i] == kTotal) {
         total = std::move(text);
       } else {
         invalid.push_back(std::move(text));

@@ -6,6 +6,7 @@
 #include "absl/memory/memory.h"
 #include "c10/core/CachingDeviceAllocator.h"
 #include "c10/core/DeviceType.h"
+#include "grapnel/base/device_allocator.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/runner/hook_registry.h"
 
@@ -19,10 +20,8 @@ absl::Status ReleaseCachedMemory() {
     const std::optional<c10::DeviceType> accelerator =
         at::accelerator::getAccelerator();
     if (!accelerator.has_value()) return absl::OkStatus();
-    c10::DeviceAllocator* allocator = c10::getDeviceAllocator(*accelerator);
-    // An allocator that nobody has used yet has nothing, and asking would make
-    // it take the device.
-    if (allocator->initialized()) allocator->emptyCache();
+    c10::DeviceAllocator* const allocator = FindDeviceAllocator(*accelerator);
+    if (allocator != nullptr) allocator->emptyCache();
     return absl::OkStatus();
   });
 }

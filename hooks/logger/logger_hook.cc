@@ -1,13 +1,17 @@
 #include "grapnel/hooks/logger/logger_hook.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "grapnel/base/device_allocator.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/torch_status.h"
 #include "grapnel/data/data_loader.h"
 #include "grapnel/io/env.h"
 #include "grapnel/loggers/record_json.h"
@@ -23,6 +27,19 @@ using Config = LoggerHook::Config;
 
 constexpr int64_t kDefaultInterval = 10;
 constexpr int64_t kDefaultIntervalExpName = 1000;
+
+// For the log processor: the most MB in use since it was last noted.
+absl::Status NoteMemory(RunContext& run) {
+  constexpr int64_t kMb = 1024 * 1024;
+  if (run.device().is_cpu()) return absl::OkStatus();
+  return CatchAsStatus([&] {
+    const std::optional<int64_t> peak = TakePeakBytes(run.device());
+    if (peak.has_value()) {
+      run.message_hub().SetInfo("memory", *peak / kMb, /*resumable=*/false);
+    }
+    return absl::OkStatus();
+  });
+}
 
 Config WithDefaults(Config config) {
   if (!config.has_interval()) config.set_interval(kDefaultInterval);
@@ -219,6 +236,7 @@ absl::Status LoggerHook::LogEvaluationIter(RunContext& run, Mode mode,
 
 absl::Status LoggerHook::LogIter(RunContext& run, Mode mode,
                                  const IterInfo& info) {
+  GRAPNEL_RETURN_IF_ERROR(NoteMemory(run));
   IterNumbers numbers;
   GRAPNEL_RETURN_IF_ERROR(run.log_processor().ReadIter(
       mode, Position(run, info), run.message_hub(), &numbers));

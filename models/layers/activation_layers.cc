@@ -188,7 +188,7 @@ class DropoutLayer : public SeededLayer {
   static absl::StatusOr<std::unique_ptr<Layer>> Create(
       const Config& config, const LayerOptions& options) {
     GRAPNEL_ASSIGN_OR_RETURN(const double p, ReadP(config));
-    return std::make_unique<DropoutLayer>(p, options.generator);
+    return std::make_unique<DropoutLayer>(p, options.forward_generator());
   }
 
   DropoutLayer(double p, const at::Generator& generator)
@@ -212,7 +212,7 @@ class Dropout2dLayer : public SeededLayer {
     GRAPNEL_RETURN_IF_ERROR(
         CheckInputDims(options.input_shape, 3, 3, "(C, H, W)"));
     GRAPNEL_ASSIGN_OR_RETURN(const double p, ReadP(config));
-    return std::make_unique<Dropout2dLayer>(p, options.generator);
+    return std::make_unique<Dropout2dLayer>(p, options.forward_generator());
   }
 
   Dropout2dLayer(double p, const at::Generator& generator)

@@ -79,7 +79,7 @@ class ConvLayer : public SeededLayer {
  protected:
   // weight: (rows, columns, kernel_size...).
   ConvLayer(ConvOptions conv, int64_t rows, int64_t columns,
-            const at::Generator& generator)
+            const LayerOptions& options)
       : conv_(std::move(conv)) {
     std::vector<int64_t> shape = {rows, columns};
     shape.insert(shape.end(), conv_.kernel_size.begin(),
@@ -87,9 +87,9 @@ class ConvLayer : public SeededLayer {
     at::Tensor weight = ops::empty(shape);
     at::Tensor bias;
     if (conv_.bias) bias = ops::empty({conv_.out_channels});
-    InitWeightAndBias(weight, bias, generator);
-    weight_ = AddParameter("weight", weight);
-    if (conv_.bias) bias_ = AddParameter("bias", bias);
+    InitWeightAndBias(weight, bias, options.generator);
+    weight_ = AddParameter(options, "weight", weight);
+    if (conv_.bias) bias_ = AddParameter(options, "bias", bias);
   }
 
   const ConvOptions conv_;
@@ -115,12 +115,12 @@ class Conv1dLayer : public ConvLayer {
     GRAPNEL_RETURN_IF_ERROR(CheckAtLeast("stride", conv.stride[0], 1));
     GRAPNEL_RETURN_IF_ERROR(CheckAtLeast("padding", conv.padding[0], 0));
     GRAPNEL_RETURN_IF_ERROR(CheckAtLeast("dilation", conv.dilation[0], 1));
-    return std::make_unique<Conv1dLayer>(std::move(conv), options.generator);
+    return std::make_unique<Conv1dLayer>(std::move(conv), options);
   }
 
-  Conv1dLayer(const ConvOptions& conv, const at::Generator& generator)
+  Conv1dLayer(const ConvOptions& conv, const LayerOptions& options)
       : ConvLayer(conv, conv.out_channels, conv.in_channels / conv.groups,
-                  generator) {}
+                  options) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
     return functional::conv1d(input, weight_, bias_, conv_.stride,
@@ -135,12 +135,12 @@ class Conv2dLayer : public ConvLayer {
   static absl::StatusOr<std::unique_ptr<Layer>> Create(
       const Config& config, const LayerOptions& options) {
     GRAPNEL_ASSIGN_OR_RETURN(ConvOptions conv, ReadConv2d(config, options));
-    return std::make_unique<Conv2dLayer>(std::move(conv), options.generator);
+    return std::make_unique<Conv2dLayer>(std::move(conv), options);
   }
 
-  Conv2dLayer(const ConvOptions& conv, const at::Generator& generator)
+  Conv2dLayer(const ConvOptions& conv, const LayerOptions& options)
       : ConvLayer(conv, conv.out_channels, conv.in_channels / conv.groups,
-                  generator) {}
+                  options) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
     return functional::conv2d(input, weight_, bias_, conv_.stride,
@@ -166,13 +166,12 @@ class ConvTranspose2dLayer : public ConvLayer {
             ", is ", conv.output_padding[i]));
       }
     }
-    return std::make_unique<ConvTranspose2dLayer>(std::move(conv),
-                                                  options.generator);
+    return std::make_unique<ConvTranspose2dLayer>(std::move(conv), options);
   }
 
-  ConvTranspose2dLayer(const ConvOptions& conv, const at::Generator& generator)
+  ConvTranspose2dLayer(const ConvOptions& conv, const LayerOptions& options)
       : ConvLayer(conv, conv.in_channels, conv.out_channels / conv.groups,
-                  generator) {}
+                  options) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
     return functional::conv_transpose2d(input, weight_, bias_, conv_.stride,

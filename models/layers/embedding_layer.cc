@@ -23,14 +23,14 @@ class EmbeddingLayer : public SeededLayer {
                                           config.num_embeddings()));
     GRAPNEL_RETURN_IF_ERROR(CheckRequired(
         "embedding_dim", config.has_embedding_dim(), config.embedding_dim()));
-    return std::make_unique<EmbeddingLayer>(config, options.generator);
+    return std::make_unique<EmbeddingLayer>(config, options);
   }
 
-  EmbeddingLayer(const Config& config, const at::Generator& generator) {
+  EmbeddingLayer(const Config& config, const LayerOptions& options) {
     at::Tensor weight =
         ops::empty({config.num_embeddings(), config.embedding_dim()});
-    weight.normal_(0, 1, generator);
-    weight_ = AddParameter("weight", weight);
+    weight.normal_(0, 1, options.generator);
+    weight_ = AddParameter(options, "weight", weight);
   }
 
   at::Tensor Forward(const at::Tensor& input) override {

@@ -41,8 +41,8 @@ class LinearLayer : public SeededLayer {
     at::Tensor bias;
     if (!config.has_bias() || config.bias()) bias = ops::empty({out});
     InitWeightAndBias(weight, bias, options.generator);
-    weight_ = AddParameter("weight", weight);
-    if (bias.defined()) bias_ = AddParameter("bias", bias);
+    weight_ = AddParameter(options, "weight", weight);
+    if (bias.defined()) bias_ = AddParameter(options, "bias", bias);
   }
 
   at::Tensor Forward(const at::Tensor& input) override {

@@ -44,25 +44,26 @@ class BatchNormLayer : public SeededLayer {
     const double momentum = config.has_momentum() ? config.momentum() : 0.1;
     GRAPNEL_RETURN_IF_ERROR(CheckPositive("eps", Epsilon(config)));
     GRAPNEL_RETURN_IF_ERROR(CheckFraction("momentum", momentum));
-    return std::make_unique<BatchNormLayer>(config, momentum,
-                                            options.input_shape);
+    return std::make_unique<BatchNormLayer>(config, momentum, options);
   }
 
   BatchNormLayer(const Config& config, double momentum,
-                 const std::vector<int64_t>& shape)
+                 const LayerOptions& options)
       : eps_(Epsilon(config)),
         momentum_(momentum),
-        one_value_a_channel_(c10::multiply_integers(shape) == shape[0]) {
-    const int64_t channels = shape[0];
+        one_value_a_channel_(c10::multiply_integers(options.input_shape) ==
+                             options.input_shape[0]) {
+    const int64_t channels = options.input_shape[0];
     if (IsAffine(config)) {
-      weight_ = AddParameter("weight", ops::ones({channels}));
-      bias_ = AddParameter("bias", ops::zeros({channels}));
+      weight_ = AddParameter(options, "weight", ops::ones({channels}));
+      bias_ = AddParameter(options, "bias", ops::zeros({channels}));
     }
     if (!config.has_track_running_stats() || config.track_running_stats()) {
-      running_mean_ = AddBuffer("running_mean", ops::zeros({channels}));
-      running_var_ = AddBuffer("running_var", ops::ones({channels}));
+      running_mean_ =
+          AddBuffer(options, "running_mean", ops::zeros({channels}));
+      running_var_ = AddBuffer(options, "running_var", ops::ones({channels}));
       num_batches_tracked_ =
-          AddBuffer("num_batches_tracked", ops::zeros({}, at::kLong));
+          AddBuffer(options, "num_batches_tracked", ops::zeros({}, at::kLong));
     }
   }
 
@@ -118,15 +119,17 @@ class LayerNormLayer : public SeededLayer {
     }
     GRAPNEL_RETURN_IF_ERROR(CheckPositive("eps", Epsilon(config)));
     return std::make_unique<LayerNormLayer>(
-        config, std::vector<int64_t>(options.input_shape.end() - num_dims,
-                                     options.input_shape.end()));
+        config, options,
+        std::vector<int64_t>(options.input_shape.end() - num_dims,
+                             options.input_shape.end()));
   }
 
-  LayerNormLayer(const Config& config, const std::vector<int64_t>& shape)
+  LayerNormLayer(const Config& config, const LayerOptions& options,
+                 const std::vector<int64_t>& shape)
       : shape_(shape), eps_(Epsilon(config)) {
     if (IsAffine(config)) {
-      weight_ = AddParameter("weight", ops::ones(shape));
-      bias_ = AddParameter("bias", ops::zeros(shape));
+      weight_ = AddParameter(options, "weight", ops::ones(shape));
+      bias_ = AddParameter(options, "bias", ops::zeros(shape));
     }
   }
 
@@ -160,14 +163,15 @@ class GroupNormLayer : public SeededLayer {
                        " channels, is ", config.num_groups()));
     }
     GRAPNEL_RETURN_IF_ERROR(CheckPositive("eps", Epsilon(config)));
-    return std::make_unique<GroupNormLayer>(config, channels);
+    return std::make_unique<GroupNormLayer>(config, options);
   }
 
-  GroupNormLayer(const Config& config, int64_t channels)
+  GroupNormLayer(const Config& config, const LayerOptions& options)
       : num_groups_(config.num_groups()), eps_(Epsilon(config)) {
+    const int64_t channels = options.input_shape[0];
     if (IsAffine(config)) {
-      weight_ = AddParameter("weight", ops::ones({channels}));
-      bias_ = AddParameter("bias", ops::zeros({channels}));
+      weight_ = AddParameter(options, "weight", ops::ones({channels}));
+      bias_ = AddParameter(options, "bias", ops::zeros({channels}));
     }
   }
 

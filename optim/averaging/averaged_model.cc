@@ -6,6 +6,7 @@
 #include "absl/strings/string_view.h"
 #include "c10/core/GradMode.h"
 #include "grapnel/base/check_field.h"
+#include "grapnel/base/device.h"
 #include "grapnel/base/log.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_ops.h"
@@ -24,19 +25,6 @@ absl::StatusOr<c10::ScalarType> ParseDtype(const std::string& name) {
       absl::StrCat("dtype: must be float32, float64, float16 or bfloat16, is "
                    "\"",
                    name, "\""));
-}
-
-absl::StatusOr<c10::Device> ParseDevice(const std::string& name) {
-  std::optional<c10::Device> device;
-  const absl::Status status = CatchAsStatus([&] {
-    device.emplace(name);
-    return absl::OkStatus();
-  });
-  if (!status.ok() || device->is_meta()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "device: must be cpu, cuda or cuda:<number>, is \"", name, "\""));
-  }
-  return *device;
 }
 
 bool IsFloating(const at::Tensor& tensor) {
@@ -66,7 +54,9 @@ absl::StatusOr<AveragingOptions> AveragingOptions::FromConfig(
       CheckField(options.interval >= 1, "interval", ">= 1", options.interval));
   options.update_buffers = config.update_buffers();
   if (config.has_device()) {
-    GRAPNEL_ASSIGN_OR_RETURN(options.device, ParseDevice(config.device()));
+    auto device = FindDevice(config.device());
+    if (!device.ok()) return WithContext(device.status(), "device");
+    options.device = *device;
   }
   if (config.has_dtype()) {
     GRAPNEL_ASSIGN_OR_RETURN(options.dtype, ParseDtype(config.dtype()));

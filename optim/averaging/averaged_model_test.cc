@@ -227,7 +227,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"NoKind", "strategy {}", "strategy: "},
         BadConfig{"Interval", "interval: -2", "interval: must be >= 1, is -2"},
         BadConfig{"Device", "device: 'gpu0'",
-                  "device: must be cpu, cuda or cuda:<number>, is \"gpu0\""},
+                  "device: must be \"auto\", \"cpu\", \"cuda\" or "
+                  "\"cuda:<number>\", is \"gpu0\""},
         BadConfig{"MetaDevice", "device: 'meta'", "device: must be"},
         BadConfig{"Dtype", "dtype: 'int8'",
                   "dtype: must be float32, float64, float16 or bfloat16, is "

@@ -66,7 +66,7 @@ absl::StatusOr<FusedRule> MakeAdamRule(std::string type, const Config& config,
     kernel(batch.params, batch.grads, batch.slots[0], batch.slots[1],
            amsgrad ? at::TensorList(batch.slots[2]) : at::TensorList(),
            batch.steps, options[0], options[1], options[2], options[3],
-           options[4], amsgrad, maximize, std::nullopt, std::nullopt);
+           options[4], amsgrad, maximize, std::nullopt, OverflowOf(batch));
   };
   return rule;
 }

@@ -136,7 +136,24 @@ class FusedOptimizer final : public Optimizer {
     return state_groups_[group].params;
   }
 
-  absl::Status Step() override {
+  absl::Status Step() override { return StepUnless(at::Tensor()); }
+
+  bool can_step_unless() const override {
+    if (!rule_.takes_overflow) return false;
+    const ParamState* first = nullptr;
+    for (const Group& group : groups_) {
+      for (const ParamState& state : group.states) {
+        if (first == nullptr) first = &state;
+        const c10::Device device = state.param.tensor.device();
+        if (device.is_cpu() || device != first->param.tensor.device()) {
+          return false;
+        }
+      }
+    }
+    return first != nullptr;
+  }
+
+  absl::Status StepUnless(const at::Tensor& overflow) override {
     // All checks come before the first write.
     for (const Group& group : groups_) {
       for (const ParamState& state : group.states) {
@@ -153,8 +170,8 @@ class FusedOptimizer final : public Optimizer {
       for (Group& group : groups_) {
         for (Bucket& bucket : group.buckets) {
           Gather(&bucket);
-          Apply(group, &bucket.first);
-          Apply(group, &bucket.later);
+          Apply(group, overflow, &bucket.first);
+          Apply(group, overflow, &bucket.later);
           if (!bucket.first.slots_used) continue;
           for (size_t i = 0; i < bucket.params.size(); ++i) {
             if (bucket.phases[i] == Phase::kFirstStep) {
@@ -184,6 +201,12 @@ class FusedOptimizer final : public Optimizer {
       if (rule_.counts_steps) group.add_slots("step");
       for (const std::string& slot : rule_.slots) group.add_slots(slot);
     }
+    at::Tensor steps;
+    GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+      steps = StepsOfDevice();
+      return absl::OkStatus();
+    }));
+    int64_t next_step = 0;
     for (size_t i = 0; i < groups_.size(); ++i) {
       for (const ParamState& param : groups_[i].states) {
         const std::string& name = param.param.name;
@@ -193,7 +216,8 @@ class FusedOptimizer final : public Optimizer {
         }
         if (rule_.counts_steps) {
           GRAPNEL_RETURN_IF_ERROR(
-              tensors->Add(SlotName(name, "step"), param.step));
+              tensors->Add(SlotName(name, "step"),
+                           steps.defined() ? steps[next_step++] : param.step));
         }
         for (size_t k = 0; k < rule_.slots.size(); ++k) {
           GRAPNEL_RETURN_IF_ERROR(
@@ -267,6 +291,24 @@ class FusedOptimizer final : public Optimizer {
   }
 
  private:
+  // The step of each parameter that has one, in their order, on the CPU: in one
+  // copy from a device, where each would be waited for. Undefined if they are
+  // there anyway, or on several devices.
+  at::Tensor StepsOfDevice() const {
+    std::vector<at::Tensor> steps;
+    for (const Group& group : groups_) {
+      for (const ParamState& param : group.states) {
+        if (!param.stepped || !rule_.counts_steps) continue;
+        if (param.step.is_cpu()) return {};
+        if (!steps.empty() && param.step.device() != steps.front().device()) {
+          return {};
+        }
+        steps.push_back(param.step);
+      }
+    }
+    return steps.empty() ? at::Tensor() : ops::stack(steps).to(at::kCPU);
+  }
+
   // Without one slot that is known, the next step is a first one.
   bool HasStepped(const SlotReader& reader, const std::string& param) const {
     if (!reader.HasSlots(param)) return false;
@@ -349,7 +391,8 @@ class FusedOptimizer final : public Optimizer {
     }
   }
 
-  void Apply(const Group& group, FusedBatch* batch) {
+  void Apply(const Group& group, const at::Tensor& overflow,
+             FusedBatch* batch) {
     if (batch->params.empty()) return;
     if (rule_.counts_steps) {
       if (batch->params.front().is_cpu()) {
@@ -363,7 +406,13 @@ class FusedOptimizer final : public Optimizer {
       }
     }
     batch->slots_used = true;
+    batch->overflow = overflow;
     rule_.apply(group.options, *batch);
+    batch->overflow.reset();
+    if (overflow.defined() && rule_.counts_steps) {
+      const std::vector<at::Tensor> not_made(batch->steps.size(), overflow);
+      ops::foreach_add_(batch->steps, not_made, -1);
+    }
     // As LibTorch's operators do that write one tensor; its fused kernels
     // don't.
     for (const at::Tensor& param : batch->params) {

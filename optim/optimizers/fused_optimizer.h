@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,10 +28,20 @@ struct FusedBatch {
   std::vector<at::Tensor> steps;  // float32 scalars; empty unless counted.
   bool first_step = false;        // These parameters' first: slots are zero.
 
+  // A float32 scalar on their device: if it isn't 0, the kernel changes
+  // nothing. Undefined: there is no such condition.
+  at::Tensor overflow;
+
   // Set to false by a call that leaves the slots alone. A first step is then
   // still to come.
   bool slots_used = true;
 };
+
+// As kernels take it.
+inline std::optional<at::Tensor> OverflowOf(const FusedBatch& batch) {
+  if (!batch.overflow.defined()) return std::nullopt;
+  return batch.overflow;
+}
 
 struct FusedRule {
   std::string type;  // Optimizer::type().
@@ -45,6 +56,10 @@ struct FusedRule {
   // Whether there is a slot "step": how many steps the parameter took, this one
   // included.
   bool counts_steps = false;
+
+  // Whether the kernel takes FusedBatch::overflow. Not if a later step with
+  // slots that are zero still is another one than a first one.
+  bool takes_overflow = true;
 
   // Calls the kernel. `options` in the order above. Autograd is off.
   std::function<void(const std::vector<double>& options, FusedBatch& batch)>

@@ -55,6 +55,7 @@ absl::StatusOr<std::unique_ptr<Optimizer>> Sgd::Create(
     rule.options.push_back({"dampening", dampening});
     rule.slots = {"momentum_buffer"};
   }
+  rule.takes_overflow = dampening == 0;
   rule.apply = [nesterov, maximize](const std::vector<double>& options,
                                     FusedBatch& batch) {
     // Decided again in every step: a schedule may have brought it to 0, and the
@@ -66,7 +67,8 @@ absl::StatusOr<std::unique_ptr<Optimizer>> Sgd::Create(
         batch.slots_used ? at::TensorList(batch.slots[0]) : at::TensorList(),
         options[kWeightDecay], momentum, options[kLr],
         batch.slots_used ? options[kDampening] : 0,
-        nesterov && batch.slots_used, maximize, batch.first_step);
+        nesterov && batch.slots_used, maximize, batch.first_step, std::nullopt,
+        OverflowOf(batch));
   };
   return MakeFusedOptimizer(std::move(rule), std::move(groups));
 }

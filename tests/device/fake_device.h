@@ -68,8 +68,10 @@ void DelayFakeCopies(bool delay);
 
 // What was wrong between streams, each in a line, since this was last called:
 // an operator or copy that uses what another stream's writes, or writes what it
-// uses, without waiting for it; memory that is freed while another stream than
-// its own uses it, with neither record_stream nor a wait before its own stream
+// uses, without waiting for it; new memory that another stream than the one it
+// is given to uses without waiting for that one's work until then, which may
+// have used it before; memory that is freed while another stream than its own
+// uses it, with neither record_stream nor a wait before its own stream
 // allocates again; and, while copies are delayed, pinned memory that is written
 // before the host has waited for the copy that reads it. Freeing that is no
 // mistake: LibTorch keeps it for the copy. Within one stream all is in order.

@@ -238,10 +238,13 @@ void BlockIsAllocated(const void* base, c10::DeviceIndex device) {
   const int lane = LaneOf(CurrentStream(device));
   Clock& clock = order.streams[lane];
   Merge(order.host, &clock);
-  order.blocks[base].allocated_on = lane;
+  // A caching allocator might give out memory that the last work of this stream
+  // used: another stream has to wait for that.
+  Uses& uses = order.blocks[base];
+  uses.allocated_on = uses.written_on = lane;
+  uses.write = uses.last[lane] = {clock[lane], "whoever had the memory before"};
 
-  // A caching allocator might have given out any block that it has got back on
-  // this stream.
+  // And any block that this stream has given back.
   const auto is_given_out = [&](const Uses& uses) {
     if (uses.allocated_on != lane) return false;
     for (int other = 0; other < kNumLanes; ++other) {

@@ -245,6 +245,32 @@ TEST_F(FakeStreamsTest, MemoryThatAnotherStreamUsesIsRecordedOrWaitedFor) {
   }
 }
 
+TEST_F(FakeStreamsTest, NewMemoryIsUsedAfterItsStreamsWorkSoFar) {
+  for (const bool waits : {false, true}) {
+    ops::ones({4},
+              device_);  // A caching allocator gives its memory to the next.
+    const at::Tensor there = ops::empty({4}, device_);
+    if (waits) {
+      c10::Event used_up(device_.type());
+      used_up.record(main_);
+      used_up.block(side_);
+    }
+    {
+      const c10::StreamGuard on_side(side_);
+      there.copy_(pinned_, /*non_blocking=*/true);
+    }
+    const std::vector<std::string> races = TakeFakeRaces();
+    if (waits) {
+      EXPECT_THAT(races, IsEmpty());
+    } else {
+      EXPECT_THAT(races,
+                  ElementsAre(HasSubstr(
+                      "what whoever had the memory before uses on stream 0")));
+    }
+    side_.synchronize();
+  }
+}
+
 TEST_F(FakeStreamsTest, ABackwardPassIsOrdered) {
   const at::Tensor there = CopyOnSide(pinned_);
   c10::Event event(device_.type());

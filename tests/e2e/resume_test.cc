@@ -3,34 +3,26 @@
 // record from there on.
 
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <csignal>
-#include <cstring>
-#include <memory>
 #include <ostream>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
-#include "grapnel/runner/run_checkpoint.h"
-#include "grapnel/runner/run_state.pb.h"
+#include "grapnel/tests/e2e/compare_runs.h"
 #include "gtest/gtest.h"
-#include "nlohmann/json.hpp"
 
 namespace grapnel {
 namespace {
 
 using ::testing::TestWithParam;
 using ::testing::ValuesIn;
-using Json = nlohmann::ordered_json;
 
 constexpr char kGrapnel[] = "tests/e2e/killable_grapnel";
 constexpr char kConfig[] = "examples/digits/digits.textproto";
@@ -120,17 +112,7 @@ class KilledRunTest : public TestWithParam<Param> {
       args.push_back(option);
     }
     for (std::string& argument : extra) args.push_back(std::move(argument));
-    std::vector<char*> argv;
-    for (std::string& argument : args) argv.push_back(argument.data());
-    argv.push_back(nullptr);
-    const pid_t pid = fork();
-    if (pid == 0) {
-      execv(argv[0], argv.data());
-      _exit(127);
-    }
-    int status = 0;
-    waitpid(pid, &status, 0);
-    return status;
+    return RunProgram(std::move(args));
   }
 
   // Each test has folders of its own.
@@ -141,69 +123,6 @@ class KilledRunTest : public TestWithParam<Param> {
     return absl::StrCat(::testing::TempDir(), "/", test, "/", name);
   }
 };
-
-// The records of the newest run in `work_dir`, without what differs from run to
-// run.
-std::vector<std::string> Records(const std::string& work_dir) {
-  io::Env& env = io::Env::Posix();
-  std::string newest;
-  const auto names = env.ListDir(work_dir);
-  EXPECT_THAT(names, IsOk());
-  for (const std::string& name : *names) {
-    if (env.FileExists(absl::StrCat(work_dir, "/", name, "/vis_data"))) {
-      newest = name;
-    }
-  }
-  const auto text = io::ReadFile(
-      env, absl::StrCat(work_dir, "/", newest, "/vis_data/scalars.json"));
-  EXPECT_THAT(text, IsOk());
-  std::vector<std::string> records;
-  for (absl::string_view line :
-       absl::StrSplit(*text, '\n', absl::SkipEmpty())) {
-    Json record = Json::parse(line);
-    for (const char* key : {"time", "data_time", "eta", "memory"}) {
-      record.erase(key);
-    }
-    records.push_back(record.dump());
-  }
-  return records;
-}
-
-// The state of a checkpoint, without what depends on the clock.
-std::string StateText(const io::CheckpointContents& contents) {
-  const auto state = ReadRunState(contents);
-  EXPECT_THAT(state, IsOk());
-  runner::v1::RunState scrubbed = *state;
-  auto* hub = scrubbed.mutable_message_hub();
-  for (auto& history : *hub->mutable_scalars()) {
-    if (!absl::EndsWith(history.name(), "time")) continue;
-    for (double& value : *history.mutable_values()) value = 0;
-    history.clear_total();
-    history.clear_epoch_total();
-  }
-  hub->mutable_infos()->erase("eta");
-  hub->mutable_infos()->erase("experiment_name");
-  return scrubbed.DebugString();
-}
-
-void ExpectSameTensors(const io::CheckpointContents& a,
-                       const io::CheckpointContents& b) {
-  ASSERT_EQ(a.sections.size(), b.sections.size());
-  for (size_t i = 0; i < a.sections.size(); ++i) {
-    ASSERT_EQ(a.sections[i].first, b.sections[i].first);
-    const TensorMap& other = b.sections[i].second;
-    ASSERT_EQ(a.sections[i].second.size(), other.size());
-    for (const NamedTensor& tensor : a.sections[i].second) {
-      const at::Tensor* found = other.Find(tensor.name);
-      ASSERT_NE(found, nullptr) << tensor.name;
-      ASSERT_EQ(tensor.tensor.nbytes(), found->nbytes()) << tensor.name;
-      EXPECT_EQ(memcmp(tensor.tensor.const_data_ptr(), found->const_data_ptr(),
-                       found->nbytes()),
-                0)
-          << a.sections[i].first << ": " << tensor.name;
-    }
-  }
-}
 
 TEST_P(KilledRunTest, ResumesAsIfNothingHadHappened) {
   const KillCase& c = GetParam().kill_case;
@@ -241,8 +160,8 @@ TEST_P(KilledRunTest, ResumesAsIfNothingHadHappened) {
             actual->manifest().progress().SerializeAsString());
 
   // Every record on the way.
-  const std::vector<std::string> all = Records(whole);
-  const std::vector<std::string> resumed = Records(killed);
+  const std::vector<std::string> all = RecordsOf(whole);
+  const std::vector<std::string> resumed = RecordsOf(killed);
   ASSERT_FALSE(resumed.empty());
   ASSERT_LT(resumed.size(), all.size());
   EXPECT_EQ(resumed,

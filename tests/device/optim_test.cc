@@ -1,0 +1,185 @@
+// Optimizers, loss scales and clipping where parameters are on a device.
+
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ATen/core/Tensor.h"
+#include "absl/strings/str_cat.h"
+#include "google/protobuf/text_format.h"
+#include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
+#include "grapnel/optim/optim_wrapper.h"
+#include "grapnel/optim/optim_wrapper.pb.h"
+#include "grapnel/tests/device/fake_device.h"
+#include "gtest/gtest.h"
+
+namespace grapnel {
+namespace {
+
+using ::google::protobuf::TextFormat;
+using ::grapnel::optim::v1::OptimWrapperConfig;
+using ::grapnel::optim::v1::OptimWrapperState;
+
+OptimWrapperConfig Config(const std::string& text) {
+  OptimWrapperConfig config;
+  EXPECT_TRUE(TextFormat::ParseFromString(text, &config)) << text;
+  return config;
+}
+
+// Two parameters, made from the same numbers on every device.
+std::vector<NamedTensor> Params(c10::Device device) {
+  std::vector<NamedTensor> params;
+  for (const int64_t size : {3, 5}) {
+    at::Tensor tensor = ops::arange(size, at::kFloat).div_(7).to(device);
+    params.push_back({absl::StrCat("p", size), tensor.requires_grad_(true)});
+  }
+  return params;
+}
+
+// A loss whose gradient is `slope` times the parameters.
+at::Tensor Loss(const std::vector<NamedTensor>& params, double slope) {
+  at::Tensor total;
+  for (const NamedTensor& param : params) {
+    const at::Tensor sum = param.tensor.square().sum().mul(slope / 2);
+    total = total.defined() ? total.add(sum) : sum;
+  }
+  return total;
+}
+
+std::vector<at::Tensor> OnCpu(const std::vector<NamedTensor>& params) {
+  std::vector<at::Tensor> tensors;
+  for (const NamedTensor& param : params) {
+    tensors.push_back(param.tensor.detach().to(at::kCPU));
+  }
+  return tensors;
+}
+
+void ExpectSame(const std::vector<at::Tensor>& a,
+                const std::vector<at::Tensor>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) {
+    EXPECT_TRUE(ops::equal(a[i], b[i])) << "parameter " << i;
+  }
+}
+
+// The parameters after a step with each of the slopes.
+std::vector<at::Tensor> Train(c10::Device device, const std::string& config,
+                              const std::vector<double>& slopes) {
+  const std::vector<NamedTensor> params = Params(device);
+  auto wrapper = OptimWrapper::Create(Config(config), params);
+  EXPECT_THAT(wrapper, IsOk());
+  (*wrapper)->InitializeCounts(0, static_cast<int64_t>(slopes.size()));
+  for (const double slope : slopes) {
+    EXPECT_THAT((*wrapper)->Update(Loss(params, slope), 1), IsOk());
+  }
+  return OnCpu(params);
+}
+
+constexpr const char* kOptimizers[] = {
+    "optimizer { adamw { lr: 0.1 } }", "optimizer { adam { amsgrad: true } }",
+    "optimizer { sgd { lr: 0.1 } }",
+    "optimizer { sgd { lr: 0.1 momentum: 0.9 } }",
+    "optimizer { sgd { lr: 0.1 momentum: 0.9 dampening: 0.5 } }"};
+
+constexpr double kTooMuch = std::numeric_limits<float>::max();
+
+TEST(DeviceOptimTest, StepsAreTheCpus) {
+  for (const char* const optimizer : kOptimizers) {
+    SCOPED_TRACE(optimizer);
+    for (const char* const more : {"", "clip_grad { max_norm: 0.5 }",
+                                   "clip_grad { type: VALUE "
+                                   "clip_value: 0.1 }",
+                                   "accumulative_counts: 2"}) {
+      SCOPED_TRACE(more);
+      const std::string config = absl::StrCat(optimizer, more);
+      const std::vector<double> slopes = {1, 2, 3, 0.5, 1, 1};
+      ExpectSame(Train(at::kCPU, config, slopes),
+                 Train(FakeDevice(), config, slopes));
+    }
+  }
+}
+
+TEST(DeviceOptimTest, StepsThatOverflowAreLeftOutAsOnTheCpu) {
+  for (const char* const optimizer : kOptimizers) {
+    SCOPED_TRACE(optimizer);
+    for (const char* const scale :
+         {"dynamic: true init_scale: 1024 growth_interval: 2",
+          "dynamic: false init_scale: 1024"}) {
+      SCOPED_TRACE(scale);
+      const std::string config = absl::StrCat(
+          optimizer, " amp { dtype: FLOAT16 loss_scale { ", scale, " } }");
+      // The first, which makes the slots, and one in the middle.
+      const std::vector<double> slopes = {kTooMuch, 1, 2, kTooMuch, 3, 0.5};
+      ExpectSame(Train(at::kCPU, config, slopes),
+                 Train(FakeDevice(), config, slopes));
+    }
+  }
+}
+
+TEST(DeviceOptimTest, AFixedScaleWaitsForNoDevice) {
+  const std::vector<NamedTensor> params = Params(FakeDevice());
+  auto wrapper =
+      OptimWrapper::Create(Config(R"pb(
+                             optimizer { adamw {} }
+                             amp {
+                               dtype: FLOAT16
+                               loss_scale { dynamic: false init_scale: 1024 }
+                             }
+                             clip_grad { max_norm: 1 }
+                           )pb"),
+                           params);
+  ASSERT_THAT(wrapper, IsOk());
+  (*wrapper)->InitializeCounts(0, 4);
+  const int64_t before = CountFakeCopies().to_host;
+  for (const double slope : {1.0, kTooMuch, 2.0, 3.0}) {
+    ASSERT_THAT((*wrapper)->Update(Loss(params, slope), 1), IsOk());
+  }
+  EXPECT_EQ(CountFakeCopies().to_host, before);
+}
+
+TEST(DeviceOptimTest, CountsOfStepsAreSavedInOneCopy) {
+  const std::vector<NamedTensor> params = Params(FakeDevice());
+  const OptimWrapperConfig config = Config("optimizer { adamw {} }");
+  auto wrapper = OptimWrapper::Create(config, params);
+  ASSERT_THAT(wrapper, IsOk());
+  (*wrapper)->InitializeCounts(0, 3);
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_THAT((*wrapper)->Update(Loss(params, 1), 1), IsOk());
+  }
+  OptimWrapperState state;
+  TensorMap tensors, gradients;
+  const int64_t before = CountFakeCopies().to_host;
+  ASSERT_THAT((*wrapper)->SaveState(&state, &tensors, &gradients), IsOk());
+  EXPECT_EQ(CountFakeCopies().to_host, before + 1);
+  for (const char* const name : {"p3/step", "p5/step"}) {
+    ASSERT_NE(tensors.Find(name), nullptr) << name;
+    EXPECT_EQ(tensors.Find(name)->item<float>(), 3) << name;
+  }
+
+  // And go on from there, on either device.
+  for (const c10::Device device : {FakeDevice(), c10::Device(at::kCPU)}) {
+    const std::vector<NamedTensor> others = Params(device);
+    for (size_t i = 0; i < others.size(); ++i) {
+      others[i].tensor.detach().copy_(params[i].tensor.detach());
+    }
+    auto other = OptimWrapper::Create(config, others);
+    ASSERT_THAT(other, IsOk());
+    (*other)->InitializeCounts(3, 4);
+    RestoredOptions options;
+    std::vector<std::string> notes;
+    ASSERT_THAT(
+        (*other)->LoadState(state, tensors, gradients, &options, &notes),
+        IsOk());
+    ASSERT_THAT((*other)->Update(Loss(others, 1), 1), IsOk());
+    ExpectSame(OnCpu(others),
+               Train(at::kCPU, "optimizer { adamw {} }", {1, 1, 1, 1}));
+  }
+}
+
+}  // namespace
+}  // namespace grapnel

@@ -1,14 +1,12 @@
 // What DataLoader and StreamLoader do on a device: the CPU's batches, and when
 // and from where they are copied.
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -81,8 +79,7 @@ struct SeenCopy {
 };
 
 // Stands before the fake device's streams and events: sees copies, and can have
-// less than a GPU. What goes wrong between streams the fake device sees itself,
-// but for what is allocated on one and written on another.
+// less than a GPU. What goes wrong between streams the fake device sees itself.
 class Watch final : public c10::impl::DeviceGuardImplInterface {
  public:
   static Watch& Get() {
@@ -101,34 +98,23 @@ class Watch final : public c10::impl::DeviceGuardImplInterface {
   // Before each test, when no loader lives.
   void Reset() {
     const std::lock_guard<std::mutex> lock(mutex_);
-    clocks_.clear();
-    events_.clear();
     copies_.clear();
-    too_early_.clear();
     synchronized_ = 0;
     has_pool = has_events = copies_end = true;
     device_of_workers = -1;
   }
 
   // The current stream reads all of it.
-  void Use(const Batch& batch) {
+  static void Use(const Batch& batch) {
     for (const at::Tensor& tensor : TensorsOf(batch)) {
-      EXPECT_EQ(tensor.device().type(), type());
+      EXPECT_EQ(tensor.device().type(), FakeDevice().type());
       tensor.sum();
     }
-    const std::lock_guard<std::mutex> lock(mutex_);
-    const c10::StreamId stream = getStream(getDevice()).id();
-    ++clocks_[stream][stream];
   }
 
   std::vector<SeenCopy> TakeCopies() {
     const std::lock_guard<std::mutex> lock(mutex_);
     return std::exchange(copies_, {});
-  }
-  // Copies to memory of a stream that was maybe not done with what was there.
-  std::vector<std::string> too_early() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    return too_early_;
   }
   int synchronized() const { return synchronized_; }
 
@@ -184,17 +170,9 @@ class Watch final : public c10::impl::DeviceGuardImplInterface {
               c10::EventFlag flag) const override {
     TORCH_CHECK(has_events, "no events");
     device_->record(event, stream, index, flag);
-    const std::lock_guard<std::mutex> lock(mutex_);
-    ++clocks_[stream.id()][stream.id()];
-    events_[*event] = clocks_[stream.id()];
   }
   void block(void* event, const c10::Stream& stream) const override {
     device_->block(event, stream);
-    const std::lock_guard<std::mutex> lock(mutex_);
-    for (const auto& [other, when] : events_[event]) {
-      int& known = clocks_[stream.id()][other];
-      known = std::max(known, when);
-    }
   }
   bool queryEvent(void* event) const override {
     return copies_end && device_->queryEvent(event);
@@ -216,19 +194,12 @@ class Watch final : public c10::impl::DeviceGuardImplInterface {
   }
 
  private:
-  using Clock = std::map<c10::StreamId, int>;  // How far streams are known.
-
   explicit Watch(const c10::impl::DeviceGuardImplInterface* device)
       : device_(device), tests_thread_(std::this_thread::get_id()) {}
 
   static std::unique_ptr<at::ObserverContext> SeeOperator(
       const at::RecordFunction& function) {
-    const std::string name = function.name();
-    if (name == "aten::empty_like") {
-      Watch& watch = Get();
-      const std::lock_guard<std::mutex> lock(watch.mutex_);
-      watch.allocated_on_ = watch.getStream(watch.getDevice()).id();
-    } else if (name == "aten::copy_") {
+    if (std::string(function.name()) == "aten::copy_") {
       const auto inputs = function.inputs();
       Get().SeeCopy(inputs[0].toTensor(), inputs[1].toTensor(),
                     inputs[2].toBool());
@@ -242,12 +213,6 @@ class Watch final : public c10::impl::DeviceGuardImplInterface {
     const bool pinned = from.is_pinned();
     const std::lock_guard<std::mutex> lock(mutex_);
     const c10::StreamId stream = device_->getStream(to.device()).id();
-    const c10::StreamId owner = allocated_on_;
-    if (stream != owner && clocks_[stream][owner] < clocks_[owner][owner]) {
-      too_early_.push_back(absl::StrCat("copy on stream ", stream,
-                                        " to memory of stream ", owner));
-    }
-    ++clocks_[stream][stream];
     copies_.push_back({stream, non_blocking, pinned, from.scalar_type(),
                        WeakTensor(from.getIntrusivePtr())});
   }
@@ -256,12 +221,8 @@ class Watch final : public c10::impl::DeviceGuardImplInterface {
   const std::thread::id tests_thread_;
   mutable std::atomic<int> synchronized_{0};
 
-  mutable std::mutex mutex_;
-  mutable std::map<c10::StreamId, Clock> clocks_;
-  mutable std::map<void*, Clock> events_;
+  std::mutex mutex_;
   std::vector<SeenCopy> copies_;
-  std::vector<std::string> too_early_;
-  c10::StreamId allocated_on_ = 0;  // What is copied to next.
 };
 
 // While it lives, copies of int64 tensors to the device fail, by an exception
@@ -513,7 +474,6 @@ class LoaderTest : public ::testing::Test {
   }
   ~LoaderTest() override {
     EXPECT_THAT(TakeFakeRaces(), IsEmpty());
-    EXPECT_THAT(Watch::Get().too_early(), IsEmpty());
     DelayFakeCopies(false);
     Watch::Get().Reset();
     Watch::Get().synchronizeDevice(0);
@@ -566,7 +526,7 @@ TEST_P(AnyLoaderTest, BatchesAreTheCpusWithAnyNumberOfWorkers) {
       for (int i = 0; i < 4; ++i) {
         SCOPED_TRACE(absl::StrCat(config, ", batch ", i));
         const Batch batch = loader.MustNext();
-        Watch::Get().Use(batch);
+        Watch::Use(batch);
         ExpectSame(batch, expected.MustNext());
       }
     }
@@ -617,7 +577,7 @@ TEST_P(LoaderPlanTest, GoesAsTheCpusDoes) {
       ++errors;
       continue;
     }
-    Watch::Get().Use(batch);
+    Watch::Use(batch);
     ExpectSame(batch, cpu_batch);
     if (HasFatalFailure()) return;
   }
@@ -679,7 +639,7 @@ TEST_F(LoaderTest, StreamPositionsAndShapesAreTheCpus) {
       Batch cpu_batch;
       ASSERT_THAT(loader->Next(&batch), IsOk());
       ASSERT_THAT(expected->Next(&cpu_batch), IsOk());
-      Watch::Get().Use(batch);
+      Watch::Use(batch);
       ExpectSame(batch, cpu_batch);
       positions.push_back(loader->position());
       EXPECT_EQ(positions.back().SerializeAsString(),
@@ -735,19 +695,19 @@ TEST_P(AnyLoaderTest, NextBatchIsCopiedAheadIfItIsReadyAndOnlyThat) {
   NewCopies();
   // The worker stands before the second batch: Next doesn't wait for that.
   Batch batch = loader.MustNext();
-  Watch::Get().Use(batch);
+  Watch::Use(batch);
   EXPECT_EQ(NewCopies(), kBatchTensors);
   gate.Open(8);
   gate.WaitForArrival(8);
   // Three are ready; this one wasn't copied ahead, and the next one is.
   EXPECT_THAT(loader.Next(&batch), IsOk());
-  Watch::Get().Use(batch);
+  Watch::Use(batch);
   EXPECT_EQ(NewCopies(), 2 * kBatchTensors);
   EXPECT_THAT(loader.Next(&batch), IsOk());
-  Watch::Get().Use(batch);
+  Watch::Use(batch);
   EXPECT_EQ(NewCopies(), kBatchTensors);
   EXPECT_THAT(loader.Next(&batch), IsOk());
-  Watch::Get().Use(batch);
+  Watch::Use(batch);
   EXPECT_EQ(NewCopies(), 0);
   EXPECT_THAT(batch.indices, ElementsAre(6, 7));
   const std::vector<SeenCopy> copies = Watch::Get().TakeCopies();
@@ -788,7 +748,7 @@ TEST_P(AnyLoaderTest, DeviceHoldsTheBatchInUseAndTheNext) {
   Batch batch;
   for (int i = 0; i < 90; ++i) {
     ASSERT_THAT(loader.Next(&batch), IsOk());
-    Watch::Get().Use(batch);
+    Watch::Use(batch);
     EXPECT_GE(FakeBytesInUse(), kBatchBytes);
   }
   constexpr auto kAll =
@@ -891,7 +851,7 @@ TEST_P(AnyLoaderTest, BatchMayBeUsedOnAStreamThatIsCurrentLater) {
     {
       const c10::StreamGuard on(
           Watch::Get().getStreamFromGlobalPool(FakeDevice(), false));
-      Watch::Get().Use(loader.MustNext());
+      Watch::Use(loader.MustNext());
     }
     // Where it was allocated, before the other stream is known to be done.
     ops::ones({2}, at::TensorOptions().device(FakeDevice()));
@@ -906,16 +866,15 @@ TEST_P(AnyLoaderTest, BatchAheadThatNobodyWantsIsDroppedSafely) {
   const OpensAtEnd opens(gate);
   for (int i = 0; i < 5; ++i) {
     gate.Open(6);
-    Watch::Get().Use(loader.MustNext());
+    Watch::Use(loader.MustNext());
     gate.WaitForArrival(6);
-    Watch::Get().Use(loader.MustNext());
+    Watch::Use(loader.MustNext());
     EXPECT_NE(Watch::Get().TakeCopies().back().stream, 0) << "none is ahead";
     gate.Open(int64_t{1} << 60);
     loader.Rewind();
-    // Into memory of the one that was: on the current stream, after its copy,
-    // which too_early would tell.
+    // Into memory of the one that was, maybe.
     const Batch batch = loader.MustNext();
-    Watch::Get().Use(batch);
+    Watch::Use(batch);
     EXPECT_THAT(batch.indices, ElementsAre(0, 1));
     loader.MustNext();
     loader.Rewind();
@@ -931,7 +890,7 @@ TEST_P(AnyLoaderTest, DestructionWaitsForCopiesOnTheirWay) {
     EXPECT_EQ(Watch::Get().synchronized(), 0);
   }
   EXPECT_GE(Watch::Get().synchronized(), 4);
-  Watch::Get().Use(batch);
+  Watch::Use(batch);
   EXPECT_THAT(batch.indices, ElementsAre(6, 7));
 }
 
@@ -947,7 +906,7 @@ TEST_P(AnyLoaderTest, BackendWithoutStreamsOrEventsGetsPlainCopies) {
     for (int i = 0; i < 10; ++i) {
       const Batch batch = loader.MustNext();
       EXPECT_EQ(NewCopies(), kBatchTensors);
-      Watch::Get().Use(batch);
+      Watch::Use(batch);
       ExpectSame(batch, expected.MustNext());
       ForgetCopies();
       for (const SeenCopy& copy : Watch::Get().TakeCopies()) {
@@ -986,7 +945,7 @@ TEST_P(AnyLoaderTest, CopyThatFailsIsNamedAndTriedAgain) {
     failing.reset();
     ASSERT_THAT(loader.Next(&batch), IsOk());
     EXPECT_THAT(batch.indices, ElementsAre(last[0] + 2, last[1] + 2));
-    Watch::Get().Use(batch);
+    Watch::Use(batch);
     EXPECT_EQ(batch.targets.cpu()[0].item<int64_t>(), 2 * batch.indices[0]);
   }
 }
@@ -1004,13 +963,13 @@ TEST_P(AnyLoaderTest, CopyAheadThatFailsIsNoErrorYet) {
     const FailingTargets failing;
     EXPECT_THAT(loader.Next(&batch), IsOk());  // It was copied ahead.
     EXPECT_THAT(batch.indices, ElementsAre(4, 5));
-    Watch::Get().Use(batch);
+    Watch::Use(batch);
     // The inputs of the next one are on their way to memory that is free again.
     EXPECT_NE(Watch::Get().TakeCopies().back().stream, 0);
   }
   EXPECT_THAT(loader.Next(&batch), IsOk());
   EXPECT_THAT(batch.indices, ElementsAre(6, 7));
-  Watch::Get().Use(batch);
+  Watch::Use(batch);
   EXPECT_EQ(batch.targets.cpu()[0].item<int64_t>(), 12);
 }
 

@@ -864,6 +864,7 @@ TEST_P(AnyLoaderTest, BatchAheadThatNobodyWantsIsDroppedSafely) {
   AnyLoader loader = New("batch_size: 2 num_workers: 1 prefetch_factor: 4", 40,
                          [&gate](int64_t index) { return gate.Pass(index); });
   const OpensAtEnd opens(gate);
+  Watch::Get().copies_end = false;
   for (int i = 0; i < 5; ++i) {
     gate.Open(6);
     Watch::Use(loader.MustNext());

@@ -173,8 +173,10 @@ absl::Status DeviceCopier::Deliver(Batch* batch) {
   absl::Status status = CatchAsStatus([&]() -> absl::Status {
     const c10::Stream current = guard_.getStream(device_);
     if (!ahead_.has_value()) return Copy(current, current, batch);
-    sources_.back().copied.block(current);
+    const c10::Event& copied = sources_.back().copied;
+    copied.block(*ahead_);
     if (current != *ahead_) {
+      copied.block(current);
       GRAPNEL_RETURN_IF_ERROR(ForEachTensor(*batch, [&](at::Tensor& tensor) {
         RecordUse(tensor, current);
         return absl::OkStatus();

@@ -1,14 +1,12 @@
 // What DataLoader and StreamLoader do on a device: the CPU's batches, and when
 // and from where they are copied.
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -26,6 +24,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/types/span.h"
+#include "c10/core/CachingDeviceAllocator.h"
 #include "c10/core/Device.h"
 #include "c10/core/Event.h"
 #include "c10/core/Stream.h"
@@ -79,8 +78,8 @@ struct SeenCopy {
   WeakTensor source;
 };
 
-// Streams that run beside each other: who has waited for what, and which copy
-// went where. The fake device itself does everything at once.
+// Stands before the fake device's streams and events: sees copies, and can have
+// less than a GPU. What goes wrong between streams the fake device sees itself.
 class Watch final : public c10::impl::DeviceGuardImplInterface {
  public:
   static Watch& Get() {
@@ -99,43 +98,23 @@ class Watch final : public c10::impl::DeviceGuardImplInterface {
   // Before each test, when no loader lives.
   void Reset() {
     const std::lock_guard<std::mutex> lock(mutex_);
-    clocks_.clear();
-    events_.clear();
-    written_.clear();
     copies_.clear();
-    recorded_.clear();
-    too_early_.clear();
     synchronized_ = 0;
     has_pool = has_events = copies_end = true;
     device_of_workers = -1;
   }
 
-  // The current stream uses what it was given, at once.
-  void Use(const Batch& batch) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    const c10::StreamId stream = Current();
-    Clock& clock = clocks_[stream];
+  // The current stream reads all of it.
+  static void Use(const Batch& batch) {
     for (const at::Tensor& tensor : TensorsOf(batch)) {
-      const auto written = written_.find(KeyOf(tensor));
-      ASSERT_NE(written, written_.end()) << "was never copied";
-      const auto [by, when] = written->second;
-      EXPECT_GE(clock[by], when) << "is used before it is there";
+      EXPECT_EQ(tensor.device().type(), FakeDevice().type());
+      tensor.sum();
     }
-    ++clock[stream];
   }
 
   std::vector<SeenCopy> TakeCopies() {
     const std::lock_guard<std::mutex> lock(mutex_);
     return std::exchange(copies_, {});
-  }
-  // Copies into memory that another stream was maybe not done with.
-  std::vector<std::string> too_early() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    return too_early_;
-  }
-  std::vector<c10::StreamId> recorded() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    return recorded_;
   }
   int synchronized() const { return synchronized_; }
 
@@ -187,53 +166,37 @@ class Watch final : public c10::impl::DeviceGuardImplInterface {
   c10::Stream exchangeStream(c10::Stream stream) const override {
     return device_->exchangeStream(stream);
   }
-  void record(void** event, const c10::Stream& stream, c10::DeviceIndex,
-              c10::EventFlag) const override {
+  void record(void** event, const c10::Stream& stream, c10::DeviceIndex index,
+              c10::EventFlag flag) const override {
     TORCH_CHECK(has_events, "no events");
-    Get().Record(event, stream.id());
+    device_->record(event, stream, index, flag);
   }
   void block(void* event, const c10::Stream& stream) const override {
-    Get().Block(event, stream.id());
+    device_->block(event, stream);
   }
-  void destroyEvent(void* event, c10::DeviceIndex) const noexcept override {
-    delete static_cast<char*>(event);
+  bool queryEvent(void* event) const override {
+    return copies_end && device_->queryEvent(event);
   }
-  bool queryEvent(void*) const override { return copies_end; }
-  void synchronizeEvent(void*) const override { ++synchronized_; }
-  void recordDataPtrOnStream(const c10::DataPtr&,
+  void synchronizeEvent(void* event) const override {
+    ++synchronized_;
+    device_->synchronizeEvent(event);
+  }
+  void destroyEvent(void* event,
+                    c10::DeviceIndex index) const noexcept override {
+    device_->destroyEvent(event, index);
+  }
+  void synchronizeDevice(c10::DeviceIndex index) const override {
+    device_->synchronizeDevice(index);
+  }
+  void recordDataPtrOnStream(const c10::DataPtr& data,
                              const c10::Stream& stream) const override {
-    Watch& watch = Get();
-    const std::lock_guard<std::mutex> lock(watch.mutex_);
-    watch.recorded_.push_back(stream.id());
+    device_->recordDataPtrOnStream(data, stream);
   }
 
  private:
-  using Clock = std::map<c10::StreamId, int>;  // How far streams are known.
-
   explicit Watch(const c10::impl::DeviceGuardImplInterface* device)
       : device_(device), tests_thread_(std::this_thread::get_id()) {}
 
-  static const void* KeyOf(const at::Tensor& tensor) {
-    return tensor.storage().unsafeGetStorageImpl();
-  }
-
-  c10::StreamId Current() const {
-    return device_->getStream(device_->getDevice()).id();
-  }
-
-  void Record(void** event, c10::StreamId stream) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (*event == nullptr) *event = new char;  // Its address is its name.
-    ++clocks_[stream][stream];
-    events_[*event] = clocks_[stream];
-  }
-  void Block(void* event, c10::StreamId stream) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    for (const auto& [other, when] : events_[event]) {
-      int& known = clocks_[stream][other];
-      known = std::max(known, when);
-    }
-  }
   static std::unique_ptr<at::ObserverContext> SeeOperator(
       const at::RecordFunction& function) {
     if (std::string(function.name()) == "aten::copy_") {
@@ -250,14 +213,6 @@ class Watch final : public c10::impl::DeviceGuardImplInterface {
     const bool pinned = from.is_pinned();
     const std::lock_guard<std::mutex> lock(mutex_);
     const c10::StreamId stream = device_->getStream(to.device()).id();
-    // Its memory may be that of a batch whose use every stream was given.
-    for (const auto& [other, clock] : clocks_) {
-      const auto own = clock.find(other);
-      if (own == clock.end() || clocks_[stream][other] >= own->second) continue;
-      too_early_.push_back(
-          absl::StrCat("copy on stream ", stream, " beside stream ", other));
-    }
-    written_[KeyOf(to)] = {stream, ++clocks_[stream][stream]};
     copies_.push_back({stream, non_blocking, pinned, from.scalar_type(),
                        WeakTensor(from.getIntrusivePtr())});
   }
@@ -266,17 +221,12 @@ class Watch final : public c10::impl::DeviceGuardImplInterface {
   const std::thread::id tests_thread_;
   mutable std::atomic<int> synchronized_{0};
 
-  mutable std::mutex mutex_;
-  std::map<c10::StreamId, Clock> clocks_;
-  std::map<void*, Clock> events_;
-  std::map<const void*, std::pair<c10::StreamId, int>> written_;
+  std::mutex mutex_;
   std::vector<SeenCopy> copies_;
-  std::vector<c10::StreamId> recorded_;
-  std::vector<std::string> too_early_;
 };
 
 // While it lives, copies of int64 tensors to the device fail, by an exception
-// that would be the end of an epoch; others do nothing.
+// that would be the end of an epoch; others copy zeros.
 class FailingTargets {
  public:
   FailingTargets()
@@ -289,6 +239,7 @@ class FailingTargets {
   static at::Tensor CopyFrom(const at::Tensor& from, const at::Tensor& to,
                              bool) {
     TORCH_CHECK_INDEX(from.scalar_type() != at::kLong, "device is in flames");
+    to.zero_();
     return to;
   }
 
@@ -311,11 +262,12 @@ class Gate {
     changed_.notify_all();
   }
 
-  void Pass(int64_t sample) {
+  absl::Status Pass(int64_t sample) {
     std::unique_lock<std::mutex> lock(mutex_);
     at_ = sample;
     changed_.notify_all();
     changed_.wait(lock, [&] { return sample < open_; });
+    return absl::OkStatus();
   }
 
   // Until someone stands before it at that sample, and so has stacked all
@@ -332,6 +284,19 @@ class Gate {
   std::condition_variable changed_;
   int64_t open_ = int64_t{1} << 60;
   int64_t at_ = -1;
+};
+
+// Opens it in the end, however the test ends, so that the loader declared
+// before it can end too.
+class OpensAtEnd {
+ public:
+  explicit OpensAtEnd(Gate& gate) : gate_(gate) {}
+  ~OpensAtEnd() { gate_.Open(int64_t{1} << 60); }
+  OpensAtEnd(const OpensAtEnd&) = delete;
+  OpensAtEnd& operator=(const OpensAtEnd&) = delete;
+
+ private:
+  Gate& gate_;
 };
 
 Sample MakeSample(int64_t index, bool has_target) {
@@ -499,23 +464,34 @@ void ExpectSame(const Batch& on_device, const Batch& on_cpu,
   }
 }
 
+// Copies are late, as far as nobody waits for them.
 class LoaderTest : public ::testing::Test {
  protected:
-  LoaderTest() { Watch::Get().Reset(); }
-  ~LoaderTest() override {
-    EXPECT_THAT(Watch::Get().too_early(), IsEmpty());
+  LoaderTest() {
     Watch::Get().Reset();
+    TakeFakeRaces();
+    DelayFakeCopies(true);
+  }
+  ~LoaderTest() override {
+    EXPECT_THAT(TakeFakeRaces(), IsEmpty());
+    DelayFakeCopies(false);
+    Watch::Get().Reset();
+    Watch::Get().synchronizeDevice(0);
     EXPECT_EQ(FakeBytesInUse(), 0);
   }
 
-  // To the device, since the last time; none may have been to the host.
+  // To the device, since the last time. None may have been to the host, nor the
+  // host have waited.
   int64_t NewCopies() {
     const FakeCopies before = std::exchange(counted_, CountFakeCopies());
     EXPECT_EQ(counted_.to_host, before.to_host)
         << absl::StrJoin(LastFakeCopies(), "\n");
+    EXPECT_TRUE(may_wait_ || counted_.waits == before.waits);
     return counted_.to_device - before.to_device;
   }
   void ForgetCopies() { counted_ = CountFakeCopies(); }
+
+  bool may_wait_ = false;
 
  private:
   FakeCopies counted_ = CountFakeCopies();
@@ -550,7 +526,7 @@ TEST_P(AnyLoaderTest, BatchesAreTheCpusWithAnyNumberOfWorkers) {
       for (int i = 0; i < 4; ++i) {
         SCOPED_TRACE(absl::StrCat(config, ", batch ", i));
         const Batch batch = loader.MustNext();
-        Watch::Get().Use(batch);
+        Watch::Use(batch);
         ExpectSame(batch, expected.MustNext());
       }
     }
@@ -601,7 +577,7 @@ TEST_P(LoaderPlanTest, GoesAsTheCpusDoes) {
       ++errors;
       continue;
     }
-    Watch::Get().Use(batch);
+    Watch::Use(batch);
     ExpectSame(batch, cpu_batch);
     if (HasFatalFailure()) return;
   }
@@ -663,7 +639,7 @@ TEST_F(LoaderTest, StreamPositionsAndShapesAreTheCpus) {
       Batch cpu_batch;
       ASSERT_THAT(loader->Next(&batch), IsOk());
       ASSERT_THAT(expected->Next(&cpu_batch), IsOk());
-      Watch::Get().Use(batch);
+      Watch::Use(batch);
       ExpectSame(batch, cpu_batch);
       positions.push_back(loader->position());
       EXPECT_EQ(positions.back().SerializeAsString(),
@@ -693,7 +669,7 @@ TEST_P(AnyLoaderTest, EachTensorIsCopiedOnceFromPinnedMemoryWithoutAWait) {
     AnyLoader loader = New(absl::StrCat("batch_size: 3 num_workers: ", workers,
                                         " prefetch_factor: 3"),
                            12);
-    NewCopies();
+    ForgetCopies();
     Watch::Get().TakeCopies();
     for (int i = 0; i < 4; ++i) loader.MustNext();
     const std::vector<SeenCopy> copies = Watch::Get().TakeCopies();
@@ -711,52 +687,40 @@ TEST_P(AnyLoaderTest, EachTensorIsCopiedOnceFromPinnedMemoryWithoutAWait) {
 
 TEST_P(AnyLoaderTest, NextBatchIsCopiedAheadIfItIsReadyAndOnlyThat) {
   Gate gate;
-  const auto pass = [&gate](int64_t index) {
-    gate.Pass(index);
-    return absl::OkStatus();
-  };
-  {
-    AnyLoader loader =
-        New("batch_size: 2 num_workers: 1 prefetch_factor: 4", 40, pass);
-    gate.Open(2);
-    Watch::Get().TakeCopies();
-    NewCopies();
-    // The worker stands before the second batch: Next doesn't wait for that.
-    Batch batch = loader.MustNext();
-    Watch::Get().Use(batch);
-    EXPECT_EQ(NewCopies(), kBatchTensors);
-    gate.Open(8);
-    gate.WaitForArrival(8);
-    // Three are ready; this one wasn't copied ahead, and the next one is.
-    EXPECT_THAT(loader.Next(&batch), IsOk());
-    Watch::Get().Use(batch);
-    EXPECT_EQ(NewCopies(), 2 * kBatchTensors);
-    EXPECT_THAT(loader.Next(&batch), IsOk());
-    Watch::Get().Use(batch);
-    EXPECT_EQ(NewCopies(), kBatchTensors);
-    EXPECT_THAT(loader.Next(&batch), IsOk());
-    Watch::Get().Use(batch);
-    EXPECT_EQ(NewCopies(), 0);
-    EXPECT_THAT(batch.indices, ElementsAre(6, 7));
-    const std::vector<SeenCopy> copies = Watch::Get().TakeCopies();
-    ASSERT_EQ(copies.size(), 4 * kBatchTensors);
-    for (size_t i = 0; i < copies.size(); ++i) {
-      const bool ahead = i >= 2 * kBatchTensors;
-      EXPECT_EQ(copies[i].stream != 0, ahead) << i;
-    }
-    gate.Open(int64_t{1} << 60);
+  AnyLoader loader = New("batch_size: 2 num_workers: 1 prefetch_factor: 4", 40,
+                         [&gate](int64_t index) { return gate.Pass(index); });
+  const OpensAtEnd opens(gate);
+  gate.Open(2);
+  Watch::Get().TakeCopies();
+  NewCopies();
+  // The worker stands before the second batch: Next doesn't wait for that.
+  Batch batch = loader.MustNext();
+  Watch::Use(batch);
+  EXPECT_EQ(NewCopies(), kBatchTensors);
+  gate.Open(8);
+  gate.WaitForArrival(8);
+  // Three are ready; this one wasn't copied ahead, and the next one is.
+  EXPECT_THAT(loader.Next(&batch), IsOk());
+  Watch::Use(batch);
+  EXPECT_EQ(NewCopies(), 2 * kBatchTensors);
+  EXPECT_THAT(loader.Next(&batch), IsOk());
+  Watch::Use(batch);
+  EXPECT_EQ(NewCopies(), kBatchTensors);
+  EXPECT_THAT(loader.Next(&batch), IsOk());
+  Watch::Use(batch);
+  EXPECT_EQ(NewCopies(), 0);
+  EXPECT_THAT(batch.indices, ElementsAre(6, 7));
+  const std::vector<SeenCopy> copies = Watch::Get().TakeCopies();
+  ASSERT_EQ(copies.size(), 4 * kBatchTensors);
+  for (size_t i = 0; i < copies.size(); ++i) {
+    EXPECT_EQ(copies[i].stream != 0, i >= 2 * kBatchTensors) << i;
   }
 }
 
 TEST_F(LoaderTest, NothingIsCopiedBehindTheEndOfAnEpoch) {
-  Gate gate;
-  const auto pass = [&gate](int64_t index) {
-    gate.Pass(index);
-    return absl::OkStatus();
-  };
   const auto loader =
       NewLoader("batch_size: 2 num_workers: 1 prefetch_factor: 9",
-                std::make_unique<NumbersDataset>(6, pass));
+                std::make_unique<NumbersDataset>(6));
   Batch batch;
   for (int64_t epoch = 0; epoch < 3; ++epoch) {
     NewCopies();
@@ -775,15 +739,22 @@ TEST_F(LoaderTest, NothingIsCopiedBehindTheEndOfAnEpoch) {
 
 TEST_P(AnyLoaderTest, DeviceHoldsTheBatchInUseAndTheNext) {
   constexpr int64_t kBatchBytes = 2 * (4 * 4 + 8 + 8);
+  constexpr int64_t kSumBytes = 8;  // Of Use.
   AnyLoader loader =
       New("batch_size: 2 num_workers: 1 prefetch_factor: 4", 200);
+  c10::DeviceAllocator* const allocator =
+      c10::getDeviceAllocator(FakeDevice().type());
+  allocator->resetPeakStats(0);
   Batch batch;
   for (int i = 0; i < 90; ++i) {
     ASSERT_THAT(loader.Next(&batch), IsOk());
-    Watch::Get().Use(batch);
-    EXPECT_LE(FakeBytesInUse(), 2 * kBatchBytes);
+    Watch::Use(batch);
     EXPECT_GE(FakeBytesInUse(), kBatchBytes);
   }
+  constexpr auto kAll =
+      static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  EXPECT_LE(allocator->getDeviceStats(0).allocated_bytes[kAll].peak,
+            2 * kBatchBytes + kSumBytes);
 }
 
 TEST_F(LoaderTest, WholeBatchesOfADatasetAreStackedInPinnedMemory) {
@@ -854,9 +825,11 @@ TEST_P(AnyLoaderTest, PinnedMemoryIsHeldUntilItsCopyHasEnded) {
     for (int i = 0; i < 4; ++i) loader.MustNext();
     const std::vector<SeenCopy> copies = Watch::Get().TakeCopies();
     for (const SeenCopy& copy : copies) EXPECT_FALSE(copy.source.expired());
+    DelayFakeCopies(false);
     Watch::Get().copies_end = true;
     loader.MustNext();
     loader.MustNext();
+    DelayFakeCopies(true);
     for (const SeenCopy& copy : copies) EXPECT_TRUE(copy.source.expired());
   }
 }
@@ -864,29 +837,24 @@ TEST_P(AnyLoaderTest, PinnedMemoryIsHeldUntilItsCopyHasEnded) {
 // --- Streams ---
 
 TEST_P(AnyLoaderTest, BatchMayBeUsedOnAStreamThatIsCurrentLater) {
-  // Tells of it by the guard, which the watch is.
-  UsePlainFakeAllocator(true);
-  {
+  for (const bool plain : {true, false}) {
+    UsePlainFakeAllocator(plain);
     Gate gate;
-    AnyLoader loader = New("batch_size: 2 num_workers: 1 prefetch_factor: 4",
-                           40, [&gate](int64_t index) {
-                             gate.Pass(index);
-                             return absl::OkStatus();
-                           });
+    AnyLoader loader =
+        New("batch_size: 2 num_workers: 1 prefetch_factor: 4", 40,
+            [&gate](int64_t index) { return gate.Pass(index); });
+    const OpensAtEnd opens(gate);
     gate.Open(6);
     loader.MustNext();
     gate.WaitForArrival(6);
-    Watch::Get().Use(loader.MustNext());
-    EXPECT_THAT(Watch::Get().recorded(), IsEmpty());
-    const c10::Stream other =
-        Watch::Get().getStreamFromGlobalPool(FakeDevice(), false);
+    loader.MustNext();
     {
-      const c10::StreamGuard on(other);
-      Watch::Get().Use(loader.MustNext());
+      const c10::StreamGuard on(
+          Watch::Get().getStreamFromGlobalPool(FakeDevice(), false));
+      Watch::Use(loader.MustNext());
     }
-    EXPECT_THAT(Watch::Get().recorded(),
-                ElementsAre(other.id(), other.id(), other.id()));
-    gate.Open(int64_t{1} << 60);
+    // Where it was allocated, before the other stream is known to be done.
+    ops::ones({2}, at::TensorOptions().device(FakeDevice()));
   }
   UsePlainFakeAllocator(false);
 }
@@ -894,22 +862,20 @@ TEST_P(AnyLoaderTest, BatchMayBeUsedOnAStreamThatIsCurrentLater) {
 TEST_P(AnyLoaderTest, BatchAheadThatNobodyWantsIsDroppedSafely) {
   Gate gate;
   AnyLoader loader = New("batch_size: 2 num_workers: 1 prefetch_factor: 4", 40,
-                         [&gate](int64_t index) {
-                           gate.Pass(index);
-                           return absl::OkStatus();
-                         });
+                         [&gate](int64_t index) { return gate.Pass(index); });
+  const OpensAtEnd opens(gate);
+  Watch::Get().copies_end = false;
   for (int i = 0; i < 5; ++i) {
     gate.Open(6);
-    Watch::Get().Use(loader.MustNext());
+    Watch::Use(loader.MustNext());
     gate.WaitForArrival(6);
-    Watch::Get().Use(loader.MustNext());
+    Watch::Use(loader.MustNext());
     EXPECT_NE(Watch::Get().TakeCopies().back().stream, 0) << "none is ahead";
     gate.Open(int64_t{1} << 60);
     loader.Rewind();
-    // Into memory of the one that was: on the current stream, after its copy,
-    // which too_early would tell.
+    // Into memory of the one that was, maybe.
     const Batch batch = loader.MustNext();
-    Watch::Get().Use(batch);
+    Watch::Use(batch);
     EXPECT_THAT(batch.indices, ElementsAre(0, 1));
     loader.MustNext();
     loader.Rewind();
@@ -925,7 +891,7 @@ TEST_P(AnyLoaderTest, DestructionWaitsForCopiesOnTheirWay) {
     EXPECT_EQ(Watch::Get().synchronized(), 0);
   }
   EXPECT_GE(Watch::Get().synchronized(), 4);
-  Watch::Get().Use(batch);
+  Watch::Use(batch);
   EXPECT_THAT(batch.indices, ElementsAre(6, 7));
 }
 
@@ -934,13 +900,14 @@ TEST_P(AnyLoaderTest, BackendWithoutStreamsOrEventsGetsPlainCopies) {
     Watch::Get().Reset();
     Watch::Get().has_pool = false;
     Watch::Get().has_events = has_events;
+    may_wait_ = !has_events;
     AnyLoader loader =
         New("batch_size: 2 num_workers: 1 prefetch_factor: 4", 40);
     AnyLoader expected = New("batch_size: 2", 40, nullptr, c10::kCPU);
     for (int i = 0; i < 10; ++i) {
       const Batch batch = loader.MustNext();
       EXPECT_EQ(NewCopies(), kBatchTensors);
-      Watch::Get().Use(batch);
+      Watch::Use(batch);
       ExpectSame(batch, expected.MustNext());
       ForgetCopies();
       for (const SeenCopy& copy : Watch::Get().TakeCopies()) {
@@ -979,9 +946,32 @@ TEST_P(AnyLoaderTest, CopyThatFailsIsNamedAndTriedAgain) {
     failing.reset();
     ASSERT_THAT(loader.Next(&batch), IsOk());
     EXPECT_THAT(batch.indices, ElementsAre(last[0] + 2, last[1] + 2));
-    Watch::Get().Use(batch);
+    Watch::Use(batch);
     EXPECT_EQ(batch.targets.cpu()[0].item<int64_t>(), 2 * batch.indices[0]);
   }
+}
+
+TEST_P(AnyLoaderTest, CopyAheadThatFailsIsNoErrorYet) {
+  Gate gate;
+  AnyLoader loader = New("batch_size: 2 num_workers: 1 prefetch_factor: 4", 40,
+                         [&gate](int64_t index) { return gate.Pass(index); });
+  const OpensAtEnd opens(gate);
+  gate.Open(10);
+  Batch batch = loader.MustNext();
+  gate.WaitForArrival(8);
+  EXPECT_THAT(loader.Next(&batch), IsOk());
+  {
+    const FailingTargets failing;
+    EXPECT_THAT(loader.Next(&batch), IsOk());  // It was copied ahead.
+    EXPECT_THAT(batch.indices, ElementsAre(4, 5));
+    Watch::Use(batch);
+    // The inputs of the next one are on their way to memory that is free again.
+    EXPECT_NE(Watch::Get().TakeCopies().back().stream, 0);
+  }
+  EXPECT_THAT(loader.Next(&batch), IsOk());
+  EXPECT_THAT(batch.indices, ElementsAre(6, 7));
+  Watch::Use(batch);
+  EXPECT_EQ(batch.targets.cpu()[0].item<int64_t>(), 12);
 }
 
 TEST_F(LoaderTest, MemoryThatCannotBePinnedIsNamed) {

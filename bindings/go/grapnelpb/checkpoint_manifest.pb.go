@@ -64,8 +64,10 @@ type CheckpointManifest struct {
 	// The section that evaluations of the run see in place of "model", an average;
 	// "" if that itself. Unset where it isn't known.
 	EvaluatedSection *string `protobuf:"bytes,20,opt,name=evaluated_section,json=evaluatedSection,proto3,oneof" json:"evaluated_section,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// What the run computed on, without its number: "cuda". Empty: the CPU.
+	Device        string `protobuf:"bytes,21,opt,name=device,proto3" json:"device,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CheckpointManifest) Reset() {
@@ -234,6 +236,13 @@ func (x *CheckpointManifest) GetInputShape() []int64 {
 func (x *CheckpointManifest) GetEvaluatedSection() string {
 	if x != nil && x.EvaluatedSection != nil {
 		return *x.EvaluatedSection
+	}
+	return ""
+}
+
+func (x *CheckpointManifest) GetDevice() string {
+	if x != nil {
+		return x.Device
 	}
 	return ""
 }
@@ -598,7 +607,7 @@ var File_grapnel_io_checkpoint_manifest_proto protoreflect.FileDescriptor
 
 const file_grapnel_io_checkpoint_manifest_proto_rawDesc = "" +
 	"\n" +
-	"$grapnel/io/checkpoint_manifest.proto\x12\rgrapnel.io.v1\"\xfb\x06\n" +
+	"$grapnel/io/checkpoint_manifest.proto\x12\rgrapnel.io.v1\"\x93\a\n" +
 	"\x12CheckpointManifest\x12%\n" +
 	"\x0eschema_version\x18\x01 \x01(\rR\rschemaVersion\x12+\n" +
 	"\x11required_features\x18\x02 \x03(\tR\x10requiredFeatures\x12\x12\n" +
@@ -624,7 +633,8 @@ const file_grapnel_io_checkpoint_manifest_proto_rawDesc = "" +
 	"\apartial\x18\x12 \x01(\bR\apartial\x12\x1f\n" +
 	"\vinput_shape\x18\x13 \x03(\x03R\n" +
 	"inputShape\x120\n" +
-	"\x11evaluated_section\x18\x14 \x01(\tH\x00R\x10evaluatedSection\x88\x01\x01\x1a:\n" +
+	"\x11evaluated_section\x18\x14 \x01(\tH\x00R\x10evaluatedSection\x88\x01\x01\x12\x16\n" +
+	"\x06device\x18\x15 \x01(\tR\x06device\x1a:\n" +
 	"\fMetricsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\x14\n" +

@@ -120,7 +120,9 @@ func (x *RunState) GetHooks() []*HookState {
 type RngState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// LibTorch's default CPU generator, as torch.get_rng_state(): 5056 bytes.
-	Cpu           []byte `protobuf:"bytes,1,opt,name=cpu,proto3" json:"cpu,omitempty"`
+	Cpu []byte `protobuf:"bytes,1,opt,name=cpu,proto3" json:"cpu,omitempty"`
+	// Empty if that was the CPU, or draws from the CPU's.
+	Devices       []*RngState_DeviceState `protobuf:"bytes,2,rep,name=devices,proto3" json:"devices,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -158,6 +160,13 @@ func (*RngState) Descriptor() ([]byte, []int) {
 func (x *RngState) GetCpu() []byte {
 	if x != nil {
 		return x.Cpu
+	}
+	return nil
+}
+
+func (x *RngState) GetDevices() []*RngState_DeviceState {
+	if x != nil {
+		return x.Devices
 	}
 	return nil
 }
@@ -328,6 +337,60 @@ func (x *HookState) GetBytes() []byte {
 	return nil
 }
 
+type RngState_DeviceState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the run computed on, without its number: "cuda".
+	Device string `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
+	// As torch.cuda.get_rng_state() or its like.
+	State         []byte `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RngState_DeviceState) Reset() {
+	*x = RngState_DeviceState{}
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RngState_DeviceState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RngState_DeviceState) ProtoMessage() {}
+
+func (x *RngState_DeviceState) ProtoReflect() protoreflect.Message {
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RngState_DeviceState.ProtoReflect.Descriptor instead.
+func (*RngState_DeviceState) Descriptor() ([]byte, []int) {
+	return file_grapnel_runner_run_state_proto_rawDescGZIP(), []int{1, 0}
+}
+
+func (x *RngState_DeviceState) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *RngState_DeviceState) GetState() []byte {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
 var File_grapnel_runner_run_state_proto protoreflect.FileDescriptor
 
 const file_grapnel_runner_run_state_proto_rawDesc = "" +
@@ -341,9 +404,13 @@ const file_grapnel_runner_run_state_proto_rawDesc = "" +
 	"\x10param_schedulers\x18\x05 \x03(\v2%.grapnel.optim.v1.ParamSchedulerStateR\x0fparamSchedulers\x12C\n" +
 	"\vmessage_hub\x18\x06 \x01(\v2\".grapnel.runner.v1.MessageHubStateR\n" +
 	"messageHub\x122\n" +
-	"\x05hooks\x18\a \x03(\v2\x1c.grapnel.runner.v1.HookStateR\x05hooks\"\x1c\n" +
+	"\x05hooks\x18\a \x03(\v2\x1c.grapnel.runner.v1.HookStateR\x05hooks\"\x9c\x01\n" +
 	"\bRngState\x12\x10\n" +
-	"\x03cpu\x18\x01 \x01(\fR\x03cpu\"\x9a\x02\n" +
+	"\x03cpu\x18\x01 \x01(\fR\x03cpu\x12A\n" +
+	"\adevices\x18\x02 \x03(\v2'.grapnel.runner.v1.RngState.DeviceStateR\adevices\x1a;\n" +
+	"\vDeviceState\x12\x16\n" +
+	"\x06device\x18\x01 \x01(\tR\x06device\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\fR\x05state\"\x9a\x02\n" +
 	"\fDataPosition\x12!\n" +
 	"\fdataset_size\x18\x01 \x01(\x03R\vdatasetSize\x12\x1d\n" +
 	"\n" +
@@ -373,32 +440,34 @@ func file_grapnel_runner_run_state_proto_rawDescGZIP() []byte {
 	return file_grapnel_runner_run_state_proto_rawDescData
 }
 
-var file_grapnel_runner_run_state_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_grapnel_runner_run_state_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_grapnel_runner_run_state_proto_goTypes = []any{
-	(*RunState)(nil),            // 0: grapnel.runner.v1.RunState
-	(*RngState)(nil),            // 1: grapnel.runner.v1.RngState
-	(*DataPosition)(nil),        // 2: grapnel.runner.v1.DataPosition
-	(*HookState)(nil),           // 3: grapnel.runner.v1.HookState
-	(*OptimWrapperState)(nil),   // 4: grapnel.optim.v1.OptimWrapperState
-	(*ParamSchedulerState)(nil), // 5: grapnel.optim.v1.ParamSchedulerState
-	(*MessageHubState)(nil),     // 6: grapnel.runner.v1.MessageHubState
-	(*StreamPosition)(nil),      // 7: grapnel.data.v1.StreamPosition
-	(*anypb.Any)(nil),           // 8: google.protobuf.Any
+	(*RunState)(nil),             // 0: grapnel.runner.v1.RunState
+	(*RngState)(nil),             // 1: grapnel.runner.v1.RngState
+	(*DataPosition)(nil),         // 2: grapnel.runner.v1.DataPosition
+	(*HookState)(nil),            // 3: grapnel.runner.v1.HookState
+	(*RngState_DeviceState)(nil), // 4: grapnel.runner.v1.RngState.DeviceState
+	(*OptimWrapperState)(nil),    // 5: grapnel.optim.v1.OptimWrapperState
+	(*ParamSchedulerState)(nil),  // 6: grapnel.optim.v1.ParamSchedulerState
+	(*MessageHubState)(nil),      // 7: grapnel.runner.v1.MessageHubState
+	(*StreamPosition)(nil),       // 8: grapnel.data.v1.StreamPosition
+	(*anypb.Any)(nil),            // 9: google.protobuf.Any
 }
 var file_grapnel_runner_run_state_proto_depIdxs = []int32{
 	1, // 0: grapnel.runner.v1.RunState.rng:type_name -> grapnel.runner.v1.RngState
 	2, // 1: grapnel.runner.v1.RunState.data:type_name -> grapnel.runner.v1.DataPosition
-	4, // 2: grapnel.runner.v1.RunState.optim_wrapper:type_name -> grapnel.optim.v1.OptimWrapperState
-	5, // 3: grapnel.runner.v1.RunState.param_schedulers:type_name -> grapnel.optim.v1.ParamSchedulerState
-	6, // 4: grapnel.runner.v1.RunState.message_hub:type_name -> grapnel.runner.v1.MessageHubState
+	5, // 2: grapnel.runner.v1.RunState.optim_wrapper:type_name -> grapnel.optim.v1.OptimWrapperState
+	6, // 3: grapnel.runner.v1.RunState.param_schedulers:type_name -> grapnel.optim.v1.ParamSchedulerState
+	7, // 4: grapnel.runner.v1.RunState.message_hub:type_name -> grapnel.runner.v1.MessageHubState
 	3, // 5: grapnel.runner.v1.RunState.hooks:type_name -> grapnel.runner.v1.HookState
-	7, // 6: grapnel.runner.v1.DataPosition.stream:type_name -> grapnel.data.v1.StreamPosition
-	8, // 7: grapnel.runner.v1.HookState.state:type_name -> google.protobuf.Any
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	4, // 6: grapnel.runner.v1.RngState.devices:type_name -> grapnel.runner.v1.RngState.DeviceState
+	8, // 7: grapnel.runner.v1.DataPosition.stream:type_name -> grapnel.data.v1.StreamPosition
+	9, // 8: grapnel.runner.v1.HookState.state:type_name -> google.protobuf.Any
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_grapnel_runner_run_state_proto_init() }
@@ -416,7 +485,7 @@ func file_grapnel_runner_run_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_grapnel_runner_run_state_proto_rawDesc), len(file_grapnel_runner_run_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -70,6 +70,10 @@ type RunnerConfig struct {
 	Visualizer *VisualizerConfig `protobuf:"bytes,20,opt,name=visualizer,proto3" json:"visualizer,omitempty"`
 	// Default: the config file's name and the time.
 	ExperimentName *string `protobuf:"bytes,21,opt,name=experiment_name,json=experimentName,proto3,oneof" json:"experiment_name,omitempty"`
+	// Where the model is and is trained: "cpu"; "cuda:1"; "cuda", the one of the
+	// process's place on its machine; "auto", an accelerator if there is one, else
+	// the CPU. Weights start with the same numbers on all of them. Default: "cpu".
+	Device *string `protobuf:"bytes,23,opt,name=device,proto3,oneof" json:"device,omitempty"`
 	// What is taken of weights alone, those of load_from. Of a checkpoint of the
 	// run's own all is taken, and of these options only `strict` counts.
 	LoadOptions   *LoadOptions `protobuf:"bytes,22,opt,name=load_options,json=loadOptions,proto3" json:"load_options,omitempty"`
@@ -250,6 +254,13 @@ func (x *RunnerConfig) GetVisualizer() *VisualizerConfig {
 func (x *RunnerConfig) GetExperimentName() string {
 	if x != nil && x.ExperimentName != nil {
 		return *x.ExperimentName
+	}
+	return ""
+}
+
+func (x *RunnerConfig) GetDevice() string {
+	if x != nil && x.Device != nil {
+		return *x.Device
 	}
 	return ""
 }
@@ -828,7 +839,7 @@ var File_grapnel_runner_runner_config_proto protoreflect.FileDescriptor
 
 const file_grapnel_runner_runner_config_proto_rawDesc = "" +
 	"\n" +
-	"\"grapnel/runner/runner_config.proto\x12\x11grapnel.runner.v1\x1a\x19google/protobuf/any.proto\x1a grapnel/base/field_options.proto\x1a\x17grapnel/data/data.proto\x1a.grapnel/hooks/checkpoint/checkpoint_hook.proto\x1a<grapnel/hooks/dist_sampler_seed/dist_sampler_seed_hook.proto\x1a.grapnel/hooks/iter_timer/iter_timer_hook.proto\x1a&grapnel/hooks/logger/logger_hook.proto\x1a8grapnel/hooks/param_scheduler/param_scheduler_hook.proto\x1a2grapnel/hooks/runtime_info/runtime_info_hook.proto\x1a grapnel/loggers/visualizer.proto\x1a\x1bgrapnel/models/metric.proto\x1a\x1agrapnel/models/model.proto\x1a!grapnel/optim/optim_wrapper.proto\x1a#grapnel/optim/param_scheduler.proto\x1a\"grapnel/runner/log_processor.proto\"\xb0\v\n" +
+	"\"grapnel/runner/runner_config.proto\x12\x11grapnel.runner.v1\x1a\x19google/protobuf/any.proto\x1a grapnel/base/field_options.proto\x1a\x17grapnel/data/data.proto\x1a.grapnel/hooks/checkpoint/checkpoint_hook.proto\x1a<grapnel/hooks/dist_sampler_seed/dist_sampler_seed_hook.proto\x1a.grapnel/hooks/iter_timer/iter_timer_hook.proto\x1a&grapnel/hooks/logger/logger_hook.proto\x1a8grapnel/hooks/param_scheduler/param_scheduler_hook.proto\x1a2grapnel/hooks/runtime_info/runtime_info_hook.proto\x1a grapnel/loggers/visualizer.proto\x1a\x1bgrapnel/models/metric.proto\x1a\x1agrapnel/models/model.proto\x1a!grapnel/optim/optim_wrapper.proto\x1a#grapnel/optim/param_scheduler.proto\x1a\"grapnel/runner/log_processor.proto\"\xd8\v\n" +
 	"\fRunnerConfig\x124\n" +
 	"\x05model\x18\x01 \x01(\v2\x1e.grapnel.models.v1.ModelConfigR\x05model\x12$\n" +
 	"\bwork_dir\x18\x02 \x01(\tB\x04ȷ\x1d\x01H\x00R\aworkDir\x88\x01\x01\x12L\n" +
@@ -855,7 +866,8 @@ const file_grapnel_runner_runner_config_proto_rawDesc = "" +
 	"\n" +
 	"visualizer\x18\x14 \x01(\v2$.grapnel.loggers.v1.VisualizerConfigR\n" +
 	"visualizer\x12,\n" +
-	"\x0fexperiment_name\x18\x15 \x01(\tH\x05R\x0eexperimentName\x88\x01\x01\x12A\n" +
+	"\x0fexperiment_name\x18\x15 \x01(\tH\x05R\x0eexperimentName\x88\x01\x01\x12\x1b\n" +
+	"\x06device\x18\x17 \x01(\tH\x06R\x06device\x88\x01\x01\x12A\n" +
 	"\fload_options\x18\x16 \x01(\v2\x1e.grapnel.runner.v1.LoadOptionsR\vloadOptionsB\v\n" +
 	"\t_work_dirB\f\n" +
 	"\n" +
@@ -864,7 +876,8 @@ const file_grapnel_runner_runner_config_proto_rawDesc = "" +
 	"\t_launcherB\f\n" +
 	"\n" +
 	"_log_levelB\x12\n" +
-	"\x10_experiment_name\"\xfa\x01\n" +
+	"\x10_experiment_nameB\t\n" +
+	"\a_device\"\xfa\x01\n" +
 	"\vLoadOptions\x12\x1b\n" +
 	"\x06strict\x18\x01 \x01(\bH\x00R\x06strict\x88\x01\x01\x12\x18\n" +
 	"\aexclude\x18\x02 \x03(\tR\aexclude\x12=\n" +

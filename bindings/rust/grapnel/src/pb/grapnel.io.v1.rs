@@ -61,6 +61,9 @@ pub struct CheckpointManifest {
     /// "" if that itself. Unset where it isn't known.
     #[prost(string, optional, tag = "20")]
     pub evaluated_section: ::core::option::Option<::prost::alloc::string::String>,
+    /// What the run computed on, without its number: "cuda". Empty: the CPU.
+    #[prost(string, tag = "21")]
+    pub device: ::prost::alloc::string::String,
 }
 impl ::prost::Name for CheckpointManifest {
     const NAME: &'static str = "CheckpointManifest";

@@ -248,11 +248,36 @@ impl ::prost::Name for RunState {
         "type.googleapis.com/grapnel.runner.v1.RunState".into()
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RngState {
     /// LibTorch's default CPU generator, as torch.get_rng_state(): 5056 bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub cpu: ::prost::alloc::vec::Vec<u8>,
+    /// Empty if that was the CPU, or draws from the CPU's.
+    #[prost(message, repeated, tag = "2")]
+    pub devices: ::prost::alloc::vec::Vec<rng_state::DeviceState>,
+}
+/// Nested message and enum types in `RngState`.
+pub mod rng_state {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct DeviceState {
+        /// What the run computed on, without its number: "cuda".
+        #[prost(string, tag = "1")]
+        pub device: ::prost::alloc::string::String,
+        /// As torch.cuda.get_rng_state() or its like.
+        #[prost(bytes = "vec", tag = "2")]
+        pub state: ::prost::alloc::vec::Vec<u8>,
+    }
+    impl ::prost::Name for DeviceState {
+        const NAME: &'static str = "DeviceState";
+        const PACKAGE: &'static str = "grapnel.runner.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "grapnel.runner.v1.RngState.DeviceState".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "type.googleapis.com/grapnel.runner.v1.RngState.DeviceState".into()
+        }
+    }
 }
 impl ::prost::Name for RngState {
     const NAME: &'static str = "RngState";
@@ -391,6 +416,11 @@ pub struct RunnerConfig {
     /// Default: the config file's name and the time.
     #[prost(string, optional, tag = "21")]
     pub experiment_name: ::core::option::Option<::prost::alloc::string::String>,
+    /// Where the model is and is trained: "cpu"; "cuda:1"; "cuda", the one of the
+    /// process's place on its machine; "auto", an accelerator if there is one, else
+    /// the CPU. Weights start with the same numbers on all of them. Default: "cpu".
+    #[prost(string, optional, tag = "23")]
+    pub device: ::core::option::Option<::prost::alloc::string::String>,
     /// What is taken of weights alone, those of load_from. Of a checkpoint of the
     /// run's own all is taken, and of these options only `strict` counts.
     #[prost(message, optional, tag = "22")]

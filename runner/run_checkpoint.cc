@@ -129,12 +129,19 @@ absl::Status RestoreHooks(const RunState& state, const TensorMap& tensors,
 }  // namespace
 
 absl::StatusOr<io::CheckpointContents> CaptureRun(
-    const RunParts& parts, int64_t seed, const runner::v1::DataPosition& data) {
+    const RunParts& parts, int64_t seed, const runner::v1::DataPosition& data,
+    absl::Span<const std::string> ranks) {
   io::CheckpointContents contents;
   RunState state;
   state.set_seed(seed);
   GRAPNEL_RETURN_IF_ERROR(parts.generators.Save(state.mutable_rng()));
   *state.mutable_data() = data;
+  for (size_t rank = 0; rank < ranks.size(); ++rank) {
+    if (!state.add_ranks()->ParseFromString(ranks[rank])) {
+      return absl::InternalError(
+          absl::StrCat("rank ", rank, ": its state can't be read"));
+    }
+  }
 
   GRAPNEL_ASSIGN_OR_RETURN(TensorMap model, ModelState(*parts.model));
   TensorMap optimizer, gradients, hooks;
@@ -160,6 +167,11 @@ absl::StatusOr<io::CheckpointContents> CaptureRun(
   if (!blob.ok()) return WithContext(blob.status(), "state");
   contents.blobs.emplace_back(kState, *std::move(blob));
   return contents;
+}
+
+const runner::v1::RngState& RngOf(const RunState& state, int rank) {
+  if (state.ranks().empty()) return state.rng();
+  return state.ranks(rank % state.ranks_size()).rng();
 }
 
 absl::StatusOr<RunState> ReadRunState(const io::CheckpointContents& contents) {
@@ -218,7 +230,7 @@ absl::Status RestoreRun(const io::CheckpointContents& contents,
   }
   GRAPNEL_RETURN_IF_ERROR(
       RestoreHooks(state, section(kHooks), *parts.hooks, warnings));
-  return parts.generators.Load(state.rng());
+  return parts.generators.Load(RngOf(state, parts.rank));
 }
 
 }  // namespace grapnel

@@ -45,17 +45,24 @@ struct RunParts {
   MessageHub* message_hub;
   const HookList* hooks;
   RunGenerators generators;
+  int rank = 0;
 };
 
 // Everything that changes as the run goes on, the generators included. Tensors
 // share storage with the run: write them before it goes on. The manifest is the
 // caller's to fill in. kInvalidArgument, naming it, for state that ReadRunState
 // couldn't read back.
+// `ranks`: the serialized RankState of each, if there are several.
 absl::StatusOr<io::CheckpointContents> CaptureRun(
-    const RunParts& parts, int64_t seed, const runner::v1::DataPosition& data);
+    const RunParts& parts, int64_t seed, const runner::v1::DataPosition& data,
+    absl::Span<const std::string> ranks = {});
 
 absl::StatusOr<runner::v1::RunState> ReadRunState(
     const io::CheckpointContents& contents);
+
+// The generators of rank `rank`, and its stream's position if there is one: of
+// the ranks that the checkpoint is of, one after another again and again.
+const runner::v1::RngState& RngOf(const runner::v1::RunState& state, int rank);
 
 // Puts everything back, the generators last. `point`: where the run goes on.
 // What the checkpoint and the run don't have in common, other than weights, is

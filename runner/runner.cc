@@ -146,7 +146,9 @@ void RunnerImpl::EndRun(Mode mode, absl::Status* status) {
   saves_allowed_ = false;
   mode_ = mode;
   if (std::exchange(begun_, false)) CallAfterRun(status);
-  LogLater([this, status = *status] { records_->NoteOutcome(status); });
+  if (records_ != nullptr) {
+    LogLater([this, status = *status] { records_->NoteOutcome(status); });
+  }
   log_->SetStatusLine("");      // Nothing is going on now.
   log_->Flush().IgnoreError();  // It has reported what went wrong by itself.
 }
@@ -210,12 +212,15 @@ absl::Status RunnerImpl::Advance(bool to_the_end, bool* more) {
                         "for_training: false");
   }
   // Of a call before: between them another run may have the folders.
-  if (lock_ == nullptr) {
-    const absl::Status locked = LockFolders();
+  if (lock_ == nullptr && !in_training_) {
+    const absl::Status locked = OnAllRanks(
+        [this] { return is_master() ? LockFolders() : absl::OkStatus(); });
     if (!locked.ok()) log_->Error(locked.message());
     GRAPNEL_RETURN_IF_ERROR(locked);
-    for (const std::string& warning : lock_->warnings()) {
-      log_->Warning(warning);
+    if (lock_ != nullptr) {
+      for (const std::string& warning : lock_->warnings()) {
+        log_->Warning(warning);
+      }
     }
   }
   bool ends = true;
@@ -241,6 +246,7 @@ absl::Status RunnerImpl::Advance(bool to_the_end, bool* more) {
 
 absl::Status RunnerImpl::AdvanceInLoop(bool to_the_end, bool* more) {
   do {
+    GRAPNEL_RETURN_IF_ERROR(AgreeOnStop());
     // An interrupt lets one iteration be done, so that a run that is started
     // and interrupted again and again comes to its end.
     const Cut cut = CutDue();
@@ -383,6 +389,8 @@ absl::Status RunnerImpl::BeginTraining() {
   RunContext& run = *this;
   mode_ = Mode::kTrain;
   in_epoch_ = false;
+  agreement_due_ = true;
+  agreed_cut_ = Cut::kNone;
   GRAPNEL_RETURN_IF_ERROR(BeginRun());
   in_training_ = true;
   training_ = true;
@@ -421,7 +429,11 @@ absl::Status RunnerImpl::StepOfEpochs(bool* more) {
     return (progress_.iter_in_epoch() > 0 || !MustStop()) && !progress_.done();
   };
   if (!in_epoch_) {
-    GRAPNEL_RETURN_IF_ERROR(ValidateIfPending());
+    if (progress_.validation_pending()) {
+      GRAPNEL_RETURN_IF_ERROR(ValidateIfPending());
+      agreement_due_ = true;
+      GRAPNEL_RETURN_IF_ERROR(AgreeOnStop());
+    }
     *more = goes_on();
     if (!*more) return absl::OkStatus();
     GRAPNEL_RETURN_IF_ERROR(BeginTrainEpoch());
@@ -437,6 +449,8 @@ absl::Status RunnerImpl::StepOfEpochs(bool* more) {
   in_epoch_ = false;
   GRAPNEL_RETURN_IF_ERROR(FinishTrainEpoch());
   GRAPNEL_RETURN_IF_ERROR(ValidateIfPending());
+  agreement_due_ = true;
+  GRAPNEL_RETURN_IF_ERROR(AgreeOnStop());
   *more = goes_on();
   return absl::OkStatus();
 }
@@ -471,7 +485,11 @@ absl::Status RunnerImpl::StepOfIters(bool* more) {
     train_iter_.batch_idx = iter();
     GRAPNEL_RETURN_IF_ERROR(TrainIter());
     if (const Cut cut = CutDue(); cut != Cut::kNone) return CutShort(cut);
-    GRAPNEL_RETURN_IF_ERROR(ValidateIfPending());
+    if (progress_.validation_pending()) {
+      GRAPNEL_RETURN_IF_ERROR(ValidateIfPending());
+      agreement_due_ = true;
+      GRAPNEL_RETURN_IF_ERROR(AgreeOnStop());
+    }
   }
   *more = goes_on();
   if (*more) return absl::OkStatus();
@@ -554,7 +572,7 @@ absl::Status RunnerImpl::CallRest(MountPoint<F> point, A&... args) {
 absl::Status RunnerImpl::FinishTrainIter() {
   GRAPNEL_RETURN_IF_ERROR(
       CallRest(points::kAfterTrainIter, train_iter_, log_vars_));
-  progress_.CountIter(train_batch_.size());
+  progress_.CountIter(train_batch_.size() * num_ranks());
   if (stream_ != nullptr) {
     stream_position_ = stream_->position();
     progress_.SetStreamPlace(stream_position_.pass(),
@@ -654,6 +672,7 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
   Metrics metrics;
   std::vector<std::string> notes;
   GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&]() -> absl::Status {
+    GRAPNEL_RETURN_IF_ERROR(evaluator.Gather(process_group()));
     GRAPNEL_ASSIGN_OR_RETURN(metrics,
                              evaluator.Compute(ModeName(points.mode), &notes));
     return absl::OkStatus();
@@ -725,11 +744,52 @@ std::string RunnerImpl::stop_reason() const {
 }
 
 bool RunnerImpl::MustStop() {
-  if (!stop_requested()) return false;
+  if (num_ranks() > 1 ? !agreed_stop_ : !stop_requested()) return false;
   if (!std::exchange(stop_logged_, true)) {
     log_->Info(absl::StrCat("stopping: ", stop_reason()));
   }
   return true;
+}
+
+absl::Status RunnerImpl::AgreeOnStop() {
+  if (num_ranks() == 1) return absl::OkStatus();
+  if (!agreement_due_ && iter() < next_agreement_) return absl::OkStatus();
+  runner::v1::RankStop mine;
+  mine.set_cut(static_cast<int>(OwnCut()));
+  mine.set_stop(stop_requested());
+  mine.set_reason(stop_reason());
+  // Often enough for the grace period of a job that is told to end, and seldom
+  // enough to cost nothing. By the first rank's clock.
+  constexpr int64_t kBetweenNanos = 1'000'000'000;
+  constexpr int64_t kMostIters = 1000;
+  const int64_t now = clock_->NowNanos();
+  const int64_t iters = iter() - agreed_iter_;
+  const int64_t nanos = now - agreed_nanos_;
+  mine.set_iters_until_next(
+      iters > 0 && nanos > 0
+          ? std::clamp<int64_t>(iters * kBetweenNanos / nanos, 1, kMostIters)
+          : 1);
+  GRAPNEL_ASSIGN_OR_RETURN(
+      const std::vector<std::string> all,
+      GatherIfOk(process_group(), absl::OkStatus(), mine.SerializeAsString()));
+  int cut = 0;
+  for (size_t rank = 0; rank < all.size(); ++rank) {
+    runner::v1::RankStop theirs;
+    GRAPNEL_RET_CHECK(theirs.ParseFromString(all[rank]));
+    if (rank == 0) next_agreement_ = iter() + theirs.iters_until_next();
+    // An interrupt counts more than a stop, and that more than a deadline.
+    if (theirs.cut() != 0 && (cut == 0 || theirs.cut() < cut)) {
+      cut = theirs.cut();
+    }
+    if (!theirs.stop()) continue;
+    agreed_stop_ = true;
+    if (!stop_requested()) RequestStop(theirs.reason(), StopAt::kAfterEpoch);
+  }
+  agreed_cut_ = static_cast<Cut>(cut);
+  agreement_due_ = false;
+  agreed_iter_ = iter();
+  agreed_nanos_ = now;
+  return absl::OkStatus();
 }
 
 void RunnerImpl::ForgetStop() {

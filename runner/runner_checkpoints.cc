@@ -156,10 +156,17 @@ absl::Status RunnerImpl::Resume() {
                          ? ", and what is drawn there begins with the seed"
                          : ""));
   }
+  if (manifest.world_size() != num_ranks()) {
+    log_->Warning(absl::StrCat(
+        "resume: the checkpoint was made by ", manifest.world_size(),
+        " ranks, this run has ", num_ranks(),
+        ": it will not be the same to the bit"));
+  }
   std::vector<std::string> warnings;
   GRAPNEL_RETURN_IF_ERROR(RestoreRun(checkpoint_, state,
                                      {model_.get(), optim_wrapper_.get(),
-                                      schedulers_, &hub_, &hooks_, generators_},
+                                      schedulers_, &hub_, &hooks_, generators_,
+                                     process_group().rank()},
                                      PointOf(progress_, saved, state),
                                      &warnings));
   for (const std::string& warning : warnings) {
@@ -226,7 +233,7 @@ void RunnerImpl::ForgetWhatOptimizersDoNotGive() {
 runner::v1::DataPosition RunnerImpl::CurrentDataPosition() {
   runner::v1::DataPosition position;
   position.set_batch_size(config_->train_dataloader().batch_size());
-  position.set_world_size(1);
+  position.set_world_size(num_ranks());
   position.set_by_epoch(by_epoch());
   if (stream_ != nullptr) {
     *position.mutable_stream() = stream_position_;
@@ -346,8 +353,13 @@ absl::Status RunnerImpl::WriteWaitingSaves() {
 
 absl::Status RunnerImpl::SaveNow(const WaitingSave& waiting, bool* published) {
   const auto save = [&]() -> absl::Status {
-    GRAPNEL_ASSIGN_OR_RETURN(const CapturedSave save, Capture(waiting));
-    GRAPNEL_RETURN_IF_ERROR(Publish(save));
+    CapturedSave save;
+    GRAPNEL_RETURN_IF_ERROR(OnAllRanks([&]() -> absl::Status {
+      GRAPNEL_ASSIGN_OR_RETURN(save, Capture(waiting));
+      return absl::OkStatus();
+    }));
+    GRAPNEL_RETURN_IF_ERROR(OnAllRanks(
+        [&] { return is_master() ? Publish(save) : absl::OkStatus(); }));
     *published = true;
     return NotifyOfSave(save);
   };
@@ -368,8 +380,16 @@ absl::StatusOr<CapturedSave> RunnerImpl::Capture(const WaitingSave& waiting) {
   save.checkpoint.path = io::JoinPath(request.dir, request.name);
   save.checkpoint.is_last = request.update_last_checkpoint;
   save.progress_key = ProgressKey(progress_);
-  GRAPNEL_ASSIGN_OR_RETURN(save.contents,
-                           CaptureRun(parts, seed_, CurrentDataPosition()));
+  std::vector<std::string> ranks;
+  if (num_ranks() > 1) {
+    runner::v1::RankState mine;
+    const absl::Status saved = generators_.Save(mine.mutable_rng());
+    if (stream_ != nullptr) *mine.mutable_stream() = stream_position_;
+    GRAPNEL_ASSIGN_OR_RETURN(
+        ranks, GatherIfOk(process_group(), saved, mine.SerializeAsString()));
+  }
+  GRAPNEL_ASSIGN_OR_RETURN(
+      save.contents, CaptureRun(parts, seed_, CurrentDataPosition(), ranks));
   io::v1::CheckpointManifest& manifest = save.contents.manifest();
   *manifest.mutable_progress() = progress_.state();
   manifest.set_run_uuid(run_uuid_);
@@ -380,7 +400,7 @@ absl::StatusOr<CapturedSave> RunnerImpl::Capture(const WaitingSave& waiting) {
   manifest.set_cpu_capability(at::get_cpu_capability());
   manifest.set_num_threads(at::get_num_threads());
   if (!device_.is_cpu()) manifest.set_device(DeviceKind(device_));
-  manifest.set_world_size(1);
+  manifest.set_world_size(num_ranks());
   manifest.set_config(config_text_);
   manifest.mutable_input_shape()->Assign(input_shape_.begin(),
                                          input_shape_.end());

@@ -55,6 +55,7 @@
 #include "grapnel/runner/message_hub.h"
 #include "grapnel/runner/predictor.h"
 #include "grapnel/runner/predictor_parts.h"
+#include "grapnel/runner/rank_agreement.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/run_generators.h"
 #include "grapnel/runner/run_lock.h"
@@ -165,6 +166,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   LogProcessor& log_processor() override { return *log_processor_; }
   RunLog& log() override { return *log_; }
   void WriteRecord(const Record& record) override {
+    if (records_ == nullptr) return;  // Of a rank that writes nothing.
     LogLater([this, record] { records_->Write(record); });
   }
   void LogLater(std::function<void()> work) override {
@@ -195,6 +197,22 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   absl::Status AfterOptimizerStep(const StepResult& result) override;
 
  private:
+  // Does a part of Init on all ranks: if it fails on one, it has on all.
+  template <typename F>
+  absl::Status OnAllRanks(F&& part) {
+    return AgreeOnStatus(process_group(), CatchAsStatus(std::forward<F>(part)));
+  }
+  bool is_master() { return IsMaster(process_group()); }
+  int num_ranks() { return process_group().world_size(); }
+
+  // The parts of Init.
+  absl::Status InitUntilCheckpoint();
+  absl::Status InitRun(std::vector<std::string>* left_out);
+  absl::Status InitFiles();
+  // What all ranks need to know of it, and whether they are of one kind.
+  absl::Status CheckRanks();
+  absl::Status ShareStart();
+
   // Looks at the config alone; nothing else has been touched.
   absl::Status InitConfig();
   // Sets what is saved of the config, as it is resolved by then.
@@ -204,6 +222,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // What killed runs left there.
   absl::Status RemoveLeftovers();
   absl::Status InitDirectories();
+  absl::Status InitSilentLog();
   absl::Status InitLogs();
   absl::Status InitSeed();
   absl::Status FindCheckpoint();
@@ -333,7 +352,8 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
 
   // Why a call ends before the epoch or the validation that is going on.
   enum class Cut { kNone, kInterrupt, kStop, kDeadline };
-  Cut CutDue() const {
+  Cut CutDue() { return num_ranks() == 1 ? OwnCut() : agreed_cut_; }
+  Cut OwnCut() const {
     if (options_.interrupt != nullptr &&
         options_.interrupt->load(std::memory_order_relaxed) != 0) {
       return Cut::kInterrupt;
@@ -354,6 +374,11 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
     return stop_.load(std::memory_order_acquire) != StopLevel::kNone;
   }
   bool MustStop();  // Logs why, once.
+
+  // Of several ranks: whether one of them is to stop, which all do then in the
+  // same iteration. They ask each other about once a second, and where an epoch
+  // or a validation ends; in between it costs nothing.
+  absl::Status AgreeOnStop();
   void ForgetStop();
 
   // What ends a point at which hooks may ask for checkpoints: those are
@@ -413,6 +438,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // may be moved.
   std::string dumped_config_text_;
   int64_t seed_ = 0;
+  int64_t drawn_seed_ = 0;  // If none is configured.
   std::string run_uuid_, parent_uuid_;
 
   std::optional<TrainPlan> plan_;           // Unset if the run doesn't train.
@@ -488,6 +514,14 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // What has begun and isn't over: where the stage's hooks go on.
   std::optional<Stage> cut_stage_;
   size_t next_hook_ = 0;
+
+  // Of several ranks.
+  Cut agreed_cut_ = Cut::kNone;
+  bool agreed_stop_ = false;
+  bool agreement_due_ = true;
+  int64_t next_agreement_ = 0;  // Iterations.
+  int64_t agreed_iter_ = 0;     // Of the last one, and when it was.
+  int64_t agreed_nanos_ = 0;
 
   Cut cut_ = Cut::kNone;  // Of this call of Train.
   std::optional<absl::Time> deadline_;

@@ -142,13 +142,6 @@ absl::Status CheckConfig(const RunnerConfig& config,
     return absl::InvalidArgumentError(absl::StrCat(
         "launcher: must be \"none\", is \"", config.launcher(), "\""));
   }
-  if (options.process_group != nullptr &&
-      options.process_group->world_size() != 1) {
-    return absl::UnimplementedError(
-        absl::StrCat("process_group: must have 1 rank, has ",
-                     options.process_group->world_size(),
-                     ": each would go through all of the data by itself"));
-  }
   GRAPNEL_RETURN_IF_ERROR(ParseLogLevel(config.log_level()).status());
   if (config.randomness().has_seed() && config.randomness().seed() < 0) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -183,6 +176,29 @@ absl::Status CheckTensorNames(const Model& model) {
     }
   }
   return absl::OkStatus();
+}
+
+// The first thing in which a rank isn't like another one; "" if they are alike.
+std::string DifferenceOf(const runner::v1::RankIdentity& first,
+                         const runner::v1::RankIdentity& other) {
+  if (first.version() != other.version()) {
+    return absl::StrCat("it is Grapnel ", other.version(), " and not ",
+                        first.version());
+  }
+  if (first.libtorch_version() != other.libtorch_version()) {
+    return absl::StrCat("it has LibTorch ", other.libtorch_version(),
+                        " and not ", first.libtorch_version());
+  }
+  if (first.config() == other.config()) return "";
+  const std::vector<absl::string_view> a = absl::StrSplit(first.config(), '\n');
+  const std::vector<absl::string_view> b = absl::StrSplit(other.config(), '\n');
+  size_t line = 0;
+  while (line < a.size() && line < b.size() && a[line] == b[line]) ++line;
+  const auto text = [line](const std::vector<absl::string_view>& lines) {
+    return line < lines.size() ? absl::StripAsciiWhitespace(lines[line]) : "";
+  };
+  return absl::StrCat("its configuration has \"", text(b), "\" and not \"",
+                      text(a), "\"");
 }
 
 absl::Status CheckBatchSize(const Model& model, int64_t batch_size) {
@@ -253,10 +269,58 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   env_ = options_.env != nullptr ? options_.env : &io::Env::Posix();
   clock_ = options_.clock != nullptr ? options_.clock : &Clock::System();
   run_clock_.set_base(clock_);
-  GRAPNEL_RETURN_IF_ERROR(InitConfig());
-  GRAPNEL_RETURN_IF_ERROR(InitDevice());
+  GRAPNEL_RETURN_IF_ERROR(OnAllRanks([this] { return InitConfig(); }));
+  GRAPNEL_RETURN_IF_ERROR(CheckRanks());
+  GRAPNEL_RETURN_IF_ERROR(OnAllRanks([this] { return InitDevice(); }));
   const c10::OptionalDeviceGuard current_device(
       device_.is_cpu() ? std::nullopt : std::optional(device_));
+  GRAPNEL_RETURN_IF_ERROR(
+      OnAllRanks([this] { return InitUntilCheckpoint(); }));
+  GRAPNEL_RETURN_IF_ERROR(ShareStart());
+  std::vector<std::string> left_out;
+  GRAPNEL_RETURN_IF_ERROR(
+      OnAllRanks([this, &left_out] { return InitRun(&left_out); }));
+  GRAPNEL_RETURN_IF_ERROR(OnAllRanks([this] { return InitFiles(); }));
+  for (const std::string& warning : start_warnings_) log_->Warning(warning);
+  for (const std::string& note : start_notes_) log_->Info(note);
+  for (const std::string& slot : left_out) {
+    log_->Info(absl::StrCat("default hook \"", slot,
+                            "\" isn't linked in and is left out"));
+  }
+  log_->Flush().IgnoreError();  // It has reported what went wrong by itself.
+  if (lock_ != nullptr) lock_->Keep();
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::CheckRanks() {
+  if (num_ranks() == 1) return absl::OkStatus();
+  RunnerConfig compared = *config_;
+  compared.clear_work_dir();  // The first rank's counts.
+  compared.clear_device();
+  runner::v1::RankIdentity mine;
+  mine.set_version(kGrapnelVersion);
+  mine.set_libtorch_version(kLibTorchVersion);
+  mine.set_config(PrintRunnerConfig(compared));
+  GRAPNEL_ASSIGN_OR_RETURN(
+      const std::vector<std::string> all,
+      GatherIfOk(process_group(), absl::OkStatus(), mine.SerializeAsString()));
+  runner::v1::RankIdentity first;
+  for (size_t rank = 0; rank < all.size(); ++rank) {
+    runner::v1::RankIdentity theirs;
+    if (!theirs.ParseFromString(all[rank])) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "rank ", rank, ": is of another version than ", kGrapnelVersion));
+    }
+    if (rank == 0) first = theirs;
+    const std::string difference = DifferenceOf(first, theirs);
+    if (difference.empty()) continue;
+    return absl::FailedPreconditionError(
+        absl::StrCat("rank ", rank, " isn't like rank 0: ", difference));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::InitUntilCheckpoint() {
   if (config_->has_train_cfg()) {
     auto plan = TrainPlan::Create(config_->train_cfg());
     if (!plan.ok()) return WithContext(plan.status(), "train_cfg");
@@ -270,6 +334,7 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   log_processor_ = *std::move(log_processor);
   log_processor_->Setup(hub_);
   run_uuid_ = NewUuid();
+  drawn_seed_ = DrawSeed();
 
   // Nothing is written before everything that can be wrong was looked at, the
   // work_dir and its lock aside, which go again if something is.
@@ -277,6 +342,10 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
       FoldersOf(*config_, options_.base_dir, options_.config_name);
   work_dir_ = folders.work_dir;
   checkpoint_dir_ = folders.checkpoint_dir;
+  if (!is_master()) {
+    resume_ = false;
+    return absl::OkStatus();
+  }
   if (plan_) {
     GRAPNEL_RETURN_IF_ERROR(LockFolders());
     start_warnings_.insert(start_warnings_.end(), lock_->warnings().begin(),
@@ -288,6 +357,36 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
     start_warnings_.push_back(absl::StrCat(checkpoint_path_, ": ", file,
                                            " is not of this checkpoint: left"));
   }
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::ShareStart() {
+  if (num_ranks() == 1) return absl::OkStatus();
+  runner::v1::StartFacts facts;
+  if (is_master()) {
+    facts.set_seed(drawn_seed_);
+    facts.set_run_uuid(run_uuid_);
+    facts.set_checkpoint_path(checkpoint_path_);
+    facts.set_resume(resume_);
+    facts.set_work_dir(work_dir_);
+    facts.set_checkpoint_dir(checkpoint_dir_);
+  }
+  GRAPNEL_ASSIGN_OR_RETURN(
+      const std::string shared,
+      FromMaster(process_group(), facts.SerializeAsString()));
+  GRAPNEL_RET_CHECK(facts.ParseFromString(shared));
+  drawn_seed_ = facts.seed();
+  run_uuid_ = facts.run_uuid();
+  checkpoint_path_ = facts.checkpoint_path();
+  resume_ = facts.resume();
+  work_dir_ = facts.work_dir();
+  checkpoint_dir_ = facts.checkpoint_dir();
+  if (checkpoint_path_.empty()) return absl::OkStatus();
+  return WithContext(ShareContents(process_group(), &checkpoint_),
+                     checkpoint_path_);
+}
+
+absl::Status RunnerImpl::InitRun(std::vector<std::string>* left_out) {
   GRAPNEL_RETURN_IF_ERROR(InitSeed());
   GRAPNEL_RETURN_IF_ERROR(DescribeConfig());
   GRAPNEL_RETURN_IF_ERROR(InitLoaders());
@@ -302,9 +401,8 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
     autocast_ = *autocast;
   }
   if (plan_) GRAPNEL_RETURN_IF_ERROR(InitOptimizer());
-  std::vector<std::string> left_out;
   GRAPNEL_ASSIGN_OR_RETURN(std::vector<ScheduledHook> hooks,
-                           CreateConfiguredHooks(*config_, &left_out));
+                           CreateConfiguredHooks(*config_, left_out));
   for (ScheduledHook& hook : hooks) {
     GRAPNEL_RETURN_IF_ERROR(hooks_.Add(std::move(hook)));
   }
@@ -312,28 +410,6 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
     GRAPNEL_RETURN_IF_ERROR(hooks_.Add(std::move(hook)));
   }
   options_.hooks.clear();
-
-  GRAPNEL_RETURN_IF_ERROR(InitDirectories());
-  if (absl::Status status = InitLogs(); !status.ok()) {
-    io::DeleteRecursively(*env_, log_dir_).IgnoreError();  // The status counts.
-    return status;
-  }
-  // An evaluation leaves the training's as it is.
-  GRAPNEL_RETURN_IF_ERROR(WithContext(
-      io::WriteFileAtomically(
-          *env_,
-          io::JoinPath(options_.for_training ? work_dir_ : log_dir_,
-                       absl::StrCat(options_.config_name, ".textproto")),
-          dumped_config_text_),
-      "work_dir"));
-  for (const std::string& warning : start_warnings_) log_->Warning(warning);
-  for (const std::string& note : start_notes_) log_->Info(note);
-  for (const std::string& slot : left_out) {
-    log_->Info(absl::StrCat("default hook \"", slot,
-                            "\" isn't linked in and is left out"));
-  }
-  log_->Flush().IgnoreError();  // It has reported what went wrong by itself.
-  if (lock_ != nullptr) lock_->Keep();
   return absl::OkStatus();
 }
 
@@ -461,6 +537,48 @@ absl::Status RunnerImpl::DescribeConfig() {
   return absl::OkStatus();
 }
 
+absl::Status RunnerImpl::InitFiles() {
+  absl::Status made;
+  if (is_master()) made = InitDirectories();
+  // Where they are, for those that don't make them.
+  GRAPNEL_ASSIGN_OR_RETURN(
+      const std::vector<std::string> all,
+      GatherIfOk(process_group(), made, timestamp_));
+  timestamp_ = all.front();
+  log_dir_ = io::JoinPath(work_dir_, timestamp_);
+  experiment_name_ = config_->has_experiment_name()
+                         ? config_->experiment_name()
+                         : absl::StrCat(options_.config_name, "_", timestamp_);
+  if (!is_master()) return InitSilentLog();
+  if (absl::Status status = InitLogs(); !status.ok()) {
+    io::DeleteRecursively(*env_, log_dir_).IgnoreError();  // The status counts.
+    return status;
+  }
+  // An evaluation leaves the training's as it is.
+  return WithContext(
+      io::WriteFileAtomically(
+          *env_,
+          io::JoinPath(options_.for_training ? work_dir_ : log_dir_,
+                       absl::StrCat(options_.config_name, ".textproto")),
+          dumped_config_text_),
+      "work_dir");
+}
+
+absl::Status RunnerImpl::InitSilentLog() {
+  if (options_.log != nullptr) {
+    log_ = options_.log;
+    return absl::OkStatus();
+  }
+  // What all ranks have to say, the first one says; but an error is one's own.
+  TextRunLogOptions log_options;
+  log_options.level = RunLog::Level::kError;
+  log_options.terminal_fd = options_.terminal_fd;
+  log_options.clock = clock_;
+  GRAPNEL_ASSIGN_OR_RETURN(own_log_, CreateTextRunLog(log_options));
+  log_ = own_log_.get();
+  return absl::OkStatus();
+}
+
 absl::Status RunnerImpl::InitDirectories() {
   GRAPNEL_RETURN_IF_ERROR(WithContext(env_->CreateDir(work_dir_), "work_dir"));
   const std::string start = absl::FormatTime(
@@ -470,13 +588,9 @@ absl::Status RunnerImpl::InitDirectories() {
     timestamp_ = n == 0 ? start : absl::StrCat(start, "_", n);
     log_dir_ = io::JoinPath(work_dir_, timestamp_);
     const absl::Status status = env_->CreateNewDir(log_dir_);
-    if (status.ok()) break;
+    if (status.ok()) return absl::OkStatus();
     if (!absl::IsAlreadyExists(status)) return WithContext(status, "work_dir");
   }
-  experiment_name_ = config_->has_experiment_name()
-                         ? config_->experiment_name()
-                         : absl::StrCat(options_.config_name, "_", timestamp_);
-  return absl::OkStatus();
 }
 
 absl::Status RunnerImpl::InitLogs() {
@@ -559,7 +673,7 @@ absl::Status RunnerImpl::ReadLatestCheckpoint() {
 
 absl::Status RunnerImpl::InitSeed() {
   const bool configured = config_->randomness().has_seed();
-  seed_ = configured ? config_->randomness().seed() : DrawSeed();
+  seed_ = configured ? config_->randomness().seed() : drawn_seed_;
   if (resume_) {
     // Before anything is built with the wrong one.
     auto state = ReadRunState(checkpoint_);
@@ -579,7 +693,10 @@ absl::Status RunnerImpl::InitSeed() {
     seed_ = saved;
   }
   config_->mutable_randomness()->set_seed(seed_);
-  auto generators = RunGenerators::Create(device_, seed_);
+  const int64_t own = config_->randomness().diff_rank_seed()
+                          ? seed_ + process_group().rank()
+                          : seed_;
+  auto generators = RunGenerators::Create(device_, own);
   if (!generators.ok()) return WithContext(generators.status(), "device");
   generators_ = *std::move(generators);
   return absl::OkStatus();
@@ -589,6 +706,8 @@ absl::StatusOr<std::unique_ptr<DataLoader>> RunnerImpl::CreateLoader(
     const DataLoaderConfig& config, std::unique_ptr<Dataset> dataset) {
   DataLoader::Options options;
   options.device = device_;
+  options.rank = process_group().rank();
+  options.world_size = num_ranks();
   options.base_dir = options_.base_dir;
   options.env = env_;
   options.seed = seed_;
@@ -614,7 +733,12 @@ absl::Status RunnerImpl::InitLoaders() {
        config_->test_dataloader(), options_.test_dataset}};
   for (Part& part : parts) {
     if (!part.present) continue;
-    auto loader = CreateLoader(part.config, std::move(part.dataset));
+    DataLoaderConfig config = part.config;
+    // Samples that come twice, to fill up, would be counted twice.
+    if (num_ranks() > 1 && part.mode != Mode::kTrain) {
+      config.mutable_sampler()->set_round_up(false);
+    }
+    auto loader = CreateLoader(config, std::move(part.dataset));
     if (!loader.ok()) return WithContext(loader.status(), part.name);
     auto warnings = (*loader)->Warnings();
     if (!warnings.ok()) return WithContext(warnings.status(), part.name);
@@ -654,6 +778,8 @@ absl::Status RunnerImpl::InitLoaders() {
 absl::Status RunnerImpl::InitStream() {
   StreamLoader::Options options;
   options.device = device_;
+  options.rank = process_group().rank();
+  options.world_size = num_ranks();
   options.seed = seed_;
   GRAPNEL_ASSIGN_OR_RETURN(
       stream_, StreamLoader::Create(config_->train_dataloader(),
@@ -686,6 +812,10 @@ absl::Status RunnerImpl::ResumeProgress(const RunProgress::Plan& plan) {
   }
   if (stream_ == nullptr) return absl::OkStatus();
   stream_position_ = saved.stream();
+  const auto& ranks = checkpoint_state_.ranks();
+  if (ranks.size() == num_ranks()) {
+    stream_position_ = ranks[process_group().rank()].stream();
+  }
   return WithContext(
       stream_->Seek(stream_position_),
       absl::StrCat("resume: ", checkpoint_path_, ": train_dataloader"));
@@ -775,7 +905,8 @@ absl::Status RunnerImpl::InitOptimizer() {
 
   if (config_->auto_scale_lr().enable()) {
     GRAPNEL_RETURN_IF_ERROR(optim_wrapper_->ScaleLr(
-        static_cast<double>(config_->train_dataloader().batch_size()) /
+        static_cast<double>(config_->train_dataloader().batch_size()) *
+        num_ranks() /
         static_cast<double>(config_->auto_scale_lr().base_batch_size())));
   }
   if (optim_wrapper_->accumulative_counts() > 1) {

@@ -1,0 +1,157 @@
+#include "grapnel/runner/rank_agreement.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include "ATen/core/Tensor.h"
+#include "absl/strings/str_cat.h"
+#include "c10/core/GradMode.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
+#include "grapnel/base/torch_status.h"
+#include "grapnel/base/utf8.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
+#include "grapnel/runner/rank_exchange.pb.h"
+
+namespace grapnel {
+namespace {
+
+using ::grapnel::runner::v1::RankMessage;
+using ::grapnel::runner::v1::SharedContents;
+
+absl::Status NotUnderstood(size_t rank) {
+  return absl::DataLossError(absl::StrCat(
+      "rank ", rank, ": sent what is none of this version's messages"));
+}
+
+SharedContents Describe(const io::CheckpointContents& contents) {
+  SharedContents shared;
+  shared.set_manifest(contents.manifest().SerializeAsString());
+  for (const auto& [name, tensors] : contents.sections) {
+    SharedContents::Section& section = *shared.add_sections();
+    section.set_name(name);
+    for (const NamedTensor& named : tensors) {
+      SharedContents::Tensor& tensor = *section.add_tensors();
+      tensor.set_name(named.name);
+      tensor.set_dtype(static_cast<int32_t>(named.tensor.scalar_type()));
+      for (const int64_t size : named.tensor.sizes()) tensor.add_sizes(size);
+    }
+  }
+  for (const auto& [name, content] : contents.blobs) {
+    SharedContents::Blob& blob = *shared.add_blobs();
+    blob.set_name(name);
+    blob.set_content(content);
+  }
+  return shared;
+}
+
+// With tensors that have no values yet.
+absl::Status Allocate(const SharedContents& shared,
+                      io::CheckpointContents* contents) {
+  *contents = io::CheckpointContents();
+  if (!contents->manifest().ParseFromString(shared.manifest())) {
+    return NotUnderstood(0);
+  }
+  for (const SharedContents::Section& section : shared.sections()) {
+    TensorMap tensors;
+    for (const SharedContents::Tensor& tensor : section.tensors()) {
+      const std::vector<int64_t> sizes(tensor.sizes().begin(),
+                                       tensor.sizes().end());
+      GRAPNEL_RETURN_IF_ERROR(tensors.Add(
+          tensor.name(),
+          ops::empty(sizes, static_cast<c10::ScalarType>(tensor.dtype()))));
+    }
+    contents->sections.emplace_back(section.name(), std::move(tensors));
+  }
+  for (const SharedContents::Blob& blob : shared.blobs()) {
+    contents->blobs.emplace_back(blob.name(), blob.content());
+  }
+  return absl::OkStatus();
+}
+
+// As bytes: backends reduce few types, but every one has bytes.
+absl::Status BroadcastNumbers(ProcessGroup& group,
+                              const io::CheckpointContents& contents) {
+  for (const auto& [name, tensors] : contents.sections) {
+    for (const NamedTensor& named : tensors) {
+      if (named.tensor.numel() == 0) continue;
+      at::Tensor bytes;
+      GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+        bytes = named.tensor.reshape({-1}).view(at::kByte);
+        return absl::OkStatus();
+      }));
+      GRAPNEL_RETURN_IF_ERROR(WithContext(
+          group.Broadcast(bytes, /*root=*/0),
+          absl::StrCat(name, ": tensor \"", named.name, "\"")));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<std::string>> GatherIfOk(ProcessGroup& group,
+                                                    const absl::Status& own,
+                                                    absl::string_view bytes) {
+  if (group.world_size() == 1) {
+    GRAPNEL_RETURN_IF_ERROR(own);
+    return std::vector<std::string>{std::string(bytes)};
+  }
+  RankMessage mine;
+  mine.set_code(static_cast<int>(own.code()));
+  mine.set_message(std::string(own.message()));
+  if (own.ok()) mine.set_content(std::string(bytes));
+  const auto gathered = group.AllGather(mine.SerializeAsString());
+  // Of a group that is broken the own error says more.
+  if (!gathered.ok() && !own.ok()) return own;
+  GRAPNEL_RETURN_IF_ERROR(gathered.status());
+  std::vector<std::string> contents;
+  for (size_t rank = 0; rank < gathered->size(); ++rank) {
+    RankMessage theirs;
+    if (!theirs.ParseFromString((*gathered)[rank])) return NotUnderstood(rank);
+    if (theirs.code() == 0) {
+      contents.push_back(std::move(*theirs.mutable_content()));
+      continue;
+    }
+    if (static_cast<int>(rank) == group.rank()) return own;
+    return absl::Status(static_cast<absl::StatusCode>(theirs.code()),
+                        absl::StrCat("rank ", rank, ": ",
+                                     EscapeToUtf8(theirs.message())));
+  }
+  return contents;
+}
+
+absl::Status AgreeOnStatus(ProcessGroup& group, const absl::Status& own) {
+  return GatherIfOk(group, own, "").status();
+}
+
+absl::StatusOr<std::string> FromMaster(ProcessGroup& group,
+                                       const std::string& bytes) {
+  if (group.world_size() == 1) return bytes;
+  GRAPNEL_ASSIGN_OR_RETURN(
+      std::vector<std::string> all,
+      group.AllGather(IsMaster(group) ? bytes : std::string()));
+  return std::move(all.front());
+}
+
+absl::Status ShareContents(ProcessGroup& group,
+                           io::CheckpointContents* contents) {
+  if (group.world_size() == 1) return absl::OkStatus();
+  const c10::NoGradGuard no_grad;
+  std::string described;
+  if (IsMaster(group)) described = Describe(*contents).SerializeAsString();
+  GRAPNEL_ASSIGN_OR_RETURN(described, FromMaster(group, described));
+  absl::Status ready;
+  if (!IsMaster(group)) {
+    SharedContents shared;
+    ready = shared.ParseFromString(described)
+                ? CatchAsStatus([&] { return Allocate(shared, contents); })
+                : NotUnderstood(0);
+  }
+  GRAPNEL_RETURN_IF_ERROR(AgreeOnStatus(group, ready));
+  return BroadcastNumbers(group, *contents);
+}
+
+}  // namespace grapnel

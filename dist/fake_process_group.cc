@@ -6,8 +6,10 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "c10/core/GradMode.h"
 #include "grapnel/base/status_macros.h"
@@ -22,7 +24,10 @@ namespace {
 class Meeting {
  public:
   Meeting(int world_size, absl::Duration timeout)
-      : world_size_(world_size), timeout_(timeout), tensors_(world_size) {}
+      : world_size_(world_size),
+        timeout_(timeout),
+        tensors_(world_size),
+        bytes_(world_size) {}
 
   int world_size() const { return world_size_; }
 
@@ -32,6 +37,42 @@ class Meeting {
       int rank, const std::string& call, const at::Tensor& tensor,
       const std::function<void(const std::vector<at::Tensor>&)>& work) {
     absl::MutexLock lock(&mutex_);
+    return JoinLocked(rank, call, tensor, work);
+  }
+
+  // As Join; the bytes of all ranks.
+  absl::StatusOr<std::vector<std::string>> Gather(int rank,
+                                                  absl::string_view bytes) {
+    absl::MutexLock lock(&mutex_);
+    GRAPNEL_RETURN_IF_ERROR(broken_);
+    bytes_[rank] = std::string(bytes);
+    GRAPNEL_RETURN_IF_ERROR(JoinLocked(rank, "AllGather", at::Tensor(),
+                                       [this](const std::vector<at::Tensor>&) {
+                                         mutex_.AssertHeld();
+                                         gathered_ = bytes_;
+                                       }));
+    // Nobody can have finished the next one, which needs this rank too.
+    return gathered_;
+  }
+
+  void Fail(int rank, const absl::Status& failure) {
+    absl::MutexLock lock(&mutex_);
+    if (!failure_.ok()) return;
+    failure_ = absl::Status(
+        failure.code(), absl::StrCat("rank ", rank, ": ", failure.message()));
+    broken_ = absl::UnavailableError(failure_.message());
+  }
+
+  absl::Status failure() const {
+    absl::MutexLock lock(&mutex_);
+    return failure_;
+  }
+
+ private:
+  absl::Status JoinLocked(
+      int rank, const std::string& call, const at::Tensor& tensor,
+      const std::function<void(const std::vector<at::Tensor>&)>& work)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     GRAPNEL_RETURN_IF_ERROR(broken_);
     if (arrived_ == 0) {
       call_ = call;
@@ -68,15 +109,19 @@ class Meeting {
     return round_ == wait.round ? broken_ : absl::OkStatus();
   }
 
- private:
   const int world_size_;
   const absl::Duration timeout_;
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   std::vector<at::Tensor> tensors_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::string> bytes_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::string> gathered_ ABSL_GUARDED_BY(mutex_);
   std::string call_ ABSL_GUARDED_BY(mutex_);
   int arrived_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t round_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Of all calls from now on.
   absl::Status broken_ ABSL_GUARDED_BY(mutex_);
+  // The first that was reported.
+  absl::Status failure_ ABSL_GUARDED_BY(mutex_);
 };
 
 // "(2, 3) Float": what must be the same on all ranks.
@@ -104,6 +149,10 @@ class FakeProcessGroup final : public ProcessGroup {
 
   int rank() const override { return rank_; }
   int world_size() const override { return meeting_->world_size(); }
+  int local_rank() const override { return rank_; }
+  std::string description() const override {
+    return absl::StrCat("threads, rank ", rank_, " of ", world_size());
+  }
 
   absl::Status AllReduce(const at::Tensor& tensor, ReduceOp op) override {
     GRAPNEL_RETURN_IF_ERROR(CheckCollectiveTensor(tensor));
@@ -135,6 +184,17 @@ class FakeProcessGroup final : public ProcessGroup {
     return meeting_->Join(rank_, "Barrier", at::Tensor(),
                           [](const std::vector<at::Tensor>&) {});
   }
+
+  absl::StatusOr<std::vector<std::string>> AllGather(
+      absl::string_view bytes) override {
+    return meeting_->Gather(rank_, bytes);
+  }
+
+  void ReportFailure(const absl::Status& failure) override {
+    meeting_->Fail(rank_, failure);
+  }
+
+  absl::Status FirstFailure() override { return meeting_->failure(); }
 
  private:
   const int rank_;

@@ -16,7 +16,8 @@ namespace grapnel {
 // The ends of one group of `world_size` ranks, by rank; tensors are on the CPU.
 // Ranks that call different collectives, or with different tensors, all get
 // kInvalidArgument; those that wait longer than `timeout` for another one,
-// kDeadlineExceeded. Each end is for one thread at a time.
+// kDeadlineExceeded. All are on one machine, by local_rank(). Each end is for
+// one thread at a time.
 std::vector<std::unique_ptr<ProcessGroup>> CreateFakeProcessGroups(
     int world_size, absl::Duration timeout = absl::Seconds(60));
 

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/status_macros.h"
@@ -96,6 +97,63 @@ TEST_P(ProcessGroupTest, BroadcastIsFromAnyRank) {
       return group.Barrier();
     });
   }
+}
+
+TEST_P(ProcessGroupTest, AllGatherGivesEveryRanksBytesByRank) {
+  RunOnAll([this](ProcessGroup& group) -> absl::Status {
+    // Twice: with lengths that grow and, from an empty one, that shrink.
+    for (const bool grow : {true, false}) {
+      const auto bytes_of = [&](int rank) {
+        std::string bytes(grow ? 3 * rank : n() - 1 - rank, 'a' + rank);
+        if (!bytes.empty()) bytes[0] = '\0';
+        return bytes;
+      };
+      GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> all,
+                               group.AllGather(bytes_of(group.rank())));
+      EXPECT_EQ(all.size(), static_cast<size_t>(n()));
+      for (int rank = 0; rank < n(); ++rank) {
+        EXPECT_EQ(all[rank], bytes_of(rank)) << "of rank " << rank;
+      }
+    }
+    return absl::OkStatus();
+  });
+}
+
+TEST_P(ProcessGroupTest, RanksOfOneMachineAreCountedFromZero) {
+  std::vector<int> seen(n());
+  RunOnAll([&seen, this](ProcessGroup& group) {
+    ++seen[group.local_rank()];
+    if (n() > 1) {
+      EXPECT_THAT(group.description(),
+                  HasSubstr(absl::StrCat("rank ", group.rank(), " of ", n())));
+    }
+    return absl::OkStatus();
+  });
+  EXPECT_THAT(seen, Each(1));
+}
+
+TEST_P(ProcessGroupTest, WithoutAFailureThereIsNoFirst) {
+  RunOnAll([](ProcessGroup& group) { return group.FirstFailure(); });
+}
+
+TEST_P(ProcessGroupTest, ReportedFailureEndsWhatOthersWaitIn) {
+  if (n() == 1) GTEST_SKIP() << "there is nobody to tell";
+  const int last = n() - 1;
+  const auto statuses = GetParam().run([&](ProcessGroup& group) {
+    if (group.rank() == last) {
+      group.ReportFailure(absl::DataLossError("file \"a\" is gone"));
+      group.ReportFailure(absl::InternalError("not the first"));
+    }
+    const absl::Status status = group.Barrier();
+    EXPECT_THAT(group.FirstFailure(),
+                StatusIs(absl::StatusCode::kDataLoss,
+                         absl::StrCat("rank ", last, ": file \"a\" is gone")));
+    return status;
+  });
+  EXPECT_THAT(
+      statuses,
+      Each(StatusIs(absl::StatusCode::kUnavailable,
+                    HasSubstr(absl::StrCat("rank ", last, ": file \"a\"")))));
 }
 
 TEST_P(ProcessGroupTest, WrongArgumentsAreRefusedBeforeAnyRankWaits) {

@@ -14,4 +14,9 @@ absl::Status SingleProcessGroup::Broadcast(const at::Tensor& tensor, int root) {
   return CheckCollectiveTensor(tensor);
 }
 
+absl::StatusOr<std::vector<std::string>> SingleProcessGroup::AllGather(
+    absl::string_view bytes) {
+  return std::vector<std::string>{std::string(bytes)};
+}
+
 }  // namespace grapnel

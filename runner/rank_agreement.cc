@@ -82,9 +82,9 @@ absl::Status BroadcastNumbers(ProcessGroup& group,
         bytes = named.tensor.reshape({-1}).view(at::kByte);
         return absl::OkStatus();
       }));
-      GRAPNEL_RETURN_IF_ERROR(WithContext(
-          group.Broadcast(bytes, /*root=*/0),
-          absl::StrCat(name, ": tensor \"", named.name, "\"")));
+      GRAPNEL_RETURN_IF_ERROR(
+          WithContext(group.Broadcast(bytes, /*root=*/0),
+                      absl::StrCat(name, ": tensor \"", named.name, "\"")));
     }
   }
   return absl::OkStatus();
@@ -116,9 +116,9 @@ absl::StatusOr<std::vector<std::string>> GatherIfOk(ProcessGroup& group,
       continue;
     }
     if (static_cast<int>(rank) == group.rank()) return own;
-    return absl::Status(static_cast<absl::StatusCode>(theirs.code()),
-                        absl::StrCat("rank ", rank, ": ",
-                                     EscapeToUtf8(theirs.message())));
+    return absl::Status(
+        static_cast<absl::StatusCode>(theirs.code()),
+        absl::StrCat("rank ", rank, ": ", EscapeToUtf8(theirs.message())));
   }
   return contents;
 }

@@ -1,5 +1,6 @@
 #include "grapnel/runner/runner.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -29,6 +30,8 @@
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/runner/border_desk.h"
 #include "grapnel/runner/message_hub.h"
+#include "grapnel/runner/rank_agreement.h"
+#include "grapnel/runner/rank_exchange.pb.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/torch_loan.h"
 #include "grapnel/runner/train_plan.h"
@@ -156,7 +159,10 @@ void RunnerImpl::EndRun(Mode mode, absl::Status* status) {
 void RunnerImpl::Fail(const absl::Status& status) {
   const bool cut = cut_ != Cut::kNone;  // The hooks have heard of that.
   if (!cut || !absl::IsCancelled(status)) log_->Error(status.message());
-  if (!cut) TellOfError(status);
+  if (cut) return;
+  // Those that wait for this rank needn't wait any more.
+  process_group().ReportFailure(status);
+  TellOfError(status);
 }
 
 void RunnerImpl::TellOfError(const absl::Status& status) {
@@ -672,7 +678,6 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
   Metrics metrics;
   std::vector<std::string> notes;
   GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&]() -> absl::Status {
-    GRAPNEL_RETURN_IF_ERROR(evaluator.Gather(process_group()));
     GRAPNEL_ASSIGN_OR_RETURN(metrics,
                              evaluator.Compute(ModeName(points.mode), &notes));
     return absl::OkStatus();

@@ -31,6 +31,7 @@
 #include "grapnel/runner/load_options.h"
 #include "grapnel/runner/message_hub.h"
 #include "grapnel/runner/mode.h"
+#include "grapnel/runner/rank_agreement.h"
 #include "grapnel/runner/run_checkpoint.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/run_progress.h"
@@ -157,18 +158,17 @@ absl::Status RunnerImpl::Resume() {
                          : ""));
   }
   if (manifest.world_size() != num_ranks()) {
-    log_->Warning(absl::StrCat(
-        "resume: the checkpoint was made by ", manifest.world_size(),
-        " ranks, this run has ", num_ranks(),
-        ": it will not be the same to the bit"));
+    log_->Warning(absl::StrCat("resume: the checkpoint was made by ",
+                               manifest.world_size(), " ranks, this run has ",
+                               num_ranks(),
+                               ": it will not be the same to the bit"));
   }
   std::vector<std::string> warnings;
-  GRAPNEL_RETURN_IF_ERROR(RestoreRun(checkpoint_, state,
-                                     {model_.get(), optim_wrapper_.get(),
-                                      schedulers_, &hub_, &hooks_, generators_,
-                                     process_group().rank()},
-                                     PointOf(progress_, saved, state),
-                                     &warnings));
+  GRAPNEL_RETURN_IF_ERROR(
+      RestoreRun(checkpoint_, state,
+                 {model_.get(), optim_wrapper_.get(), schedulers_, &hub_,
+                  &hooks_, generators_, process_group().rank()},
+                 PointOf(progress_, saved, state), &warnings));
   for (const std::string& warning : warnings) {
     log_->Warning(absl::StrCat("resume: ", warning));
   }

@@ -1,5 +1,6 @@
 // Making a Runner: everything that can be wrong in a config is looked at here.
 
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -11,8 +12,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
@@ -22,6 +25,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/base/utf8.h"
+#include "grapnel/base/version.h"
 #include "grapnel/data/data.pb.h"
 #include "grapnel/data/data_loader.h"
 #include "grapnel/data/stream_loader.h"
@@ -49,6 +53,8 @@
 #include "grapnel/runner/log_processor.h"
 #include "grapnel/runner/message_hub.h"
 #include "grapnel/runner/out_dir.h"
+#include "grapnel/runner/rank_agreement.h"
+#include "grapnel/runner/rank_exchange.pb.h"
 #include "grapnel/runner/run_checkpoint.h"
 #include "grapnel/runner/run_folders.h"
 #include "grapnel/runner/run_generators.h"
@@ -274,8 +280,7 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   GRAPNEL_RETURN_IF_ERROR(OnAllRanks([this] { return InitDevice(); }));
   const c10::OptionalDeviceGuard current_device(
       device_.is_cpu() ? std::nullopt : std::optional(device_));
-  GRAPNEL_RETURN_IF_ERROR(
-      OnAllRanks([this] { return InitUntilCheckpoint(); }));
+  GRAPNEL_RETURN_IF_ERROR(OnAllRanks([this] { return InitUntilCheckpoint(); }));
   GRAPNEL_RETURN_IF_ERROR(ShareStart());
   std::vector<std::string> left_out;
   GRAPNEL_RETURN_IF_ERROR(
@@ -415,7 +420,7 @@ absl::Status RunnerImpl::InitRun(std::vector<std::string>* left_out) {
 
 absl::Status RunnerImpl::InitDevice() {
   const std::string name = config_->has_device() ? config_->device() : "cpu";
-  auto device = FindDevice(name);
+  auto device = FindDevice(name, process_group().local_rank());
   if (!device.ok()) return WithContext(device.status(), "device");
   device_ = *device;
   if (!config_->has_device()) {
@@ -541,9 +546,8 @@ absl::Status RunnerImpl::InitFiles() {
   absl::Status made;
   if (is_master()) made = InitDirectories();
   // Where they are, for those that don't make them.
-  GRAPNEL_ASSIGN_OR_RETURN(
-      const std::vector<std::string> all,
-      GatherIfOk(process_group(), made, timestamp_));
+  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> all,
+                           GatherIfOk(process_group(), made, timestamp_));
   timestamp_ = all.front();
   log_dir_ = io::JoinPath(work_dir_, timestamp_);
   experiment_name_ = config_->has_experiment_name()

@@ -1,0 +1,376 @@
+#include "grapnel/dist/ddp/ddp_reducer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+
+#include "ATen/core/Tensor.h"
+#include "ATen/core/ivalue.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "c10/core/GradMode.h"
+#include "c10/util/StringUtil.h"
+#include "grapnel/base/check_field.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/base/torch_status.h"
+#include "grapnel/base/utf8.h"
+#include "grapnel/dist/ddp/agreement.h"
+#include "torch/csrc/autograd/function.h"
+#include "torch/csrc/autograd/variable.h"
+#include "torch/csrc/distributed/c10d/ProcessGroup.hpp"
+#include "torch/csrc/distributed/c10d/comm.hpp"
+#include "torch/csrc/distributed/c10d/logger.hpp"
+#include "torch/csrc/distributed/c10d/reducer.hpp"
+
+namespace grapnel {
+namespace {
+
+constexpr double kBytesPerMib = 1024 * 1024;
+
+// Of one broadcast; DistributedDataParallel's.
+constexpr size_t kBroadcastBytes = size_t{250} << 20;
+
+const char* CompressionName(DdpOptions::Compression compression) {
+  switch (compression) {
+    case DdpOptions::Compression::kNone:
+      return "none";
+    case DdpOptions::Compression::kFloat16:
+      return "float16";
+    case DdpOptions::Compression::kBFloat16:
+      return "bfloat16";
+  }
+  return "unknown";
+}
+
+std::string Quoted(const char* what, const std::string& name) {
+  return absl::StrCat(what, " \"", EscapeToUtf8(name), "\"");
+}
+
+std::string Describe(const at::Tensor& tensor) {
+  std::string text = absl::StrCat(c10::str(tensor.sizes()), " ",
+                                  c10::toString(tensor.scalar_type()));
+  if (!tensor.is_contiguous()) {
+    absl::StrAppend(&text, " with strides ", c10::str(tensor.strides()));
+  }
+  if (tensor.requires_grad()) absl::StrAppend(&text, ", requires a gradient");
+  return text;
+}
+
+std::vector<AgreedItem> ItemsOf(const std::vector<NamedTensor>& params,
+                                const std::vector<NamedTensor>& buffers,
+                                const DdpOptions& options) {
+  const auto name = [](bool value) { return value ? "true" : "false"; };
+  std::vector<AgreedItem> items = {
+      {"find_unused_parameters", name(options.find_unused_parameters)},
+      {"static_graph", name(options.static_graph)},
+      {"broadcast_buffers", name(options.broadcast_buffers)},
+      {"bucket_cap_mb", options.bucket_cap_mb.has_value()
+                            ? absl::StrCat(*options.bucket_cap_mb)
+                            : "unset"},
+      {"compression", CompressionName(options.compression)},
+  };
+  for (const NamedTensor& param : params) {
+    items.push_back({Quoted("parameter", param.name), Describe(param.tensor)});
+  }
+  for (const NamedTensor& buffer : buffers) {
+    items.push_back({Quoted("buffer", buffer.name), Describe(buffer.tensor)});
+  }
+  return items;
+}
+
+// Each once, without its graph.
+std::vector<at::Tensor> DistinctTensors(const std::vector<NamedTensor>& first,
+                                        const std::vector<NamedTensor>& then) {
+  std::unordered_set<const c10::TensorImpl*> seen;
+  std::vector<at::Tensor> out;
+  for (const auto* list : {&first, &then}) {
+    for (const NamedTensor& one : *list) {
+      if (!seen.insert(one.tensor.unsafeGetTensorImpl()).second) continue;
+      out.push_back(one.tensor.detach());
+    }
+  }
+  return out;
+}
+
+// Averages in a smaller type.
+class CompressionHook final : public c10d::CppCommHookInterface<
+                                  c10::intrusive_ptr<c10d::ProcessGroup>> {
+ public:
+  CompressionHook(c10::intrusive_ptr<c10d::ProcessGroup> group,
+                  c10::ScalarType dtype)
+      : CppCommHookInterface(std::move(group)), dtype_(dtype) {}
+
+  c10::intrusive_ptr<c10::ivalue::Future> runHook(
+      c10d::GradBucket& bucket) override {
+    // Divides first: a sum overflows sooner.
+    std::vector<at::Tensor> sent = {
+        bucket.getBufferRef().to(dtype_).div_(state_->getSize())};
+    return state_->allreduce(sent)->getFuture()->then(
+        [full = bucket.getBufferRef()](c10::ivalue::Future& sum) {
+          full.copy_(sum.value().toTensorVector()[0]);
+          return c10::IValue(full);
+        },
+        c10::TensorType::get());
+  }
+
+ private:
+  const c10::ScalarType dtype_;
+};
+
+class OpenReducer final : public c10d::Reducer {
+ public:
+  using Reducer::Reducer;
+
+  // Whether a backward pass that was prepared for hasn't averaged all.
+  bool unfinished() const { return expect_autograd_hooks_; }
+};
+
+class DdpReducer final : public GradientReducer {
+ public:
+  DdpReducer(c10::intrusive_ptr<c10d::ProcessGroup> group,
+             std::vector<NamedTensor> params, std::vector<at::Tensor> buffers,
+             const DdpOptions& options)
+      : group_(std::move(group)),
+        params_(std::move(params)),
+        buffers_(std::move(buffers)),
+        options_(options) {}
+
+  // Makes what may throw.
+  absl::Status Init() {
+    return CatchAsStatus([&] {
+      std::vector<at::Tensor> tensors;
+      std::unordered_map<size_t, std::string> names;
+      for (const NamedTensor& param : params_) {
+        names[tensors.size()] = param.name;
+        tensors.push_back(param.tensor);
+      }
+      const std::vector<bool> sparse(tensors.size(), false);
+      int64_t cap = c10d::kDefaultBucketBytesCap;
+      int64_t first_cap = c10d::kDefaultFirstBucketBytes;
+      if (options_.bucket_cap_mb.has_value()) {
+        cap = static_cast<int64_t>(*options_.bucket_cap_mb * kBytesPerMib);
+        first_cap = cap;
+      }
+      // In which order gradients come isn't known before the first backward
+      // pass; where buckets are made anew after it they begin as one.
+      std::vector<size_t> limits = {SIZE_MAX};
+      if (finds_unused()) {
+        limits = {static_cast<size_t>(first_cap), static_cast<size_t>(cap)};
+      }
+      std::vector<std::vector<size_t>> buckets = std::get<0>(
+          c10d::compute_bucket_assignment_by_size(tensors, limits, sparse));
+      std::reverse(buckets.begin(), buckets.end());
+      reducer_ = std::make_shared<OpenReducer>(
+          std::move(tensors), std::move(buckets), group_, sparse, cap,
+          options_.find_unused_parameters, /*gradient_as_bucket_view=*/true,
+          std::move(names), first_cap, /*skip_all_reduce_unused_params=*/false,
+          /*use_python_reducer=*/false, std::vector<int64_t>());
+      // The Reducer takes it for granted in places.
+      logger_ = std::make_shared<c10d::Logger>(reducer_);
+      reducer_->set_logger(logger_);
+      logger_->set_construction_data_and_log(
+          "model", /*device_ids=*/{}, /*output_device=*/-1,
+          options_.broadcast_buffers, /*has_sync_bn=*/false,
+          options_.static_graph);
+      if (options_.static_graph) {
+        reducer_->set_static_graph();
+        logger_->set_static_graph();
+      }
+      switch (options_.compression) {
+        case DdpOptions::Compression::kNone:
+          break;
+        case DdpOptions::Compression::kFloat16:
+          Compress(c10::kHalf);
+          break;
+        case DdpOptions::Compression::kBFloat16:
+          Compress(c10::kBFloat16);
+          break;
+      }
+      outputs_.reserve(1);
+      return absl::OkStatus();
+    });
+  }
+
+  absl::Status BeginForward(bool sync) override {
+    if (phase_ == Phase::kFailed) return Failed();
+    if (phase_ == Phase::kBackward) {
+      return absl::FailedPreconditionError(
+          "a backward pass was begun and not ended");
+    }
+    return Guarded([&] {
+      if (sync) reducer_->prepare_for_forward();
+      reducer_->rebuild_buckets();  // Once, after the first averaged backward.
+      if (buffers_due_ && options_.broadcast_buffers && !buffers_.empty()) {
+        const c10::AutoGradMode no_grad(false);
+        c10d::broadcast_coalesced(group_, buffers_, kBroadcastBytes);
+      }
+      buffers_due_ = sync;
+      sync_ = sync;
+      phase_ = Phase::kForward;
+      return absl::OkStatus();
+    });
+  }
+
+  absl::Status BeginBackward(const at::Tensor& loss) override {
+    if (phase_ == Phase::kFailed) return Failed();
+    if (phase_ != Phase::kForward) {
+      return absl::FailedPreconditionError(
+          "BeginForward must come before each backward pass");
+    }
+    return Guarded([&] {
+      phase_ = Phase::kBackward;
+      if (!sync_) return absl::OkStatus();
+      outputs_.push_back(loss);
+      static const std::vector<at::Tensor>* const kNone =
+          new std::vector<at::Tensor>();
+      reducer_->prepare_for_backward(finds_unused() ? outputs_ : *kNone);
+      return absl::OkStatus();
+    });
+  }
+
+  absl::Status EndBackward() override {
+    if (phase_ == Phase::kFailed) return Failed();
+    if (phase_ != Phase::kBackward) {
+      return absl::FailedPreconditionError(
+          "BeginBackward must come before each backward pass");
+    }
+    return Guarded([&] {
+      phase_ = Phase::kIdle;
+      if (!sync_) return absl::OkStatus();
+      if (options_.static_graph && !recorded_) {
+        const c10::AutoGradMode no_grad(false);
+        reducer_->delay_all_reduce();
+        recorded_ = true;
+      }
+      const absl::Status status =
+          reducer_->unfinished() ? Unfinished() : absl::OkStatus();
+      outputs_.clear();
+      return status;
+    });
+  }
+
+ private:
+  enum class Phase { kIdle, kForward, kBackward, kFailed };
+
+  // The Reducer looks for unused parameters in the graph. Of a static graph it
+  // knows them.
+  bool finds_unused() const {
+    return options_.find_unused_parameters && !options_.static_graph;
+  }
+
+  void Compress(c10::ScalarType dtype) {
+    reducer_->register_comm_hook(
+        std::make_unique<CompressionHook>(group_, dtype));
+  }
+
+  template <typename F>
+  absl::Status Guarded(F&& f) {
+    absl::Status status = CatchAsStatus(f);
+    if (!status.ok()) {
+      phase_ = Phase::kFailed;
+      outputs_.clear();
+    }
+    return status;
+  }
+
+  static absl::Status Failed() {
+    return absl::FailedPreconditionError(
+        "the averaging of gradients has failed before");
+  }
+
+  // The graph that went backward is still there, without what it saved.
+  absl::Status Unfinished() const {
+    std::unordered_set<const torch::autograd::Node*> reached;
+    std::vector<const torch::autograd::Node*> left;
+    const auto reach = [&](const torch::autograd::Node* node) {
+      if (node != nullptr && reached.insert(node).second) left.push_back(node);
+    };
+    reach(
+        torch::autograd::impl::gradient_edge(outputs_.front()).function.get());
+    while (!left.empty()) {
+      const torch::autograd::Node* const node = left.back();
+      left.pop_back();
+      for (const torch::autograd::Edge& edge : node->next_edges()) {
+        reach(edge.function.get());
+      }
+    }
+    std::vector<std::string> names;
+    for (const NamedTensor& param : params_) {
+      const auto node = torch::autograd::impl::grad_accumulator(param.tensor);
+      if (reached.count(node.get()) > 0) continue;
+      names.push_back(absl::StrCat("\"", EscapeToUtf8(param.name), "\""));
+    }
+    if (names.empty()) {
+      return absl::FailedPreconditionError(
+          "gradients weren't averaged: the backward pass of the loss that was "
+          "given to BeginBackward didn't come to all parameters that the loss "
+          "is computed from");
+    }
+    const size_t count = names.size();
+    constexpr size_t kNamed = 10;
+    names.resize(std::min(count, kNamed));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "gradients weren't averaged: the loss isn't computed from ",
+        count == 1 ? "parameter " : "parameters ", absl::StrJoin(names, ", "),
+        count > kNamed ? absl::StrCat(" and ", count - kNamed, " more") : "",
+        ", which got no gradient; find_unused_parameters: true allows that"));
+  }
+
+  const c10::intrusive_ptr<c10d::ProcessGroup> group_;
+  const std::vector<NamedTensor> params_;
+  const std::vector<at::Tensor> buffers_;
+  const DdpOptions options_;
+  std::shared_ptr<OpenReducer> reducer_;
+  std::shared_ptr<c10d::Logger> logger_;
+  std::vector<at::Tensor> outputs_;  // The loss, from Begin- to EndBackward.
+  Phase phase_ = Phase::kIdle;
+  bool sync_ = false;        // Of this iteration.
+  bool buffers_due_ = true;  // Before the next forward pass.
+  bool recorded_ = false;    // A static graph's first backward pass is done.
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<GradientReducer>> CreateDdpReducer(
+    ProcessGroup& group,
+    const c10::intrusive_ptr<c10d::ProcessGroup>& c10d_group,
+    const std::vector<NamedTensor>& params,
+    const std::vector<NamedTensor>& buffers, const DdpOptions& options) {
+  // First: what this rank alone finds wrong the others would wait for.
+  GRAPNEL_RETURN_IF_ERROR(
+      CheckAgreement(ItemsOf(params, buffers, options), group));
+  if (options.bucket_cap_mb.has_value()) {
+    GRAPNEL_RETURN_IF_ERROR(CheckField(
+        std::isfinite(*options.bucket_cap_mb) && *options.bucket_cap_mb > 0,
+        "bucket_cap_mb", "finite and > 0", *options.bucket_cap_mb));
+  }
+  std::vector<NamedTensor> averaged;
+  std::unordered_set<const c10::TensorImpl*> seen;
+  for (const NamedTensor& param : params) {
+    if (param.tensor.requires_grad() &&
+        seen.insert(param.tensor.unsafeGetTensorImpl()).second) {
+      averaged.push_back(param);
+    }
+  }
+  if (averaged.empty()) {
+    return absl::InvalidArgumentError("no parameter requires a gradient");
+  }
+  GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+    const c10::AutoGradMode no_grad(false);
+    const std::vector<at::Tensor> all = DistinctTensors(params, buffers);
+    c10d::broadcast_coalesced(c10d_group, all, kBroadcastBytes);
+    return absl::OkStatus();
+  }));
+  auto reducer = std::make_unique<DdpReducer>(
+      c10d_group, std::move(averaged), DistinctTensors({}, buffers), options);
+  GRAPNEL_RETURN_IF_ERROR(reducer->Init());
+  return {std::move(reducer)};
+}
+
+}  // namespace grapnel

@@ -1,0 +1,54 @@
+// Gradients of many processes, averaged while they are computed.
+//
+// The interface that optim/ sees; dist/ddp has the one over LibTorch's Reducer.
+
+#ifndef GRAPNEL_DIST_GRADIENT_REDUCER_H_
+#define GRAPNEL_DIST_GRADIENT_REDUCER_H_
+
+#include "ATen/core/Tensor.h"
+#include "absl/status/status.h"
+
+namespace grapnel {
+
+// Makes the gradients that a backward pass leaves in the parameters those of
+// the mean of all ranks' losses. Around each iteration:
+//
+//   GRAPNEL_RETURN_IF_ERROR(reducer->BeginForward(sync));
+//   const at::Tensor loss = ...;
+//   GRAPNEL_RETURN_IF_ERROR(reducer->BeginBackward(loss));
+//   loss.backward();
+//   GRAPNEL_RETURN_IF_ERROR(reducer->EndBackward());
+//
+// All ranks do the same iterations with the same `sync`, and each goes backward
+// in those with it: what one leaves out the others wait for. In an iteration
+// without it gradients add up in the parameters, each rank's own; the next one
+// with it averages their sum. They may be set by hand meanwhile, and dropped
+// (made undefined) or set to zero after a step.
+//
+// Exceptions of the collectives come out of backward(): call it within
+// CatchAsStatus. After an error, of backward() or of this, gradients are in an
+// unknown state, and every later call fails. Thread-compatible.
+class GradientReducer {
+ public:
+  virtual ~GradientReducer() = default;
+
+  // Before the first forward pass of an iteration. `sync`: whether gradients
+  // are averaged in its backward pass. kFailedPrecondition if the backward pass
+  // before it was begun and not ended.
+  virtual absl::Status BeginForward(bool sync) = 0;
+
+  // `loss`: what goes backward next, which has all of the iteration's graph.
+  // Not copied, and kept until EndBackward. kFailedPrecondition without a
+  // BeginForward before it.
+  virtual absl::Status BeginBackward(const at::Tensor& loss) = 0;
+
+  // When it is back. If gradients were averaged, they are there, or, on a
+  // device, for what is launched after this. kFailedPrecondition, naming them,
+  // if parameters got no gradient and that isn't allowed: the others' ranks
+  // wait for those until their timeout.
+  virtual absl::Status EndBackward() = 0;
+};
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_DIST_GRADIENT_REDUCER_H_

@@ -15,6 +15,7 @@
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/base/utf8.h"
+#include "grapnel/dist/gradient_reducer.h"
 #include "grapnel/optim/accumulation_window.h"
 #include "grapnel/optim/configured_options.h"
 #include "grapnel/optim/foreach_ops.h"
@@ -154,16 +155,19 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   void BeginStep() override {
     if (window_ended_) optimizer_->ZeroGrad();
     window_ended_ = false;
+    if (reducer_ == nullptr || forward_begun_) return;
+    forward_begun_ = true;
+    forward_status_ =
+        reducer_->BeginForward(accumulated() + 1 >= window_.size());
   }
 
   absl::Status Update(const at::Tensor& loss, double weight) override {
     GRAPNEL_RETURN_IF_ERROR(CheckLoss(loss));
     return UpdateBy(weight, "backward", [&](int64_t size) {
       if (size == 1 && !window_.by_samples() && !scaler_.has_value()) {
-        loss.backward();
-      } else {
-        Weighed(loss, size, weight).backward();
+        return Backward(loss);
       }
+      return Backward(Weighed(loss, size, weight));
     });
   }
 
@@ -174,11 +178,16 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
           "amp: dtype: FLOAT16 scales the loss, which gradients from elsewhere "
           "don't come from");
     }
+    if (reducer_ != nullptr) {
+      return absl::UnimplementedError(
+          "gradients from elsewhere can't be those of several ranks");
+    }
     GRAPNEL_RETURN_IF_ERROR(CheckGradients(gradients));
     return UpdateBy(weight, "gradients", [&](int64_t size) {
       AddGradients(gradients, window_.by_samples()
                                   ? window_.relative_weight(weight)
                                   : 1.0 / static_cast<double>(size));
+      return absl::OkStatus();
     });
   }
 
@@ -201,6 +210,15 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
 
   void set_step_observer(StepObserver* observer) override {
     observer_ = observer;
+  }
+
+  absl::Status SetGradientReducer(GradientReducer* reducer) override {
+    if (reducer != nullptr && window_.by_samples()) {
+      return absl::UnimplementedError(
+          "accumulate_by: SAMPLES isn't there for several ranks");
+    }
+    reducer_ = reducer;
+    return absl::OkStatus();
   }
 
   Optimizer* optimizer() override { return optimizer_.get(); }
@@ -310,16 +328,28 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     started_ = true;
     const int64_t size = window_.size();
     window_.Weigh(weight);
-    const absl::Status status = CatchAsStatus([&] {
-      if (!window_.by_samples() || weight != 0) add(size);
-      return absl::OkStatus();
+    const absl::Status status = CatchAsStatus([&]() -> absl::Status {
+      if (window_.by_samples() && weight == 0) return absl::OkStatus();
+      return add(size);
     });
+    forward_begun_ = false;
     if (!status.ok()) {
       EndWindow();  // Some of the gradients may be there.
       return WithContext(status, what);
     }
     window_.Count(weight);
     return accumulated() < size ? absl::OkStatus() : FinishWindow();
+  }
+
+  absl::Status Backward(const at::Tensor& loss) {
+    if (reducer_ == nullptr) {
+      loss.backward();
+      return absl::OkStatus();
+    }
+    GRAPNEL_RETURN_IF_ERROR(forward_status_);
+    GRAPNEL_RETURN_IF_ERROR(reducer_->BeginBackward(loss));
+    loss.backward();
+    return reducer_->EndBackward();
   }
 
   absl::Status CheckGradients(const TensorMap& gradients) const {
@@ -581,6 +611,9 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   ConfiguredOptions configured_;
   std::vector<std::pair<std::string, const double*>> logged_lrs_;
   StepObserver* observer_ = nullptr;
+  GradientReducer* reducer_ = nullptr;
+  bool forward_begun_ = false;  // With it, and not gone backward yet.
+  absl::Status forward_status_;
   bool window_ended_ = false;  // The gradients are those of the last one.
   bool skip_ = false;          // SkipStep was called for the step that is due.
   bool started_ = false;

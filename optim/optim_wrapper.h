@@ -25,6 +25,8 @@ class OptimWrapperState;
 
 namespace grapnel {
 
+class GradientReducer;
+
 // What an optimizer step came to.
 struct StepResult {
   // False if the step was left out: by SkipStep, because the gradients of a
@@ -168,6 +170,13 @@ class OptimWrapper {
 
   // Not owned; null for none.
   virtual void set_step_observer(StepObserver* observer) = 0;
+
+  // Of several ranks: what makes gradients those of all of them, which happens
+  // in the last Update of each window. Not owned, and before the first
+  // BeginStep. kUnimplemented for several optimizers, for accumulate_by:
+  // SAMPLES, whose weights each rank counts for itself, and, when it is called,
+  // for UpdateFromGradients.
+  virtual absl::Status SetGradientReducer(GradientReducer* reducer) = 0;
 
   // Null if there are several: Get has each.
   virtual Optimizer* optimizer() = 0;

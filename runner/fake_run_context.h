@@ -42,6 +42,7 @@ struct FakeRunContext : public RunContext {
   Model& model() override { return *the_model; }
   const LogVars& log_vars() const override { return step_vars; }
   ProcessGroup& process_group() override { return *group; }
+  bool is_master() override { return group->rank() == 0; }
   OptimWrapper* optim_wrapper() override { return wrapper; }
   absl::Span<const std::unique_ptr<ParamScheduler>> param_schedulers()
       override {

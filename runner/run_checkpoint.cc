@@ -13,6 +13,7 @@
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/optim/optim_wrapper.pb.h"
 #include "grapnel/optim/schedulers/scheduler_replay.h"
+#include "grapnel/runner/rank_agreement.h"
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/saved_settings.h"
 
@@ -78,14 +79,19 @@ absl::Status RestoreHookTensors(const TensorMap& saved, Hook& hook) {
   return absl::OkStatus();
 }
 
-absl::Status RestoreHook(const HookState& saved, const TensorMap& tensors,
-                         Hook& hook) {
+absl::Status RestoreHookMessage(const HookState& saved, Hook& hook) {
   google::protobuf::Message* state = hook.mutable_state();
   if (state != nullptr && saved.has_state() && !saved.state().UnpackTo(state)) {
     return absl::DataLossError(
         absl::StrCat("its state is a ", saved.state().type_url(), " and not a ",
                      state->GetTypeName()));
   }
+  return absl::OkStatus();
+}
+
+absl::Status RestoreHook(const HookState& saved, const TensorMap& tensors,
+                         Hook& hook) {
+  GRAPNEL_RETURN_IF_ERROR(RestoreHookMessage(saved, hook));
   GRAPNEL_RETURN_IF_ERROR(RestoreHookTensors(tensors, hook));
   return CatchAsStatus([&] { return hook.LoadState(saved.bytes()); });
 }
@@ -167,6 +173,30 @@ absl::StatusOr<io::CheckpointContents> CaptureRun(
   if (!blob.ok()) return WithContext(blob.status(), "state");
   contents.blobs.emplace_back(kState, *std::move(blob));
   return contents;
+}
+
+absl::Status ShareHookStates(ProcessGroup& group, const HookList& hooks) {
+  if (group.world_size() == 1) return absl::OkStatus();
+  RunState state;
+  absl::Status status;
+  if (IsMaster(group)) {
+    TensorMap unused;
+    status = CaptureHooks(hooks, &state, &unused);
+  }
+  GRAPNEL_ASSIGN_OR_RETURN(
+      const std::vector<std::string> all,
+      GatherIfOk(group, status, state.SerializeAsString()));
+  if (!IsMaster(group)) {
+    GRAPNEL_RET_CHECK(state.ParseFromString(all.front()));
+    for (const ScheduledHook& scheduled : hooks.hooks()) {
+      for (const HookState& saved : state.hooks()) {
+        if (saved.name() != scheduled.hook->name()) continue;
+        status.Update(WithContext(RestoreHookMessage(saved, *scheduled.hook),
+                                  absl::StrCat("hook \"", saved.name(), "\"")));
+      }
+    }
+  }
+  return AgreeOnStatus(group, status);
 }
 
 const runner::v1::RngState& RngOf(const RunState& state, int rank) {

@@ -20,6 +20,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "grapnel/dist/process_group.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/models/model.h"
 #include "grapnel/optim/optim_wrapper.h"
@@ -59,6 +60,11 @@ absl::StatusOr<io::CheckpointContents> CaptureRun(
 
 absl::StatusOr<runner::v1::RunState> ReadRunState(
     const io::CheckpointContents& contents);
+
+// Rank 0's state of the hooks, without tensors, on every rank: what a hook
+// found in files that only rank 0 sees. A collective; with one rank it does
+// nothing.
+absl::Status ShareHookStates(ProcessGroup& group, const HookList& hooks);
 
 // The generators of rank `rank`, and its stream's position if there is one: of
 // the ranks that the checkpoint is of, one after another again and again.

@@ -108,6 +108,12 @@ class RunContext {
   // The processes that train together; one rank if this one trains alone.
   virtual ProcessGroup& process_group() = 0;
 
+  // Whether this is the rank that writes files and logs. A hook is on all ranks
+  // and does the same on each, but for that: a file that it reads may not be
+  // there on the others. log() and WriteRecord() see to it by themselves, and
+  // so does Save().
+  virtual bool is_master() = 0;
+
   // Null if the run doesn't train.
   virtual OptimWrapper* optim_wrapper() = 0;
   virtual absl::Span<const std::unique_ptr<ParamScheduler>>

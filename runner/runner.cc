@@ -32,6 +32,7 @@
 #include "grapnel/runner/message_hub.h"
 #include "grapnel/runner/rank_agreement.h"
 #include "grapnel/runner/rank_exchange.pb.h"
+#include "grapnel/runner/run_checkpoint.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/torch_loan.h"
 #include "grapnel/runner/train_plan.h"
@@ -218,12 +219,16 @@ absl::Status RunnerImpl::Advance(bool to_the_end, bool* more) {
                         "for_training: false");
   }
   // Of a call before: between them another run may have the folders.
-  if (lock_ == nullptr && !in_training_) {
-    const absl::Status locked = OnAllRanks(
-        [this] { return is_master() ? LockFolders() : absl::OkStatus(); });
+  if (!in_training_) {
+    bool locked_now = false;
+    const absl::Status locked = OnAllRanks([&]() -> absl::Status {
+      if (lock_ != nullptr || !is_master()) return absl::OkStatus();
+      locked_now = true;
+      return LockFolders();
+    });
     if (!locked.ok()) log_->Error(locked.message());
     GRAPNEL_RETURN_IF_ERROR(locked);
-    if (lock_ != nullptr) {
+    if (locked_now) {
       for (const std::string& warning : lock_->warnings()) {
         log_->Warning(warning);
       }
@@ -401,6 +406,7 @@ absl::Status RunnerImpl::BeginTraining() {
   in_training_ = true;
   training_ = true;
   GRAPNEL_RETURN_IF_ERROR(hooks_.Call(points::kBeforeTrain, run));
+  GRAPNEL_RETURN_IF_ERROR(ShareHookStates(process_group(), hooks_));
   return FinishCutStage();
 }
 

@@ -4,6 +4,7 @@
 #define GRAPNEL_RUNNER_RUNNER_H_
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -14,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "grapnel/base/tensor_map.h"
 #include "grapnel/data/dataset.h"
 #include "grapnel/data/iterable_dataset.h"
 #include "grapnel/loggers/log_backend.h"
@@ -31,6 +33,7 @@ namespace grapnel {
 
 class Clock;
 class Predictor;
+class GradientReducer;
 class ProcessGroup;
 class RunLog;
 struct PredictorOptions;
@@ -90,8 +93,18 @@ struct RunnerOptions {
   // returns. If false, the thread that logs writes them at once.
   bool log_in_background = true;
 
-  // Null, or of one rank: this process trains alone. Not owned.
+  // Null, or of one rank: this process trains alone. Else the ranks train one
+  // model: each has its share of every epoch, and rank 0 alone writes files and
+  // logs; all call the same functions. An error ends the group, and so the
+  // run, on all ranks. Not owned.
   ProcessGroup* process_group = nullptr;
+
+  // Of several ranks: makes what averages their gradients. Called once, when
+  // the model is there, on all ranks.
+  std::function<absl::StatusOr<std::unique_ptr<GradientReducer>>(
+      ProcessGroup& group, const std::vector<NamedTensor>& params,
+      const std::vector<NamedTensor>& buffers)>
+      make_gradient_reducer;
 
   // In place of what the config describes, which must then be unset there.
   std::unique_ptr<Model> model;

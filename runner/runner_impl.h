@@ -34,6 +34,7 @@
 #include "grapnel/data/dataset.h"
 #include "grapnel/data/stream_loader.h"
 #include "grapnel/data/stream_position.pb.h"
+#include "grapnel/dist/gradient_reducer.h"
 #include "grapnel/dist/process_group.h"
 #include "grapnel/dist/single_process_group.h"
 #include "grapnel/io/checkpoint.h"
@@ -149,6 +150,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
     return options_.process_group != nullptr ? *options_.process_group
                                              : single_process_;
   }
+  bool is_master() override { return process_group().rank() == 0; }
   OptimWrapper* optim_wrapper() override { return optim_wrapper_.get(); }
   absl::Span<const std::unique_ptr<ParamScheduler>> param_schedulers()
       override {
@@ -202,7 +204,6 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   absl::Status OnAllRanks(F&& part) {
     return AgreeOnStatus(process_group(), CatchAsStatus(std::forward<F>(part)));
   }
-  bool is_master() { return IsMaster(process_group()); }
   int num_ranks() { return process_group().world_size(); }
 
   // The parts of Init.
@@ -229,6 +230,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // The newest that can be read whole; none is OK, with checkpoint_path_ "".
   absl::Status ReadLatestCheckpoint();
   absl::Status InitDevice();
+  absl::Status InitGradientReducer();
   absl::Status InitLoaders();
   absl::Status InitStream();
   absl::Status InitProgress();
@@ -451,6 +453,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   std::vector<int64_t> input_shape_;  // That it was made by, if from config.
   SingleProcessGroup single_process_;
   Autocast autocast_;  // Of evaluation; the training step's is the wrapper's.
+  std::unique_ptr<GradientReducer> gradient_reducer_;  // Of several ranks.
   std::unique_ptr<OptimWrapper> optim_wrapper_;
   std::vector<std::unique_ptr<ParamScheduler>> schedulers_;
   MessageHub hub_;

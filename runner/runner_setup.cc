@@ -29,6 +29,7 @@
 #include "grapnel/data/data.pb.h"
 #include "grapnel/data/data_loader.h"
 #include "grapnel/data/stream_loader.h"
+#include "grapnel/dist/gradient_reducer.h"
 #include "grapnel/dist/process_group.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
@@ -905,6 +906,7 @@ absl::Status RunnerImpl::InitOptimizer() {
   if (!wrapper.ok()) return WithContext(wrapper.status(), "optim_wrapper");
   optim_wrapper_ = *std::move(wrapper);
   optim_wrapper_->set_step_observer(this);
+  if (num_ranks() > 1) GRAPNEL_RETURN_IF_ERROR(InitGradientReducer());
   GRAPNEL_RETURN_IF_ERROR(CheckParamNames(*optim_wrapper_));
 
   if (config_->auto_scale_lr().enable()) {
@@ -946,6 +948,24 @@ absl::Status RunnerImpl::InitOptimizer() {
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::InitGradientReducer() {
+  if (options_.make_gradient_reducer == nullptr) {
+    return absl::InvalidArgumentError(
+        "make_gradient_reducer: must be set for several ranks");
+  }
+  // What isn't optimized has no gradient to wait for.
+  std::vector<NamedTensor> params;
+  for (const NamedTensor& param : model_->parameters()) {
+    if (param.tensor.requires_grad()) params.push_back(param);
+  }
+  GRAPNEL_ASSIGN_OR_RETURN(
+      gradient_reducer_, options_.make_gradient_reducer(process_group(), params,
+                                                        model_->buffers()));
+  return WithContext(
+      optim_wrapper_->SetGradientReducer(gradient_reducer_.get()),
+      "optim_wrapper");
 }
 
 absl::Status RunnerImpl::InitOneOptimizer(

@@ -97,6 +97,7 @@ void CheckpointHook::TakeOver(RunContext& run) {
   while (absl::ConsumeSuffix(&resumed_from, "/")) {
   }
   last_path_ = std::string(resumed_from);
+  state_.clear_last_count();
   const std::string name = io::Basename(resumed_from);
   const std::string here = PathOf(run, name);
   if (here != resumed_from &&
@@ -117,7 +118,7 @@ void CheckpointHook::TakeOver(RunContext& run) {
     run.log().Warning(newer.status().message());
   }
   if (name == state_.last()) {
-    last_saved_ = CountOf(run);
+    state_.set_last_count(CountOf(run));
   }
   if (config_.max_keep_ckpts() <= 0) return;
   const auto resumed = io::ReadManifest(run.env(), here);
@@ -235,7 +236,7 @@ absl::Status CheckpointHook::AfterTrain(RunContext& run) {
   // One that is stopped at once is saved before this.
   if (saved_iter_ == run.iter()) return absl::OkStatus();
   const int64_t count = CountOf(run);
-  return count == last_saved_ ? absl::OkStatus() : Save(run, count);
+  return count == state_.last_count() ? absl::OkStatus() : Save(run, count);
 }
 
 int64_t CheckpointHook::CountOf(const RunContext& run) const {
@@ -265,7 +266,7 @@ absl::Status CheckpointHook::Save(RunContext& run, int64_t count) {
     *kept.Add() = request.name;
   }
   state_.set_last(request.name);
-  last_saved_ = count;
+  state_.set_last_count(count);
   return run.Save(std::move(request));
 }
 
@@ -299,6 +300,7 @@ std::string CheckpointHook::PathOf(RunContext& run,
 }
 
 bool CheckpointHook::Delete(RunContext& run, const std::string& name) {
+  if (!run.is_master()) return true;
   if (io::Basename(name) != name) return true;  // Not from here.
   const std::string path = PathOf(run, name);
   const absl::Status deleted =
@@ -464,11 +466,18 @@ void CheckpointHook::DeleteSurplusBest(RunContext& run) {
 }
 
 absl::Status CheckpointHook::WriteBest(RunContext& run) {
+  best_changed_ = false;
+  if (!run.is_master()) return absl::OkStatus();
+  const absl::Status written = WriteBestFile(run);
+  best_changed_ = !written.ok();
+  return written;
+}
+
+absl::Status CheckpointHook::WriteBestFile(RunContext& run) {
   // The first thing there may be.
   GRAPNEL_RETURN_IF_ERROR(run.env().CreateDir(run.checkpoint_dir()));
   GRAPNEL_RETURN_IF_ERROR(WriteBestCheckpoints(run.env(), run.checkpoint_dir(),
                                                run_uuid_, state_.best()));
-  best_changed_ = false;
   return absl::OkStatus();
 }
 
@@ -504,6 +513,7 @@ absl::Status CheckpointHook::AfterRun(RunContext& run) {
 }
 
 absl::Status CheckpointHook::Publish(RunContext& run, const std::string& name) {
+  if (!run.is_master()) return absl::OkStatus();
   PublishRequest request;
   request.path = PathOf(run, name);
   request.dir = run.checkpoint_dir();

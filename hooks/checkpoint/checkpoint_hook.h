@@ -117,6 +117,7 @@ class CheckpointHook final : public Hook {
 
   void DeleteSurplusBest(RunContext& run);
   absl::Status WriteBest(RunContext& run);
+  absl::Status WriteBestFile(RunContext& run);
 
   // Where the checkpoint of that name is.
   std::string PathOf(RunContext& run, const std::string& name) const;
@@ -139,7 +140,6 @@ class CheckpointHook final : public Hook {
   std::string run_uuid_;  // Known once something was loaded or saved.
   bool remains_ = false;  // There may be half deleted checkpoints.
   std::set<std::string> undeletable_;  // That was said.
-  int64_t last_saved_ = -1;            // The count of the newest one.
   // RunContext::iter() when the newest was written: of one at the end of an
   // iteration it doesn't include that.
   int64_t saved_iter_ = -1;

@@ -102,7 +102,7 @@ absl::StatusOr<std::unique_ptr<LoggerHook>> LoggerHook::Create(
 LoggerHook::LoggerHook(const Config& config) : config_(config) {}
 
 absl::Status LoggerHook::Setup(RunContext& run) {
-  if (config_.has_out_dir()) {
+  if (config_.has_out_dir() && run.is_master()) {
     // What can't be written there is better known now than after the training.
     GRAPNEL_RETURN_IF_ERROR(
         WithContext(run.env().CreateDir(OutDir(run)), "out_dir"));
@@ -115,7 +115,7 @@ absl::Status LoggerHook::Setup(RunContext& run) {
 
 absl::Status LoggerHook::AfterRun(RunContext& run) {
   if (bar_) bar_->End();
-  if (!config_.has_out_dir()) return absl::OkStatus();
+  if (!config_.has_out_dir() || !run.is_master()) return absl::OkStatus();
   // Its own failure has been reported.
   run.log().Flush().IgnoreError();
   return WithContext(CopyFiles(run, ""), "out_dir");
@@ -221,6 +221,7 @@ absl::Status LoggerHook::AfterValEpoch(RunContext& run,
 absl::Status LoggerHook::AfterTestEpoch(RunContext& run,
                                         const Metrics& metrics) {
   GRAPNEL_RETURN_IF_ERROR(LogEvaluation(run, Mode::kTest, metrics));
+  if (!run.is_master()) return absl::OkStatus();
   const std::string path =
       io::JoinPath(run.log_dir(), absl::StrCat(run.timestamp(), ".json"));
   return io::WriteFileAtomically(run.env(), path,

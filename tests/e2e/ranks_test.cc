@@ -1,0 +1,307 @@
+// Runs of several ranks, which are threads here: what all of them do together,
+// and what the first one does alone.
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ATen/core/Tensor.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_ops.h"
+#include "grapnel/data/tensor_dataset.h"
+#include "grapnel/dist/fake_gradient_reducer.h"
+#include "grapnel/dist/fake_process_group.h"
+#include "grapnel/io/checkpoint.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
+#include "grapnel/io/mem_env.h"
+#include "grapnel/loggers/memory_run_log.h"
+#include "grapnel/runner/config_file.h"
+#include "grapnel/runner/hook_registry.h"
+#include "grapnel/runner/run_checkpoint.h"
+#include "grapnel/runner/run_state.pb.h"
+#include "grapnel/runner/runner.h"
+#include "grapnel/runner/runner_config.pb.h"
+#include "gtest/gtest.h"
+
+namespace grapnel {
+namespace {
+
+using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+constexpr char kConfig[] = R"pb(
+  work_dir: "/run"
+  randomness { seed: 1 }
+  model {
+    sequential {
+      layers { linear { out_features: 16 } }
+      layers { batch_norm1d {} }
+      layers { relu {} }
+      layers { dropout { p: 0.2 } }
+      layers { linear { out_features: 3 } }
+      loss { cross_entropy {} }
+    }
+  }
+  train_dataloader {
+    batch_size: 4
+    sampler { shuffle: true }
+  }
+  val_dataloader { batch_size: 4 }
+  val_evaluator { accuracy {} }
+  train_cfg { max_epochs: 3 }
+  optim_wrapper {
+    optimizer { adamw { lr: 0.01 } }
+    clip_grad { max_norm: 1 }
+  }
+  default_hooks {
+    checkpoint { interval: 1 max_keep_ckpts: 2 save_best: "accuracy/top1" }
+    logger { interval: 2 }
+  }
+  custom_hooks {
+    config {
+      [hooks/EMAHook] { momentum: 0.1 }
+    }
+  }
+)pb";
+
+// 22 samples are 6 for each of 4 ranks, of which two come twice.
+constexpr int64_t kSamples = 22;
+
+std::unique_ptr<Dataset> NewDataset(int64_t samples) {
+  auto dataset = TensorDataset::Create(
+      ops::arange(samples * 5, at::kFloat).reshape({samples, 5}).div_(100),
+      ops::arange(samples, at::kLong).remainder(3));
+  EXPECT_THAT(dataset, IsOk());
+  return *std::move(dataset);
+}
+
+// What a test does to the ranks.
+struct Changes {
+  std::function<void(runner::v1::RunnerConfig& config, int rank)> config;
+  // Its own, by rank: at most one a rank.
+  std::function<std::unique_ptr<Hook>(int rank)> hook;
+  std::function<const std::atomic<int>*(int rank)> interrupt;
+};
+
+Changes ForEpochs(int64_t epochs) {
+  Changes changes;
+  changes.config = [epochs](runner::v1::RunnerConfig& config, int) {
+    config.mutable_train_cfg()->set_max_epochs(epochs);
+  };
+  return changes;
+}
+
+Changes Resumed() {
+  Changes changes;
+  changes.config = [](runner::v1::RunnerConfig& config, int) {
+    config.set_resume(true);
+  };
+  return changes;
+}
+
+// Ranks with folders of their own: but rank 0's they stay empty.
+class RanksTest : public ::testing::Test {
+ protected:
+  // Trains on `num_ranks`, and returns what Train gave, by rank.
+  std::vector<absl::Status> Train(int num_ranks, const Changes& changes = {}) {
+    logs_.clear();
+    params_.assign(num_ranks, {});
+    iters_.assign(num_ranks, -1);
+    for (int rank = 0; rank < num_ranks; ++rank) {
+      logs_.push_back(std::make_unique<MemoryRunLog>());
+      if (static_cast<int>(envs_.size()) <= rank) {
+        envs_.push_back(std::make_unique<io::MemEnv>());
+      }
+    }
+    return RunRanks(
+        num_ranks,
+        [&](ProcessGroup& group) { return TrainRank(group, changes); },
+        absl::Seconds(30));
+  }
+
+  absl::Status TrainRank(ProcessGroup& group, const Changes& changes) {
+    GRAPNEL_ASSIGN_OR_RETURN(
+        runner::v1::RunnerConfig config,
+        ParseRunnerConfig(kConfig, ConfigFormat::kText, "config"));
+    const int rank = group.rank();
+    if (changes.config != nullptr) changes.config(config, rank);
+    RunnerOptions options;
+    options.env = envs_[rank].get();
+    options.log = logs_[rank].get();
+    options.process_group = &group;
+    options.make_gradient_reducer = [](ProcessGroup& group,
+                                       const std::vector<NamedTensor>& params,
+                                       const std::vector<NamedTensor>&)
+        -> absl::StatusOr<std::unique_ptr<GradientReducer>> {
+      return std::make_unique<FakeGradientReducer>(group, params);
+    };
+    options.train_dataset = NewDataset(kSamples);
+    options.val_dataset = NewDataset(kSamples - 3);
+    if (changes.hook != nullptr) {
+      if (auto hook = changes.hook(rank)) {
+        options.hooks.push_back(Schedule(std::move(hook)));
+      }
+    }
+    if (changes.interrupt != nullptr)
+      options.interrupt = changes.interrupt(rank);
+    GRAPNEL_ASSIGN_OR_RETURN(const std::unique_ptr<Runner> runner,
+                             Runner::Create(config, std::move(options)));
+    const absl::Status status = runner->Train();
+    iters_[rank] = runner->context().iter();
+    for (const NamedTensor& param : runner->context().model().parameters()) {
+      params_[rank].push_back(param.tensor.detach().clone());
+    }
+    return status;
+  }
+
+  void ExpectSameParams() const {
+    for (const auto& params : params_) {
+      ASSERT_EQ(params.size(), params_[0].size());
+      for (size_t i = 0; i < params.size(); ++i) {
+        EXPECT_TRUE(ops::equal(params[i], params_[0][i])) << i;
+      }
+    }
+  }
+
+  std::vector<std::unique_ptr<io::MemEnv>> envs_;
+  std::vector<std::unique_ptr<MemoryRunLog>> logs_;
+  std::vector<std::vector<at::Tensor>> params_;
+  std::vector<int64_t> iters_;
+};
+
+TEST_F(RanksTest, TrainOneModelAndTheFirstAloneWrites) {
+  for (const int num_ranks : {1, 2, 4}) {
+    SCOPED_TRACE(num_ranks);
+    envs_.clear();
+    EXPECT_THAT(Train(num_ranks), Each(IsOk()));
+    ExpectSameParams();
+    EXPECT_THAT(iters_, Each(iters_[0]));
+    const auto contents = io::ReadCheckpoint(*envs_[0], "/run/epoch_3");
+    ASSERT_THAT(contents, IsOk());
+    EXPECT_EQ(contents->manifest().world_size(), num_ranks);
+    const auto state = ReadRunState(*contents);
+    ASSERT_THAT(state, IsOk());
+    EXPECT_EQ(state->ranks_size(), num_ranks == 1 ? 0 : num_ranks);
+    EXPECT_TRUE(envs_[0]->FileExists("/run/epoch_2/manifest.pb"));
+    EXPECT_FALSE(envs_[0]->FileExists("/run/epoch_1/manifest.pb"));
+    for (int rank = 1; rank < num_ranks; ++rank) {
+      EXPECT_THAT(
+          envs_[rank]->ListDir("/").value_or(std::vector<std::string>()),
+          IsEmpty());
+    }
+  }
+}
+
+TEST_F(RanksTest, GoOnFromACheckpointThatOnlyTheFirstSees) {
+  ASSERT_THAT(Train(2), Each(IsOk()));
+  const std::vector<at::Tensor> whole = params_[0];
+  envs_.clear();
+  ASSERT_THAT(Train(2, ForEpochs(2)), Each(IsOk()));
+  ASSERT_THAT(Train(2, Resumed()), Each(IsOk()));
+  ExpectSameParams();
+  for (size_t i = 0; i < whole.size(); ++i) {
+    EXPECT_TRUE(ops::equal(params_[0][i], whole[i])) << i;
+  }
+}
+
+// Of rank 1: fails at its fifth iteration, or asks for a stop there.
+class AtIter : public Hook {
+ public:
+  explicit AtIter(std::function<absl::Status(RunContext&)> act)
+      : act_(std::move(act)) {}
+  absl::string_view name() const override { return "at_iter"; }
+  absl::Status AfterTrainIter(RunContext& run, const IterInfo&,
+                              const LogVars&) override {
+    return run.iter() == 4 ? act_(run) : absl::OkStatus();
+  }
+
+ private:
+  const std::function<absl::Status(RunContext&)> act_;
+};
+
+TEST_F(RanksTest, AnErrorOfOneIsEveryones) {
+  Changes changes;
+  changes.hook = [](int rank) {
+    return std::make_unique<AtIter>([rank](RunContext&) {
+      return rank == 1 ? absl::DataLossError("it is broken") : absl::OkStatus();
+    });
+  };
+  const std::vector<absl::Status> statuses = Train(3, changes);
+  for (const absl::Status& status : statuses) {
+    EXPECT_THAT(status.message(), HasSubstr("it is broken"));
+  }
+  EXPECT_THAT(statuses[2].message(), HasSubstr("rank 1: "));
+}
+
+TEST_F(RanksTest, StopTogetherWhereOneIsAskedTo) {
+  Changes changes;
+  changes.hook = [](int rank) {
+    return std::make_unique<AtIter>([rank](RunContext& run) {
+      if (rank == 1) run.RequestStop("it is enough");
+      return absl::OkStatus();
+    });
+  };
+  EXPECT_THAT(Train(3, changes), Each(IsOk()));
+  EXPECT_THAT(iters_, Each(iters_[0]));
+  ExpectSameParams();
+  EXPECT_TRUE(envs_[0]->FileExists("/run/last_checkpoint"));
+}
+
+TEST_F(RanksTest, AnInterruptOfOneSavesTheRunOfAll) {
+  std::atomic<int> interrupt{0};
+  Changes changes;
+  changes.hook = [&](int rank) {
+    return std::make_unique<AtIter>([&interrupt, rank](RunContext&) {
+      if (rank == 2) interrupt = 1;
+      return absl::OkStatus();
+    });
+  };
+  static const std::atomic<int> none{0};
+  changes.interrupt = [&](int rank) { return rank == 2 ? &interrupt : &none; };
+  for (const absl::Status& status : Train(3, changes)) {
+    EXPECT_TRUE(absl::IsCancelled(status)) << status;
+  }
+  EXPECT_THAT(iters_, Each(iters_[0]));
+  ASSERT_GT(iters_[0], 4);
+  const auto last = io::FindLatestCheckpoint(*envs_[0], "/run", nullptr);
+  ASSERT_THAT(last, IsOk());
+  // And all go on from there.
+  const std::vector<at::Tensor> before = params_[0];
+  ASSERT_THAT(Train(3, Resumed()), Each(IsOk()));
+  ExpectSameParams();
+}
+
+TEST_F(RanksTest, ThatDifferAreNamed) {
+  const std::vector<absl::Status> statuses = [&] {
+    for (int rank = 0; rank < 2; ++rank) {
+      logs_.push_back(std::make_unique<MemoryRunLog>());
+      envs_.push_back(std::make_unique<io::MemEnv>());
+    }
+    params_.assign(2, {});
+    iters_.assign(2, -1);
+    return RunRanks(2, [&](ProcessGroup& group) {
+      return TrainRank(group, ForEpochs(3 + group.rank()));
+    });
+  }();
+  for (const absl::Status& status : statuses) {
+    EXPECT_THAT(status,
+                StatusIs(absl::StatusCode::kFailedPrecondition,
+                         HasSubstr("rank 1 isn't like rank 0: its "
+                                   "configuration has \"max_epochs: 4\" "
+                                   "and not \"max_epochs: 3\"")));
+  }
+}
+
+}  // namespace
+}  // namespace grapnel

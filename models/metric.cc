@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
+#include "grapnel/base/kind_name.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/base/tensor_ops.h"
@@ -30,12 +31,6 @@ absl::Status CheckDistinct(const Metrics& metrics) {
     }
   }
   return absl::OkStatus();
-}
-
-absl::Status CheckWeight(const std::string& loss, double weight) {
-  if (std::isfinite(weight) && weight >= 0) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      "loss \"", loss, "\": weight: must be finite and >= 0, is ", weight));
 }
 
 // Names those from `begin` on that are no finite numbers.
@@ -61,15 +56,19 @@ absl::StatusOr<std::unique_ptr<Evaluator>> Evaluator::Create(
     const google::protobuf::RepeatedPtrField<models::v1::MetricConfig>& configs,
     std::vector<std::unique_ptr<Metric>> more) {
   std::vector<std::unique_ptr<Metric>> metrics;
+  std::vector<std::string> kinds;
   for (int i = 0; i < configs.size(); ++i) {
     auto metric = MetricRegistry::Create(configs[i]);
     if (!metric.ok()) {
       return WithContext(metric.status(), absl::StrCat("[", i, "]"));
     }
     metrics.push_back(*std::move(metric));
+    kinds.push_back(configs[i].has_custom() ? "" : KindName(configs[i]));
   }
   for (auto& metric : more) metrics.push_back(std::move(metric));
-  return std::make_unique<Evaluator>(std::move(metrics));
+  auto evaluator = std::make_unique<Evaluator>(std::move(metrics));
+  evaluator->kinds_ = std::move(kinds);
+  return evaluator;
 }
 
 Evaluator::Evaluator(std::vector<std::unique_ptr<Metric>> metrics)
@@ -98,6 +97,12 @@ absl::Status Evaluator::Process(const Predictions& predictions,
   }
   num_samples_ += batch.size();
   return absl::OkStatus();
+}
+
+absl::Status Evaluator::CheckWeight(absl::string_view loss, double weight) {
+  if (std::isfinite(weight) && weight >= 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "loss \"", loss, "\": weight: must be finite and >= 0, is ", weight));
 }
 
 absl::Status Evaluator::AddLoss(const NamedTensor& loss,

@@ -4,6 +4,7 @@
 #ifndef GRAPNEL_MODELS_METRIC_H_
 #define GRAPNEL_MODELS_METRIC_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -13,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "grapnel/base/registry.h"
 #include "grapnel/data/sample.h"
 #include "grapnel/models/metric_value.h"
@@ -24,10 +26,13 @@ class RepeatedPtrField;
 }  // namespace google::protobuf
 
 namespace grapnel::models::v1 {
+class GatheredCounts;
 class MetricConfig;
 }  // namespace grapnel::models::v1
 
 namespace grapnel {
+
+class ProcessGroup;
 
 // The value of that name, or null if there is none.
 const MetricValue* FindMetric(const Metrics& metrics, absl::string_view name);
@@ -64,6 +69,20 @@ class Metric {
   // What is to be said of these values, sentences for the run's log. Asked for
   // after Compute.
   virtual std::vector<std::string> Notes() const { return {}; }
+
+  // For an evaluation that many ranks share, each with samples of its own.
+  //
+  // `*counts` becomes what Process gathered since Reset, as bytes that
+  // MergeCounts understands: called behind a rank's last batch, or where it had
+  // none. It may wait for a device. Default: kUnimplemented.
+  virtual absl::Status SaveCounts(std::string* counts);
+
+  // Puts what all ranks saved in place of what was gathered here; next comes
+  // Compute. counts: by rank, this one's among them. Every rank has to come to
+  // the same, so what rounds is added up in this order. The bytes are another
+  // process's: kDataLoss if they aren't SaveCounts' of such a metric. Default:
+  // kUnimplemented.
+  virtual absl::Status MergeCounts(absl::Span<const std::string> counts);
 };
 
 struct MetricTraits {
@@ -110,6 +129,23 @@ class Evaluator {
   void Reset(const EvalProgress& progress = {});
   absl::Status Process(const Predictions& predictions, const Batch& batch);
 
+  // Of an evaluation that all ranks share, each with other samples, as many as
+  // it likes or none: called by each of them between its last batch and
+  // Compute, which then gives on every rank what one process would have come to
+  // with all samples: the same counts, and sums that are added up by rank. A
+  // loss may be missing on some ranks, as in some batches.
+  //
+  // One AllGather; nothing at all if there is one rank. What a rank can't give
+  // is the error of all, "rank 2: " and why; kInvalidArgument, naming them, if
+  // ranks have different metrics. Then, too, all ranks are through with it, and
+  // the group can be used. Waits for devices: one copy to the host for each
+  // metric, and one for all losses.
+  absl::Status Gather(ProcessGroup& group);
+
+  // kUnimplemented, as Gather's would be later, if there is a metric that can't
+  // be gathered.
+  absl::Status CheckGather();
+
   // `prefix`: "val" or "test". `*notes`, if not null, becomes what is to be
   // said in the run's log: why a value is no finite number, or at least that it
   // is none. kAlreadyExists if two metrics give one name; kFailedPrecondition
@@ -126,15 +162,26 @@ class Evaluator {
     at::Tensor device_weight;  // and the rest, a float64 scalar or undefined.
   };
 
+  static absl::Status CheckWeight(absl::string_view loss, double weight);
+
   // `weight` may be undefined: the number of samples.
   absl::Status AddLoss(const NamedTensor& loss, const at::Tensor& weight,
                        int64_t num_samples);
+
+  // What errors call a metric: the kind that its config names, or its class.
+  std::string MetricName(size_t i) const;
+
+  // This rank's part, and then all of them in its place (metric_gather.cc).
+  absl::Status SaveCounts(models::v1::GatheredCounts* counts);
+  absl::Status MergeCounts(std::vector<models::v1::GatheredCounts> counts);
+  void MergeLosses(const std::vector<models::v1::GatheredCounts>& counts);
 
   // Appends the means of the losses and their total.
   absl::Status ComputeLosses(absl::string_view prefix, Metrics* metrics,
                              std::vector<std::string>* notes) const;
 
   const std::vector<std::unique_ptr<Metric>> metrics_;
+  std::vector<std::string> kinds_;  // Of those from configs; "": by its class.
   std::vector<LossSum> loss_sums_;
   int64_t num_samples_ = 0;
 };

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -12,10 +13,13 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/types/span.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/data/sample.h"
+#include "grapnel/models/gathered_counts.pb.h"
 #include "grapnel/models/losses/target_checks.h"
 #include "grapnel/models/metric.h"
 #include "grapnel/models/metric.pb.h"
@@ -43,6 +47,8 @@ class AccuracyMetric : public Metric {
                        const Batch& batch) override;
   absl::Status Compute(Metrics* metrics) override;
   std::vector<std::string> Notes() const override { return notes_; }
+  absl::Status SaveCounts(std::string* counts) override;
+  absl::Status MergeCounts(absl::Span<const std::string> counts) override;
 
  private:
   const std::vector<int64_t> topk_;
@@ -153,6 +159,66 @@ absl::Status AccuracyMetric::Compute(Metrics* metrics) {
                                       static_cast<double>(counted)
                                 : std::numeric_limits<double>::quiet_NaN());
     }
+    return absl::OkStatus();
+  });
+}
+
+absl::Status AccuracyMetric::SaveCounts(std::string* counts) {
+  models::v1::AccuracyCounts saved;
+  for (const int64_t k : topk_) saved.add_topk(k);
+  saved.set_num_samples(num_samples_);
+  GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+    if (!counts_.defined()) return absl::OkStatus();
+    const at::Tensor on_host = counts_.cpu();
+    for (int64_t i = 0; i < on_host.size(0); ++i) {
+      saved.add_counts(on_host[i].item<int64_t>());
+    }
+    return absl::OkStatus();
+  }));
+  *counts = saved.SerializeAsString();
+  return absl::OkStatus();
+}
+
+absl::Status AccuracyMetric::MergeCounts(absl::Span<const std::string> counts) {
+  std::vector<int64_t> sums(static_cast<size_t>(max_k_ + 2), 0);
+  int64_t num_samples = 0;
+  std::string topk;
+  for (size_t rank = 0; rank < counts.size(); ++rank) {
+    const std::string origin = absl::StrCat("rank ", rank, ": ");
+    models::v1::AccuracyCounts saved;
+    if (!saved.ParseFromString(counts[rank]) || !saved.has_num_samples() ||
+        saved.num_samples() < 0 ||
+        saved.num_samples() >
+            std::numeric_limits<int64_t>::max() - num_samples) {
+      return absl::DataLossError(
+          absl::StrCat(origin, "its counts can't be read"));
+    }
+    // All ranks compare with rank 0, so that all say the same.
+    const std::string own_topk = absl::StrJoin(saved.topk(), ", ");
+    if (rank == 0) topk = own_topk;
+    if (own_topk != topk) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          origin, "its topk is ", own_topk, ", rank 0's is ", topk));
+    }
+    if (saved.counts().empty() && saved.num_samples() == 0) continue;
+    if (static_cast<size_t>(saved.counts_size()) != sums.size()) {
+      return absl::DataLossError(absl::StrCat(origin, "has ",
+                                              saved.counts_size(), " counts, ",
+                                              sums.size(), " are due"));
+    }
+    num_samples += saved.num_samples();
+    for (size_t i = 0; i < sums.size(); ++i) {
+      const int64_t count = saved.counts(static_cast<int>(i));
+      if (count < 0 || count > saved.num_samples()) {
+        return absl::DataLossError(absl::StrCat(
+            origin, "counts ", count, " of ", saved.num_samples(), " samples"));
+      }
+      sums[i] += count;  // At most num_samples.
+    }
+  }
+  return CatchAsStatus([&] {
+    counts_ = ops::tensor(sums);
+    num_samples_ = num_samples;
     return absl::OkStatus();
   });
 }

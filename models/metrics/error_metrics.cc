@@ -1,15 +1,21 @@
 // Mean errors between outputs and targets of one shape.
 
+#include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
+#include <string>
 
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/data/sample.h"
+#include "grapnel/models/gathered_counts.pb.h"
 #include "grapnel/models/losses/target_checks.h"
 #include "grapnel/models/metric.h"
 #include "grapnel/models/metric.pb.h"
@@ -75,6 +81,38 @@ class MeanErrorMetric : public Metric {
     return CatchAsStatus([&] {
       metrics->emplace_back(Error::kName, sum_.template item<double>() /
                                               static_cast<double>(count_));
+      return absl::OkStatus();
+    });
+  }
+
+  absl::Status SaveCounts(std::string* counts) override {
+    models::v1::MeanErrorCounts saved;
+    saved.set_count(count_);
+    GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+      saved.set_sum(sum_.defined() ? sum_.template item<double>() : 0);
+      return absl::OkStatus();
+    }));
+    *counts = saved.SerializeAsString();
+    return absl::OkStatus();
+  }
+
+  absl::Status MergeCounts(absl::Span<const std::string> counts) override {
+    double sum = 0;
+    int64_t count = 0;
+    for (size_t rank = 0; rank < counts.size(); ++rank) {
+      models::v1::MeanErrorCounts saved;
+      if (!saved.ParseFromString(counts[rank]) || !saved.has_sum() ||
+          !saved.has_count() || saved.count() < 0 ||
+          saved.count() > std::numeric_limits<int64_t>::max() - count) {
+        return absl::DataLossError(
+            absl::StrCat("rank ", rank, ": its counts can't be read"));
+      }
+      sum += saved.sum();
+      count += saved.count();
+    }
+    return CatchAsStatus([&] {
+      sum_ = ops::scalar_tensor(sum, at::kDouble);
+      count_ = count;
       return absl::OkStatus();
     });
   }

@@ -121,6 +121,16 @@ TEST(DeviceOptimTest, StepsThatOverflowAreLeftOutAsOnTheCpu) {
   }
 }
 
+TEST(DeviceOptimTest, AnOverflowIsNoNormThatIsAnError) {
+  const std::string config =
+      "optimizer { sgd { lr: 0.1 } } clip_grad { max_norm: 1 "
+      "error_if_nonfinite: true } amp { dtype: FLOAT16 loss_scale { dynamic: "
+      "false init_scale: 1024 } }";
+  const std::vector<double> slopes = {kTooMuch, 1, 2};
+  ExpectSame(Train(at::kCPU, config, slopes),
+             Train(FakeDevice(), config, slopes));
+}
+
 TEST(DeviceOptimTest, AFixedScaleWaitsForNoDevice) {
   const std::vector<NamedTensor> params = Params(FakeDevice());
   auto wrapper =

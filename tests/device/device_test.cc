@@ -52,7 +52,8 @@ TEST_F(DeviceTest, OthersAreNamed) {
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        HasSubstr("no such device on this machine")));
   for (const char* const name :
-       {"", "gpu", "cuda:", "cuda:x", "meta", "fake:-1"}) {
+       {"", "gpu", "gpu:1", "cuda:", "cuda:x", "meta", "fake:-1", "fake:130",
+        "fake:255", "fake:256"}) {
     EXPECT_THAT(FindDevice(name).status(),
                 StatusIs(absl::StatusCode::kInvalidArgument,
                          HasSubstr("must be \"auto\"")))

@@ -196,7 +196,7 @@ void HistoryBuffer::Fail(const absl::Status& status) const {
   if (status_.ok()) status_ = WithContext(status, name_);
 }
 
-bool HistoryBuffer::Pack() {
+bool HistoryBuffer::Pack() const {
   const at::Tensor& first = SlotOfAge(num_pending_ - 1).tensor;
   if (!first.defined() || num_packed_ + num_pending_ > kMaxUnread) return false;
   Block block;
@@ -276,7 +276,10 @@ void HistoryBuffer::ConvertBlocks() const {
 }
 
 void HistoryBuffer::Convert() const {
-  if (!blocks_.empty()) ConvertBlocks();
+  if (!blocks_.empty()) {
+    if (num_pending_ > 0) Pack();  // One copy of both, if they are alike.
+    ConvertBlocks();
+  }
   // From old to new: tensors of one kind that follow one another are one copy.
   for (int64_t age = num_pending_ - 1; age >= 0;) {
     const at::Tensor& first = SlotOfAge(age).tensor;

@@ -210,6 +210,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // The newest that can be read whole; none is OK, with checkpoint_path_ "".
   absl::Status ReadLatestCheckpoint();
   absl::Status InitDevice();
+  absl::Status CheckDevice() const;
   absl::Status InitLoaders();
   absl::Status InitStream();
   absl::Status InitProgress();
@@ -445,9 +446,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   io::CheckpointContents checkpoint_;
   runner::v1::RunState checkpoint_state_;
   bool resume_ = false;  // The whole state of it, not weights alone.
-  // From before there was a log.
-  std::vector<std::string> start_warnings_;
-  std::vector<std::string> start_notes_;
+  std::vector<std::string> start_warnings_;  // From before there was a log.
   bool set_up_ = false;
   bool begun_ = false;        // BeforeRun was called, and AfterRun is due.
   bool in_training_ = false;  // From BeforeTrain to AfterTrain, also between

@@ -1,11 +1,13 @@
 #include "grapnel/base/device.h"
 
+#include <cstddef>
 #include <optional>
 #include <string>
 
 #include "ATen/Context.h"
 #include "ATen/DeviceAccelerator.h"
 #include "absl/status/status.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/impl/DeviceGuardImplInterface.h"
 #include "grapnel/base/status_macros.h"
@@ -25,13 +27,21 @@ int NumDevices(c10::DeviceType type) {
   return c10::impl::getDeviceGuardImpl(type)->deviceCount();
 }
 
+// LibTorch takes a number that an index can't hold as another one.
+bool IsNumberIn(absl::string_view name, c10::DeviceIndex index) {
+  const size_t colon = name.find(':');
+  if (colon == absl::string_view::npos) return true;
+  int number = 0;
+  return absl::SimpleAtoi(name.substr(colon + 1), &number) && number == index;
+}
+
 absl::StatusOr<c10::Device> ParseDevice(absl::string_view name) {
   std::optional<c10::Device> device;
   const absl::Status status = CatchAsStatus([&] {
     device.emplace(std::string(name));
     return absl::OkStatus();
   });
-  if (!status.ok() || device->is_meta()) {
+  if (!status.ok() || device->is_meta() || !IsNumberIn(name, device->index())) {
     return absl::InvalidArgumentError(absl::StrCat(
         "must be \"auto\", \"cpu\", \"cuda\" or \"cuda:<number>\", is \"",
         EscapeToUtf8(name), "\""));

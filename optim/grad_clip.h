@@ -30,6 +30,8 @@ class GradClip {
   absl::Status Clip(const std::vector<at::Tensor>& grads,
                     at::Tensor* norm) const;
 
+  bool error_if_nonfinite() const { return error_if_nonfinite_; }
+
  private:
   GradClip() = default;
 

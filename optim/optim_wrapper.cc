@@ -525,6 +525,7 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   // Makes the window's gradients those of its mean, unscaled. False if one of
   // them overflowed. A scale that is fixed has no use for that, and an
   // optimizer on a device may see to it there: then `*overflow` tells it.
+  // Where norms that aren't finite are errors, those of an overflow are none.
   absl::StatusOr<bool> CompleteGradients(at::Tensor* overflow) {
     const double factor = window_.mean_factor();
     const c10::AutoGradMode no_grad(false);
@@ -533,8 +534,10 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     const absl::Status status = CatchAsStatus([&] {
       if (scaler_.has_value()) {
         std::vector<at::Tensor> overflows = scaler_->Unscale(grads_, factor);
-        if (!scaler_->dynamic() && overflows.size() == 1 &&
-            optimizer_->can_step_unless()) {
+        const bool must_know =
+            scaler_->dynamic() || overflows.size() != 1 ||
+            (clip_.has_value() && clip_->error_if_nonfinite());
+        if (!must_know && optimizer_->can_step_unless()) {
           *overflow = std::move(overflows.front());
         } else {
           finite = LossScaler::AreFinite(overflows);

@@ -31,8 +31,8 @@ class GradientReducer;
 struct StepResult {
   // False if the step was left out: by SkipStep, because the gradients of a
   // scaled loss were infinite or NaN, or because nothing in its window counts.
-  // With a fixed loss scale on a device it is true even if they were: nobody
-  // has waited for it, and the device leaves the weights as they are.
+  // With a fixed loss scale on a device it may be true even if they were: then
+  // nobody has waited for it, and the device leaves the weights as they are.
   bool stepped = false;
 
   // Norm of all gradients before clipping, a scalar tensor that nobody has

@@ -196,7 +196,7 @@ void HistoryBuffer::Fail(const absl::Status& status) const {
   if (status_.ok()) status_ = WithContext(status, name_);
 }
 
-bool HistoryBuffer::Pack() {
+bool HistoryBuffer::Pack() const {
   const at::Tensor& first = SlotOfAge(num_pending_ - 1).tensor;
   if (!first.defined() || num_packed_ + num_pending_ > kMaxUnread) return false;
   Block block;
@@ -204,14 +204,13 @@ bool HistoryBuffer::Pack() {
   for (int64_t age = num_pending_ - 1; age >= 0; --age) {
     const Slot& slot = SlotOfAge(age);
     if (!slot.tensor.defined() || !AreAlike(slot.tensor, first)) return false;
-    tensors.push_back(slot.tensor.reshape({}));
+    tensors.push_back(slot.tensor);
     block.counts.push_back(slot.count);
   }
   const absl::Status status = CatchAsStatus([&] {
+    for (at::Tensor& tensor : tensors) tensor = tensor.reshape({});
     block.values = ops::stack(tensors);
     blocks_.push_back(std::move(block));
-    // Each entry is moved as often as the number of blocks doubles.
-    while (JoinLast(&blocks_)) continue;
     return absl::OkStatus();
   });
   if (!status.ok()) return false;  // Convert says what is wrong.
@@ -220,6 +219,12 @@ bool HistoryBuffer::Pack() {
   }
   num_packed_ += num_pending_;
   num_pending_ = 0;
+  // Each entry is moved as often as the number of blocks doubles. Those that
+  // there is no memory to join stay as they are.
+  CatchAsStatus([&] {
+    while (JoinLast(&blocks_)) continue;
+    return absl::OkStatus();
+  }).IgnoreError();
   return true;
 }
 
@@ -231,6 +236,7 @@ bool HistoryBuffer::JoinLast(std::vector<Block>* blocks) {
       last.counts.size() < before.counts.size()) {
     return false;
   }
+  before.counts.reserve(before.counts.size() + last.counts.size());
   before.values = ops::cat({before.values, last.values});
   before.counts.insert(before.counts.end(), last.counts.begin(),
                        last.counts.end());
@@ -270,7 +276,10 @@ void HistoryBuffer::ConvertBlocks() const {
 }
 
 void HistoryBuffer::Convert() const {
-  if (!blocks_.empty()) ConvertBlocks();
+  if (!blocks_.empty()) {
+    if (num_pending_ > 0) Pack();  // One copy of both, if they are alike.
+    ConvertBlocks();
+  }
   // From old to new: tensors of one kind that follow one another are one copy.
   for (int64_t age = num_pending_ - 1; age >= 0;) {
     const at::Tensor& first = SlotOfAge(age).tensor;

@@ -129,7 +129,7 @@ class HistoryBuffer {
 
   // Makes a block of what is pending; false if that is not all of one kind on a
   // device, or there are enough.
-  bool Pack();
+  bool Pack() const;
   static bool JoinLast(std::vector<Block>* blocks);
 
   // Makes numbers of all tensors, and puts what is pending into the totals.

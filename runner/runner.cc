@@ -684,6 +684,7 @@ absl::StatusOr<Metrics> RunnerImpl::Evaluate(const EvalPoints& points) {
   Metrics metrics;
   std::vector<std::string> notes;
   GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&]() -> absl::Status {
+    GRAPNEL_RETURN_IF_ERROR(evaluator.Gather(process_group()));
     GRAPNEL_ASSIGN_OR_RETURN(metrics,
                              evaluator.Compute(ModeName(points.mode), &notes));
     return absl::OkStatus();

@@ -231,6 +231,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   absl::Status ReadLatestCheckpoint();
   absl::Status InitDevice();
   absl::Status InitGradientReducer();
+  absl::Status CheckDevice() const;
   absl::Status InitLoaders();
   absl::Status InitStream();
   absl::Status InitProgress();
@@ -474,9 +475,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   io::CheckpointContents checkpoint_;
   runner::v1::RunState checkpoint_state_;
   bool resume_ = false;  // The whole state of it, not weights alone.
-  // From before there was a log.
-  std::vector<std::string> start_warnings_;
-  std::vector<std::string> start_notes_;
+  std::vector<std::string> start_warnings_;  // From before there was a log.
   bool set_up_ = false;
   bool begun_ = false;        // BeforeRun was called, and AfterRun is due.
   bool in_training_ = false;  // From BeforeTrain to AfterTrain, also between

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
+#include "c10/core/impl/VirtualGuardImpl.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/base/torch_status.h"
@@ -82,6 +83,11 @@ bool RunnerImpl::TakeWeights(
     for (const NamedTensor& tensor : weights) {
       GRAPNEL_RETURN_IF_ERROR(
           copy->tensors.Add(tensor.name, tensor.tensor.detach().clone()));
+    }
+    // Other threads read it, whose streams may be others.
+    if (!device_.is_cpu()) {
+      c10::impl::VirtualGuardImpl guard(device_.type());
+      guard.synchronizeStream(guard.getStream(device_));
     }
     copy->number = ++num_weight_copies_;
     *taken = std::move(copy);

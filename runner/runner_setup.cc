@@ -288,7 +288,6 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
       OnAllRanks([this, &left_out] { return InitRun(&left_out); }));
   GRAPNEL_RETURN_IF_ERROR(OnAllRanks([this] { return InitFiles(); }));
   for (const std::string& warning : start_warnings_) log_->Warning(warning);
-  for (const std::string& note : start_notes_) log_->Info(note);
   for (const std::string& slot : left_out) {
     log_->Info(absl::StrCat("default hook \"", slot,
                             "\" isn't linked in and is left out"));
@@ -420,17 +419,22 @@ absl::Status RunnerImpl::InitRun(std::vector<std::string>* left_out) {
 }
 
 absl::Status RunnerImpl::InitDevice() {
-  const std::string name = config_->has_device() ? config_->device() : "cpu";
+  if (!config_->has_device()) {
+    // A model given in code stays where it was made.
+    if (options_.model == nullptr || options_.model->parameters().empty()) {
+      return absl::OkStatus();
+    }
+    device_ = options_.model->parameters().front().tensor.device();
+    return CheckDevice();
+  }
+  const std::string& name = config_->device();
   auto device = FindDevice(name, process_group().local_rank());
   if (!device.ok()) return WithContext(device.status(), "device");
   device_ = *device;
-  if (!config_->has_device()) {
-    const auto idle = FindDevice("auto");
-    if (idle.ok() && !idle->is_cpu()) {
-      start_notes_.push_back(absl::StrCat("device: is the CPU; \"", idle->str(),
-                                          "\" is there too"));
-    }
-  }
+  return CheckDevice();
+}
+
+absl::Status RunnerImpl::CheckDevice() const {
   if (device_.is_cuda() && deterministic_ &&
       std::getenv(kCublasWorkspace) == nullptr) {
     return absl::FailedPreconditionError(absl::StrCat(

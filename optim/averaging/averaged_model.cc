@@ -2,6 +2,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/memory/memory.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "c10/core/GradMode.h"
@@ -57,6 +58,10 @@ absl::StatusOr<AveragingOptions> AveragingOptions::FromConfig(
     auto device = FindDevice(config.device());
     if (!device.ok()) return WithContext(device.status(), "device");
     options.device = *device;
+    // Without a number it is the weights' own, if that is one of the kind.
+    if (!device->is_cpu() && !absl::StrContains(config.device(), ':')) {
+      options.device = c10::Device(device->type());
+    }
   }
   if (config.has_dtype()) {
     GRAPNEL_ASSIGN_OR_RETURN(options.dtype, ParseDtype(config.dtype()));
@@ -104,7 +109,13 @@ absl::Status AveragedModel::Add(const NamedTensor& source,
   absl::Status status = CatchAsStatus([&] {
     const bool is_floating = source.tensor.is_floating_point();
     at::TensorOptions options = at::TensorOptions().requires_grad(false);
-    if (options_.device) options = options.device(*options_.device);
+    if (options_.device) {
+      const bool same_kind =
+          options_.device->type() == source.tensor.device().type();
+      options = options.device(same_kind && !options_.device->has_index()
+                                   ? source.tensor.device()
+                                   : *options_.device);
+    }
     if (options_.dtype && is_floating) options = options.dtype(*options_.dtype);
     const c10::NoGradGuard no_grad;
     swapped.average = ops::empty_like(source.tensor, options);

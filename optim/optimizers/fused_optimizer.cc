@@ -139,13 +139,18 @@ class FusedOptimizer final : public Optimizer {
   absl::Status Step() override { return StepUnless(at::Tensor()); }
 
   bool can_step_unless() const override {
-    if (!rule_.takes_overflow) return false;
     const ParamState* first = nullptr;
     for (const Group& group : groups_) {
+      const bool first_step_differs = rule_.first_step_differs != nullptr &&
+                                      rule_.first_step_differs(group.options);
       for (const ParamState& state : group.states) {
         if (first == nullptr) first = &state;
         const c10::Device device = state.param.tensor.device();
         if (device.is_cpu() || device != first->param.tensor.device()) {
+          return false;
+        }
+        if (first_step_differs && !state.stepped &&
+            state.param.tensor.grad().defined()) {
           return false;
         }
       }

@@ -57,9 +57,10 @@ struct FusedRule {
   // included.
   bool counts_steps = false;
 
-  // Whether the kernel takes FusedBatch::overflow. Not if a later step with
-  // slots that are zero still is another one than a first one.
-  bool takes_overflow = true;
+  // Whether, with these options, a later step with slots that are still zero is
+  // another one than a first one. Then FusedBatch::overflow isn't for a first
+  // step. Unset: it never is.
+  std::function<bool(const std::vector<double>& options)> first_step_differs;
 
   // Calls the kernel. `options` in the order above. Autograd is off.
   std::function<void(const std::vector<double>& options, FusedBatch& batch)>

@@ -55,7 +55,10 @@ absl::StatusOr<std::unique_ptr<Optimizer>> Sgd::Create(
     rule.options.push_back({"dampening", dampening});
     rule.slots = {"momentum_buffer"};
   }
-  rule.takes_overflow = dampening == 0;
+  rule.first_step_differs = [](const std::vector<double>& options) {
+    return options.size() > kDampening && options[kMomentum] != 0 &&
+           options[kDampening] != 0;
+  };
   rule.apply = [nesterov, maximize](const std::vector<double>& options,
                                     FusedBatch& batch) {
     // Decided again in every step: a schedule may have brought it to 0, and the

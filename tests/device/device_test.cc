@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include "ATen/CPUGeneratorImpl.h"
+#include "ATen/Context.h"
 #include "ATen/core/Generator.h"
 #include "ATen/core/Tensor.h"
 #include "gmock/gmock.h"
@@ -13,6 +13,7 @@
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/hooks/empty_cache/empty_cache_hook.h"
+#include "grapnel/runner/default_generator.h"
 #include "grapnel/runner/fake_run_context.h"
 #include "grapnel/runner/mode.h"
 #include "grapnel/runner/run_generators.h"
@@ -52,7 +53,8 @@ TEST_F(DeviceTest, OthersAreNamed) {
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        HasSubstr("no such device on this machine")));
   for (const char* const name :
-       {"", "gpu", "cuda:", "cuda:x", "meta", "fake:-1"}) {
+       {"", "gpu", "gpu:1", "cuda:", "cuda:x", "meta", "fake:-1", "fake:130",
+        "fake:255", "fake:256"}) {
     EXPECT_THAT(FindDevice(name).status(),
                 StatusIs(absl::StatusCode::kInvalidArgument,
                          HasSubstr("must be \"auto\"")))
@@ -126,15 +128,17 @@ TEST_F(DeviceTest, ALoanLendsTheDevicesGeneratorToo) {
   const auto run = RunGenerators::Create(device_, 3);
   const auto same = RunGenerators::Create(device_, 3);
   ASSERT_THAT(run, IsOk());
-  const at::Tensor mine = Draw(std::nullopt, device_);  // Of the default one,
+  const at::Generator shared = at::globalContext().defaultGenerator(device_);
+  const auto before = GeneratorState(shared);
+  ASSERT_THAT(before, IsOk());
   at::Tensor lent;
   {
     const GeneratorLoan loan(*run);
     lent = Draw(std::nullopt, device_);
   }
   EXPECT_TRUE(ops::equal(lent, Draw(same->device(), device_)));
-  // which goes on as if nothing had been, and so does the run's.
-  EXPECT_FALSE(ops::equal(Draw(std::nullopt, device_), mine));
+  // The default one goes on as if nothing had been, the run's from there.
+  EXPECT_TRUE(ops::equal(GeneratorState(shared).value(), *before));
   EXPECT_TRUE(
       ops::equal(Draw(run->device(), device_), Draw(same->device(), device_)));
 }

@@ -121,6 +121,40 @@ TEST(DeviceOptimTest, StepsThatOverflowAreLeftOutAsOnTheCpu) {
   }
 }
 
+TEST(DeviceOptimTest, AnOverflowIsNoNormThatIsAnError) {
+  const std::string config =
+      "optimizer { sgd { lr: 0.1 } } clip_grad { max_norm: 1 "
+      "error_if_nonfinite: true } amp { dtype: FLOAT16 loss_scale { dynamic: "
+      "false init_scale: 1024 } }";
+  const std::vector<double> slopes = {kTooMuch, 1, 2};
+  ExpectSame(Train(at::kCPU, config, slopes),
+             Train(FakeDevice(), config, slopes));
+}
+
+TEST(DeviceOptimTest, AnOverflowIsNoFirstStepWhereDampeningIsScheduled) {
+  std::vector<std::vector<at::Tensor>> trained;
+  for (const c10::Device device : {c10::Device(at::kCPU), FakeDevice()}) {
+    const std::vector<NamedTensor> params = Params(device);
+    auto wrapper =
+        OptimWrapper::Create(Config(R"pb(
+                               optimizer { sgd { lr: 0.1 momentum: 0.9 } }
+                               amp {
+                                 dtype: FLOAT16
+                                 loss_scale { dynamic: false init_scale: 1024 }
+                               }
+                             )pb"),
+                             params);
+    ASSERT_THAT(wrapper, IsOk());
+    (*wrapper)->InitializeCounts(0, 3);
+    *(*wrapper)->optimizer()->option(0, "dampening") = 0.5;
+    for (const double slope : {kTooMuch, 1.0, 2.0}) {
+      ASSERT_THAT((*wrapper)->Update(Loss(params, slope), 1), IsOk());
+    }
+    trained.push_back(OnCpu(params));
+  }
+  ExpectSame(trained[0], trained[1]);
+}
+
 TEST(DeviceOptimTest, AFixedScaleWaitsForNoDevice) {
   const std::vector<NamedTensor> params = Params(FakeDevice());
   auto wrapper =

@@ -260,7 +260,7 @@ TEST_F(RanksTest, StopTogetherWhereOneIsAskedTo) {
 
 TEST_F(RanksTest, AnInterruptOfOneSavesTheRunOfAll) {
   std::atomic<int> interrupt{0};
-  Changes changes;
+  Changes changes = ForEpochs(50);
   changes.hook = [&](int rank) {
     return std::make_unique<AtIter>([&interrupt, rank](RunContext&) {
       if (rank == 2) interrupt = 1;
@@ -278,7 +278,13 @@ TEST_F(RanksTest, AnInterruptOfOneSavesTheRunOfAll) {
   ASSERT_THAT(last, IsOk());
   // And all go on from there.
   const std::vector<at::Tensor> before = params_[0];
-  ASSERT_THAT(Train(3, Resumed()), Each(IsOk()));
+  Changes resumed = Resumed();
+  resumed.config = [](runner::v1::RunnerConfig& config, int) {
+    config.mutable_train_cfg()->set_max_epochs(50);
+    config.set_resume(true);
+  };
+  ASSERT_THAT(Train(3, resumed), Each(IsOk()));
+  EXPECT_EQ(iters_[0], 50 * 2);
   ExpectSameParams();
 }
 

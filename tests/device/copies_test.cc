@@ -1,5 +1,5 @@
 // What a training iteration asks of a device: which copies to and from it, and
-// so what it waits for. A copy to the host is a wait.
+// what it waits for: each copy to the host, and nothing else.
 
 #include <cstdint>
 #include <memory>
@@ -35,6 +35,7 @@ constexpr int64_t kBatchTensors = 2;  // Inputs and targets.
 struct IterCopies {
   int64_t to_host;
   int64_t to_device;
+  int64_t waits;
   std::string last;  // For messages.
 };
 
@@ -47,9 +48,9 @@ class CopyCounter : public Hook {
   absl::Status BeforeTrainIter(RunContext&, const IterInfo&) override {
     const FakeCopies now = CountFakeCopies();
     if (before_.has_value()) {
-      out_->push_back({now.to_host - before_->to_host,
-                       now.to_device - before_->to_device,
-                       absl::StrJoin(LastFakeCopies(), "; ")});
+      out_->push_back(
+          {now.to_host - before_->to_host, now.to_device - before_->to_device,
+           now.waits - before_->waits, absl::StrJoin(LastFakeCopies(), "; ")});
     }
     before_ = now;
     return absl::OkStatus();
@@ -130,6 +131,7 @@ void ExpectSteadyCopies(const std::vector<IterCopies>& copies,
   for (size_t i = first; i < end; ++i) {
     EXPECT_EQ(copies[i].to_host, to_host)
         << "iteration " << i + 1 << ": " << copies[i].last;
+    EXPECT_EQ(copies[i].waits, to_host) << "iteration " << i + 1;
     to_device += copies[i].to_device;
   }
   // A batch is copied ahead in the iteration before if it was ready.

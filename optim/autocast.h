@@ -34,7 +34,7 @@ struct Autocast {
 
 // For a model with these parameters, on the device of the first.
 // kInvalidArgument, by field: no dtype, a loss_scale for BFLOAT16, a device
-// other than CPU and CUDA, parameters in float16 that FLOAT16 would train.
+// without LibTorch's autocast, parameters in float16 that FLOAT16 would train.
 absl::StatusOr<Autocast> CreateAutocast(const optim::v1::AmpConfig& config,
                                         const std::vector<NamedTensor>& params);
 

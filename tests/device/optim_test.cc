@@ -68,17 +68,17 @@ TEST(DeviceOptimTest, AnOverflowIsNoNormThatIsAnError) {
       "optimizer { sgd { lr: 0.1 } } clip_grad { max_norm: 1 "
       "error_if_nonfinite: true } amp { dtype: FLOAT16 loss_scale { dynamic: "
       "false init_scale: 1024 } }";
-  const std::vector<double> slopes = {kTooMuch, 1, 2};
-  ExpectSame(Train(at::kCPU, config, slopes),
-             Train(FakeDevice(), config, slopes));
+  const std::vector<double> slopes = {kTooSteep, 1, 2};
+  ExpectSame(TrainedParams(at::kCPU, config, slopes),
+             TrainedParams(FakeDevice(), config, slopes));
 }
 
 TEST(DeviceOptimTest, AnOverflowIsNoFirstStepWhereDampeningIsScheduled) {
   std::vector<std::vector<at::Tensor>> trained;
   for (const c10::Device device : {c10::Device(at::kCPU), FakeDevice()}) {
-    const std::vector<NamedTensor> params = Params(device);
+    const std::vector<NamedTensor> params = MakeParams(device);
     auto wrapper =
-        OptimWrapper::Create(Config(R"pb(
+        OptimWrapper::Create(ParseOptimWrapper(R"pb(
                                optimizer { sgd { lr: 0.1 momentum: 0.9 } }
                                amp {
                                  dtype: FLOAT16
@@ -89,8 +89,8 @@ TEST(DeviceOptimTest, AnOverflowIsNoFirstStepWhereDampeningIsScheduled) {
     ASSERT_THAT(wrapper, IsOk());
     (*wrapper)->InitializeCounts(0, 3);
     *(*wrapper)->optimizer()->option(0, "dampening") = 0.5;
-    for (const double slope : {kTooMuch, 1.0, 2.0}) {
-      ASSERT_THAT((*wrapper)->Update(Loss(params, slope), 1), IsOk());
+    for (const double slope : {kTooSteep, 1.0, 2.0}) {
+      ASSERT_THAT((*wrapper)->Update(SquareLoss(params, slope), 1), IsOk());
     }
     trained.push_back(OnCpu(params));
   }

@@ -54,8 +54,8 @@ class DeviceCopier {
   const PinnedMemory& memory() const { return memory_; }
 
   // Moves the tensors of `*batch` that lie elsewhere in the host's memory
-  // there, strides and all. On an error, which names the tensor, some may have
-  // been.
+  // there, strides and all. On an error, which names the tensor and the device
+  // and is never kOutOfRange, some may have been moved.
   absl::Status Pin(Batch* batch) const;
 
   // Launches the copy of `*batch`, pinned, beside what the current stream does,
@@ -76,7 +76,8 @@ class DeviceCopier {
 
  private:
   // What a copy reads, until it has ended. LibTorch's own allocators of pinned
-  // memory wait for that too, but not the owner of memory that was given to us.
+  // memory wait for that too, but not a dataset that writes to memory again as
+  // soon as nobody else has it.
   struct Source {
     std::vector<at::Tensor> tensors;
     c10::Event copied;

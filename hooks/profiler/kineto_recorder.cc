@@ -13,6 +13,8 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "c10/core/DeviceType.h"
+#include "c10/core/impl/VirtualGuardImpl.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/io/env.h"
@@ -34,6 +36,14 @@ struct KinetoRecorder::Impl {
                options.with_stack, options.with_flops) {
     if (options.cpu) activities.insert(ActivityType::CPU);
     if (options.cuda) activities.insert(ActivityType::CUDA);
+  }
+
+  // Kernels run later than they are launched: without it those of the last
+  // steps would be missing, and those of a warm-up would be in.
+  void WaitForDevice() const {
+    if (activities.count(ActivityType::CUDA) == 0) return;
+    const c10::impl::VirtualGuardImpl cuda(c10::DeviceType::CUDA);
+    cuda.synchronizeDevice(cuda.getDevice().index());
   }
 
   const torch::profiler::impl::ProfilerConfig config;
@@ -129,6 +139,7 @@ absl::Status KinetoRecorder::Start() {
   if (impl_->recording) return absl::OkStatus();
   GRAPNEL_RETURN_IF_ERROR(WarmUp());
   return CatchAsStatus([this] {
+    impl_->WaitForDevice();
     kineto::enableProfiler(
         impl_->config, impl_->activities,
         {at::RecordScope::FUNCTION, at::RecordScope::BACKWARD_FUNCTION,
@@ -142,10 +153,15 @@ absl::StatusOr<std::unique_ptr<KinetoRecording>> KinetoRecorder::Stop() {
   EndStep();
   impl_->recording = impl_->prepared = false;
   auto recording = std::make_unique<KinetoRecording::Impl>();
+  const absl::Status waited = CatchAsStatus([this] {
+    impl_->WaitForDevice();
+    return absl::OkStatus();
+  });
   GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
     recording->result = kineto::disableProfiler();
     return absl::OkStatus();
   }));
+  GRAPNEL_RETURN_IF_ERROR(waited);
   return absl::WrapUnique(new KinetoRecording(std::move(recording)));
 }
 

@@ -60,7 +60,9 @@ class KinetoRecorder {
   // LibTorch's.
   absl::Status WarmUp();
 
-  // Does what WarmUp does, if need be. Stop is for what was started.
+  // Does what WarmUp does, if need be. Stop is for what was started. With cuda
+  // both wait for the thread's current device, so that what is recorded of it
+  // is what was launched between the two.
   absl::Status Start();
   absl::StatusOr<std::unique_ptr<KinetoRecording>> Stop();
   bool recording() const;

@@ -1,5 +1,5 @@
 // What a training iteration asks of a device: which copies to and from it, and
-// so what it waits for. A copy to the host is a wait.
+// what it waits for: each copy to the host, and nothing else.
 
 #include <cstdint>
 #include <memory>

@@ -1,63 +1,26 @@
 // Optimizers, loss scales and clipping where parameters are on a device.
 
 #include <cstdint>
-#include <limits>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "ATen/core/Tensor.h"
 #include "absl/strings/str_cat.h"
-#include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/optim/optim_wrapper.pb.h"
 #include "grapnel/tests/device/fake_device.h"
+#include "grapnel/tests/device/optim_steps.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
 namespace {
 
-using ::google::protobuf::TextFormat;
 using ::grapnel::optim::v1::OptimWrapperConfig;
 using ::grapnel::optim::v1::OptimWrapperState;
-
-OptimWrapperConfig Config(const std::string& text) {
-  OptimWrapperConfig config;
-  EXPECT_TRUE(TextFormat::ParseFromString(text, &config)) << text;
-  return config;
-}
-
-// Two parameters, made from the same numbers on every device.
-std::vector<NamedTensor> Params(c10::Device device) {
-  std::vector<NamedTensor> params;
-  for (const int64_t size : {3, 5}) {
-    at::Tensor tensor = ops::arange(size, at::kFloat).div_(7).to(device);
-    params.push_back({absl::StrCat("p", size), tensor.requires_grad_(true)});
-  }
-  return params;
-}
-
-// A loss whose gradient is `slope` times the parameters.
-at::Tensor Loss(const std::vector<NamedTensor>& params, double slope) {
-  at::Tensor total;
-  for (const NamedTensor& param : params) {
-    const at::Tensor sum = param.tensor.square().sum().mul(slope / 2);
-    total = total.defined() ? total.add(sum) : sum;
-  }
-  return total;
-}
-
-std::vector<at::Tensor> OnCpu(const std::vector<NamedTensor>& params) {
-  std::vector<at::Tensor> tensors;
-  for (const NamedTensor& param : params) {
-    tensors.push_back(param.tensor.detach().to(at::kCPU));
-  }
-  return tensors;
-}
 
 void ExpectSame(const std::vector<at::Tensor>& a,
                 const std::vector<at::Tensor>& b) {
@@ -67,29 +30,8 @@ void ExpectSame(const std::vector<at::Tensor>& a,
   }
 }
 
-// The parameters after a step with each of the slopes.
-std::vector<at::Tensor> Train(c10::Device device, const std::string& config,
-                              const std::vector<double>& slopes) {
-  const std::vector<NamedTensor> params = Params(device);
-  auto wrapper = OptimWrapper::Create(Config(config), params);
-  EXPECT_THAT(wrapper, IsOk());
-  (*wrapper)->InitializeCounts(0, static_cast<int64_t>(slopes.size()));
-  for (const double slope : slopes) {
-    EXPECT_THAT((*wrapper)->Update(Loss(params, slope), 1), IsOk());
-  }
-  return OnCpu(params);
-}
-
-constexpr const char* kOptimizers[] = {
-    "optimizer { adamw { lr: 0.1 } }", "optimizer { adam { amsgrad: true } }",
-    "optimizer { sgd { lr: 0.1 } }",
-    "optimizer { sgd { lr: 0.1 momentum: 0.9 } }",
-    "optimizer { sgd { lr: 0.1 momentum: 0.9 dampening: 0.5 } }"};
-
-constexpr double kTooMuch = std::numeric_limits<float>::max();
-
 TEST(DeviceOptimTest, StepsAreTheCpus) {
-  for (const char* const optimizer : kOptimizers) {
+  for (const char* const optimizer : kFusedOptimizers) {
     SCOPED_TRACE(optimizer);
     for (const char* const more : {"", "clip_grad { max_norm: 0.5 }",
                                    "clip_grad { type: VALUE "
@@ -98,14 +40,14 @@ TEST(DeviceOptimTest, StepsAreTheCpus) {
       SCOPED_TRACE(more);
       const std::string config = absl::StrCat(optimizer, more);
       const std::vector<double> slopes = {1, 2, 3, 0.5, 1, 1};
-      ExpectSame(Train(at::kCPU, config, slopes),
-                 Train(FakeDevice(), config, slopes));
+      ExpectSame(TrainedParams(at::kCPU, config, slopes),
+                 TrainedParams(FakeDevice(), config, slopes));
     }
   }
 }
 
 TEST(DeviceOptimTest, StepsThatOverflowAreLeftOutAsOnTheCpu) {
-  for (const char* const optimizer : kOptimizers) {
+  for (const char* const optimizer : kFusedOptimizers) {
     SCOPED_TRACE(optimizer);
     for (const char* const scale :
          {"dynamic: true init_scale: 1024 growth_interval: 2",
@@ -114,9 +56,9 @@ TEST(DeviceOptimTest, StepsThatOverflowAreLeftOutAsOnTheCpu) {
       const std::string config = absl::StrCat(
           optimizer, " amp { dtype: FLOAT16 loss_scale { ", scale, " } }");
       // The first, which makes the slots, and one in the middle.
-      const std::vector<double> slopes = {kTooMuch, 1, 2, kTooMuch, 3, 0.5};
-      ExpectSame(Train(at::kCPU, config, slopes),
-                 Train(FakeDevice(), config, slopes));
+      const std::vector<double> slopes = {kTooSteep, 1, 2, kTooSteep, 3, 0.5};
+      ExpectSame(TrainedParams(at::kCPU, config, slopes),
+                 TrainedParams(FakeDevice(), config, slopes));
     }
   }
 }
@@ -126,17 +68,17 @@ TEST(DeviceOptimTest, AnOverflowIsNoNormThatIsAnError) {
       "optimizer { sgd { lr: 0.1 } } clip_grad { max_norm: 1 "
       "error_if_nonfinite: true } amp { dtype: FLOAT16 loss_scale { dynamic: "
       "false init_scale: 1024 } }";
-  const std::vector<double> slopes = {kTooMuch, 1, 2};
-  ExpectSame(Train(at::kCPU, config, slopes),
-             Train(FakeDevice(), config, slopes));
+  const std::vector<double> slopes = {kTooSteep, 1, 2};
+  ExpectSame(TrainedParams(at::kCPU, config, slopes),
+             TrainedParams(FakeDevice(), config, slopes));
 }
 
 TEST(DeviceOptimTest, AnOverflowIsNoFirstStepWhereDampeningIsScheduled) {
   std::vector<std::vector<at::Tensor>> trained;
   for (const c10::Device device : {c10::Device(at::kCPU), FakeDevice()}) {
-    const std::vector<NamedTensor> params = Params(device);
+    const std::vector<NamedTensor> params = MakeParams(device);
     auto wrapper =
-        OptimWrapper::Create(Config(R"pb(
+        OptimWrapper::Create(ParseOptimWrapper(R"pb(
                                optimizer { sgd { lr: 0.1 momentum: 0.9 } }
                                amp {
                                  dtype: FLOAT16
@@ -147,8 +89,8 @@ TEST(DeviceOptimTest, AnOverflowIsNoFirstStepWhereDampeningIsScheduled) {
     ASSERT_THAT(wrapper, IsOk());
     (*wrapper)->InitializeCounts(0, 3);
     *(*wrapper)->optimizer()->option(0, "dampening") = 0.5;
-    for (const double slope : {kTooMuch, 1.0, 2.0}) {
-      ASSERT_THAT((*wrapper)->Update(Loss(params, slope), 1), IsOk());
+    for (const double slope : {kTooSteep, 1.0, 2.0}) {
+      ASSERT_THAT((*wrapper)->Update(SquareLoss(params, slope), 1), IsOk());
     }
     trained.push_back(OnCpu(params));
   }
@@ -156,9 +98,9 @@ TEST(DeviceOptimTest, AnOverflowIsNoFirstStepWhereDampeningIsScheduled) {
 }
 
 TEST(DeviceOptimTest, AFixedScaleWaitsForNoDevice) {
-  const std::vector<NamedTensor> params = Params(FakeDevice());
+  const std::vector<NamedTensor> params = MakeParams(FakeDevice());
   auto wrapper =
-      OptimWrapper::Create(Config(R"pb(
+      OptimWrapper::Create(ParseOptimWrapper(R"pb(
                              optimizer { adamw {} }
                              amp {
                                dtype: FLOAT16
@@ -170,20 +112,20 @@ TEST(DeviceOptimTest, AFixedScaleWaitsForNoDevice) {
   ASSERT_THAT(wrapper, IsOk());
   (*wrapper)->InitializeCounts(0, 4);
   const int64_t before = CountFakeCopies().to_host;
-  for (const double slope : {1.0, kTooMuch, 2.0, 3.0}) {
-    ASSERT_THAT((*wrapper)->Update(Loss(params, slope), 1), IsOk());
+  for (const double slope : {1.0, kTooSteep, 2.0, 3.0}) {
+    ASSERT_THAT((*wrapper)->Update(SquareLoss(params, slope), 1), IsOk());
   }
   EXPECT_EQ(CountFakeCopies().to_host, before);
 }
 
 TEST(DeviceOptimTest, CountsOfStepsAreSavedInOneCopy) {
-  const std::vector<NamedTensor> params = Params(FakeDevice());
-  const OptimWrapperConfig config = Config("optimizer { adamw {} }");
+  const std::vector<NamedTensor> params = MakeParams(FakeDevice());
+  const OptimWrapperConfig config = ParseOptimWrapper("optimizer { adamw {} }");
   auto wrapper = OptimWrapper::Create(config, params);
   ASSERT_THAT(wrapper, IsOk());
   (*wrapper)->InitializeCounts(0, 3);
   for (int i = 0; i < 3; ++i) {
-    ASSERT_THAT((*wrapper)->Update(Loss(params, 1), 1), IsOk());
+    ASSERT_THAT((*wrapper)->Update(SquareLoss(params, 1), 1), IsOk());
   }
   OptimWrapperState state;
   TensorMap tensors, gradients;
@@ -197,7 +139,7 @@ TEST(DeviceOptimTest, CountsOfStepsAreSavedInOneCopy) {
 
   // And go on from there, on either device.
   for (const c10::Device device : {FakeDevice(), c10::Device(at::kCPU)}) {
-    const std::vector<NamedTensor> others = Params(device);
+    const std::vector<NamedTensor> others = MakeParams(device);
     for (size_t i = 0; i < others.size(); ++i) {
       others[i].tensor.detach().copy_(params[i].tensor.detach());
     }
@@ -209,9 +151,9 @@ TEST(DeviceOptimTest, CountsOfStepsAreSavedInOneCopy) {
     ASSERT_THAT(
         (*other)->LoadState(state, tensors, gradients, &options, &notes),
         IsOk());
-    ASSERT_THAT((*other)->Update(Loss(others, 1), 1), IsOk());
+    ASSERT_THAT((*other)->Update(SquareLoss(others, 1), 1), IsOk());
     ExpectSame(OnCpu(others),
-               Train(at::kCPU, "optimizer { adamw {} }", {1, 1, 1, 1}));
+               TrainedParams(at::kCPU, "optimizer { adamw {} }", {1, 1, 1, 1}));
   }
 }
 

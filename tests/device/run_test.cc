@@ -121,10 +121,19 @@ class DeviceRunTest : public TestWithParam<RunCase> {
     return RunProgram(std::move(args));
   }
 
+  // Copies are as late as they may be, and no streams race.
   void TrainWell(const std::string& work_dir, const std::string& device,
                  std::vector<std::string> extra = {}) {
+    const std::string copies = absl::StrCat(work_dir, "_copies");
+    setenv("GRAPNEL_FAKE_DELAY", "1", /*overwrite=*/1);
+    setenv("GRAPNEL_FAKE_COPIES", copies.c_str(), /*overwrite=*/1);
     const int status = Train(work_dir, device, std::move(extra));
+    unsetenv("GRAPNEL_FAKE_COPIES");
     ASSERT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+    const auto counted = io::ReadFile(io::Env::Posix(), copies);
+    ASSERT_THAT(counted, IsOk());
+    EXPECT_THAT(*counted, HasSubstr("to_host "));
+    EXPECT_THAT(*counted, Not(HasSubstr("\nrace ")));
   }
 
   static io::CheckpointContents ReadLast(const std::string& work_dir) {
@@ -188,6 +197,51 @@ using OneDeviceRunTest = DeviceRunTest;
 INSTANTIATE_TEST_SUITE_P(, OneDeviceRunTest,
                          ValuesIn({RunCase{"AsConfigured", {}}}),
                          [](const auto& info) { return info.param.name; });
+
+// What `grapnel test` says of the newest checkpoint, without its times.
+std::string Evaluate(const std::string& work_dir, const std::string& device) {
+  const std::string out = absl::StrCat(work_dir, "_evaluated");
+  const int status = RunProgram(
+      {"/bin/sh", "-c",
+       absl::StrCat(kGrapnel, " test ", kConfig, " --work-dir=", work_dir,
+                    " --device=", device, " --threads=1 > ", out)});
+  EXPECT_EQ(status, 0);
+  std::string line = io::ReadFile(io::Env::Posix(), out).value_or("");
+  for (const char* const key : {"\"time\":", "\"data_time\":"}) {
+    const size_t begin = line.find(key);
+    if (begin == std::string::npos) continue;
+    line.erase(begin, line.find_first_of(",}", begin) - begin);
+  }
+  return line;
+}
+
+TEST_P(OneDeviceRunTest, IsTheCpusWhenItWasKilledResumedAndEvaluated) {
+  setenv("GRAPNEL_FAKE_GENERATOR", "cpus", /*overwrite=*/1);
+  std::vector<std::string> options = {
+      "default_hooks.checkpoint.by_epoch=false",
+      "default_hooks.checkpoint.interval=7",
+      "optim_wrapper.accumulative_counts=3",
+      "optim_wrapper.clip_grad.max_norm=1",
+      "custom_hooks.0.config={[hooks/EMAHook] {momentum: 0.01 "
+      "update_buffers: true}}"};
+  TrainWell(Dir("cpu"), "cpu", options);
+  std::vector<std::string> killed = options;
+  killed.push_back(
+      "custom_hooks.1.config={[type.googleapis.com/"
+      "grapnel.testing.KillHookConfig] {point: AFTER_TRAIN_ITER count: 33}}");
+  const int status = Train(Dir("device"), "fake", killed);
+  ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << status;
+  options.push_back("--resume");
+  TrainWell(Dir("device"), "fake", options);
+  const io::CheckpointContents cpu = ReadLast(Dir("cpu"));
+  const io::CheckpointContents device = ReadLast(Dir("device"));
+  ExpectSameTensors(cpu, device);
+  EXPECT_EQ(StateText(cpu), StateText(device));
+  const std::string evaluated = Evaluate(Dir("cpu"), "cpu");
+  EXPECT_THAT(evaluated, HasSubstr("accuracy/top1"));
+  EXPECT_EQ(evaluated, Evaluate(Dir("device"), "fake"));
+  EXPECT_EQ(evaluated, Evaluate(Dir("cpu"), "fake"));
+}
 
 TEST_P(OneDeviceRunTest, GoesOnFromTheCheckpointOfAnotherDevice) {
   setenv("GRAPNEL_FAKE_GENERATOR", "own", /*overwrite=*/1);

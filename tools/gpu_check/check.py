@@ -359,8 +359,11 @@ class DigitsRun:
         names = os.listdir(self.work_dir) if os.path.isdir(self.work_dir) else []
         return max((int(m.group(1)) for m in (re.fullmatch(r"epoch_(\d+)", name) for name in names) if m), default=0)
 
-    def kill_after(self, epoch):
-        """Starts it, and sends it a SIGKILL amid the epoch that follows."""
+    def kill_after(self, epoch, share):
+        """Starts it, and sends it a SIGKILL when that `share` of the next epoch should be done.
+
+        On a busy machine it may have come to its end before.
+        """
         log = os.path.join(self.machine.scratch, "killed.log")
         with open(log, "wb") as output:
             process = self.machine.start(self.command, self.env, stdout=output, stderr=output)
@@ -370,11 +373,11 @@ class DigitsRun:
                 seen.setdefault(self.epoch(), time.monotonic())
                 self.machine.time_left(1)
                 time.sleep(0.002)
-            # As long as half an epoch took.
-            time.sleep((time.monotonic() - max(seen.values())) / 2)
+            now = time.monotonic()
+            time.sleep((now - seen.get(epoch - 1, now)) * share)
         finally:
             self.machine.stop(process)
-        if process.returncode != -signal.SIGKILL:
+        if process.returncode not in (0, -signal.SIGKILL):
             with open(log, encoding="utf-8", errors="replace") as f:
                 raise Failed(f"ended with {process.returncode} before it could be killed: {host.last_lines(f.read())}")
 
@@ -386,11 +389,15 @@ def check_resume(machine, quick):
     epochs, killed_after = (4, 2) if quick else (20, 7)
     whole = DigitsRun(machine, "whole", epochs)
     whole.finish()
-    killed = DigitsRun(machine, "killed", epochs)
-    killed.kill_after(killed_after)
-    epoch = killed.epoch()
-    if epoch >= epochs:
-        raise Failed(f"was killed when epoch {epoch} of {epochs} was saved: there was nothing left to resume")
+    for share in (0.5, 0.2, 0):
+        killed = DigitsRun(machine, "killed", epochs)
+        killed.kill_after(killed_after, share)
+        epoch = killed.epoch()
+        if epoch < epochs:
+            break
+    else:
+        raise Failed(f"epoch {epoch} of {epochs} was always saved before the run was killed: there was nothing left "
+                     "to resume")
     output = killed.finish("--resume")
     if not re.search(rf"\bresumed epoch: {epoch}, ", output):
         raise Failed(f"didn't resume after epoch {epoch}: {host.last_lines(output)}")

@@ -19,7 +19,7 @@ CUDA = sys.argv[1:] == ["--cuda"]
 FOLDER = os.path.join(TMPDIR, "folder")
 OUT = os.path.join(TMPDIR, "out")
 SITE = os.path.join(TMPDIR, "site")
-TESTS = ["//cuda:multi_tensor_lerp_test", "//optim/averaging:lerp_kernel_cuda_test"]
+TESTS = ["//cuda:multi_tensor_lerp_test", "//optim/averaging:lerp_kernel_cuda_test", "//tests/device:cuda_test"]
 
 TORCH = os.path.dirname(re.search(
     r"libtorch_cpu\.so => (\S+)/lib/", subprocess.run(
@@ -158,7 +158,7 @@ class PackedTest(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         found = rows()
         self.assertEqual(list(found), [
-            TESTS[0], "//models:functional_test", TESTS[1], "//tests/capi:dlpack_test", "host copies, iteration", "kill and resume", "iteration of mlp",
+            TESTS[0], "//models:functional_test", TESTS[1], "//tests/capi:dlpack_test", TESTS[2], "host copies, iteration", "kill and resume", "iteration of mlp",
             "iteration of digits", "copy on the device", "EMA, 434 tensors", "EMA, 1000 of 64", "fused AdamW"])
         for name in [*TESTS, "host copies, iteration"]:
             self.assertEqual(found[name]["status"], "no device", name)
@@ -166,13 +166,13 @@ class PackedTest(unittest.TestCase):
         for name in ["//tests/capi:dlpack_test", "kill and resume"]:
             self.assertEqual(found[name]["status"], "ok", found[name]["text"])
         self.assertRegex(found["kill and resume"]["text"], "killed after epoch [23] of 4: all weights are those")
-        for name in list(found)[6:]:
+        for name in list(found)[7:]:
             self.assertIn(found[name]["status"], ["ok", "no result"], name)
             self.assertRegex(found[name]["text"], r"[1-9][0-9.]* us.*\(A/A [01]\.\d+\)$")
         for name in ["iteration of mlp", "iteration of digits"]:
             self.assertRegex(found[name]["text"], "ours [1-9].* PyTorch's loop [1-9]")
         self.assertRegex(result.stdout, "^gpu_check: cpu, torch 2.11.0")
-        self.assertRegex(result.stdout, r"12 rows, 0 failed, in \d+ s\n$")
+        self.assertRegex(result.stdout, r"13 rows, 0 failed, in \d+ s\n$")
         # It can be started again, and has left nothing else.
         self.assertEqual((files_of(FOLDER), {*os.listdir(TMPDIR)}), before)
         self.assertEqual(sorted(os.listdir(OUT)), ["gpu_check_output", "table.json", "table.txt"])
@@ -200,7 +200,7 @@ class PackedTest(unittest.TestCase):
                 row = rows()[TESTS[0]]
                 self.assertEqual((row["status"], row["text"]), ("FAILED", said))
                 self.assertEqual(rows()[TESTS[1]]["status"], "no device")
-                self.assertIn("4 rows, 1 failed", result.stdout)
+                self.assertIn("5 rows, 1 failed", result.stdout)
 
     def test_what_is_ended_leaves_no_process_and_no_file(self):
         process = start("--only", "iterations,memory")

@@ -1,9 +1,7 @@
 #include "grapnel/dist/c10d_process_group.h"
 
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <signal.h>
-#include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -24,6 +22,7 @@
 #include "gmock/gmock.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/dist/c10d_handle.h"
+#include "grapnel/dist/loopback.h"
 #include "grapnel/dist/place.h"
 #include "grapnel/dist/process_group.h"
 #include "gtest/gtest.h"
@@ -38,60 +37,6 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 constexpr char kProgram[] = "dist/rank_program";
-
-// A socket that listens at a port of 127.0.0.1 that the system chose.
-class Listener {
- public:
-  Listener() : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_in address = {};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    EXPECT_EQ(bind(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address)),
-              0);
-    socklen_t size = sizeof(address);
-    getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &size);
-    port_ = ntohs(address.sin_port);
-    EXPECT_EQ(listen(fd_, 16), 0);
-  }
-  ~Listener() {
-    shutdown(fd_, SHUT_RDWR);
-    if (answerer_.joinable()) answerer_.join();
-    close(fd_);
-  }
-
-  int port() const { return port_; }
-
-  // Answers whoever comes as a web server would.
-  void Answer() {
-    answerer_ = std::thread([this] {
-      while (true) {
-        const int peer = accept(fd_, nullptr, nullptr);
-        if (peer < 0) return;
-        const char kText[] = "HTTP/1.1 400 Bad Request\r\n\r\n";
-        (void)!write(peer, kText, sizeof(kText));
-        absl::SleepFor(absl::Milliseconds(50));
-        close(peer);
-      }
-    });
-  }
-
- private:
-  int fd_;
-  int port_ = 0;
-  std::thread answerer_;
-};
-
-int FreePort() { return Listener().port(); }
-
-Place PlaceOf(int rank, int world_size, int port) {
-  Place place;
-  place.launcher = Launcher::kTorchrun;
-  place.rank = place.local_rank = rank;
-  place.world_size = place.local_world_size = world_size;
-  place.master_address = "127.0.0.1";
-  place.master_port = port;
-  return place;
-}
 
 JoinOptions Timeouts(absl::Duration join_timeout, absl::Duration timeout) {
   JoinOptions options;
@@ -128,12 +73,13 @@ TEST(JoinProcessGroupTest, ProcessAloneNeedsNoMaster) {
 TEST(JoinProcessGroupTest, RanksOfAnEarlierAttemptDoNotCount) {
   // The launcher's store, as torchrun's, lives through a restart.
   const int port = FreePort();
-  std::vector<Place> host = {PlaceOf(0, 2, port), PlaceOf(1, 2, port)};
+  std::vector<Place> host = {LocalPlace(0, 2, port), LocalPlace(1, 2, port)};
   const auto statuses = JoinAs(
       host, Timeouts(absl::Seconds(20), absl::Seconds(20)),
       [port](ProcessGroup& group) -> absl::Status {
         if (group.rank() == 0) {
-          std::vector<Place> again = {PlaceOf(0, 2, port), PlaceOf(1, 2, port)};
+          std::vector<Place> again = {LocalPlace(0, 2, port),
+                                      LocalPlace(1, 2, port)};
           for (Place& place : again) {
             place.launcher_listens = true;
             place.attempt = 1;
@@ -153,7 +99,7 @@ TEST(JoinProcessGroupTest, NobodyAtTheMastersAddressIsADeadline) {
   const absl::Time start = absl::Now();
   const int port = FreePort();
   EXPECT_THAT(
-      JoinProcessGroup(PlaceOf(1, 2, port),
+      JoinProcessGroup(LocalPlace(1, 2, port),
                        Timeouts(absl::Seconds(2), absl::Seconds(2))),
       StatusIs(absl::StatusCode::kDeadlineExceeded,
                AllOf(HasSubstr("joining as rank 1 of 2: rank 0 does not "
@@ -165,7 +111,7 @@ TEST(JoinProcessGroupTest, NobodyAtTheMastersAddressIsADeadline) {
 }
 
 TEST(JoinProcessGroupTest, UnknownHostIsNamed) {
-  Place place = PlaceOf(1, 2, 29500);
+  Place place = LocalPlace(1, 2, 29500);
   place.master_address = "no-such-host.invalid";
   EXPECT_THAT(
       JoinProcessGroup(place, Timeouts(absl::Seconds(1), absl::Seconds(1))),
@@ -174,9 +120,9 @@ TEST(JoinProcessGroupTest, UnknownHostIsNamed) {
 }
 
 TEST(JoinProcessGroupTest, PortInUseIsNamed) {
-  const Listener other;
+  const LoopbackListener other;
   EXPECT_THAT(
-      JoinProcessGroup(PlaceOf(0, 2, other.port()),
+      JoinProcessGroup(LocalPlace(0, 2, other.port()),
                        Timeouts(absl::Seconds(2), absl::Seconds(2))),
       StatusIs(absl::StatusCode::kFailedPrecondition,
                HasSubstr(absl::StrCat("MASTER_PORT: ", other.port(),
@@ -184,11 +130,11 @@ TEST(JoinProcessGroupTest, PortInUseIsNamed) {
 }
 
 TEST(JoinProcessGroupTest, WhatIsNoStoreIsFoundOut) {
-  Listener other;
+  LoopbackListener other;
   other.Answer();
   const absl::Time start = absl::Now();
   EXPECT_THAT(
-      JoinProcessGroup(PlaceOf(1, 2, other.port()),
+      JoinProcessGroup(LocalPlace(1, 2, other.port()),
                        Timeouts(absl::Seconds(2), absl::Seconds(2))),
       StatusIs(absl::StatusCode::kFailedPrecondition,
                HasSubstr(absl::StrCat("what listens at 127.0.0.1:",
@@ -197,10 +143,10 @@ TEST(JoinProcessGroupTest, WhatIsNoStoreIsFoundOut) {
 }
 
 TEST(JoinProcessGroupTest, WhatNeverAnswersIsADeadline) {
-  const Listener other;  // Takes connections, and nothing else.
+  const LoopbackListener other;  // Takes connections, and nothing else.
   const absl::Time start = absl::Now();
   EXPECT_THAT(
-      JoinProcessGroup(PlaceOf(1, 2, other.port()),
+      JoinProcessGroup(LocalPlace(1, 2, other.port()),
                        Timeouts(absl::Seconds(1), absl::Seconds(1))),
       StatusIs(absl::StatusCode::kDeadlineExceeded,
                HasSubstr(absl::StrCat(
@@ -213,7 +159,7 @@ TEST(JoinProcessGroupTest, RanksThatDoNotComeAreNamedByAllThatDid) {
   const int port = FreePort();
   const absl::Time start = absl::Now();
   const auto statuses =
-      JoinAs({PlaceOf(0, 4, port), PlaceOf(2, 4, port)},
+      JoinAs({LocalPlace(0, 4, port), LocalPlace(2, 4, port)},
              Timeouts(absl::Seconds(2), absl::Seconds(2)), Nothing);
   EXPECT_THAT(statuses,
               Each(StatusIs(absl::StatusCode::kDeadlineExceeded,
@@ -224,9 +170,9 @@ TEST(JoinProcessGroupTest, RanksThatDoNotComeAreNamedByAllThatDid) {
 TEST(JoinProcessGroupTest, DifferentNumbersOfRanksAreAnErrorOnAll) {
   const int port = FreePort();
   const absl::Time start = absl::Now();
-  const auto statuses =
-      JoinAs({PlaceOf(0, 3, port), PlaceOf(1, 2, port), PlaceOf(2, 3, port)},
-             Timeouts(absl::Seconds(20), absl::Seconds(20)), Nothing);
+  const auto statuses = JoinAs(
+      {LocalPlace(0, 3, port), LocalPlace(1, 2, port), LocalPlace(2, 3, port)},
+      Timeouts(absl::Seconds(20), absl::Seconds(20)), Nothing);
   EXPECT_THAT(statuses, Each(AnyOf(StatusIs(absl::StatusCode::kInvalidArgument,
                                             HasSubstr("world size: is ")),
                                    StatusIs(absl::StatusCode::kUnavailable,
@@ -237,12 +183,12 @@ TEST(JoinProcessGroupTest, DifferentNumbersOfRanksAreAnErrorOnAll) {
 TEST(JoinProcessGroupTest, SecondProcessOfARankIsRefusedAndTheFirstGoesOn) {
   const int port = FreePort();
   const auto statuses = JoinAs(
-      {PlaceOf(0, 2, port), PlaceOf(1, 2, port)},
+      {LocalPlace(0, 2, port), LocalPlace(1, 2, port)},
       Timeouts(absl::Seconds(20), absl::Seconds(20)),
       [port](ProcessGroup& group) -> absl::Status {
         if (group.rank() == 1) {
           EXPECT_THAT(
-              JoinProcessGroup(PlaceOf(1, 2, port),
+              JoinProcessGroup(LocalPlace(1, 2, port),
                                Timeouts(absl::Seconds(2), absl::Seconds(2))),
               StatusIs(absl::StatusCode::kAlreadyExists,
                        HasSubstr("rank 1: another process has joined")));
@@ -253,13 +199,14 @@ TEST(JoinProcessGroupTest, SecondProcessOfARankIsRefusedAndTheFirstGoesOn) {
 }
 
 TEST(JoinProcessGroupTest, OptionsOutOfRangeAreNamed) {
-  EXPECT_THAT(JoinProcessGroup(PlaceOf(0, 2, 1), Timeouts(absl::Milliseconds(5),
-                                                          absl::Seconds(1))),
-              StatusIs(absl::StatusCode::kInvalidArgument,
-                       HasSubstr("join_timeout: must be from 1s to 24h, is "
-                                 "5ms")));
   EXPECT_THAT(
-      JoinProcessGroup(PlaceOf(0, 2, 1),
+      JoinProcessGroup(LocalPlace(0, 2, 1),
+                       Timeouts(absl::Milliseconds(5), absl::Seconds(1))),
+      StatusIs(absl::StatusCode::kInvalidArgument,
+               HasSubstr("join_timeout: must be from 1s to 24h, is "
+                         "5ms")));
+  EXPECT_THAT(
+      JoinProcessGroup(LocalPlace(0, 2, 1),
                        Timeouts(absl::Seconds(1), absl::InfiniteDuration())),
       StatusIs(absl::StatusCode::kInvalidArgument,
                HasSubstr("timeout: must be from 1ms to 24h, is inf")));
@@ -267,21 +214,21 @@ TEST(JoinProcessGroupTest, OptionsOutOfRangeAreNamed) {
 
 TEST(C10dProcessGroupTest, RankThatNeverComesIsADeadlineWithItsNumber) {
   const int port = FreePort();
-  const auto statuses =
-      JoinAs({PlaceOf(0, 3, port), PlaceOf(1, 3, port), PlaceOf(2, 3, port)},
-             Timeouts(absl::Seconds(20), absl::Seconds(1)),
-             [](ProcessGroup& group) -> absl::Status {
-               const absl::Time start = absl::Now();
-               if (group.rank() == 2) {
-                 absl::SleepFor(absl::Seconds(4));
-                 return absl::OkStatus();
-               }
-               const absl::Status status = group.Barrier();
-               EXPECT_LT(absl::Now() - start, absl::Seconds(4));
-               // Nothing goes through after a failure, and at once.
-               EXPECT_EQ(group.Barrier(), status);
-               return status;
-             });
+  const auto statuses = JoinAs(
+      {LocalPlace(0, 3, port), LocalPlace(1, 3, port), LocalPlace(2, 3, port)},
+      Timeouts(absl::Seconds(20), absl::Seconds(1)),
+      [](ProcessGroup& group) -> absl::Status {
+        const absl::Time start = absl::Now();
+        if (group.rank() == 2) {
+          absl::SleepFor(absl::Seconds(4));
+          return absl::OkStatus();
+        }
+        const absl::Status status = group.Barrier();
+        EXPECT_LT(absl::Now() - start, absl::Seconds(4));
+        // Nothing goes through after a failure, and at once.
+        EXPECT_EQ(group.Barrier(), status);
+        return status;
+      });
   EXPECT_THAT(statuses[2], IsOk());
   for (const int rank : {0, 1}) {
     EXPECT_THAT(statuses[rank],
@@ -295,7 +242,7 @@ TEST(C10dProcessGroupTest, RankThatNeverComesIsADeadlineWithItsNumber) {
 TEST(C10dProcessGroupTest, GroupWithWorkInFlightEndsWithinItsTimeout) {
   const int port = FreePort();
   const auto statuses =
-      JoinAs({PlaceOf(0, 2, port), PlaceOf(1, 2, port)},
+      JoinAs({LocalPlace(0, 2, port), LocalPlace(1, 2, port)},
              Timeouts(absl::Seconds(20), absl::Seconds(2)),
              [](ProcessGroup& group) -> absl::Status {
                if (group.rank() == 1) {

@@ -10,7 +10,7 @@ load("//third_party:bazel_rules.bzl", "native_rules_cc_repository", "no_coverage
 load("//third_party:cuda.bzl", "cuda_toolkit_repository")
 load("//third_party:hidden.bzl", "hidden_libraries_repository", "other_protobuf_repository")
 load("//third_party:libtorch.bzl", "libtorch_repository")
-load("//third_party:system.bzl", "system_absl_repository", "system_glog_repository", "system_googletest_repository", "system_libraries_repository", "system_protobuf_repository", "system_valgrind_repository")
+load("//third_party:system.bzl", "system_absl_repository", "system_glog_repository", "system_gloo_repository", "system_googletest_repository", "system_libraries_repository", "system_protobuf_repository", "system_valgrind_repository")
 
 def grapnel_deps():
     """Defines Grapnel's external repositories. Downloads nothing."""
@@ -25,6 +25,9 @@ def grapnel_deps():
     maybe(system_protobuf_repository, name = "com_google_protobuf")
     maybe(system_glog_repository, name = "com_github_google_glog")
     maybe(system_googletest_repository, name = "com_google_googletest")
+
+    # Looked at by //dist:c10d_process_group alone.
+    maybe(system_gloo_repository, name = "grapnel_gloo")
 
     # Looked at by //capi:libgrapnel.so alone.
     maybe(hidden_libraries_repository, name = "grapnel_hidden")

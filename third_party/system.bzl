@@ -179,3 +179,30 @@ system_valgrind_repository = repository_rule(
     implementation = _system_valgrind_impl,
     local = True,
 )
+
+_GLOO = """
+cc_library(
+    name = "headers",
+    hdrs = glob(["include/gloo/**"]),
+    includes = ["include"],
+    visibility = ["//visibility:public"],
+)
+"""
+
+def _system_gloo_impl(ctx):
+    env = ctx.os.environ
+    cache = (env.get("XDG_CACHE_HOME") or env.get("HOME", "") + "/.cache") + "/grapnel"
+    for root in [cache + "/gloo/usr/include", "/usr/include"]:
+        if ctx.path(root + "/gloo/context.h").exists:
+            ctx.symlink(root + "/gloo", "include/gloo")
+            ctx.file("BUILD", _GLOO)
+            return
+    _require(ctx, cache + "/gloo/usr/include/gloo/context.h", "libgloo-dev")
+
+# Headers alone, for those of c10d, which name gloo's types: the library is in
+# LibTorch. The package isn't installed, since it brings Infiniband's and more.
+system_gloo_repository = repository_rule(
+    implementation = _system_gloo_impl,
+    environ = ["XDG_CACHE_HOME", "HOME"],
+    local = True,
+)

@@ -51,6 +51,7 @@ _THIRD_PARTY = [
     ("benchmark/", ["@grapnel_system//:benchmark"]),
     ("cuda_", ["@grapnel_cuda//:headers"]),
     ("valgrind/", ["@grapnel_valgrind//:headers"]),
+    ("gloo/", ["@grapnel_gloo//:headers"]),
 ]
 
 # What a public header may include of LibTorch: ATen/core/Tensor.h costs 1.6 s,

@@ -1,0 +1,56 @@
+#include "grapnel/dist/loopback.h"
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+
+namespace grapnel {
+
+LoopbackListener::LoopbackListener()
+    : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(address);
+  auto* const any = reinterpret_cast<sockaddr*>(&address);
+  if (bind(fd_, any, size) == 0 && getsockname(fd_, any, &size) == 0 &&
+      listen(fd_, 16) == 0) {
+    port_ = ntohs(address.sin_port);
+  }
+}
+
+LoopbackListener::~LoopbackListener() {
+  shutdown(fd_, SHUT_RDWR);
+  if (answerer_.joinable()) answerer_.join();
+  close(fd_);
+}
+
+void LoopbackListener::Answer() {
+  answerer_ = std::thread([this] {
+    while (true) {
+      const int peer = accept(fd_, nullptr, nullptr);
+      if (peer < 0) return;
+      const char kText[] = "HTTP/1.1 400 Bad Request\r\n\r\n";
+      const bool sent = write(peer, kText, sizeof(kText)) > 0;
+      if (sent) absl::SleepFor(absl::Milliseconds(50));
+      close(peer);
+    }
+  });
+}
+
+int FreePort() { return LoopbackListener().port(); }
+
+Place LocalPlace(int rank, int world_size, int port) {
+  Place place;
+  place.launcher = Launcher::kTorchrun;
+  place.rank = place.local_rank = rank;
+  place.world_size = place.local_world_size = world_size;
+  place.master_address = "127.0.0.1";
+  place.master_port = port;
+  return place;
+}
+
+}  // namespace grapnel

@@ -16,8 +16,13 @@ namespace grapnel {
 //   GRAPNEL_RETURN_IF_ERROR(reducer->BeginForward(sync));
 //   const at::Tensor loss = ...;
 //   GRAPNEL_RETURN_IF_ERROR(reducer->BeginBackward(loss));
-//   loss.backward();
-//   GRAPNEL_RETURN_IF_ERROR(reducer->EndBackward());
+//   const absl::Status backward = CatchAsStatus([&] {
+//     loss.backward();
+//     return absl::OkStatus();
+//   });
+//   GRAPNEL_RETURN_IF_ERROR(backward.ok()
+//                               ? reducer->EndBackward()
+//                               : reducer->EndFailedBackward(backward));
 //
 // All ranks do the same iterations with the same `sync`, and each goes backward
 // in those with it: what one leaves out the others wait for. In an iteration
@@ -25,9 +30,9 @@ namespace grapnel {
 // with it averages their sum. They may be set by hand meanwhile, and dropped
 // (made undefined) or set to zero after a step.
 //
-// Exceptions of the collectives come out of backward(): call it within
-// CatchAsStatus. After an error, of backward() or of this, gradients are in an
-// unknown state, and every later call fails. Thread-compatible.
+// After an error, of backward(), where those of the collectives come out, or of
+// this, gradients are in an unknown state, and every later call fails.
+// Thread-compatible.
 class GradientReducer {
  public:
   virtual ~GradientReducer() = default;
@@ -47,6 +52,11 @@ class GradientReducer {
   // if parameters got no gradient and that isn't allowed: the others' ranks
   // wait for those until their timeout.
   virtual absl::Status EndBackward() = 0;
+
+  // Instead of EndBackward, when backward() failed. `failure`: its error, which
+  // is returned with what is known of it: another rank's message, if that one
+  // failed first.
+  virtual absl::Status EndFailedBackward(const absl::Status& failure) = 0;
 };
 
 }  // namespace grapnel

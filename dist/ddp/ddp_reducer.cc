@@ -16,10 +16,12 @@
 #include "absl/strings/str_join.h"
 #include "c10/core/GradMode.h"
 #include "c10/util/StringUtil.h"
+#include "c10/util/intrusive_ptr.h"
 #include "grapnel/base/check_field.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/base/utf8.h"
+#include "grapnel/dist/c10d_handle.h"
 #include "grapnel/dist/ddp/agreement.h"
 #include "torch/csrc/autograd/function.h"
 #include "torch/csrc/autograd/variable.h"
@@ -32,6 +34,9 @@ namespace grapnel {
 namespace {
 
 constexpr double kBytesPerMib = 1024 * 1024;
+
+// In errors.
+constexpr char kAveraging[] = "averaging of gradients";
 
 // Of one broadcast; DistributedDataParallel's.
 constexpr size_t kBroadcastBytes = size_t{250} << 20;
@@ -127,19 +132,35 @@ class OpenReducer final : public c10d::Reducer {
  public:
   using Reducer::Reducer;
 
+  // What a static graph's first averaged backward pass records adds to what
+  // those in the window before it have left.
+  void ForgetRecord() {
+    for (auto& [index, count] : numGradHooksTriggeredMap_) count = 0;
+  }
+
   // Whether a backward pass that was prepared for hasn't averaged all.
   bool unfinished() const { return expect_autograd_hooks_; }
 };
 
 class DdpReducer final : public GradientReducer {
  public:
-  DdpReducer(c10::intrusive_ptr<c10d::ProcessGroup> group,
-             std::vector<NamedTensor> params, std::vector<at::Tensor> buffers,
-             const DdpOptions& options)
-      : group_(std::move(group)),
+  DdpReducer(C10dProcessGroup* owner, std::vector<NamedTensor> params,
+             std::vector<at::Tensor> buffers, const DdpOptions& options)
+      : owner_(owner),
+        group_(c10::intrusive_ptr<c10d::ProcessGroup>::reclaim_copy(
+            &owner->c10d_group())),
         params_(std::move(params)),
         buffers_(std::move(buffers)),
         options_(options) {}
+
+  // Makes `tensors` rank 0's.
+  absl::Status Broadcast(const std::vector<at::Tensor>& tensors) {
+    return Communicate("broadcast of the model", [&] {
+      const c10::AutoGradMode no_grad(false);
+      c10d::broadcast_coalesced(group_, tensors, kBroadcastBytes);
+      return absl::OkStatus();
+    });
+  }
 
   // Makes what may throw.
   absl::Status Init() {
@@ -171,13 +192,10 @@ class DdpReducer final : public GradientReducer {
           options_.find_unused_parameters, /*gradient_as_bucket_view=*/true,
           std::move(names), first_cap, /*skip_all_reduce_unused_params=*/false,
           /*use_python_reducer=*/false, std::vector<int64_t>());
-      // The Reducer takes it for granted in places.
+      // The Reducer takes one for granted in places. Not told of its
+      // construction: it would take whatever calls itself gloo for LibTorch's.
       logger_ = std::make_shared<c10d::Logger>(reducer_);
       reducer_->set_logger(logger_);
-      logger_->set_construction_data_and_log(
-          "model", /*device_ids=*/{}, /*output_device=*/-1,
-          options_.broadcast_buffers, /*has_sync_bn=*/false,
-          options_.static_graph);
       if (options_.static_graph) {
         reducer_->set_static_graph();
         logger_->set_static_graph();
@@ -203,18 +221,18 @@ class DdpReducer final : public GradientReducer {
       return absl::FailedPreconditionError(
           "a backward pass was begun and not ended");
     }
-    return Guarded([&] {
-      if (sync) reducer_->prepare_for_forward();
-      reducer_->rebuild_buckets();  // Once, after the first averaged backward.
-      if (buffers_due_ && options_.broadcast_buffers && !buffers_.empty()) {
-        const c10::AutoGradMode no_grad(false);
-        c10d::broadcast_coalesced(group_, buffers_, kBroadcastBytes);
-      }
-      buffers_due_ = sync;
-      sync_ = sync;
-      phase_ = Phase::kForward;
+    // Makes buckets anew, once, after the first averaged backward pass.
+    GRAPNEL_RETURN_IF_ERROR(Communicate("order of the gradients", [&] {
+      reducer_->rebuild_buckets();
       return absl::OkStatus();
-    });
+    }));
+    if (buffers_due_ && options_.broadcast_buffers && !buffers_.empty()) {
+      GRAPNEL_RETURN_IF_ERROR(Broadcast(buffers_));
+    }
+    buffers_due_ = sync;
+    sync_ = sync;
+    phase_ = Phase::kForward;
+    return absl::OkStatus();
   }
 
   absl::Status BeginBackward(const at::Tensor& loss) override {
@@ -223,15 +241,21 @@ class DdpReducer final : public GradientReducer {
       return absl::FailedPreconditionError(
           "BeginForward must come before each backward pass");
     }
-    return Guarded([&] {
-      phase_ = Phase::kBackward;
+    if (!loss.defined()) {
+      return absl::InvalidArgumentError("loss: is undefined");
+    }
+    phase_ = Phase::kBackward;
+    const absl::Status status = CatchAsStatus([&] {
       if (!sync_) return absl::OkStatus();
       outputs_.push_back(loss);
+      reducer_->prepare_for_forward();  // Counts.
+      if (options_.static_graph && !recorded_) reducer_->ForgetRecord();
       static const std::vector<at::Tensor>* const kNone =
           new std::vector<at::Tensor>();
       reducer_->prepare_for_backward(finds_unused() ? outputs_ : *kNone);
       return absl::OkStatus();
     });
+    return status.ok() ? status : Fail(status);
   }
 
   absl::Status EndBackward() override {
@@ -240,19 +264,23 @@ class DdpReducer final : public GradientReducer {
       return absl::FailedPreconditionError(
           "BeginBackward must come before each backward pass");
     }
-    return Guarded([&] {
-      phase_ = Phase::kIdle;
-      if (!sync_) return absl::OkStatus();
-      if (options_.static_graph && !recorded_) {
+    if (sync_ && options_.static_graph && !recorded_) {
+      GRAPNEL_RETURN_IF_ERROR(Communicate(kAveraging, [&] {
         const c10::AutoGradMode no_grad(false);
         reducer_->delay_all_reduce();
-        recorded_ = true;
-      }
-      const absl::Status status =
-          reducer_->unfinished() ? Unfinished() : absl::OkStatus();
-      outputs_.clear();
-      return status;
-    });
+        return absl::OkStatus();
+      }));
+      recorded_ = true;
+    }
+    if (sync_ && reducer_->unfinished()) return Fail(Unfinished());
+    outputs_.clear();
+    phase_ = Phase::kIdle;
+    return absl::OkStatus();
+  }
+
+  absl::Status EndFailedBackward(const absl::Status& failure) override {
+    const bool averaged = phase_ == Phase::kBackward && sync_;
+    return Fail(averaged ? owner_->Explain(failure, kAveraging) : failure);
   }
 
  private:
@@ -269,13 +297,16 @@ class DdpReducer final : public GradientReducer {
         std::make_unique<CompressionHook>(group_, dtype));
   }
 
+  // Calls `f`, which waits for other ranks.
   template <typename F>
-  absl::Status Guarded(F&& f) {
-    absl::Status status = CatchAsStatus(f);
-    if (!status.ok()) {
-      phase_ = Phase::kFailed;
-      outputs_.clear();
-    }
+  absl::Status Communicate(const char* what, F&& f) {
+    const absl::Status status = CatchAsStatus(f);
+    return status.ok() ? status : Fail(owner_->Explain(status, what));
+  }
+
+  absl::Status Fail(absl::Status status) {
+    phase_ = Phase::kFailed;
+    outputs_.clear();
     return status;
   }
 
@@ -308,9 +339,13 @@ class DdpReducer final : public GradientReducer {
     }
     if (names.empty()) {
       return absl::FailedPreconditionError(
-          "gradients weren't averaged: the backward pass of the loss that was "
-          "given to BeginBackward didn't come to all parameters that the loss "
-          "is computed from");
+          options_.static_graph
+              ? "gradients weren't averaged: a parameter got another number of "
+                "gradients than in the first iteration; static_graph: true is "
+                "for losses that are always computed in the same way"
+              : "gradients weren't averaged: backward didn't come to all "
+                "parameters that the loss is computed from, or was another "
+                "loss's");
     }
     const size_t count = names.size();
     constexpr size_t kNamed = 10;
@@ -319,9 +354,14 @@ class DdpReducer final : public GradientReducer {
         "gradients weren't averaged: the loss isn't computed from ",
         count == 1 ? "parameter " : "parameters ", absl::StrJoin(names, ", "),
         count > kNamed ? absl::StrCat(" and ", count - kNamed, " more") : "",
-        ", which got no gradient; find_unused_parameters: true allows that"));
+        ", which got no gradient; ",
+        options_.static_graph
+            ? "static_graph: true is for losses that are always computed from "
+              "the same ones"
+            : "find_unused_parameters: true allows that"));
   }
 
+  C10dProcessGroup* const owner_;
   const c10::intrusive_ptr<c10d::ProcessGroup> group_;
   const std::vector<NamedTensor> params_;
   const std::vector<at::Tensor> buffers_;
@@ -338,11 +378,16 @@ class DdpReducer final : public GradientReducer {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GradientReducer>> CreateDdpReducer(
-    ProcessGroup& group,
-    const c10::intrusive_ptr<c10d::ProcessGroup>& c10d_group,
-    const std::vector<NamedTensor>& params,
+    ProcessGroup& group, const std::vector<NamedTensor>& params,
     const std::vector<NamedTensor>& buffers, const DdpOptions& options) {
-  // First: what this rank alone finds wrong the others would wait for.
+  C10dProcessGroup* const owner = AsC10dProcessGroup(group);
+  if (owner == nullptr) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("group: must be one of several processes over c10d, is ",
+                     group.description()));
+  }
+  // Before the options are checked: for what this rank alone finds wrong the
+  // others would wait.
   GRAPNEL_RETURN_IF_ERROR(
       CheckAgreement(ItemsOf(params, buffers, options), group));
   if (options.bucket_cap_mb.has_value()) {
@@ -361,14 +406,9 @@ absl::StatusOr<std::unique_ptr<GradientReducer>> CreateDdpReducer(
   if (averaged.empty()) {
     return absl::InvalidArgumentError("no parameter requires a gradient");
   }
-  GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
-    const c10::AutoGradMode no_grad(false);
-    const std::vector<at::Tensor> all = DistinctTensors(params, buffers);
-    c10d::broadcast_coalesced(c10d_group, all, kBroadcastBytes);
-    return absl::OkStatus();
-  }));
   auto reducer = std::make_unique<DdpReducer>(
-      c10d_group, std::move(averaged), DistinctTensors({}, buffers), options);
+      owner, std::move(averaged), DistinctTensors({}, buffers), options);
+  GRAPNEL_RETURN_IF_ERROR(reducer->Broadcast(DistinctTensors(params, buffers)));
   GRAPNEL_RETURN_IF_ERROR(reducer->Init());
   return {std::move(reducer)};
 }

@@ -9,14 +9,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "c10/util/intrusive_ptr.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/dist/gradient_reducer.h"
 #include "grapnel/dist/process_group.h"
-
-namespace c10d {
-class ProcessGroup;
-}  // namespace c10d
 
 namespace grapnel {
 
@@ -60,16 +55,14 @@ struct DdpOptions {
 // buckets, and the gradients become views; so one set of gradients is held all
 // the time, and in accumulation windows a second one.
 //
-// `params`, `buffers`: with unique names, all on one device that `c10d_group`
-// takes, for which they stay what they are as long as the reducer lives. A
+// `group`: what JoinProcessGroup gave for several processes; outlives the
+// reducer. kInvalidArgument for another one. `params`, `buffers`: with unique
+// names, all on one device, where they stay as long as the reducer lives. A
 // tensor that is there twice counts once. A parameter that two reducers have is
-// averaged by both. `group` and `c10d_group` have the same ranks; `group` is
-// called only here. kInvalidArgument if no parameter requires a gradient, or
-// for an option, which it names.
+// averaged by both. kInvalidArgument also if no parameter requires a gradient,
+// and for an option, which it names.
 absl::StatusOr<std::unique_ptr<GradientReducer>> CreateDdpReducer(
-    ProcessGroup& group,
-    const c10::intrusive_ptr<c10d::ProcessGroup>& c10d_group,
-    const std::vector<NamedTensor>& params,
+    ProcessGroup& group, const std::vector<NamedTensor>& params,
     const std::vector<NamedTensor>& buffers, const DdpOptions& options);
 
 }  // namespace grapnel

@@ -4,7 +4,6 @@
 #define GRAPNEL_RUNNER_RUNNER_H_
 
 #include <atomic>
-#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -15,7 +14,6 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "grapnel/base/tensor_map.h"
 #include "grapnel/data/dataset.h"
 #include "grapnel/data/iterable_dataset.h"
 #include "grapnel/loggers/log_backend.h"
@@ -24,6 +22,7 @@
 #include "grapnel/models/model.h"
 #include "grapnel/optim/optimizer.h"
 #include "grapnel/runner/hook_registry.h"
+#include "grapnel/runner/launcher.h"
 
 namespace grapnel::runner::v1 {
 class RunnerConfig;
@@ -33,8 +32,6 @@ namespace grapnel {
 
 class Clock;
 class Predictor;
-class GradientReducer;
-class ProcessGroup;
 class RunLog;
 struct PredictorOptions;
 
@@ -93,7 +90,8 @@ struct RunnerOptions {
   // returns. If false, the thread that logs writes them at once.
   bool log_in_background = true;
 
-  // Null, or of one rank: this process trains alone. Else the ranks train one
+  // Null: that of the config's `launcher`. Of one rank this process trains
+  // alone. Else the ranks train one
   // model: each has its share of every epoch, and rank 0 alone writes files and
   // logs; all call the same functions. An error ends the group, and so the
   // run, on all ranks. Not owned.
@@ -101,10 +99,7 @@ struct RunnerOptions {
 
   // Of several ranks: makes what averages their gradients. Called once, when
   // the model is there, on all ranks.
-  std::function<absl::StatusOr<std::unique_ptr<GradientReducer>>(
-      ProcessGroup& group, const std::vector<NamedTensor>& params,
-      const std::vector<NamedTensor>& buffers)>
-      make_gradient_reducer;
+  MakeGradientReducer make_gradient_reducer;
 
   // In place of what the config describes, which must then be unset there.
   std::unique_ptr<Model> model;

@@ -390,6 +390,7 @@ absl::StatusOr<CapturedSave> RunnerImpl::Capture(const WaitingSave& waiting) {
   }
   GRAPNEL_ASSIGN_OR_RETURN(
       save.contents, CaptureRun(parts, seed_, CurrentDataPosition(), ranks));
+  GRAPNEL_RETURN_IF_ERROR(MeanGradients(&save.contents));
   io::v1::CheckpointManifest& manifest = save.contents.manifest();
   *manifest.mutable_progress() = progress_.state();
   manifest.set_run_uuid(run_uuid_);
@@ -415,6 +416,26 @@ absl::StatusOr<CapturedSave> RunnerImpl::Capture(const WaitingSave& waiting) {
   GRAPNEL_RETURN_IF_ERROR(
       hooks_.Call(points::kBeforeSaveCheckpoint, run, save.contents));
   return save;
+}
+
+absl::Status RunnerImpl::MeanGradients(io::CheckpointContents* contents) {
+  if (num_ranks() == 1) return absl::OkStatus();
+  for (auto& [name, tensors] : contents->sections) {
+    if (name != "gradients") continue;
+    TensorMap means;
+    for (const NamedTensor& gradient : tensors) {
+      at::Tensor mean;
+      GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+        mean = gradient.tensor.clone();
+        return absl::OkStatus();
+      }));
+      GRAPNEL_RETURN_IF_ERROR(process_group().AllReduce(mean, ReduceOp::kSum));
+      mean.div_(num_ranks());
+      GRAPNEL_RETURN_IF_ERROR(means.Add(gradient.name, std::move(mean)));
+    }
+    tensors = std::move(means);
+  }
+  return absl::OkStatus();
 }
 
 absl::Status RunnerImpl::Publish(const CapturedSave& save) const {

@@ -211,6 +211,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   absl::Status InitRun(std::vector<std::string>* left_out);
   absl::Status InitFiles();
   // What all ranks need to know of it, and whether they are of one kind.
+  absl::Status InitRanks();
   absl::Status CheckRanks();
   absl::Status ShareStart();
 
@@ -403,6 +404,9 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // published with nothing else of it; then the hooks are told.
   absl::Status SaveNow(const WaitingSave& waiting, bool* published);
   absl::StatusOr<CapturedSave> Capture(const WaitingSave& waiting);
+  // Of a window that is half filled every rank has gradients of its own: a
+  // checkpoint has their mean.
+  absl::Status MeanGradients(io::CheckpointContents* contents);
   absl::Status Publish(const CapturedSave& save) const;
   absl::Status NotifyOfSave(const CapturedSave& save);
   runner::v1::DataPosition CurrentDataPosition();
@@ -454,7 +458,10 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   std::vector<int64_t> input_shape_;  // That it was made by, if from config.
   SingleProcessGroup single_process_;
   Autocast autocast_;  // Of evaluation; the training step's is the wrapper's.
-  std::unique_ptr<GradientReducer> gradient_reducer_;  // Of several ranks.
+  // Of several ranks: what averages gradients, and if the runner has joined
+  // them itself, the group.
+  std::unique_ptr<ProcessGroup> own_group_;
+  std::unique_ptr<GradientReducer> gradient_reducer_;
   std::unique_ptr<OptimWrapper> optim_wrapper_;
   std::vector<std::unique_ptr<ParamScheduler>> schedulers_;
   MessageHub hub_;

@@ -145,10 +145,6 @@ absl::Status CheckConfig(const RunnerConfig& config,
         "a dataset given in code needs its train_, val_ or test_dataloader "
         "set");
   }
-  if (config.has_launcher() && config.launcher() != "none") {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "launcher: must be \"none\", is \"", config.launcher(), "\""));
-  }
   GRAPNEL_RETURN_IF_ERROR(ParseLogLevel(config.log_level()).status());
   if (config.randomness().has_seed() && config.randomness().seed() < 0) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -276,6 +272,9 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   env_ = options_.env != nullptr ? options_.env : &io::Env::Posix();
   clock_ = options_.clock != nullptr ? options_.clock : &Clock::System();
   run_clock_.set_base(clock_);
+  if (options_.process_group == nullptr) {
+    GRAPNEL_RETURN_IF_ERROR(InitRanks());
+  }
   GRAPNEL_RETURN_IF_ERROR(OnAllRanks([this] { return InitConfig(); }));
   GRAPNEL_RETURN_IF_ERROR(CheckRanks());
   GRAPNEL_RETURN_IF_ERROR(OnAllRanks([this] { return InitDevice(); }));
@@ -294,6 +293,22 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   }
   log_->Flush().IgnoreError();  // It has reported what went wrong by itself.
   if (lock_ != nullptr) lock_->Keep();
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::InitRanks() {
+  const std::string& launcher = config_->launcher();
+  if (launcher.empty() || launcher == "none") return absl::OkStatus();
+  const JoinRanks join = RegisteredJoinRanks();
+  if (join == nullptr) {
+    return absl::NotFoundError(
+        absl::StrCat("launcher: \"", launcher,
+                     "\" isn't linked in: depend on //runner:launchers"));
+  }
+  GRAPNEL_ASSIGN_OR_RETURN(JoinedRanks joined, join(*config_));
+  own_group_ = std::move(joined.group);
+  options_.process_group = own_group_.get();
+  options_.make_gradient_reducer = std::move(joined.make_gradient_reducer);
   return absl::OkStatus();
 }
 
@@ -775,6 +790,12 @@ absl::Status RunnerImpl::InitLoaders() {
                                   std::move(options_.test_metrics));
     if (!test.ok()) return WithContext(test.status(), "test_evaluator");
     evaluators_[static_cast<int>(Mode::kTest)] = *std::move(test);
+  }
+  if (num_ranks() > 1) {
+    for (const auto& evaluator : evaluators_) {
+      if (evaluator == nullptr) continue;
+      GRAPNEL_RETURN_IF_ERROR(evaluator->CheckGather());
+    }
   }
   if (plan_ && plan_->by_epoch() && dataloader(Mode::kTrain)->infinite()) {
     return absl::InvalidArgumentError(

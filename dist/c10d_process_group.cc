@@ -153,6 +153,13 @@ bool IsLoopback(const Place& place) {
          absl::StartsWith(place.master_address, "127.");
 }
 
+// c10d looks up the names of all addresses that it connects, on the thread that
+// serves every rank. It listens by IPv6, and as a name server alone could know
+// 127.0.0.1 there, a rank would wait 5 s for one that doesn't answer.
+std::string Host(const Place& place) {
+  return IsLoopback(place) ? "localhost" : place.master_address;
+}
+
 bool RankZeroListens(const Place& place) { return !place.launcher_listens; }
 
 // A connection to the master, closed again; "" or why there is none. c10d's own
@@ -189,7 +196,7 @@ absl::Status WaitForMaster(const Place& place, absl::Duration timeout,
     addrinfo hints = {};
     hints.ai_socktype = SOCK_STREAM;
     addrinfo* addresses = nullptr;
-    const int error = getaddrinfo(place.master_address.c_str(),
+    const int error = getaddrinfo(Host(place).c_str(),
                                   std::to_string(place.master_port).c_str(),
                                   &hints, &addresses);
     if (error != 0) {
@@ -227,7 +234,7 @@ c10::intrusive_ptr<c10d::Store> OpenStore(const Place& place, bool listen,
   options.waitWorkers = false;
   options.timeout =
       ToChrono(std::max(deadline - absl::Now(), absl::Seconds(1)));
-  return c10::make_intrusive<c10d::TCPStore>(place.master_address, options);
+  return c10::make_intrusive<c10d::TCPStore>(Host(place), options);
 }
 
 absl::StatusOr<c10::intrusive_ptr<c10d::Store>> Connect(

@@ -250,9 +250,7 @@ class DdpReducer final : public GradientReducer {
       outputs_.push_back(loss);
       reducer_->prepare_for_forward();  // Counts.
       if (options_.static_graph && !recorded_) reducer_->ForgetRecord();
-      static const std::vector<at::Tensor>* const kNone =
-          new std::vector<at::Tensor>();
-      reducer_->prepare_for_backward(finds_unused() ? outputs_ : *kNone);
+      reducer_->prepare_for_backward(finds_unused() ? outputs_ : none_);
       return absl::OkStatus();
     });
     return status.ok() ? status : Fail(status);
@@ -369,6 +367,7 @@ class DdpReducer final : public GradientReducer {
   std::shared_ptr<OpenReducer> reducer_;
   std::shared_ptr<c10d::Logger> logger_;
   std::vector<at::Tensor> outputs_;  // The loss, from Begin- to EndBackward.
+  const std::vector<at::Tensor> none_;
   Phase phase_ = Phase::kIdle;
   bool sync_ = false;        // Of this iteration.
   bool buffers_due_ = true;  // Before the next forward pass.

@@ -4,7 +4,7 @@
 //
 // reads DIR/in.safetensors, the weights and each rank's batches, and writes the
 // gradients of each iteration, and the buffers after it, to
-// DIR/cpp<rank>.safetensors.
+// DIR/CASE.cpp<rank>.safetensors.
 
 #include <cstdio>
 #include <string>
@@ -175,9 +175,10 @@ absl::Status Main(absl::string_view name, int world_size,
       RunGlooRanks(world_size, [&](const GlooRank& rank) -> absl::Status {
         TensorMap output;
         GRAPNEL_RETURN_IF_ERROR(Train(what, rank, input, &output));
-        return io::WriteSafetensors(
-                   env, absl::StrCat(dir, "/cpp", rank.rank, ".safetensors"),
-                   output)
+        return io::WriteSafetensors(env,
+                                    absl::StrCat(dir, "/", name, ".cpp",
+                                                 rank.rank, ".safetensors"),
+                                    output)
             .status();
       });
   for (const absl::Status& end : ends) GRAPNEL_RETURN_IF_ERROR(end);

@@ -72,7 +72,8 @@ type RunnerConfig struct {
 	ExperimentName *string `protobuf:"bytes,21,opt,name=experiment_name,json=experimentName,proto3,oneof" json:"experiment_name,omitempty"`
 	// Where the model is and is trained: "cpu"; "cuda:1"; "cuda", the one of the
 	// process's place on its machine; "auto", an accelerator if there is one, else
-	// the CPU. Weights start with the same numbers on all of them. Default: "cpu".
+	// the CPU. Weights start with the same numbers on all of them. Default: "cpu",
+	// or where a model that is given in code was made.
 	Device *string `protobuf:"bytes,23,opt,name=device,proto3,oneof" json:"device,omitempty"`
 	// What is taken of weights alone, those of load_from. Of a checkpoint of the
 	// run's own all is taken, and of these options only `strict` counts.

@@ -418,7 +418,8 @@ pub struct RunnerConfig {
     pub experiment_name: ::core::option::Option<::prost::alloc::string::String>,
     /// Where the model is and is trained: "cpu"; "cuda:1"; "cuda", the one of the
     /// process's place on its machine; "auto", an accelerator if there is one, else
-    /// the CPU. Weights start with the same numbers on all of them. Default: "cpu".
+    /// the CPU. Weights start with the same numbers on all of them. Default: "cpu",
+    /// or where a model that is given in code was made.
     #[prost(string, optional, tag = "23")]
     pub device: ::core::option::Option<::prost::alloc::string::String>,
     /// What is taken of weights alone, those of load_from. Of a checkpoint of the

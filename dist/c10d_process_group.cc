@@ -29,6 +29,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "c10/core/GradMode.h"
+#include "gloo/context.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"

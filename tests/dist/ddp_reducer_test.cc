@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <unordered_set>
 #include <utility>
@@ -23,6 +24,7 @@
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/dist/gradient_reducer.h"
+#include "grapnel/dist/single_process_group.h"
 #include "grapnel/models/functional.h"
 #include "grapnel/tests/dist/gloo_ranks.h"
 #include "gtest/gtest.h"
@@ -435,7 +437,7 @@ TEST(DdpReducerTest, RefusesWhatCantBeAveraged) {
 }
 
 TEST(DdpReducerTest, CallsOutOfOrderAreErrors) {
-  const std::vector<absl::Status> ends = RunGlooRanks(1, [](const GlooRank& r) {
+  const std::vector<absl::Status> ends = RunGlooRanks(2, [](const GlooRank& r) {
     Net net(0);
     GRAPNEL_ASSIGN_OR_RETURN(const auto reducer, Reduce(r, net));
     const auto refused = StatusIs(absl::StatusCode::kFailedPrecondition,
@@ -588,6 +590,40 @@ TEST(DdpReducerTest, ARankWhoseOthersAreGoneEndsWithAnError) {
   EXPECT_THAT(ends[0], IsOk());
   EXPECT_THAT(ends[1], Not(IsOk()));
   EXPECT_LT(absl::Now() - start, absl::Seconds(20));
+}
+
+TEST(DdpReducerTest, TellsWhyAnotherRankDidntCome) {
+  // Found where buckets are made anew, and in a backward pass.
+  for (const int good : {1, 2}) {
+    const std::vector<absl::Status> ends =
+        RunGlooRanks(2, [&](const GlooRank& r) -> absl::Status {
+          Net net(0);
+          GRAPNEL_ASSIGN_OR_RETURN(const auto reducer, Reduce(r, net));
+          for (int i = 0; i < good; ++i) {
+            GRAPNEL_RETURN_IF_ERROR(
+                Iterate(*reducer, net, Batch(r.rank, i), true));
+            net.ZeroGrad();
+          }
+          if (r.rank == 1) return Iterate(*reducer, net, Batch(1, good), true);
+          r.group.ReportFailure(absl::DataLossError("digits is cut short"));
+          return absl::OkStatus();
+        });
+    EXPECT_THAT(ends[0], IsOk());
+    EXPECT_THAT(
+        ends[1],
+        StatusIs(absl::StatusCode::kUnavailable,
+                 good == 1
+                     ? "order of the gradients: rank 0: digits is cut short"
+                     : "averaging of gradients: rank 0: digits is cut short"));
+  }
+}
+
+TEST(DdpReducerTest, RefusesAProcessAlone) {
+  const Net net(0);
+  SingleProcessGroup group;
+  EXPECT_THAT(CreateDdpReducer(group, net.params, net.buffers, {}).status(),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("must be one of several processes")));
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
 #include "grapnel/tests/dist/gloo_ranks.h"
 
-#include <chrono>
 #include <cstddef>
 #include <memory>
+#include <thread>
 
 #include "ATen/core/Tensor.h"
 #include "absl/status/statusor.h"
@@ -12,11 +12,10 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/dist/c10d_handle.h"
-#include "grapnel/dist/fake_process_group.h"
+#include "grapnel/dist/c10d_process_group.h"
+#include "grapnel/dist/loopback.h"
 #include "torch/csrc/distributed/c10d/Backend.hpp"
-#include "torch/csrc/distributed/c10d/HashStore.hpp"
 #include "torch/csrc/distributed/c10d/ProcessGroup.hpp"
-#include "torch/csrc/distributed/c10d/ProcessGroupGloo.hpp"
 
 namespace grapnel {
 namespace {
@@ -24,8 +23,7 @@ namespace {
 // gloo, with a list of what it was asked for.
 class WatchedGloo final : public c10d::Backend {
  public:
-  WatchedGloo(c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo,
-              Collectives* collectives)
+  WatchedGloo(c10::intrusive_ptr<c10d::Backend> gloo, Collectives* collectives)
       : Backend(gloo->getRank(), gloo->getSize()),
         gloo_(std::move(gloo)),
         collectives_(collectives) {}
@@ -62,46 +60,71 @@ class WatchedGloo final : public c10d::Backend {
     return work;
   }
 
-  const c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo_;
+  const c10::intrusive_ptr<c10d::Backend> gloo_;
   Collectives* const collectives_;
 };
 
-// A rank of threads, whose gradients go by gloo.
-class ThreadRank final : public C10dProcessGroup {
+// `joined`, with a list of what is called on its c10d group.
+class WatchedGroup final : public C10dProcessGroup {
  public:
-  ThreadRank(ProcessGroup* threads,
-             c10::intrusive_ptr<c10d::ProcessGroup> group)
-      : threads_(threads), group_(std::move(group)) {}
+  WatchedGroup(C10dProcessGroup* joined, Collectives* collectives)
+      : joined_(joined),
+        group_(c10::make_intrusive<c10d::ProcessGroup>(
+            joined->c10d_group().getStore(), joined->rank(),
+            joined->world_size())) {
+    group_->setBackend(
+        c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO,
+        c10::make_intrusive<WatchedGloo>(
+            joined->c10d_group().getBackend(c10::DeviceType::CPU),
+            collectives));
+    group_->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
+  }
 
-  int rank() const override { return threads_->rank(); }
-  int world_size() const override { return threads_->world_size(); }
-  int local_rank() const override { return threads_->local_rank(); }
-  std::string description() const override { return threads_->description(); }
+  int rank() const override { return joined_->rank(); }
+  int world_size() const override { return joined_->world_size(); }
+  int local_rank() const override { return joined_->local_rank(); }
+  std::string description() const override { return joined_->description(); }
   absl::Status AllReduce(const at::Tensor& tensor, ReduceOp op) override {
-    return threads_->AllReduce(tensor, op);
+    return joined_->AllReduce(tensor, op);
   }
   absl::Status Broadcast(const at::Tensor& tensor, int root) override {
-    return threads_->Broadcast(tensor, root);
+    return joined_->Broadcast(tensor, root);
   }
   absl::StatusOr<std::vector<std::string>> AllGather(
       absl::string_view bytes) override {
-    return threads_->AllGather(bytes);
+    return joined_->AllGather(bytes);
   }
-  absl::Status Barrier() override { return threads_->Barrier(); }
+  absl::Status Barrier() override { return joined_->Barrier(); }
   void ReportFailure(const absl::Status& failure) override {
-    threads_->ReportFailure(failure);
+    joined_->ReportFailure(failure);
   }
-  absl::Status FirstFailure() override { return threads_->FirstFailure(); }
+  absl::Status FirstFailure() override { return joined_->FirstFailure(); }
   c10d::ProcessGroup& c10d_group() override { return *group_; }
   absl::Status Explain(const absl::Status& failure,
                        absl::string_view call) override {
-    return WithContext(failure, call);
+    return joined_->Explain(failure, call);
   }
 
  private:
-  ProcessGroup* const threads_;
+  C10dProcessGroup* const joined_;
   const c10::intrusive_ptr<c10d::ProcessGroup> group_;
 };
+
+absl::Status RunRank(int rank, int world_size, int port, absl::Duration timeout,
+                     const std::function<absl::Status(const GlooRank&)>& body) {
+  JoinOptions options;
+  options.timeout = timeout;
+  GRAPNEL_ASSIGN_OR_RETURN(
+      const std::unique_ptr<ProcessGroup> group,
+      JoinProcessGroup(LocalPlace(rank, world_size, port), options));
+  C10dProcessGroup* const joined = AsC10dProcessGroup(*group);
+  GRAPNEL_RET_CHECK(joined != nullptr);
+  Collectives collectives;
+  return CatchAsStatus([&] {
+    WatchedGroup watched(joined, &collectives);
+    return body({rank, watched, collectives});
+  });
+}
 
 }  // namespace
 
@@ -132,31 +155,16 @@ void Collectives::End(size_t index) {
 std::vector<absl::Status> RunGlooRanks(
     int world_size, const std::function<absl::Status(const GlooRank&)>& body,
     absl::Duration timeout) {
-  const std::chrono::milliseconds limit(absl::ToInt64Milliseconds(timeout));
-  const auto store = c10::make_intrusive<c10d::HashStore>();
-  // Outlive gloo's threads, which end with the groups.
-  std::vector<Collectives> collectives(world_size);
-  return RunRanks(
-      world_size,
-      [&](ProcessGroup& group) {
-        return CatchAsStatus([&] {
-          auto options = c10d::ProcessGroupGloo::Options::create(limit);
-          options->devices.push_back(
-              c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1"));
-          const int rank = group.rank();
-          const auto gloo = c10::make_intrusive<c10d::ProcessGroupGloo>(
-              store, rank, world_size, options);
-          auto c10d =
-              c10::make_intrusive<c10d::ProcessGroup>(store, rank, world_size);
-          c10d->setBackend(
-              c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO,
-              c10::make_intrusive<WatchedGloo>(gloo, &collectives[rank]));
-          c10d->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
-          ThreadRank thread_rank(&group, std::move(c10d));
-          return body({rank, thread_rank, collectives[rank]});
-        });
-      },
-      timeout);
+  const int port = FreePort();
+  std::vector<absl::Status> ends(world_size);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < world_size; ++rank) {
+    threads.emplace_back([&, rank] {
+      ends[rank] = RunRank(rank, world_size, port, timeout, body);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return ends;
 }
 
 }  // namespace grapnel

@@ -42,7 +42,7 @@ struct GlooRank {
 };
 
 // Calls `body` for every rank, each in a thread of its own, and returns what
-// they returned, by rank. `timeout`: of a collective.
+// they returned, by rank. At least two. `timeout`: of a collective.
 std::vector<absl::Status> RunGlooRanks(
     int world_size, const std::function<absl::Status(const GlooRank&)>& body,
     absl::Duration timeout = absl::Seconds(60));

@@ -20,20 +20,20 @@ const char kLaunchHelp[] =
   grapnel launch [FLAG]... --program PATH -- ARG ...   another program
 
   --nproc-per-node N   processes (ranks) on each node; 1 if not given
-  --max-restarts N     of all ranks when one fails; train goes on from the newest
-                       checkpoint; 0 if not given
+  --max-restarts N     of all ranks when one fails; train goes on from its
+                       newest checkpoint; 0 if not given
   --grace TIME         from a signal to SIGKILL: 90s, 5m; 30s if not given
   --log-dir DIR        output goes to DIR/rank_0.stdout.log, .stderr.log, ...
   --nnodes N           launch on N nodes, each with a --node-rank of its own
   --node-rank N        0..nnodes - 1
   --master-addr HOST   node 0
-  --master-port PORT   where its launcher listens; on one node, where rank 0 does
+  --master-port PORT   where node 0's launcher listens; on one node, rank 0
 
-Ranks get torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, ...).
+Ranks get torchrun's variables: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, ...
 Without --log-dir, rank 0's output comes as it is, other ranks' lines on stderr
 as "[rank 1] ...". SIGINT, SIGTERM and SIGHUP are passed on to every rank, a
-second one kills. Exit codes: 0 done, 128 + N signal N, 2 bad command line, else
-that of the rank that failed first, whose last lines are shown.
+second one kills. Exit codes: 0 done, 128 + N signal N, 2 bad command line, 1 a
+lost node, else that of the rank that failed first, whose last lines are shown.
 )";
 
 namespace {

@@ -55,6 +55,7 @@ constexpr auto kConnectInterval = std::chrono::milliseconds(200);
 constexpr absl::Duration kConnectTimeout = absl::Seconds(1);
 // More would be no launchers.
 constexpr size_t kMaxPeers = 2 * kMaxNodes;
+constexpr auto kLastWords = std::chrono::seconds(1);
 constexpr auto kGoodbye = std::chrono::seconds(5);
 
 Clock::duration ToClock(absl::Duration duration) {
@@ -199,9 +200,12 @@ int Keeper::Run() {
     End(kBadOptions);
   }
   Loop();
-  // To a reader who is slow; not to one who is stopped while we are to end.
-  const auto until = Clock::now() + kGoodbye;
-  while (!(out_.empty() && err_.empty()) && !(hurry_ && Clock::now() > until)) {
+  // To a reader who is slow; not to one who has stopped while we are to end.
+  const auto start = Clock::now();
+  while (!(out_.empty() && err_.empty())) {
+    const auto waited = Clock::now() - start;
+    if (hurry_ && waited > kLastWords) break;
+    if (asked_ != 0 && waited > ToClock(options_.grace)) break;
     std::vector<pollfd> polls = {{front_.get(), POLLIN, 0}};
     for (const OutputSink* sink : {&out_, &err_}) {
       if (!sink->empty()) polls.push_back({sink->fd(), POLLOUT, 0});
@@ -212,6 +216,7 @@ int Keeper::Run() {
     char byte;
     if (polls[0].revents != 0 && read(front_.get(), &byte, 1) >= 0) {
       hurry_ = true;
+      front_ = OwnedFd();
     }
   }
   return *exit_code_;

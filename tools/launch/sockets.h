@@ -39,10 +39,11 @@ struct ReservedPort {
   int port = 0;
 };
 
-// `port` 0: a free one. kAlreadyExists if a program listens on it.
+// `port` 0: a free one. kFailedPrecondition if a program listens on
+// it.
 absl::StatusOr<ReservedPort> ReservePort(int port);
 
-// Listens on `port` of all addresses. kAlreadyExists if another program does.
+// Listens on `port` of all addresses. kFailedPrecondition if another does.
 absl::StatusOr<OwnedFd> Listen(int port);
 
 // A connection to one of `host`'s addresses; each is waited for for `timeout`.

@@ -35,6 +35,7 @@ const char kHelp[] =
   grapnel export CONFIG    write a checkpoint's model (TorchScript) to --output
   grapnel check CONFIG     try one batch, write nothing, and print a table
   grapnel config CONFIG    print the configuration as it would be used
+  grapnel launch -- train CONFIG    in several processes; see launch --help
 
   --work-dir DIR           where checkpoints and logs go
   --resume[=PATH]          go on from PATH, or from the newest in the work dir
@@ -46,7 +47,6 @@ const char kHelp[] =
   --threads N              of LibTorch's operators
   --wait-for-lock TIME     of a run in the work dir to end: 90s, 10m, 1h30m
   --help, --version
-
 CONFIG is a grapnel.runner.v1.RunnerConfig in a .textproto, .json or .pb file.
 The first SIGINT or SIGTERM saves and stops, a second one stops at once.
 Exit codes: 0 done, 1 the run failed, 2 bad command line, configuration, data
@@ -65,11 +65,10 @@ struct VerbName {
   Verb verb;
 };
 
-constexpr VerbName kVerbs[] = {{"train", Verb::kTrain},
-                               {"test", Verb::kTest},
-                               {"export", Verb::kExport},
-                               {"check", Verb::kCheck},
-                               {"config", Verb::kConfig}};
+constexpr VerbName kVerbs[] = {
+    {"train", Verb::kTrain},   {"test", Verb::kTest},
+    {"export", Verb::kExport}, {"check", Verb::kCheck},
+    {"config", Verb::kConfig}, {"launch", Verb::kLaunch}};
 
 absl::Status SetPath(absl::string_view value,
                      std::optional<std::string>* path) {
@@ -222,8 +221,21 @@ class Reader {
   explicit Reader(const std::vector<std::string>& args) : args_(args) {}
 
   absl::StatusOr<CommandLine> Read() {
+    if (!args_.empty() && args_[0] == "launch") {
+      command_.verb = Verb::kLaunch;
+      command_.launch.assign(args_.begin() + 1, args_.end());
+      return command_;
+    }
     while (next_ < args_.size()) {
       const std::string& arg = args_[next_++];
+      if (arg == "--") {
+        if (!positional_.empty()) {
+          GRAPNEL_RETURN_IF_ERROR(FindVerb(positional_[0]).status());
+        }
+        return absl::InvalidArgumentError(
+            "-- is for launch, which comes first: grapnel launch -- train "
+            "CONFIG");
+      }
       if (IsFlag(arg)) {
         GRAPNEL_RETURN_IF_ERROR(ReadFlag(arg));
         // Even if the rest is wrong: a user who asks for help needs it.
@@ -238,8 +250,32 @@ class Reader {
     return Finish();
   }
 
+  // What Read has read, without the flags that `set` reads.
+  std::vector<std::string> Without(absl::Status (*set)(absl::string_view,
+                                                       CommandLine*),
+                                   absl::Status (*or_set)(absl::string_view,
+                                                          CommandLine*)) const {
+    std::vector<std::string> rest;
+    size_t next = 0;
+    for (const Seen& seen : seen_) {
+      rest.insert(rest.end(), args_.begin() + next, args_.begin() + seen.begin);
+      next = seen.begin;
+      if (seen.flag->set == set || seen.flag->set == or_set) next = seen.end;
+    }
+    rest.insert(rest.end(), args_.begin() + next, args_.end());
+    return rest;
+  }
+
  private:
+  // A flag, and the arguments that it takes up.
+  struct Seen {
+    const Flag* flag;
+    size_t begin;
+    size_t end;
+  };
+
   absl::Status ReadFlag(absl::string_view arg) {
+    const size_t begin = next_ - 1;
     if (arg == "-h") arg = "--help";
     absl::string_view name = absl::StripPrefix(arg, "--");
     std::optional<absl::string_view> value;
@@ -251,12 +287,11 @@ class Reader {
     GRAPNEL_ASSIGN_OR_RETURN(const Flag* const flag, FindFlag(name));
     const std::string shown = absl::StrCat("--", flag->name);
     if (flag->value == Value::kMany) return ReadMany(*flag, value);
-    for (const Flag* seen : seen_) {
-      if (seen == flag) {
+    for (const Seen& seen : seen_) {
+      if (seen.flag == flag) {
         return absl::InvalidArgumentError(absl::StrCat(shown, ": given twice"));
       }
     }
-    seen_.push_back(flag);
     const bool bare =
         flag->value == Value::kNone || flag->value == Value::kLast;
     if (bare && value.has_value()) {
@@ -275,6 +310,7 @@ class Reader {
       }
       value = args_[next_++];
     }
+    seen_.push_back({flag, begin, next_});
     return WithContext(flag->set(value.value_or(""), &command_), shown);
   }
 
@@ -299,10 +335,14 @@ class Reader {
   absl::StatusOr<CommandLine> Finish() {
     if (positional_.empty()) {
       return absl::InvalidArgumentError(
-          "no command: train, test, export, check or config; see grapnel "
-          "--help");
+          "no command: train, test, export, check, config or launch; see "
+          "grapnel --help");
     }
     GRAPNEL_ASSIGN_OR_RETURN(command_.verb, FindVerb(positional_[0]));
+    if (command_.verb == Verb::kLaunch) {
+      return absl::InvalidArgumentError(
+          "launch comes first: grapnel launch [FLAG]... -- train CONFIG ...");
+    }
     if (positional_.size() < 2) {
       return absl::InvalidArgumentError(absl::StrCat(
           "no configuration: grapnel ", positional_[0], " CONFIG"));
@@ -329,7 +369,7 @@ class Reader {
   const std::vector<std::string>& args_;
   size_t next_ = 0;
   std::vector<std::string> positional_;
-  std::vector<const Flag*> seen_;
+  std::vector<Seen> seen_;
   bool help_ = false;
   CommandLine command_;
 };
@@ -367,6 +407,18 @@ absl::StatusOr<CommandLine> ParseCommandLine(
         WithContext(CheckUtf8(args[i]), absl::StrCat("argument ", i + 1)));
   }
   return Reader(args).Read();
+}
+
+absl::StatusOr<std::vector<std::string>> ArgsToGoOn(
+    const std::vector<std::string>& args) {
+  Reader reader(args);
+  GRAPNEL_ASSIGN_OR_RETURN(const CommandLine command, reader.Read());
+  std::vector<std::string> rest = reader.Without(SetResume, SetLoadFrom);
+  rest.push_back("--resume");
+  // The file may have one, and a run would go on from that.
+  rest.push_back("--cfg-options");
+  rest.push_back("load_from=");
+  return rest;
 }
 
 absl::StatusOr<RunnerConfig> ResolveConfig(const CommandLine& command,

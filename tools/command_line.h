@@ -37,10 +37,20 @@ enum ExitCode : int {
 };
 
 struct CommandLine {
-  enum class Verb { kTrain, kTest, kExport, kCheck, kConfig, kHelp, kVersion };
+  enum class Verb {
+    kTrain,
+    kTest,
+    kExport,
+    kCheck,
+    kConfig,
+    kLaunch,
+    kHelp,
+    kVersion
+  };
 
   Verb verb = Verb::kHelp;
-  std::string config;  // Path. Set for all but help and version.
+  std::string config;  // Path. Set for all but launch, help and version.
+  std::vector<std::string> launch;  // What follows launch, which comes first.
   std::optional<std::string> work_dir;
   std::optional<bool> resume;
   std::optional<std::string> load_from;  // Of --load-from, or of --resume=PATH.
@@ -57,6 +67,11 @@ struct CommandLine {
 // with dashes or underscores, and with "=" or a space before their value.
 // kInvalidArgument names the argument, or its number if it isn't UTF-8.
 absl::StatusOr<CommandLine> ParseCommandLine(
+    const std::vector<std::string>& args);
+
+// `args`, which ParseCommandLine reads, to go on from the newest checkpoint in
+// the work dir, whatever they begin with.
+absl::StatusOr<std::vector<std::string>> ArgsToGoOn(
     const std::vector<std::string>& args);
 
 // The configuration that `command` means: its file, then --cfg-options, then

@@ -97,6 +97,46 @@ TEST(ParseCommandLineTest, CfgOptionsGatherAndLeaveTheConfigAlone) {
   EXPECT_THAT(command.cfg_options, ElementsAre("a=1", "b=x y", "c=--d"));
 }
 
+TEST(ParseCommandLineTest, WhatFollowsLaunchIsLeftToIt) {
+  const CommandLine command =
+      Parse({"launch", "--nproc-per-node=2", "--", "trian", "--seed=x"});
+  EXPECT_EQ(command.verb, Verb::kLaunch);
+  EXPECT_THAT(command.launch,
+              ElementsAre("--nproc-per-node=2", "--", "trian", "--seed=x"));
+  EXPECT_THAT(Parse({"launch"}).launch, testing::IsEmpty());
+  EXPECT_THAT(ParseCommandLine({"--seed=1", "launch"}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("launch comes first")));
+  EXPECT_THAT(ParseCommandLine({"train", "c.pb", "--", "--seed=1"}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("-- is for launch")));
+  EXPECT_THAT(ParseCommandLine({"lanuch", "--", "train", "c.pb"}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("did you mean \"launch\"?")));
+}
+
+TEST(ArgsToGoOnTest, NoOtherCheckpointIsNamed) {
+  for (const std::vector<std::string>& begins :
+       {std::vector<std::string>{"--resume=old"},
+        {"--resume", "auto"},
+        {"--resume"},
+        {"--resume=false", "--load_from", "old"},
+        {"--load-from=old"},
+        {}}) {
+    std::vector<std::string> args = {"--seed", "7", "train"};
+    args.insert(args.end(), begins.begin(), begins.end());
+    args.insert(args.end(), {"c.pb", "--cfg-options", "a=1"});
+    const auto to_go_on = ArgsToGoOn(args);
+    ASSERT_THAT(to_go_on, IsOk());
+    EXPECT_THAT(*to_go_on,
+                ElementsAre("--seed", "7", "train", "c.pb", "--cfg-options",
+                            "a=1", "--resume", "--cfg-options", "load_from="));
+    const CommandLine command = Parse(*to_go_on);
+    EXPECT_THAT(command.resume, Optional(true));
+    EXPECT_FALSE(command.load_from.has_value());
+  }
+}
+
 struct ResumeCase {
   const char* name;
   std::vector<std::string> args;
@@ -157,8 +197,8 @@ INSTANTIATE_TEST_SUITE_P(
     testing::ValuesIn(std::vector<BadArgs>{
         {"Nothing",
          {},
-         "no command: train, test, export, check or config; see grapnel "
-         "--help"},
+         "no command: train, test, export, check, config or launch; see "
+         "grapnel --help"},
         {"NoConfig", {"train"}, "no configuration: grapnel train CONFIG"},
         {"UnknownVerb",
          {"trian", "c"},

@@ -1,6 +1,7 @@
 // The grapnel command.
 
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -24,6 +25,7 @@
 #include "google/protobuf/message.h"
 #include "grapnel/base/log.h"
 #include "grapnel/base/version.h"
+#include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
 #include "grapnel/runner/config_file.h"
 #include "grapnel/runner/rehearsal.h"
@@ -31,6 +33,8 @@
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/runner_config.pb.h"
 #include "grapnel/tools/command_line.h"
+#include "grapnel/tools/launch/launch_command.h"
+#include "grapnel/tools/launch/launcher.h"
 #include "grapnel/tools/report_table.h"
 
 namespace grapnel {
@@ -159,6 +163,84 @@ int Check(const CommandLine& command, const runner::v1::RunnerConfig& config,
   return std::cout.good() ? kDone : kRunFailed;
 }
 
+// What tells a checkpoint from any other, and from what was there before it;
+// "" if there is none.
+std::string NewestCheckpoint(io::Env& env, const RunFolders& folders) {
+  const absl::StatusOr<std::string> path = io::FindLatestCheckpoint(
+      env, folders.work_dir, nullptr, {}, folders.checkpoint_dir);
+  if (!path.ok()) return "";
+  return absl::StrCat(
+      *path, "\n",
+      io::ReadFile(env, io::JoinPath(*path, "manifest.pb")).value_or(""));
+}
+
+int LaunchRanks(const std::vector<std::string>& args) {
+  absl::StatusOr<LaunchCommand> launch = ParseLaunchCommand(args);
+  if (!launch.ok()) return Report(launch.status(), kBadInput);
+  if (launch->help) {
+    std::cout << kLaunchHelp << std::flush;
+    return std::cout.good() ? kDone : kRunFailed;
+  }
+  LaunchOptions& options = launch->options;
+  if (launch->program.has_value()) {
+    options.command = launch->args;
+    options.command.insert(options.command.begin(), *launch->program);
+    return Launch(options);
+  }
+
+  // What is wrong with it is said once, not by each rank.
+  const absl::StatusOr<CommandLine> command = ParseCommandLine(launch->args);
+  if (!command.ok()) return Report(command.status(), kBadInput);
+  if (command->verb != Verb::kTrain && command->verb != Verb::kTest) {
+    return Report(
+        absl::InvalidArgumentError(absl::StrCat(
+            "launch is for train and test, and not for ", launch->args[0])),
+        kBadInput);
+  }
+  io::Env& env = io::Env::Posix();
+  const absl::StatusOr<std::string> current_dir = env.CurrentDir();
+  if (!current_dir.ok()) return Report(current_dir.status(), kBadInput);
+  runner::v1::RunnerConfig config;
+  // Other nodes may not see the work dir, where a test looks for a checkpoint.
+  if (command->verb == Verb::kTrain || options.node_rank == 0) {
+    absl::StatusOr<runner::v1::RunnerConfig> resolved =
+        ResolveConfig(*command, env, *current_dir);
+    if (!resolved.ok()) {
+      return Report(resolved.status(), ExitCodeAtStart(resolved.status()));
+    }
+    config = *std::move(resolved);
+  }
+
+  char self[PATH_MAX] = {};
+  if (readlink("/proc/self/exe", self, sizeof(self) - 1) < 0) {
+    return Report(absl::ErrnoToStatus(errno, "/proc/self/exe"), kRunFailed);
+  }
+  std::vector<std::string> ranks = launch->args;
+  if (options.nnodes * options.nproc_per_node > 1 && !config.has_launcher()) {
+    ranks.insert(ranks.end(), {"--cfg-options", "launcher=auto"});
+  }
+  const absl::StatusOr<std::vector<std::string>> going_on = ArgsToGoOn(ranks);
+  if (!going_on.ok()) return Report(going_on.status(), kBadInput);
+  options.command = ranks;
+  options.command.insert(options.command.begin(), self);
+  options.resume_command = *going_on;
+  options.resume_command.insert(options.resume_command.begin(), self);
+  options.final_exit_codes = {kBadInput, kBadCheckpoint};
+  if (command->verb == Verb::kTrain) {
+    // Where it began anew, or from elsewhere, what was in the work dir before
+    // isn't this run's.
+    const RunFolders folders = FoldersOf(config, io::Dirname(command->config),
+                                         ConfigName(command->config));
+    const bool goes_on = config.resume() && config.load_from().empty();
+    const std::string before = goes_on ? "" : NewestCheckpoint(env, folders);
+    options.can_resume = [&env, folders, before] {
+      const std::string newest = NewestCheckpoint(env, folders);
+      return !newest.empty() && newest != before;
+    };
+  }
+  return Launch(options);
+}
+
 int Main(const std::vector<std::string>& args) {
   // Under `bazel run` the paths that a user types start where the user is.
   const char* const user_dir = getenv("BUILD_WORKING_DIRECTORY");
@@ -175,6 +257,7 @@ int Main(const std::vector<std::string>& args) {
     std::cout << Version() << std::endl;
     return std::cout.good() ? kDone : kRunFailed;
   }
+  if (command->verb == Verb::kLaunch) return LaunchRanks(command->launch);
   io::Env& env = io::Env::Posix();
   const absl::StatusOr<std::string> current_dir = env.CurrentDir();
   if (!current_dir.ok()) return Report(current_dir.status(), kBadInput);

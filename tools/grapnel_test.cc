@@ -8,11 +8,14 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
@@ -567,6 +570,88 @@ TEST_F(GrapnelTest, AnOutDirOfTheCommandLineIsInTheUsersFolder) {
   EXPECT_FALSE(Exists("data/ck"));
   EXPECT_FALSE(Exists("data/lg"));
   EXPECT_EQ(ReadOrEmpty(dir_ + "/w/last_checkpoint"), "../ck/w/epoch_3");
+}
+
+// The process below `dir`'s launcher that is rank 0; -1 if there is none.
+pid_t FindRank0(const std::string& dir) {
+  const auto entries = io::Env::Posix().ListDir("/proc");
+  for (const std::string& name : entries.value_or(std::vector<std::string>())) {
+    pid_t pid;
+    if (!absl::SimpleAtoi(name, &pid)) continue;
+    std::ifstream file(absl::StrCat("/proc/", name, "/environ"));
+    const std::string environment{std::istreambuf_iterator<char>(file), {}};
+    if (absl::StrContains(environment, std::string("\0RANK=0\0", 8)) &&
+        absl::StrContains(environment, absl::StrCat("MARK=", dir))) {
+      return pid;
+    }
+  }
+  return -1;
+}
+
+class LaunchTest : public GrapnelTest {
+ protected:
+  LaunchTest() { setenv("MARK", dir_.c_str(), 1); }
+  ~LaunchTest() override { unsetenv("MARK"); }
+};
+
+TEST_F(LaunchTest, RunsTrainAndTestAsGrapnelAlone) {
+  const Result trained = Run({"launch", "--", "train", "data/net.textproto"});
+  EXPECT_EQ(trained.exit_code, 0) << trained.err;
+  EXPECT_TRUE(Exists("work_dirs/net/epoch_3/manifest.pb"));
+  const Result tested = Run({"launch", "test", "data/net.textproto"});
+  EXPECT_EQ(tested.exit_code, 0) << tested.err;
+  EXPECT_THAT(tested.out,
+              AllOf(StartsWith("{\"accuracy/top1\": 100.0"), EndsWith("}\n")));
+  EXPECT_EQ(std::count(tested.out.begin(), tested.out.end(), '\n'), 1);
+}
+
+TEST_F(LaunchTest, SaysOnceWhatIsWrongWithACommand) {
+  ExpectRefused({"launch", "--nproc-per-node=2", "--", "train", "none.pb"}, 2,
+                HasSubstr("none.pb"));
+  ExpectRefused({"launch", "--nproc-per-node=2", "--", "train",
+                 "data/net.textproto", "--sede=1"},
+                2, HasSubstr("did you mean --seed?"));
+  ExpectRefused({"launch", "--nproc-per-nod=2", "--", "train", "none.pb"}, 2,
+                HasSubstr("did you mean --nproc-per-node?"));
+  ExpectRefused({"launch", "--", "config", "data/net.textproto"}, 2,
+                HasSubstr("for train and test, and not for config"));
+  ExpectRefused({"launch", "--", "test", "data/net.textproto"}, 2,
+                HasSubstr("there is no checkpoint in"));
+}
+
+TEST_F(LaunchTest, ARankThatIsKilledGoesOnFromItsNewestCheckpoint) {
+  // What an earlier run left in the work dir isn't gone on from.
+  ASSERT_EQ(Run({"train", "data/net.textproto", "--work-dir=w"}).exit_code, 0);
+  ASSERT_TRUE(Exists("w/epoch_3"));
+  Process process(
+      dir_, {"launch", "--max-restarts=2", "--", "train", "data/net.textproto",
+             "--work-dir=w", "--load-from=w/epoch_3", "--cfg-options",
+             "train_cfg.max_epochs=1000000",
+             "default_hooks.checkpoint={interval:-1}"});
+  ASSERT_TRUE(process.WaitForStderr("Epoch(train)")) << process.err();
+  ASSERT_EQ(kill(FindRank0(dir_), SIGKILL), 0);
+  ASSERT_TRUE(process.WaitForStderr(
+      "grapnel: rank 0 was killed by signal 9 (Killed); its last lines:\n"));
+  ASSERT_TRUE(process.WaitForStderr("grapnel: restart 1 of 2\n"));
+  EXPECT_FALSE(absl::StrContains(process.err(), "resumed epoch"));
+  process.Signal(SIGTERM);
+  EXPECT_EQ(process.Wait(), 128 + SIGTERM);
+  EXPECT_EQ(FindRank0(dir_), -1);
+
+  Process again(
+      dir_, {"launch", "--max-restarts=2", "--", "train", "data/net.textproto",
+             "--work-dir=w", "--load-from=w/epoch_3", "--cfg-options",
+             "train_cfg.max_epochs=1000000",
+             "default_hooks.checkpoint={interval:20}"});
+  // The one before is complete.
+  ASSERT_TRUE(again.WaitForStderr("Saving checkpoint at 40 epochs"));
+  ASSERT_EQ(kill(FindRank0(dir_), SIGKILL), 0);
+  ASSERT_TRUE(again.WaitForStderr(
+      "grapnel: restart 1 of 2, from the newest checkpoint\n"));
+  ASSERT_TRUE(again.WaitForStderr("resumed epoch: "));
+  again.Signal(SIGTERM);
+  EXPECT_EQ(again.Wait(), 128 + SIGTERM);
+  EXPECT_EQ(FindRank0(dir_), -1);
 }
 
 class SignalTest : public GrapnelTest,

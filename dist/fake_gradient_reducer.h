@@ -38,6 +38,9 @@ class FakeGradientReducer final : public GradientReducer {
     }
     return absl::OkStatus();
   }
+  absl::Status EndFailedBackward(const absl::Status& failure) override {
+    return failure;
+  }
 
  private:
   ProcessGroup& group_;

@@ -318,6 +318,7 @@ std::map<std::string, std::string> HookStates(io::Env& env) {
       EXPECT_TRUE(hook.state().UnpackTo(&kept) || state.empty());
       kept.clear_kept();
       kept.clear_last();
+      kept.clear_last_count();
       state = kept.SerializeAsString();
     }
     states[hook.name()] = state;

@@ -348,8 +348,12 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     }
     GRAPNEL_RETURN_IF_ERROR(forward_status_);
     GRAPNEL_RETURN_IF_ERROR(reducer_->BeginBackward(loss));
-    loss.backward();
-    return reducer_->EndBackward();
+    const absl::Status status = CatchAsStatus([&] {
+      loss.backward();
+      return absl::OkStatus();
+    });
+    return status.ok() ? reducer_->EndBackward()
+                       : reducer_->EndFailedBackward(status);
   }
 
   absl::Status CheckGradients(const TensorMap& gradients) const {

@@ -339,6 +339,18 @@ std::vector<Process> StartRanks(int world_size,
   return processes;
 }
 
+// Until all of them are in their loop.
+void WaitForJoin(const std::vector<Process>& processes) {
+  const absl::Time end = absl::Now() + absl::Seconds(60);
+  for (const Process& process : processes) {
+    while (process.output().find("joined in") == std::string::npos) {
+      ASSERT_LT(absl::Now(), end) << process.output();
+      absl::SleepFor(absl::Milliseconds(20));
+    }
+  }
+  absl::SleepFor(absl::Milliseconds(300));
+}
+
 class ProcessesTest : public ::testing::TestWithParam<int> {};
 
 TEST_P(ProcessesTest, CollectTheSameOnEveryRank) {
@@ -391,7 +403,7 @@ TEST(RanksTest, FailureOfOneRankIsToldByAll) {
 TEST(RanksTest, StoppedRankEndsTheOthersWithinTheTimeout) {
   for (const int stopped : {0, 1}) {
     auto processes = StartRanks(3, {"loop", "60", "3"});
-    absl::SleepFor(absl::Seconds(4));
+    WaitForJoin(processes);
     const absl::Time start = absl::Now();
     processes[stopped].Signal(SIGSTOP);
     for (int rank = 0; rank < 3; ++rank) {
@@ -406,7 +418,7 @@ TEST(RanksTest, StoppedRankEndsTheOthersWithinTheTimeout) {
 
 TEST(RanksTest, DeadHostOfTheStoreIsNamed) {
   auto processes = StartRanks(3, {"loop", "60", "20"});
-  absl::SleepFor(absl::Seconds(4));
+  WaitForJoin(processes);
   const absl::Time start = absl::Now();
   processes[0].Signal(SIGKILL);
   for (const int rank : {1, 2}) {

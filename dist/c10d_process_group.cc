@@ -29,12 +29,14 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "c10/core/GradMode.h"
+#include "gloo/context.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/base/version.h"
 #include "grapnel/dist/bounded_thread.h"
 #include "grapnel/dist/c10d_handle.h"
+#include "grapnel/dist/c10d_nccl.h"
 #include "grapnel/dist/check_collective.h"
 #include "grapnel/dist/single_process_group.h"
 #include "torch/csrc/distributed/c10d/Backend.hpp"
@@ -372,6 +374,7 @@ struct Joined {
   std::atomic<bool> ended{false};  // Has Join returned?
   c10::intrusive_ptr<c10d::Store> store;
   c10::intrusive_ptr<Gloo> gloo;
+  c10::intrusive_ptr<c10d::Backend> nccl;  // Or null.
   c10::intrusive_ptr<c10d::ProcessGroup> group;
 };
 
@@ -389,6 +392,13 @@ absl::Status Meet(const Place& place, const JoinOptions& options,
     joined.group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
     return absl::OkStatus();
   });
+  if (connected.ok() && options.device.is_cuda()) {
+    GRAPNEL_ASSIGN_OR_RETURN(
+        joined.nccl,
+        MakeNccl(joined.store, place.rank, place.world_size, options.timeout));
+    joined.group->setBackend(c10::kCUDA, c10d::ProcessGroup::BackendType::NCCL,
+                             joined.nccl);
+  }
   if (connected.ok()) return connected;
   return absl::UnavailableError(
       absl::StrCat("the ranks can't connect to each other, or one ended: ",
@@ -489,12 +499,13 @@ class C10dGroup final : public C10dProcessGroup {
         timeout_(options.timeout),
         store_(std::move(joined->store)),
         gloo_(std::move(joined->gloo)),
+        nccl_(std::move(joined->nccl)),
         group_(std::move(joined->group)),
         thread_(std::move(thread)) {}
 
   ~C10dGroup() override {
     const bool failed = !broken().ok();
-    if (failed) gloo_->CloseConnections();
+    if (failed) CloseConnections();
     const auto leave = [this, failed] {
       thread_
           ->Run(
@@ -508,6 +519,7 @@ class C10dGroup final : public C10dProcessGroup {
     if (!failed) leave();
     CatchAsStatus([this] {
       group_.reset();
+      nccl_.reset();
       gloo_.reset();
       return absl::OkStatus();
     }).IgnoreError();
@@ -524,7 +536,8 @@ class C10dGroup final : public C10dProcessGroup {
   int world_size() const override { return place_.world_size; }
   int local_rank() const override { return place_.local_rank; }
   std::string description() const override {
-    return absl::StrCat("gloo, rank ", rank(), " of ", world_size());
+    return absl::StrCat(nccl_ == nullptr ? "gloo" : "nccl", ", rank ", rank(),
+                        " of ", world_size());
   }
   c10d::ProcessGroup& c10d_group() override { return *group_; }
 
@@ -571,12 +584,13 @@ class C10dGroup final : public C10dProcessGroup {
     std::vector<std::string> result(sizes.size());
     if (longest == 0) return result;
     at::Tensor all;
-    GRAPNEL_RETURN_IF_ERROR(OnCpu("AllGather", [&](c10d::Backend& backend) {
-      at::Tensor mine = ops::zeros({longest}, at::kByte);
-      std::memcpy(mine.data_ptr(), bytes.data(), bytes.size());
-      all = ops::empty({longest * world_size()}, at::kByte);
-      return backend._allgather_base(all, mine);
-    }));
+    GRAPNEL_RETURN_IF_ERROR(
+        Wait("AllGather", c10::kCPU, [&](c10d::Backend& backend) {
+          at::Tensor mine = ops::zeros({longest}, at::kByte);
+          std::memcpy(mine.data_ptr(), bytes.data(), bytes.size());
+          all = ops::empty({longest * world_size()}, at::kByte);
+          return backend._allgather_base(all, mine);
+        }));
     const char* const first = static_cast<const char*>(all.data_ptr());
     for (size_t rank = 0; rank < result.size(); ++rank) {
       result[rank].assign(first + rank * longest, sizes[rank]);
@@ -615,7 +629,7 @@ class C10dGroup final : public C10dProcessGroup {
     GRAPNEL_RETURN_IF_ERROR(broken());
     // By that the ranks that wait for this one fail, too, and say that they
     // live.
-    gloo_->CloseConnections();
+    CloseConnections();
     struct Found {
       absl::Status first;
       std::vector<int> silent;
@@ -674,7 +688,16 @@ class C10dGroup final : public C10dProcessGroup {
       if (broken_.ok()) broken_ = status;
       if (first_failure_.ok()) first_failure_ = first;
     }
+    CloseConnections();
+  }
+
+  void CloseConnections() {
     gloo_->CloseConnections();
+    if (nccl_ == nullptr) return;
+    CatchAsStatus([this] {
+      nccl_->abort();
+      return absl::OkStatus();
+    }).IgnoreError();  // It is broken already.
   }
 
   // What the store answers to `ask`, which must own what it uses.
@@ -690,13 +713,15 @@ class C10dGroup final : public C10dProcessGroup {
     return std::move(*answer);
   }
 
-  // Runs what `start` starts on the CPU's backend, to its end.
+  // Runs what `start` starts on the backend of `device`: on the CPU to its end,
+  // else until what is launched after it waits for it.
   template <typename Start>
-  absl::Status OnCpu(absl::string_view call, Start start) {
+  absl::Status Wait(absl::string_view call, c10::DeviceType device,
+                    Start start) {
     GRAPNEL_RETURN_IF_ERROR(broken());
     const absl::Status status = CatchAsStatus([&] {
       const c10::AutoGradMode no_grad(false);
-      start(*group_->getBackend(c10::kCPU))->wait();
+      start(*group_->getBackend(device))->wait();
       return absl::OkStatus();
     });
     return status.ok() ? status : Explain(status, call);
@@ -706,18 +731,21 @@ class C10dGroup final : public C10dProcessGroup {
   absl::Status OnBackend(absl::string_view call, const at::Tensor& tensor,
                          Start start) {
     if (tensor.numel() == 0) return absl::OkStatus();
-    at::Tensor on_cpu = tensor.detach();
-    if (!tensor.is_cpu()) {
-      GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
-        on_cpu = tensor.detach().cpu();
-        return absl::OkStatus();
-      }));
+    const at::Tensor own = tensor.detach();
+    if (own.is_cpu() || (own.is_cuda() && nccl_ != nullptr)) {
+      return Wait(call, own.device().type(),
+                  [&](c10d::Backend& backend) { return start(backend, own); });
     }
-    GRAPNEL_RETURN_IF_ERROR(OnCpu(
-        call, [&](c10d::Backend& backend) { return start(backend, on_cpu); }));
-    if (tensor.is_cpu()) return absl::OkStatus();
+    at::Tensor on_cpu;
+    GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+      on_cpu = own.cpu();
+      return absl::OkStatus();
+    }));
+    GRAPNEL_RETURN_IF_ERROR(Wait(call, c10::kCPU, [&](c10d::Backend& backend) {
+      return start(backend, on_cpu);
+    }));
     return CatchAsStatus([&] {
-      tensor.detach().copy_(on_cpu);
+      own.copy_(on_cpu);
       return absl::OkStatus();
     });
   }
@@ -731,8 +759,8 @@ class C10dGroup final : public C10dProcessGroup {
     mine.size = size;
     std::vector<Call> calls(world_size());
     at::Tensor all;
-    GRAPNEL_RETURN_IF_ERROR(
-        OnCpu(name.substr(0, name.find(' ')), [&](c10d::Backend& backend) {
+    GRAPNEL_RETURN_IF_ERROR(Wait(
+        name.substr(0, name.find(' ')), c10::kCPU, [&](c10d::Backend& backend) {
           at::Tensor sent = ops::empty({sizeof(Call)}, at::kByte);
           std::memcpy(sent.data_ptr(), &mine, sizeof(Call));
           all = ops::empty({static_cast<int64_t>(sizeof(Call)) * world_size()},
@@ -759,6 +787,7 @@ class C10dGroup final : public C10dProcessGroup {
   const absl::Duration timeout_;
   c10::intrusive_ptr<c10d::Store> store_;
   c10::intrusive_ptr<Gloo> gloo_;
+  c10::intrusive_ptr<c10d::Backend> nccl_;
   c10::intrusive_ptr<c10d::ProcessGroup> group_;
   const std::unique_ptr<BoundedThread> thread_;
 
@@ -778,9 +807,6 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> JoinProcessGroup(
       CheckDuration("timeout", options.timeout, absl::Milliseconds(1)));
   if (place.world_size == 1) {
     return std::unique_ptr<ProcessGroup>(new SingleProcessGroup());
-  }
-  if (options.device.is_cuda()) {
-    return absl::UnimplementedError("this build is without NCCL");
   }
   GRAPNEL_ASSIGN_OR_RETURN(std::unique_ptr<BoundedThread> thread,
                            BoundedThread::Start("grapnel-store"));

@@ -4,7 +4,10 @@
                         mode; what most code needs
   @libtorch//:libtorch  all of it: also torch::autograd, torch::nn, torch::jit
 
-Both link the same two shared libraries; they differ in how many headers a
+  @libtorch//:nccl      with --config=cuda of a LibTorch that has NCCL and its
+                        headers: those, and GRAPNEL_NCCL; else nothing
+
+The first two link the same two shared libraries; they differ in how many headers a
 compilation may see (and Bazel has to check). With --config=cuda they link
 LibTorch's CUDA libraries too.
 """
@@ -45,6 +48,27 @@ cc_library(
     includes = ["include", "include/torch/csrc/api/include"],
     visibility = ["//visibility:public"],
     deps = [":tensor"],
+)
+
+cc_library(
+    name = "nccl",
+    visibility = ["//visibility:public"],
+    deps = select({{
+        ":cuda": {nccl},
+        "//conditions:default": [],
+    }}),
+)
+
+# What c10d's headers of it include.
+cc_library(
+    name = "nccl_headers",
+    hdrs = glob(["nccl/*.h", "nccl_cuda/**"]),
+    defines = [
+        "GRAPNEL_NCCL",
+        "USE_C10D_NCCL",
+    ],
+    includes = ["nccl", "nccl_cuda"],
+    deps = ["@grapnel_cuda//:headers"],
 )
 """
 
@@ -95,7 +119,23 @@ def _libtorch_impl(ctx):
     for name in _INCLUDES:
         ctx.symlink(root + "/include/" + name, "include/" + name)
     lib = root + "/lib"
-    ctx.file("BUILD", _BUILD.format(lib = lib, cuda_linkopts = _cuda_linkopts(ctx, lib)))
+    cuda_linkopts = _cuda_linkopts(ctx, lib)
+
+    # Headers beside torch in a pip's folder: NCCL's, and those of the parts of CUDA
+    # that a small toolkit lacks. The code is behind libtorch_cuda.so.
+    beside = ctx.path(root).dirname.get_child("nvidia")
+    nccl = beside.get_child("nccl").get_child("include")
+    cuda = beside.get_child("cu13").get_child("include")
+    has_nccl = "-ltorch_cuda" in cuda_linkopts and nccl.get_child("nccl.h").exists
+    if has_nccl:
+        ctx.symlink(nccl, "nccl")
+        if cuda.exists:
+            ctx.symlink(cuda, "nccl_cuda")
+    ctx.file("BUILD", _BUILD.format(
+        lib = lib,
+        cuda_linkopts = cuda_linkopts,
+        nccl = [":nccl_headers"] if has_nccl else [],
+    ))
 
 libtorch_repository = repository_rule(
     implementation = _libtorch_impl,

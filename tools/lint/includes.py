@@ -37,6 +37,7 @@ _THIRD_PARTY = [
     ("gmock/", _GTEST),
     ("glog/", ["@com_github_google_glog//:glog"]),
     ("torch/headeronly/", _TENSOR),
+    ("torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp", ["@libtorch//:nccl"]),
     ("torch/", ["@libtorch//:libtorch"]),
     ("caffe2/", ["@libtorch//:libtorch"]),
     ("ATen/", _TENSOR),

@@ -53,9 +53,9 @@ class GradientReducer {
   // wait for those until their timeout.
   virtual absl::Status EndBackward() = 0;
 
-  // Instead of EndBackward, when backward() failed. `failure`: its error, which
-  // is returned with what is known of it: another rank's message, if that one
-  // failed first.
+  // Instead of EndBackward, when backward() failed. `failure`: its error. The
+  // model's own is returned as it is; that of a collective with what is known
+  // of it: another rank's message, if that one failed first.
   virtual absl::Status EndFailedBackward(const absl::Status& failure) = 0;
 };
 

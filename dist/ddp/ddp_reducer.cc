@@ -12,6 +12,7 @@
 #include "ATen/core/Tensor.h"
 #include "ATen/core/ivalue.h"
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "c10/core/GradMode.h"
@@ -277,8 +278,13 @@ class DdpReducer final : public GradientReducer {
   }
 
   absl::Status EndFailedBackward(const absl::Status& failure) override {
-    const bool averaged = phase_ == Phase::kBackward && sync_;
-    return Fail(averaged ? owner_->Explain(failure, kAveraging) : failure);
+    // Waits come last. What a backend says when it can't even begin has its
+    // name in it; the rest is the model's.
+    const bool waited = phase_ == Phase::kBackward && sync_ &&
+                        (!reducer_->unfinished() ||
+                         absl::StrContains(failure.message(), "gloo") ||
+                         absl::StrContains(failure.message(), "NCCL"));
+    return Fail(waited ? owner_->Explain(failure, kAveraging) : failure);
   }
 
  private:

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <unordered_set>
 #include <utility>
@@ -616,6 +617,26 @@ TEST(DdpReducerTest, TellsWhyAnotherRankDidntCome) {
                      ? "order of the gradients: rank 0: digits is cut short"
                      : "averaging of gradients: rank 0: digits is cut short"));
   }
+}
+
+TEST(DdpReducerTest, TheModelsOwnErrorStaysWhatItIs) {
+  const std::vector<absl::Status> ends =
+      RunGlooRanks(2, [](const GlooRank& r) -> absl::Status {
+        Net net(0);
+        GRAPNEL_ASSIGN_OR_RETURN(const auto reducer, Reduce(r, net));
+        return Iterate(*reducer, net, Batch(r.rank, 0), true,
+                       [](const Net& n, const at::Tensor& x) {
+                         const at::Tensor loss = n.FullLoss(x);
+                         loss.register_hook([](const at::Tensor& grad) {
+                           if (grad.defined()) {
+                             throw std::runtime_error("the layer is broken");
+                           }
+                         });
+                         return loss;
+                       });
+      });
+  EXPECT_THAT(
+      ends, Each(StatusIs(absl::StatusCode::kInternal, "the layer is broken")));
 }
 
 TEST(DdpReducerTest, RefusesAProcessAlone) {

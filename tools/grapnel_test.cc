@@ -588,6 +588,12 @@ pid_t FindRank0(const std::string& dir) {
   return -1;
 }
 
+// To kill -1 would be to kill all there is.
+bool KillRank0(const std::string& dir) {
+  const pid_t pid = FindRank0(dir);
+  return pid > 0 && kill(pid, SIGKILL) == 0;
+}
+
 class LaunchTest : public GrapnelTest {
  protected:
   LaunchTest() { setenv("MARK", dir_.c_str(), 1); }
@@ -629,7 +635,7 @@ TEST_F(LaunchTest, ARankThatIsKilledGoesOnFromItsNewestCheckpoint) {
              "train_cfg.max_epochs=1000000",
              "default_hooks.checkpoint={interval:-1}"});
   ASSERT_TRUE(process.WaitForStderr("Epoch(train)")) << process.err();
-  ASSERT_EQ(kill(FindRank0(dir_), SIGKILL), 0);
+  ASSERT_TRUE(KillRank0(dir_)) << process.err();
   ASSERT_TRUE(process.WaitForStderr(
       "grapnel: rank 0 was killed by signal 9 (Killed); its last lines:\n"));
   ASSERT_TRUE(process.WaitForStderr("grapnel: restart 1 of 2\n"));
@@ -645,7 +651,7 @@ TEST_F(LaunchTest, ARankThatIsKilledGoesOnFromItsNewestCheckpoint) {
              "default_hooks.checkpoint={interval:20}"});
   // The one before is complete.
   ASSERT_TRUE(again.WaitForStderr("Saving checkpoint at 40 epochs"));
-  ASSERT_EQ(kill(FindRank0(dir_), SIGKILL), 0);
+  ASSERT_TRUE(KillRank0(dir_)) << again.err();
   ASSERT_TRUE(again.WaitForStderr(
       "grapnel: restart 1 of 2, from the newest checkpoint\n"));
   ASSERT_TRUE(again.WaitForStderr("resumed epoch: "));

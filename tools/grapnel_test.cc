@@ -66,6 +66,9 @@ class Process {
     std::vector<char*> argv;
     for (std::string& arg : all) argv.push_back(arg.data());
     argv.push_back(nullptr);
+    // Of a process before, which nobody is to take for this one's.
+    unlink(out_.c_str());
+    unlink(err_.c_str());
     pid_ = fork();
     if (pid_ != 0) return;
     unsetenv("BUILD_WORKING_DIRECTORY");

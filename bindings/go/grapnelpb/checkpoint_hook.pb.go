@@ -250,7 +250,10 @@ type CheckpointHookState struct {
 	Last string `protobuf:"bytes,2,opt,name=last,proto3" json:"last,omitempty"`
 	// Of each metric the best first. Those of metrics that save_best no longer
 	// names are kept.
-	Best          []*BestCheckpoint `protobuf:"bytes,3,rep,name=best,proto3" json:"best,omitempty"`
+	Best []*BestCheckpoint `protobuf:"bytes,3,rep,name=best,proto3" json:"best,omitempty"`
+	// Epochs or iterations of the newest periodic one that is this run's; 0 for
+	// none.
+	LastCount     int64 `protobuf:"varint,4,opt,name=last_count,json=lastCount,proto3" json:"last_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -304,6 +307,13 @@ func (x *CheckpointHookState) GetBest() []*BestCheckpoint {
 		return x.Best
 	}
 	return nil
+}
+
+func (x *CheckpointHookState) GetLastCount() int64 {
+	if x != nil {
+		return x.LastCount
+	}
+	return 0
 }
 
 type BestCheckpoint struct {
@@ -460,11 +470,13 @@ const file_grapnel_hooks_checkpoint_checkpoint_hook_proto_rawDesc = "" +
 	"\x0e_filename_tmplB\f\n" +
 	"\n" +
 	"_keep_bestB\x16\n" +
-	"\x14_save_best_optimizer\"s\n" +
+	"\x14_save_best_optimizer\"\x92\x01\n" +
 	"\x13CheckpointHookState\x12\x12\n" +
 	"\x04kept\x18\x01 \x03(\tR\x04kept\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\tR\x04last\x124\n" +
-	"\x04best\x18\x03 \x03(\v2 .grapnel.hooks.v1.BestCheckpointR\x04best\"X\n" +
+	"\x04best\x18\x03 \x03(\v2 .grapnel.hooks.v1.BestCheckpointR\x04best\x12\x1d\n" +
+	"\n" +
+	"last_count\x18\x04 \x01(\x03R\tlastCount\"X\n" +
 	"\x0eBestCheckpoint\x12\x1c\n" +
 	"\tindicator\x18\x01 \x01(\tR\tindicator\x12\x14\n" +
 	"\x05score\x18\x02 \x01(\x01R\x05score\x12\x12\n" +

@@ -34,8 +34,11 @@ type RunState struct {
 	ParamSchedulers []*ParamSchedulerState `protobuf:"bytes,5,rep,name=param_schedulers,json=paramSchedulers,proto3" json:"param_schedulers,omitempty"`
 	MessageHub      *MessageHubState       `protobuf:"bytes,6,opt,name=message_hub,json=messageHub,proto3" json:"message_hub,omitempty"`
 	Hooks           []*HookState           `protobuf:"bytes,7,rep,name=hooks,proto3" json:"hooks,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Of each rank, in their order, where there are several; `rng` and
+	// `data.stream` are the first one's.
+	Ranks         []*RankState `protobuf:"bytes,8,rep,name=ranks,proto3" json:"ranks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RunState) Reset() {
@@ -117,6 +120,65 @@ func (x *RunState) GetHooks() []*HookState {
 	return nil
 }
 
+func (x *RunState) GetRanks() []*RankState {
+	if x != nil {
+		return x.Ranks
+	}
+	return nil
+}
+
+type RankState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rng           *RngState              `protobuf:"bytes,1,opt,name=rng,proto3" json:"rng,omitempty"`
+	Stream        *StreamPosition        `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"` // Unset if the data is none.
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RankState) Reset() {
+	*x = RankState{}
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RankState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RankState) ProtoMessage() {}
+
+func (x *RankState) ProtoReflect() protoreflect.Message {
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RankState.ProtoReflect.Descriptor instead.
+func (*RankState) Descriptor() ([]byte, []int) {
+	return file_grapnel_runner_run_state_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RankState) GetRng() *RngState {
+	if x != nil {
+		return x.Rng
+	}
+	return nil
+}
+
+func (x *RankState) GetStream() *StreamPosition {
+	if x != nil {
+		return x.Stream
+	}
+	return nil
+}
+
 type RngState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// LibTorch's default CPU generator, as torch.get_rng_state(): 5056 bytes.
@@ -129,7 +191,7 @@ type RngState struct {
 
 func (x *RngState) Reset() {
 	*x = RngState{}
-	mi := &file_grapnel_runner_run_state_proto_msgTypes[1]
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -141,7 +203,7 @@ func (x *RngState) String() string {
 func (*RngState) ProtoMessage() {}
 
 func (x *RngState) ProtoReflect() protoreflect.Message {
-	mi := &file_grapnel_runner_run_state_proto_msgTypes[1]
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -154,7 +216,7 @@ func (x *RngState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RngState.ProtoReflect.Descriptor instead.
 func (*RngState) Descriptor() ([]byte, []int) {
-	return file_grapnel_runner_run_state_proto_rawDescGZIP(), []int{1}
+	return file_grapnel_runner_run_state_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *RngState) GetCpu() []byte {
@@ -191,7 +253,7 @@ type DataPosition struct {
 
 func (x *DataPosition) Reset() {
 	*x = DataPosition{}
-	mi := &file_grapnel_runner_run_state_proto_msgTypes[2]
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -203,7 +265,7 @@ func (x *DataPosition) String() string {
 func (*DataPosition) ProtoMessage() {}
 
 func (x *DataPosition) ProtoReflect() protoreflect.Message {
-	mi := &file_grapnel_runner_run_state_proto_msgTypes[2]
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -216,7 +278,7 @@ func (x *DataPosition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataPosition.ProtoReflect.Descriptor instead.
 func (*DataPosition) Descriptor() ([]byte, []int) {
-	return file_grapnel_runner_run_state_proto_rawDescGZIP(), []int{2}
+	return file_grapnel_runner_run_state_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *DataPosition) GetDatasetSize() int64 {
@@ -288,7 +350,7 @@ type HookState struct {
 
 func (x *HookState) Reset() {
 	*x = HookState{}
-	mi := &file_grapnel_runner_run_state_proto_msgTypes[3]
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -300,7 +362,7 @@ func (x *HookState) String() string {
 func (*HookState) ProtoMessage() {}
 
 func (x *HookState) ProtoReflect() protoreflect.Message {
-	mi := &file_grapnel_runner_run_state_proto_msgTypes[3]
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -313,7 +375,7 @@ func (x *HookState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HookState.ProtoReflect.Descriptor instead.
 func (*HookState) Descriptor() ([]byte, []int) {
-	return file_grapnel_runner_run_state_proto_rawDescGZIP(), []int{3}
+	return file_grapnel_runner_run_state_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *HookState) GetName() string {
@@ -349,7 +411,7 @@ type RngState_DeviceState struct {
 
 func (x *RngState_DeviceState) Reset() {
 	*x = RngState_DeviceState{}
-	mi := &file_grapnel_runner_run_state_proto_msgTypes[4]
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -361,7 +423,7 @@ func (x *RngState_DeviceState) String() string {
 func (*RngState_DeviceState) ProtoMessage() {}
 
 func (x *RngState_DeviceState) ProtoReflect() protoreflect.Message {
-	mi := &file_grapnel_runner_run_state_proto_msgTypes[4]
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -374,7 +436,7 @@ func (x *RngState_DeviceState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RngState_DeviceState.ProtoReflect.Descriptor instead.
 func (*RngState_DeviceState) Descriptor() ([]byte, []int) {
-	return file_grapnel_runner_run_state_proto_rawDescGZIP(), []int{1, 0}
+	return file_grapnel_runner_run_state_proto_rawDescGZIP(), []int{2, 0}
 }
 
 func (x *RngState_DeviceState) GetDevice() string {
@@ -395,7 +457,7 @@ var File_grapnel_runner_run_state_proto protoreflect.FileDescriptor
 
 const file_grapnel_runner_run_state_proto_rawDesc = "" +
 	"\n" +
-	"\x1egrapnel/runner/run_state.proto\x12\x11grapnel.runner.v1\x1a\x19google/protobuf/any.proto\x1a\"grapnel/data/stream_position.proto\x1a!grapnel/optim/optim_wrapper.proto\x1a#grapnel/optim/param_scheduler.proto\x1a grapnel/runner/message_hub.proto\"\x97\x03\n" +
+	"\x1egrapnel/runner/run_state.proto\x12\x11grapnel.runner.v1\x1a\x19google/protobuf/any.proto\x1a\"grapnel/data/stream_position.proto\x1a!grapnel/optim/optim_wrapper.proto\x1a#grapnel/optim/param_scheduler.proto\x1a grapnel/runner/message_hub.proto\"\xcb\x03\n" +
 	"\bRunState\x12\x12\n" +
 	"\x04seed\x18\x01 \x01(\x03R\x04seed\x12-\n" +
 	"\x03rng\x18\x02 \x01(\v2\x1b.grapnel.runner.v1.RngStateR\x03rng\x123\n" +
@@ -404,7 +466,11 @@ const file_grapnel_runner_run_state_proto_rawDesc = "" +
 	"\x10param_schedulers\x18\x05 \x03(\v2%.grapnel.optim.v1.ParamSchedulerStateR\x0fparamSchedulers\x12C\n" +
 	"\vmessage_hub\x18\x06 \x01(\v2\".grapnel.runner.v1.MessageHubStateR\n" +
 	"messageHub\x122\n" +
-	"\x05hooks\x18\a \x03(\v2\x1c.grapnel.runner.v1.HookStateR\x05hooks\"\x9c\x01\n" +
+	"\x05hooks\x18\a \x03(\v2\x1c.grapnel.runner.v1.HookStateR\x05hooks\x122\n" +
+	"\x05ranks\x18\b \x03(\v2\x1c.grapnel.runner.v1.RankStateR\x05ranks\"s\n" +
+	"\tRankState\x12-\n" +
+	"\x03rng\x18\x01 \x01(\v2\x1b.grapnel.runner.v1.RngStateR\x03rng\x127\n" +
+	"\x06stream\x18\x02 \x01(\v2\x1f.grapnel.data.v1.StreamPositionR\x06stream\"\x9c\x01\n" +
 	"\bRngState\x12\x10\n" +
 	"\x03cpu\x18\x01 \x01(\fR\x03cpu\x12A\n" +
 	"\adevices\x18\x02 \x03(\v2'.grapnel.runner.v1.RngState.DeviceStateR\adevices\x1a;\n" +
@@ -440,34 +506,38 @@ func file_grapnel_runner_run_state_proto_rawDescGZIP() []byte {
 	return file_grapnel_runner_run_state_proto_rawDescData
 }
 
-var file_grapnel_runner_run_state_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_grapnel_runner_run_state_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_grapnel_runner_run_state_proto_goTypes = []any{
 	(*RunState)(nil),             // 0: grapnel.runner.v1.RunState
-	(*RngState)(nil),             // 1: grapnel.runner.v1.RngState
-	(*DataPosition)(nil),         // 2: grapnel.runner.v1.DataPosition
-	(*HookState)(nil),            // 3: grapnel.runner.v1.HookState
-	(*RngState_DeviceState)(nil), // 4: grapnel.runner.v1.RngState.DeviceState
-	(*OptimWrapperState)(nil),    // 5: grapnel.optim.v1.OptimWrapperState
-	(*ParamSchedulerState)(nil),  // 6: grapnel.optim.v1.ParamSchedulerState
-	(*MessageHubState)(nil),      // 7: grapnel.runner.v1.MessageHubState
-	(*StreamPosition)(nil),       // 8: grapnel.data.v1.StreamPosition
-	(*anypb.Any)(nil),            // 9: google.protobuf.Any
+	(*RankState)(nil),            // 1: grapnel.runner.v1.RankState
+	(*RngState)(nil),             // 2: grapnel.runner.v1.RngState
+	(*DataPosition)(nil),         // 3: grapnel.runner.v1.DataPosition
+	(*HookState)(nil),            // 4: grapnel.runner.v1.HookState
+	(*RngState_DeviceState)(nil), // 5: grapnel.runner.v1.RngState.DeviceState
+	(*OptimWrapperState)(nil),    // 6: grapnel.optim.v1.OptimWrapperState
+	(*ParamSchedulerState)(nil),  // 7: grapnel.optim.v1.ParamSchedulerState
+	(*MessageHubState)(nil),      // 8: grapnel.runner.v1.MessageHubState
+	(*StreamPosition)(nil),       // 9: grapnel.data.v1.StreamPosition
+	(*anypb.Any)(nil),            // 10: google.protobuf.Any
 }
 var file_grapnel_runner_run_state_proto_depIdxs = []int32{
-	1, // 0: grapnel.runner.v1.RunState.rng:type_name -> grapnel.runner.v1.RngState
-	2, // 1: grapnel.runner.v1.RunState.data:type_name -> grapnel.runner.v1.DataPosition
-	5, // 2: grapnel.runner.v1.RunState.optim_wrapper:type_name -> grapnel.optim.v1.OptimWrapperState
-	6, // 3: grapnel.runner.v1.RunState.param_schedulers:type_name -> grapnel.optim.v1.ParamSchedulerState
-	7, // 4: grapnel.runner.v1.RunState.message_hub:type_name -> grapnel.runner.v1.MessageHubState
-	3, // 5: grapnel.runner.v1.RunState.hooks:type_name -> grapnel.runner.v1.HookState
-	4, // 6: grapnel.runner.v1.RngState.devices:type_name -> grapnel.runner.v1.RngState.DeviceState
-	8, // 7: grapnel.runner.v1.DataPosition.stream:type_name -> grapnel.data.v1.StreamPosition
-	9, // 8: grapnel.runner.v1.HookState.state:type_name -> google.protobuf.Any
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	2,  // 0: grapnel.runner.v1.RunState.rng:type_name -> grapnel.runner.v1.RngState
+	3,  // 1: grapnel.runner.v1.RunState.data:type_name -> grapnel.runner.v1.DataPosition
+	6,  // 2: grapnel.runner.v1.RunState.optim_wrapper:type_name -> grapnel.optim.v1.OptimWrapperState
+	7,  // 3: grapnel.runner.v1.RunState.param_schedulers:type_name -> grapnel.optim.v1.ParamSchedulerState
+	8,  // 4: grapnel.runner.v1.RunState.message_hub:type_name -> grapnel.runner.v1.MessageHubState
+	4,  // 5: grapnel.runner.v1.RunState.hooks:type_name -> grapnel.runner.v1.HookState
+	1,  // 6: grapnel.runner.v1.RunState.ranks:type_name -> grapnel.runner.v1.RankState
+	2,  // 7: grapnel.runner.v1.RankState.rng:type_name -> grapnel.runner.v1.RngState
+	9,  // 8: grapnel.runner.v1.RankState.stream:type_name -> grapnel.data.v1.StreamPosition
+	5,  // 9: grapnel.runner.v1.RngState.devices:type_name -> grapnel.runner.v1.RngState.DeviceState
+	9,  // 10: grapnel.runner.v1.DataPosition.stream:type_name -> grapnel.data.v1.StreamPosition
+	10, // 11: grapnel.runner.v1.HookState.state:type_name -> google.protobuf.Any
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_grapnel_runner_run_state_proto_init() }
@@ -485,7 +555,7 @@ func file_grapnel_runner_run_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_grapnel_runner_run_state_proto_rawDesc), len(file_grapnel_runner_run_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -28,6 +28,55 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type DistributedConfig_Compression int32
+
+const (
+	DistributedConfig_COMPRESSION_UNSPECIFIED DistributedConfig_Compression = 0 // The default: none.
+	DistributedConfig_FLOAT16                 DistributedConfig_Compression = 1
+	DistributedConfig_BFLOAT16                DistributedConfig_Compression = 2
+)
+
+// Enum value maps for DistributedConfig_Compression.
+var (
+	DistributedConfig_Compression_name = map[int32]string{
+		0: "COMPRESSION_UNSPECIFIED",
+		1: "FLOAT16",
+		2: "BFLOAT16",
+	}
+	DistributedConfig_Compression_value = map[string]int32{
+		"COMPRESSION_UNSPECIFIED": 0,
+		"FLOAT16":                 1,
+		"BFLOAT16":                2,
+	}
+)
+
+func (x DistributedConfig_Compression) Enum() *DistributedConfig_Compression {
+	p := new(DistributedConfig_Compression)
+	*p = x
+	return p
+}
+
+func (x DistributedConfig_Compression) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DistributedConfig_Compression) Descriptor() protoreflect.EnumDescriptor {
+	return file_grapnel_runner_runner_config_proto_enumTypes[0].Descriptor()
+}
+
+func (DistributedConfig_Compression) Type() protoreflect.EnumType {
+	return &file_grapnel_runner_runner_config_proto_enumTypes[0]
+}
+
+func (x DistributedConfig_Compression) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DistributedConfig_Compression.Descriptor instead.
+func (DistributedConfig_Compression) EnumDescriptor() ([]byte, []int) {
+	return file_grapnel_runner_runner_config_proto_rawDescGZIP(), []int{1, 0}
+}
+
 // Paths are relative to the folder of the config file. All text is UTF-8, paths
 // included.
 type RunnerConfig struct {
@@ -61,7 +110,9 @@ type RunnerConfig struct {
 	// work_dir or in the checkpoint hook's out_dir, if there is one. Default:
 	// false.
 	Resume *bool `protobuf:"varint,15,opt,name=resume,proto3,oneof" json:"resume,omitempty"`
-	// Who started the processes. Only "none" so far. Default: "none".
+	// Who started the processes that train together: "none"; "torchrun", which is
+	// also for `grapnel launch`; "slurm"; "mpi"; "auto", whichever it was. Needs
+	// //runner:launchers linked in. Default: "none".
 	Launcher     *string             `protobuf:"bytes,16,opt,name=launcher,proto3,oneof" json:"launcher,omitempty"`
 	Randomness   *RandomnessConfig   `protobuf:"bytes,17,opt,name=randomness,proto3" json:"randomness,omitempty"`
 	LogProcessor *LogProcessorConfig `protobuf:"bytes,18,opt,name=log_processor,json=logProcessor,proto3" json:"log_processor,omitempty"`
@@ -75,6 +126,8 @@ type RunnerConfig struct {
 	// the CPU. Weights start with the same numbers on all of them. Default: "cpu",
 	// or where a model that is given in code was made.
 	Device *string `protobuf:"bytes,23,opt,name=device,proto3,oneof" json:"device,omitempty"`
+	// With a launcher.
+	Distributed *DistributedConfig `protobuf:"bytes,24,opt,name=distributed,proto3" json:"distributed,omitempty"`
 	// What is taken of weights alone, those of load_from. Of a checkpoint of the
 	// run's own all is taken, and of these options only `strict` counts.
 	LoadOptions   *LoadOptions `protobuf:"bytes,22,opt,name=load_options,json=loadOptions,proto3" json:"load_options,omitempty"`
@@ -266,11 +319,121 @@ func (x *RunnerConfig) GetDevice() string {
 	return ""
 }
 
+func (x *RunnerConfig) GetDistributed() *DistributedConfig {
+	if x != nil {
+		return x.Distributed
+	}
+	return nil
+}
+
 func (x *RunnerConfig) GetLoadOptions() *LoadOptions {
 	if x != nil {
 		return x.LoadOptions
 	}
 	return nil
+}
+
+// Of several processes, whose gradients are averaged by LibTorch's
+// DistributedDataParallel.
+type DistributedConfig struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long a collective waits for the slowest process: longer than what one
+	// does alone, a save for example. > 0. Default: 1800.
+	TimeoutSeconds *float64 `protobuf:"fixed64,1,opt,name=timeout_seconds,json=timeoutSeconds,proto3,oneof" json:"timeout_seconds,omitempty"`
+	// How long a process waits for the others at its start. > 0. Default: 300.
+	JoinTimeoutSeconds *float64 `protobuf:"fixed64,2,opt,name=join_timeout_seconds,json=joinTimeoutSeconds,proto3,oneof" json:"join_timeout_seconds,omitempty"`
+	// Parameters may get no gradient. Default: false, and one that gets none is an
+	// error that names it.
+	FindUnusedParameters *bool `protobuf:"varint,3,opt,name=find_unused_parameters,json=findUnusedParameters,proto3,oneof" json:"find_unused_parameters,omitempty"`
+	// Every iteration uses the same parameters. Default: false.
+	StaticGraph *bool `protobuf:"varint,4,opt,name=static_graph,json=staticGraph,proto3,oneof" json:"static_graph,omitempty"`
+	// Before each step buffers become the first process's. Default: false.
+	BroadcastBuffers *bool `protobuf:"varint,5,opt,name=broadcast_buffers,json=broadcastBuffers,proto3,oneof" json:"broadcast_buffers,omitempty"`
+	// MiB of gradients that are sent as one. > 0. Default: 25.
+	BucketCapMb *float64 `protobuf:"fixed64,6,opt,name=bucket_cap_mb,json=bucketCapMb,proto3,oneof" json:"bucket_cap_mb,omitempty"`
+	// What gradients are sent in.
+	Compression   *DistributedConfig_Compression `protobuf:"varint,7,opt,name=compression,proto3,enum=grapnel.runner.v1.DistributedConfig_Compression,oneof" json:"compression,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DistributedConfig) Reset() {
+	*x = DistributedConfig{}
+	mi := &file_grapnel_runner_runner_config_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DistributedConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DistributedConfig) ProtoMessage() {}
+
+func (x *DistributedConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_grapnel_runner_runner_config_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DistributedConfig.ProtoReflect.Descriptor instead.
+func (*DistributedConfig) Descriptor() ([]byte, []int) {
+	return file_grapnel_runner_runner_config_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DistributedConfig) GetTimeoutSeconds() float64 {
+	if x != nil && x.TimeoutSeconds != nil {
+		return *x.TimeoutSeconds
+	}
+	return 0
+}
+
+func (x *DistributedConfig) GetJoinTimeoutSeconds() float64 {
+	if x != nil && x.JoinTimeoutSeconds != nil {
+		return *x.JoinTimeoutSeconds
+	}
+	return 0
+}
+
+func (x *DistributedConfig) GetFindUnusedParameters() bool {
+	if x != nil && x.FindUnusedParameters != nil {
+		return *x.FindUnusedParameters
+	}
+	return false
+}
+
+func (x *DistributedConfig) GetStaticGraph() bool {
+	if x != nil && x.StaticGraph != nil {
+		return *x.StaticGraph
+	}
+	return false
+}
+
+func (x *DistributedConfig) GetBroadcastBuffers() bool {
+	if x != nil && x.BroadcastBuffers != nil {
+		return *x.BroadcastBuffers
+	}
+	return false
+}
+
+func (x *DistributedConfig) GetBucketCapMb() float64 {
+	if x != nil && x.BucketCapMb != nil {
+		return *x.BucketCapMb
+	}
+	return 0
+}
+
+func (x *DistributedConfig) GetCompression() DistributedConfig_Compression {
+	if x != nil && x.Compression != nil {
+		return *x.Compression
+	}
+	return DistributedConfig_COMPRESSION_UNSPECIFIED
 }
 
 type LoadOptions struct {
@@ -295,7 +458,7 @@ type LoadOptions struct {
 
 func (x *LoadOptions) Reset() {
 	*x = LoadOptions{}
-	mi := &file_grapnel_runner_runner_config_proto_msgTypes[1]
+	mi := &file_grapnel_runner_runner_config_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -307,7 +470,7 @@ func (x *LoadOptions) String() string {
 func (*LoadOptions) ProtoMessage() {}
 
 func (x *LoadOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_grapnel_runner_runner_config_proto_msgTypes[1]
+	mi := &file_grapnel_runner_runner_config_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -320,7 +483,7 @@ func (x *LoadOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadOptions.ProtoReflect.Descriptor instead.
 func (*LoadOptions) Descriptor() ([]byte, []int) {
-	return file_grapnel_runner_runner_config_proto_rawDescGZIP(), []int{1}
+	return file_grapnel_runner_runner_config_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *LoadOptions) GetStrict() bool {
@@ -367,7 +530,7 @@ type TrainConfig struct {
 
 func (x *TrainConfig) Reset() {
 	*x = TrainConfig{}
-	mi := &file_grapnel_runner_runner_config_proto_msgTypes[2]
+	mi := &file_grapnel_runner_runner_config_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -379,7 +542,7 @@ func (x *TrainConfig) String() string {
 func (*TrainConfig) ProtoMessage() {}
 
 func (x *TrainConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_grapnel_runner_runner_config_proto_msgTypes[2]
+	mi := &file_grapnel_runner_runner_config_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -392,7 +555,7 @@ func (x *TrainConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrainConfig.ProtoReflect.Descriptor instead.
 func (*TrainConfig) Descriptor() ([]byte, []int) {
-	return file_grapnel_runner_runner_config_proto_rawDescGZIP(), []int{2}
+	return file_grapnel_runner_runner_config_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *TrainConfig) GetByEpoch() bool {
@@ -452,7 +615,7 @@ type AutoScaleLrConfig struct {
 
 func (x *AutoScaleLrConfig) Reset() {
 	*x = AutoScaleLrConfig{}
-	mi := &file_grapnel_runner_runner_config_proto_msgTypes[3]
+	mi := &file_grapnel_runner_runner_config_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -464,7 +627,7 @@ func (x *AutoScaleLrConfig) String() string {
 func (*AutoScaleLrConfig) ProtoMessage() {}
 
 func (x *AutoScaleLrConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_grapnel_runner_runner_config_proto_msgTypes[3]
+	mi := &file_grapnel_runner_runner_config_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -477,7 +640,7 @@ func (x *AutoScaleLrConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AutoScaleLrConfig.ProtoReflect.Descriptor instead.
 func (*AutoScaleLrConfig) Descriptor() ([]byte, []int) {
-	return file_grapnel_runner_runner_config_proto_rawDescGZIP(), []int{3}
+	return file_grapnel_runner_runner_config_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *AutoScaleLrConfig) GetEnable() bool {
@@ -520,7 +683,7 @@ type DefaultHooksConfig struct {
 
 func (x *DefaultHooksConfig) Reset() {
 	*x = DefaultHooksConfig{}
-	mi := &file_grapnel_runner_runner_config_proto_msgTypes[4]
+	mi := &file_grapnel_runner_runner_config_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -532,7 +695,7 @@ func (x *DefaultHooksConfig) String() string {
 func (*DefaultHooksConfig) ProtoMessage() {}
 
 func (x *DefaultHooksConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_grapnel_runner_runner_config_proto_msgTypes[4]
+	mi := &file_grapnel_runner_runner_config_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -545,7 +708,7 @@ func (x *DefaultHooksConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DefaultHooksConfig.ProtoReflect.Descriptor instead.
 func (*DefaultHooksConfig) Descriptor() ([]byte, []int) {
-	return file_grapnel_runner_runner_config_proto_rawDescGZIP(), []int{4}
+	return file_grapnel_runner_runner_config_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DefaultHooksConfig) GetRuntimeInfo() *RuntimeInfoHookConfig {
@@ -630,7 +793,7 @@ type HookSpec struct {
 
 func (x *HookSpec) Reset() {
 	*x = HookSpec{}
-	mi := &file_grapnel_runner_runner_config_proto_msgTypes[5]
+	mi := &file_grapnel_runner_runner_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -642,7 +805,7 @@ func (x *HookSpec) String() string {
 func (*HookSpec) ProtoMessage() {}
 
 func (x *HookSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_grapnel_runner_runner_config_proto_msgTypes[5]
+	mi := &file_grapnel_runner_runner_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -655,7 +818,7 @@ func (x *HookSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HookSpec.ProtoReflect.Descriptor instead.
 func (*HookSpec) Descriptor() ([]byte, []int) {
-	return file_grapnel_runner_runner_config_proto_rawDescGZIP(), []int{5}
+	return file_grapnel_runner_runner_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *HookSpec) GetConfig() *anypb.Any {
@@ -679,13 +842,16 @@ type RandomnessConfig struct {
 	Seed *int64 `protobuf:"varint,1,opt,name=seed,proto3,oneof" json:"seed,omitempty"`
 	// Refuse LibTorch operations that are not deterministic. Default: false.
 	Deterministic *bool `protobuf:"varint,2,opt,name=deterministic,proto3,oneof" json:"deterministic,omitempty"`
+	// Of several ranks each draws what isn't the data's order from `seed` plus its
+	// number: dropout, for example. Weights are rank 0's. Default: false.
+	DiffRankSeed  *bool `protobuf:"varint,3,opt,name=diff_rank_seed,json=diffRankSeed,proto3,oneof" json:"diff_rank_seed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RandomnessConfig) Reset() {
 	*x = RandomnessConfig{}
-	mi := &file_grapnel_runner_runner_config_proto_msgTypes[6]
+	mi := &file_grapnel_runner_runner_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +863,7 @@ func (x *RandomnessConfig) String() string {
 func (*RandomnessConfig) ProtoMessage() {}
 
 func (x *RandomnessConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_grapnel_runner_runner_config_proto_msgTypes[6]
+	mi := &file_grapnel_runner_runner_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +876,7 @@ func (x *RandomnessConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RandomnessConfig.ProtoReflect.Descriptor instead.
 func (*RandomnessConfig) Descriptor() ([]byte, []int) {
-	return file_grapnel_runner_runner_config_proto_rawDescGZIP(), []int{6}
+	return file_grapnel_runner_runner_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RandomnessConfig) GetSeed() int64 {
@@ -723,6 +889,13 @@ func (x *RandomnessConfig) GetSeed() int64 {
 func (x *RandomnessConfig) GetDeterministic() bool {
 	if x != nil && x.Deterministic != nil {
 		return *x.Deterministic
+	}
+	return false
+}
+
+func (x *RandomnessConfig) GetDiffRankSeed() bool {
+	if x != nil && x.DiffRankSeed != nil {
+		return *x.DiffRankSeed
 	}
 	return false
 }
@@ -740,7 +913,7 @@ type LoadOptions_Rename struct {
 
 func (x *LoadOptions_Rename) Reset() {
 	*x = LoadOptions_Rename{}
-	mi := &file_grapnel_runner_runner_config_proto_msgTypes[7]
+	mi := &file_grapnel_runner_runner_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +925,7 @@ func (x *LoadOptions_Rename) String() string {
 func (*LoadOptions_Rename) ProtoMessage() {}
 
 func (x *LoadOptions_Rename) ProtoReflect() protoreflect.Message {
-	mi := &file_grapnel_runner_runner_config_proto_msgTypes[7]
+	mi := &file_grapnel_runner_runner_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +938,7 @@ func (x *LoadOptions_Rename) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadOptions_Rename.ProtoReflect.Descriptor instead.
 func (*LoadOptions_Rename) Descriptor() ([]byte, []int) {
-	return file_grapnel_runner_runner_config_proto_rawDescGZIP(), []int{1, 0}
+	return file_grapnel_runner_runner_config_proto_rawDescGZIP(), []int{2, 0}
 }
 
 func (x *LoadOptions_Rename) GetPattern() string {
@@ -794,7 +967,7 @@ type TrainConfig_DynamicInterval struct {
 
 func (x *TrainConfig_DynamicInterval) Reset() {
 	*x = TrainConfig_DynamicInterval{}
-	mi := &file_grapnel_runner_runner_config_proto_msgTypes[8]
+	mi := &file_grapnel_runner_runner_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +979,7 @@ func (x *TrainConfig_DynamicInterval) String() string {
 func (*TrainConfig_DynamicInterval) ProtoMessage() {}
 
 func (x *TrainConfig_DynamicInterval) ProtoReflect() protoreflect.Message {
-	mi := &file_grapnel_runner_runner_config_proto_msgTypes[8]
+	mi := &file_grapnel_runner_runner_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +992,7 @@ func (x *TrainConfig_DynamicInterval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrainConfig_DynamicInterval.ProtoReflect.Descriptor instead.
 func (*TrainConfig_DynamicInterval) Descriptor() ([]byte, []int) {
-	return file_grapnel_runner_runner_config_proto_rawDescGZIP(), []int{2, 0}
+	return file_grapnel_runner_runner_config_proto_rawDescGZIP(), []int{3, 0}
 }
 
 func (x *TrainConfig_DynamicInterval) GetMilestone() int64 {
@@ -840,7 +1013,7 @@ var File_grapnel_runner_runner_config_proto protoreflect.FileDescriptor
 
 const file_grapnel_runner_runner_config_proto_rawDesc = "" +
 	"\n" +
-	"\"grapnel/runner/runner_config.proto\x12\x11grapnel.runner.v1\x1a\x19google/protobuf/any.proto\x1a grapnel/base/field_options.proto\x1a\x17grapnel/data/data.proto\x1a.grapnel/hooks/checkpoint/checkpoint_hook.proto\x1a<grapnel/hooks/dist_sampler_seed/dist_sampler_seed_hook.proto\x1a.grapnel/hooks/iter_timer/iter_timer_hook.proto\x1a&grapnel/hooks/logger/logger_hook.proto\x1a8grapnel/hooks/param_scheduler/param_scheduler_hook.proto\x1a2grapnel/hooks/runtime_info/runtime_info_hook.proto\x1a grapnel/loggers/visualizer.proto\x1a\x1bgrapnel/models/metric.proto\x1a\x1agrapnel/models/model.proto\x1a!grapnel/optim/optim_wrapper.proto\x1a#grapnel/optim/param_scheduler.proto\x1a\"grapnel/runner/log_processor.proto\"\xd8\v\n" +
+	"\"grapnel/runner/runner_config.proto\x12\x11grapnel.runner.v1\x1a\x19google/protobuf/any.proto\x1a grapnel/base/field_options.proto\x1a\x17grapnel/data/data.proto\x1a.grapnel/hooks/checkpoint/checkpoint_hook.proto\x1a<grapnel/hooks/dist_sampler_seed/dist_sampler_seed_hook.proto\x1a.grapnel/hooks/iter_timer/iter_timer_hook.proto\x1a&grapnel/hooks/logger/logger_hook.proto\x1a8grapnel/hooks/param_scheduler/param_scheduler_hook.proto\x1a2grapnel/hooks/runtime_info/runtime_info_hook.proto\x1a grapnel/loggers/visualizer.proto\x1a\x1bgrapnel/models/metric.proto\x1a\x1agrapnel/models/model.proto\x1a!grapnel/optim/optim_wrapper.proto\x1a#grapnel/optim/param_scheduler.proto\x1a\"grapnel/runner/log_processor.proto\"\xa0\f\n" +
 	"\fRunnerConfig\x124\n" +
 	"\x05model\x18\x01 \x01(\v2\x1e.grapnel.models.v1.ModelConfigR\x05model\x12$\n" +
 	"\bwork_dir\x18\x02 \x01(\tB\x04ȷ\x1d\x01H\x00R\aworkDir\x88\x01\x01\x12L\n" +
@@ -868,7 +1041,8 @@ const file_grapnel_runner_runner_config_proto_rawDesc = "" +
 	"visualizer\x18\x14 \x01(\v2$.grapnel.loggers.v1.VisualizerConfigR\n" +
 	"visualizer\x12,\n" +
 	"\x0fexperiment_name\x18\x15 \x01(\tH\x05R\x0eexperimentName\x88\x01\x01\x12\x1b\n" +
-	"\x06device\x18\x17 \x01(\tH\x06R\x06device\x88\x01\x01\x12A\n" +
+	"\x06device\x18\x17 \x01(\tH\x06R\x06device\x88\x01\x01\x12F\n" +
+	"\vdistributed\x18\x18 \x01(\v2$.grapnel.runner.v1.DistributedConfigR\vdistributed\x12A\n" +
 	"\fload_options\x18\x16 \x01(\v2\x1e.grapnel.runner.v1.LoadOptionsR\vloadOptionsB\v\n" +
 	"\t_work_dirB\f\n" +
 	"\n" +
@@ -878,7 +1052,26 @@ const file_grapnel_runner_runner_config_proto_rawDesc = "" +
 	"\n" +
 	"_log_levelB\x12\n" +
 	"\x10_experiment_nameB\t\n" +
-	"\a_device\"\xfa\x01\n" +
+	"\a_device\"\xe7\x04\n" +
+	"\x11DistributedConfig\x12,\n" +
+	"\x0ftimeout_seconds\x18\x01 \x01(\x01H\x00R\x0etimeoutSeconds\x88\x01\x01\x125\n" +
+	"\x14join_timeout_seconds\x18\x02 \x01(\x01H\x01R\x12joinTimeoutSeconds\x88\x01\x01\x129\n" +
+	"\x16find_unused_parameters\x18\x03 \x01(\bH\x02R\x14findUnusedParameters\x88\x01\x01\x12&\n" +
+	"\fstatic_graph\x18\x04 \x01(\bH\x03R\vstaticGraph\x88\x01\x01\x120\n" +
+	"\x11broadcast_buffers\x18\x05 \x01(\bH\x04R\x10broadcastBuffers\x88\x01\x01\x12'\n" +
+	"\rbucket_cap_mb\x18\x06 \x01(\x01H\x05R\vbucketCapMb\x88\x01\x01\x12W\n" +
+	"\vcompression\x18\a \x01(\x0e20.grapnel.runner.v1.DistributedConfig.CompressionH\x06R\vcompression\x88\x01\x01\"E\n" +
+	"\vCompression\x12\x1b\n" +
+	"\x17COMPRESSION_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aFLOAT16\x10\x01\x12\f\n" +
+	"\bBFLOAT16\x10\x02B\x12\n" +
+	"\x10_timeout_secondsB\x17\n" +
+	"\x15_join_timeout_secondsB\x19\n" +
+	"\x17_find_unused_parametersB\x0f\n" +
+	"\r_static_graphB\x14\n" +
+	"\x12_broadcast_buffersB\x10\n" +
+	"\x0e_bucket_cap_mbB\x0e\n" +
+	"\f_compression\"\xfa\x01\n" +
 	"\vLoadOptions\x12\x1b\n" +
 	"\x06strict\x18\x01 \x01(\bH\x00R\x06strict\x88\x01\x01\x12\x18\n" +
 	"\aexclude\x18\x02 \x03(\tR\aexclude\x12=\n" +
@@ -937,12 +1130,14 @@ const file_grapnel_runner_runner_config_proto_rawDesc = "" +
 	"\bHookSpec\x12,\n" +
 	"\x06config\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06config\x12\x1f\n" +
 	"\bpriority\x18\x02 \x01(\tH\x00R\bpriority\x88\x01\x01B\v\n" +
-	"\t_priority\"q\n" +
+	"\t_priority\"\xaf\x01\n" +
 	"\x10RandomnessConfig\x12\x17\n" +
 	"\x04seed\x18\x01 \x01(\x03H\x00R\x04seed\x88\x01\x01\x12)\n" +
-	"\rdeterministic\x18\x02 \x01(\bH\x01R\rdeterministic\x88\x01\x01B\a\n" +
+	"\rdeterministic\x18\x02 \x01(\bH\x01R\rdeterministic\x88\x01\x01\x12)\n" +
+	"\x0ediff_rank_seed\x18\x03 \x01(\bH\x02R\fdiffRankSeed\x88\x01\x01B\a\n" +
 	"\x05_seedB\x10\n" +
-	"\x0e_deterministicb\x06proto3"
+	"\x0e_deterministicB\x11\n" +
+	"\x0f_diff_rank_seedb\x06proto3"
 
 var (
 	file_grapnel_runner_runner_config_proto_rawDescOnce sync.Once
@@ -956,67 +1151,72 @@ func file_grapnel_runner_runner_config_proto_rawDescGZIP() []byte {
 	return file_grapnel_runner_runner_config_proto_rawDescData
 }
 
-var file_grapnel_runner_runner_config_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_grapnel_runner_runner_config_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_grapnel_runner_runner_config_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_grapnel_runner_runner_config_proto_goTypes = []any{
-	(*RunnerConfig)(nil),                // 0: grapnel.runner.v1.RunnerConfig
-	(*LoadOptions)(nil),                 // 1: grapnel.runner.v1.LoadOptions
-	(*TrainConfig)(nil),                 // 2: grapnel.runner.v1.TrainConfig
-	(*AutoScaleLrConfig)(nil),           // 3: grapnel.runner.v1.AutoScaleLrConfig
-	(*DefaultHooksConfig)(nil),          // 4: grapnel.runner.v1.DefaultHooksConfig
-	(*HookSpec)(nil),                    // 5: grapnel.runner.v1.HookSpec
-	(*RandomnessConfig)(nil),            // 6: grapnel.runner.v1.RandomnessConfig
-	(*LoadOptions_Rename)(nil),          // 7: grapnel.runner.v1.LoadOptions.Rename
-	(*TrainConfig_DynamicInterval)(nil), // 8: grapnel.runner.v1.TrainConfig.DynamicInterval
-	nil,                                 // 9: grapnel.runner.v1.DefaultHooksConfig.PriorityEntry
-	(*ModelConfig)(nil),                 // 10: grapnel.models.v1.ModelConfig
-	(*DataLoaderConfig)(nil),            // 11: grapnel.data.v1.DataLoaderConfig
-	(*OptimWrapperConfig)(nil),          // 12: grapnel.optim.v1.OptimWrapperConfig
-	(*ParamSchedulerConfig)(nil),        // 13: grapnel.optim.v1.ParamSchedulerConfig
-	(*MetricConfig)(nil),                // 14: grapnel.models.v1.MetricConfig
-	(*LogProcessorConfig)(nil),          // 15: grapnel.runner.v1.LogProcessorConfig
-	(*VisualizerConfig)(nil),            // 16: grapnel.loggers.v1.VisualizerConfig
-	(*RuntimeInfoHookConfig)(nil),       // 17: grapnel.hooks.v1.RuntimeInfoHookConfig
-	(*IterTimerHookConfig)(nil),         // 18: grapnel.hooks.v1.IterTimerHookConfig
-	(*DistSamplerSeedHookConfig)(nil),   // 19: grapnel.hooks.v1.DistSamplerSeedHookConfig
-	(*LoggerHookConfig)(nil),            // 20: grapnel.hooks.v1.LoggerHookConfig
-	(*ParamSchedulerHookConfig)(nil),    // 21: grapnel.hooks.v1.ParamSchedulerHookConfig
-	(*CheckpointHookConfig)(nil),        // 22: grapnel.hooks.v1.CheckpointHookConfig
-	(*anypb.Any)(nil),                   // 23: google.protobuf.Any
+	(DistributedConfig_Compression)(0),  // 0: grapnel.runner.v1.DistributedConfig.Compression
+	(*RunnerConfig)(nil),                // 1: grapnel.runner.v1.RunnerConfig
+	(*DistributedConfig)(nil),           // 2: grapnel.runner.v1.DistributedConfig
+	(*LoadOptions)(nil),                 // 3: grapnel.runner.v1.LoadOptions
+	(*TrainConfig)(nil),                 // 4: grapnel.runner.v1.TrainConfig
+	(*AutoScaleLrConfig)(nil),           // 5: grapnel.runner.v1.AutoScaleLrConfig
+	(*DefaultHooksConfig)(nil),          // 6: grapnel.runner.v1.DefaultHooksConfig
+	(*HookSpec)(nil),                    // 7: grapnel.runner.v1.HookSpec
+	(*RandomnessConfig)(nil),            // 8: grapnel.runner.v1.RandomnessConfig
+	(*LoadOptions_Rename)(nil),          // 9: grapnel.runner.v1.LoadOptions.Rename
+	(*TrainConfig_DynamicInterval)(nil), // 10: grapnel.runner.v1.TrainConfig.DynamicInterval
+	nil,                                 // 11: grapnel.runner.v1.DefaultHooksConfig.PriorityEntry
+	(*ModelConfig)(nil),                 // 12: grapnel.models.v1.ModelConfig
+	(*DataLoaderConfig)(nil),            // 13: grapnel.data.v1.DataLoaderConfig
+	(*OptimWrapperConfig)(nil),          // 14: grapnel.optim.v1.OptimWrapperConfig
+	(*ParamSchedulerConfig)(nil),        // 15: grapnel.optim.v1.ParamSchedulerConfig
+	(*MetricConfig)(nil),                // 16: grapnel.models.v1.MetricConfig
+	(*LogProcessorConfig)(nil),          // 17: grapnel.runner.v1.LogProcessorConfig
+	(*VisualizerConfig)(nil),            // 18: grapnel.loggers.v1.VisualizerConfig
+	(*RuntimeInfoHookConfig)(nil),       // 19: grapnel.hooks.v1.RuntimeInfoHookConfig
+	(*IterTimerHookConfig)(nil),         // 20: grapnel.hooks.v1.IterTimerHookConfig
+	(*DistSamplerSeedHookConfig)(nil),   // 21: grapnel.hooks.v1.DistSamplerSeedHookConfig
+	(*LoggerHookConfig)(nil),            // 22: grapnel.hooks.v1.LoggerHookConfig
+	(*ParamSchedulerHookConfig)(nil),    // 23: grapnel.hooks.v1.ParamSchedulerHookConfig
+	(*CheckpointHookConfig)(nil),        // 24: grapnel.hooks.v1.CheckpointHookConfig
+	(*anypb.Any)(nil),                   // 25: google.protobuf.Any
 }
 var file_grapnel_runner_runner_config_proto_depIdxs = []int32{
-	10, // 0: grapnel.runner.v1.RunnerConfig.model:type_name -> grapnel.models.v1.ModelConfig
-	11, // 1: grapnel.runner.v1.RunnerConfig.train_dataloader:type_name -> grapnel.data.v1.DataLoaderConfig
-	11, // 2: grapnel.runner.v1.RunnerConfig.val_dataloader:type_name -> grapnel.data.v1.DataLoaderConfig
-	11, // 3: grapnel.runner.v1.RunnerConfig.test_dataloader:type_name -> grapnel.data.v1.DataLoaderConfig
-	2,  // 4: grapnel.runner.v1.RunnerConfig.train_cfg:type_name -> grapnel.runner.v1.TrainConfig
-	12, // 5: grapnel.runner.v1.RunnerConfig.optim_wrapper:type_name -> grapnel.optim.v1.OptimWrapperConfig
-	13, // 6: grapnel.runner.v1.RunnerConfig.param_scheduler:type_name -> grapnel.optim.v1.ParamSchedulerConfig
-	14, // 7: grapnel.runner.v1.RunnerConfig.val_evaluator:type_name -> grapnel.models.v1.MetricConfig
-	14, // 8: grapnel.runner.v1.RunnerConfig.test_evaluator:type_name -> grapnel.models.v1.MetricConfig
-	3,  // 9: grapnel.runner.v1.RunnerConfig.auto_scale_lr:type_name -> grapnel.runner.v1.AutoScaleLrConfig
-	4,  // 10: grapnel.runner.v1.RunnerConfig.default_hooks:type_name -> grapnel.runner.v1.DefaultHooksConfig
-	5,  // 11: grapnel.runner.v1.RunnerConfig.custom_hooks:type_name -> grapnel.runner.v1.HookSpec
-	6,  // 12: grapnel.runner.v1.RunnerConfig.randomness:type_name -> grapnel.runner.v1.RandomnessConfig
-	15, // 13: grapnel.runner.v1.RunnerConfig.log_processor:type_name -> grapnel.runner.v1.LogProcessorConfig
-	16, // 14: grapnel.runner.v1.RunnerConfig.visualizer:type_name -> grapnel.loggers.v1.VisualizerConfig
-	1,  // 15: grapnel.runner.v1.RunnerConfig.load_options:type_name -> grapnel.runner.v1.LoadOptions
-	7,  // 16: grapnel.runner.v1.LoadOptions.rename:type_name -> grapnel.runner.v1.LoadOptions.Rename
-	8,  // 17: grapnel.runner.v1.TrainConfig.dynamic_intervals:type_name -> grapnel.runner.v1.TrainConfig.DynamicInterval
-	17, // 18: grapnel.runner.v1.DefaultHooksConfig.runtime_info:type_name -> grapnel.hooks.v1.RuntimeInfoHookConfig
-	18, // 19: grapnel.runner.v1.DefaultHooksConfig.timer:type_name -> grapnel.hooks.v1.IterTimerHookConfig
-	19, // 20: grapnel.runner.v1.DefaultHooksConfig.sampler_seed:type_name -> grapnel.hooks.v1.DistSamplerSeedHookConfig
-	20, // 21: grapnel.runner.v1.DefaultHooksConfig.logger:type_name -> grapnel.hooks.v1.LoggerHookConfig
-	21, // 22: grapnel.runner.v1.DefaultHooksConfig.param_scheduler:type_name -> grapnel.hooks.v1.ParamSchedulerHookConfig
-	22, // 23: grapnel.runner.v1.DefaultHooksConfig.checkpoint:type_name -> grapnel.hooks.v1.CheckpointHookConfig
-	9,  // 24: grapnel.runner.v1.DefaultHooksConfig.priority:type_name -> grapnel.runner.v1.DefaultHooksConfig.PriorityEntry
-	18, // 25: grapnel.runner.v1.DefaultHooksConfig.iter_timer:type_name -> grapnel.hooks.v1.IterTimerHookConfig
-	19, // 26: grapnel.runner.v1.DefaultHooksConfig.dist_sampler_seed:type_name -> grapnel.hooks.v1.DistSamplerSeedHookConfig
-	23, // 27: grapnel.runner.v1.HookSpec.config:type_name -> google.protobuf.Any
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	12, // 0: grapnel.runner.v1.RunnerConfig.model:type_name -> grapnel.models.v1.ModelConfig
+	13, // 1: grapnel.runner.v1.RunnerConfig.train_dataloader:type_name -> grapnel.data.v1.DataLoaderConfig
+	13, // 2: grapnel.runner.v1.RunnerConfig.val_dataloader:type_name -> grapnel.data.v1.DataLoaderConfig
+	13, // 3: grapnel.runner.v1.RunnerConfig.test_dataloader:type_name -> grapnel.data.v1.DataLoaderConfig
+	4,  // 4: grapnel.runner.v1.RunnerConfig.train_cfg:type_name -> grapnel.runner.v1.TrainConfig
+	14, // 5: grapnel.runner.v1.RunnerConfig.optim_wrapper:type_name -> grapnel.optim.v1.OptimWrapperConfig
+	15, // 6: grapnel.runner.v1.RunnerConfig.param_scheduler:type_name -> grapnel.optim.v1.ParamSchedulerConfig
+	16, // 7: grapnel.runner.v1.RunnerConfig.val_evaluator:type_name -> grapnel.models.v1.MetricConfig
+	16, // 8: grapnel.runner.v1.RunnerConfig.test_evaluator:type_name -> grapnel.models.v1.MetricConfig
+	5,  // 9: grapnel.runner.v1.RunnerConfig.auto_scale_lr:type_name -> grapnel.runner.v1.AutoScaleLrConfig
+	6,  // 10: grapnel.runner.v1.RunnerConfig.default_hooks:type_name -> grapnel.runner.v1.DefaultHooksConfig
+	7,  // 11: grapnel.runner.v1.RunnerConfig.custom_hooks:type_name -> grapnel.runner.v1.HookSpec
+	8,  // 12: grapnel.runner.v1.RunnerConfig.randomness:type_name -> grapnel.runner.v1.RandomnessConfig
+	17, // 13: grapnel.runner.v1.RunnerConfig.log_processor:type_name -> grapnel.runner.v1.LogProcessorConfig
+	18, // 14: grapnel.runner.v1.RunnerConfig.visualizer:type_name -> grapnel.loggers.v1.VisualizerConfig
+	2,  // 15: grapnel.runner.v1.RunnerConfig.distributed:type_name -> grapnel.runner.v1.DistributedConfig
+	3,  // 16: grapnel.runner.v1.RunnerConfig.load_options:type_name -> grapnel.runner.v1.LoadOptions
+	0,  // 17: grapnel.runner.v1.DistributedConfig.compression:type_name -> grapnel.runner.v1.DistributedConfig.Compression
+	9,  // 18: grapnel.runner.v1.LoadOptions.rename:type_name -> grapnel.runner.v1.LoadOptions.Rename
+	10, // 19: grapnel.runner.v1.TrainConfig.dynamic_intervals:type_name -> grapnel.runner.v1.TrainConfig.DynamicInterval
+	19, // 20: grapnel.runner.v1.DefaultHooksConfig.runtime_info:type_name -> grapnel.hooks.v1.RuntimeInfoHookConfig
+	20, // 21: grapnel.runner.v1.DefaultHooksConfig.timer:type_name -> grapnel.hooks.v1.IterTimerHookConfig
+	21, // 22: grapnel.runner.v1.DefaultHooksConfig.sampler_seed:type_name -> grapnel.hooks.v1.DistSamplerSeedHookConfig
+	22, // 23: grapnel.runner.v1.DefaultHooksConfig.logger:type_name -> grapnel.hooks.v1.LoggerHookConfig
+	23, // 24: grapnel.runner.v1.DefaultHooksConfig.param_scheduler:type_name -> grapnel.hooks.v1.ParamSchedulerHookConfig
+	24, // 25: grapnel.runner.v1.DefaultHooksConfig.checkpoint:type_name -> grapnel.hooks.v1.CheckpointHookConfig
+	11, // 26: grapnel.runner.v1.DefaultHooksConfig.priority:type_name -> grapnel.runner.v1.DefaultHooksConfig.PriorityEntry
+	20, // 27: grapnel.runner.v1.DefaultHooksConfig.iter_timer:type_name -> grapnel.hooks.v1.IterTimerHookConfig
+	21, // 28: grapnel.runner.v1.DefaultHooksConfig.dist_sampler_seed:type_name -> grapnel.hooks.v1.DistSamplerSeedHookConfig
+	25, // 29: grapnel.runner.v1.HookSpec.config:type_name -> google.protobuf.Any
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_grapnel_runner_runner_config_proto_init() }
@@ -1042,22 +1242,24 @@ func file_grapnel_runner_runner_config_proto_init() {
 	file_grapnel_runner_runner_config_proto_msgTypes[1].OneofWrappers = []any{}
 	file_grapnel_runner_runner_config_proto_msgTypes[2].OneofWrappers = []any{}
 	file_grapnel_runner_runner_config_proto_msgTypes[3].OneofWrappers = []any{}
-	file_grapnel_runner_runner_config_proto_msgTypes[5].OneofWrappers = []any{}
+	file_grapnel_runner_runner_config_proto_msgTypes[4].OneofWrappers = []any{}
 	file_grapnel_runner_runner_config_proto_msgTypes[6].OneofWrappers = []any{}
 	file_grapnel_runner_runner_config_proto_msgTypes[7].OneofWrappers = []any{}
 	file_grapnel_runner_runner_config_proto_msgTypes[8].OneofWrappers = []any{}
+	file_grapnel_runner_runner_config_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_grapnel_runner_runner_config_proto_rawDesc), len(file_grapnel_runner_runner_config_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   10,
+			NumEnums:      1,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_grapnel_runner_runner_config_proto_goTypes,
 		DependencyIndexes: file_grapnel_runner_runner_config_proto_depIdxs,
+		EnumInfos:         file_grapnel_runner_runner_config_proto_enumTypes,
 		MessageInfos:      file_grapnel_runner_runner_config_proto_msgTypes,
 	}.Build()
 	File_grapnel_runner_runner_config_proto = out.File

@@ -211,6 +211,10 @@ pub struct CheckpointHookState {
     /// names are kept.
     #[prost(message, repeated, tag = "3")]
     pub best: ::prost::alloc::vec::Vec<BestCheckpoint>,
+    /// Epochs or iterations of the newest periodic one that is this run's; 0 for
+    /// none.
+    #[prost(int64, tag = "4")]
+    pub last_count: i64,
 }
 impl ::prost::Name for CheckpointHookState {
     const NAME: &'static str = "CheckpointHookState";

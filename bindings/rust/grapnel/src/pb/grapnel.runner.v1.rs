@@ -237,6 +237,10 @@ pub struct RunState {
     pub message_hub: ::core::option::Option<MessageHubState>,
     #[prost(message, repeated, tag = "7")]
     pub hooks: ::prost::alloc::vec::Vec<HookState>,
+    /// Of each rank, in their order, where there are several; `rng` and
+    /// `data.stream` are the first one's.
+    #[prost(message, repeated, tag = "8")]
+    pub ranks: ::prost::alloc::vec::Vec<RankState>,
 }
 impl ::prost::Name for RunState {
     const NAME: &'static str = "RunState";
@@ -246,6 +250,24 @@ impl ::prost::Name for RunState {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/grapnel.runner.v1.RunState".into()
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RankState {
+    #[prost(message, optional, tag = "1")]
+    pub rng: ::core::option::Option<RngState>,
+    /// Unset if the data is none.
+    #[prost(message, optional, tag = "2")]
+    pub stream: ::core::option::Option<super::super::data::v1::StreamPosition>,
+}
+impl ::prost::Name for RankState {
+    const NAME: &'static str = "RankState";
+    const PACKAGE: &'static str = "grapnel.runner.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "grapnel.runner.v1.RankState".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/grapnel.runner.v1.RankState".into()
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -401,7 +423,9 @@ pub struct RunnerConfig {
     /// false.
     #[prost(bool, optional, tag = "15")]
     pub resume: ::core::option::Option<bool>,
-    /// Who started the processes. Only "none" so far. Default: "none".
+    /// Who started the processes that train together: "none"; "torchrun", which is
+    /// also for `grapnel launch`; "slurm"; "mpi"; "auto", whichever it was. Needs
+    /// //runner:launchers linked in. Default: "none".
     #[prost(string, optional, tag = "16")]
     pub launcher: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "17")]
@@ -422,6 +446,9 @@ pub struct RunnerConfig {
     /// or where a model that is given in code was made.
     #[prost(string, optional, tag = "23")]
     pub device: ::core::option::Option<::prost::alloc::string::String>,
+    /// With a launcher.
+    #[prost(message, optional, tag = "24")]
+    pub distributed: ::core::option::Option<DistributedConfig>,
     /// What is taken of weights alone, those of load_from. Of a checkpoint of the
     /// run's own all is taken, and of these options only `strict` counts.
     #[prost(message, optional, tag = "22")]
@@ -435,6 +462,87 @@ impl ::prost::Name for RunnerConfig {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/grapnel.runner.v1.RunnerConfig".into()
+    }
+}
+/// Of several processes, whose gradients are averaged by LibTorch's
+/// DistributedDataParallel.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct DistributedConfig {
+    /// How long a collective waits for the slowest process: longer than what one
+    /// does alone, a save for example. > 0. Default: 1800.
+    #[prost(double, optional, tag = "1")]
+    pub timeout_seconds: ::core::option::Option<f64>,
+    /// How long a process waits for the others at its start. > 0. Default: 300.
+    #[prost(double, optional, tag = "2")]
+    pub join_timeout_seconds: ::core::option::Option<f64>,
+    /// Parameters may get no gradient. Default: false, and one that gets none is an
+    /// error that names it.
+    #[prost(bool, optional, tag = "3")]
+    pub find_unused_parameters: ::core::option::Option<bool>,
+    /// Every iteration uses the same parameters. Default: false.
+    #[prost(bool, optional, tag = "4")]
+    pub static_graph: ::core::option::Option<bool>,
+    /// Before each step buffers become the first process's. Default: false.
+    #[prost(bool, optional, tag = "5")]
+    pub broadcast_buffers: ::core::option::Option<bool>,
+    /// MiB of gradients that are sent as one. > 0. Default: 25.
+    #[prost(double, optional, tag = "6")]
+    pub bucket_cap_mb: ::core::option::Option<f64>,
+    /// What gradients are sent in.
+    #[prost(enumeration = "distributed_config::Compression", optional, tag = "7")]
+    pub compression: ::core::option::Option<i32>,
+}
+/// Nested message and enum types in `DistributedConfig`.
+pub mod distributed_config {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Compression {
+        /// The default: none.
+        Unspecified = 0,
+        Float16 = 1,
+        Bfloat16 = 2,
+    }
+    impl Compression {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "COMPRESSION_UNSPECIFIED",
+                Self::Float16 => "FLOAT16",
+                Self::Bfloat16 => "BFLOAT16",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "COMPRESSION_UNSPECIFIED" => Some(Self::Unspecified),
+                "FLOAT16" => Some(Self::Float16),
+                "BFLOAT16" => Some(Self::Bfloat16),
+                _ => None,
+            }
+        }
+    }
+}
+impl ::prost::Name for DistributedConfig {
+    const NAME: &'static str = "DistributedConfig";
+    const PACKAGE: &'static str = "grapnel.runner.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "grapnel.runner.v1.DistributedConfig".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/grapnel.runner.v1.DistributedConfig".into()
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -650,6 +758,10 @@ pub struct RandomnessConfig {
     /// Refuse LibTorch operations that are not deterministic. Default: false.
     #[prost(bool, optional, tag = "2")]
     pub deterministic: ::core::option::Option<bool>,
+    /// Of several ranks each draws what isn't the data's order from `seed` plus its
+    /// number: dropout, for example. Weights are rank 0's. Default: false.
+    #[prost(bool, optional, tag = "3")]
+    pub diff_rank_seed: ::core::option::Option<bool>,
 }
 impl ::prost::Name for RandomnessConfig {
     const NAME: &'static str = "RandomnessConfig";

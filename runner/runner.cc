@@ -763,9 +763,7 @@ bool RunnerImpl::MustStop() {
   return true;
 }
 
-absl::Status RunnerImpl::AgreeOnStop() {
-  if (num_ranks() == 1) return absl::OkStatus();
-  if (!agreement_due_ && iter() < next_agreement_) return absl::OkStatus();
+absl::Status RunnerImpl::AskAboutStop() {
   runner::v1::RankStop mine;
   mine.set_cut(static_cast<int>(OwnCut()));
   mine.set_stop(stop_requested());

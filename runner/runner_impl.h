@@ -204,7 +204,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   absl::Status OnAllRanks(F&& part) {
     return AgreeOnStatus(process_group(), CatchAsStatus(std::forward<F>(part)));
   }
-  int num_ranks() { return process_group().world_size(); }
+  int num_ranks() const { return num_ranks_; }
 
   // The parts of Init.
   absl::Status InitUntilCheckpoint();
@@ -382,7 +382,12 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // Of several ranks: whether one of them is to stop, which all do then in the
   // same iteration. They ask each other about once a second, and where an epoch
   // or a validation ends; in between it costs nothing.
-  absl::Status AgreeOnStop();
+  absl::Status AgreeOnStop() {
+    const bool due = num_ranks_ > 1 &&
+                     (agreement_due_ || progress_.iter() >= next_agreement_);
+    return due ? AskAboutStop() : absl::OkStatus();
+  }
+  absl::Status AskAboutStop();
   void ForgetStop();
 
   // What ends a point at which hooks may ask for checkpoints: those are
@@ -524,7 +529,8 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   std::optional<Stage> cut_stage_;
   size_t next_hook_ = 0;
 
-  // Of several ranks.
+  int num_ranks_ = 1;
+  // Of several.
   Cut agreed_cut_ = Cut::kNone;
   bool agreed_stop_ = false;
   bool agreement_due_ = true;

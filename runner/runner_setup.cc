@@ -275,6 +275,7 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   if (options_.process_group == nullptr) {
     GRAPNEL_RETURN_IF_ERROR(InitRanks());
   }
+  num_ranks_ = process_group().world_size();
   GRAPNEL_RETURN_IF_ERROR(OnAllRanks([this] { return InitConfig(); }));
   GRAPNEL_RETURN_IF_ERROR(CheckRanks());
   GRAPNEL_RETURN_IF_ERROR(OnAllRanks([this] { return InitDevice(); }));

@@ -637,6 +637,13 @@ absl::StatusOr<std::unique_ptr<OptimWrapper>> MakeWrapper(
 
 }  // namespace
 
+absl::Status OptimWrapper::SetGradientReducer(GradientReducer* reducer) {
+  if (reducer == nullptr) return absl::OkStatus();
+  return absl::UnimplementedError(
+      "this kind of optim_wrapper, as several optimizers, isn't there for "
+      "several ranks");
+}
+
 absl::StatusOr<std::unique_ptr<OptimWrapper>> OptimWrapper::Create(
     const OptimWrapperConfig& config, const std::vector<NamedTensor>& params) {
   if (config.optimizers_size() > 0) {

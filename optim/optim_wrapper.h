@@ -173,10 +173,10 @@ class OptimWrapper {
 
   // Of several ranks: what makes gradients those of all of them, which happens
   // in the last Update of each window. Not owned, and before the first
-  // BeginStep. kUnimplemented for several optimizers, for accumulate_by:
-  // SAMPLES, whose weights each rank counts for itself, and, when it is called,
-  // for UpdateFromGradients.
-  virtual absl::Status SetGradientReducer(GradientReducer* reducer) = 0;
+  // BeginStep. kUnimplemented, which is the default, for several optimizers,
+  // for accumulate_by: SAMPLES, whose weights each rank counts for itself, and,
+  // when it is called, for UpdateFromGradients.
+  virtual absl::Status SetGradientReducer(GradientReducer* reducer);
 
   // Null if there are several: Get has each.
   virtual Optimizer* optimizer() = 0;

@@ -104,12 +104,6 @@ class OptimWrapperSet final : public OptimWrapper {
                      absl::StrJoin(names_, ", "), DidYouMean(name, names_)));
   }
 
-  absl::Status SetGradientReducer(GradientReducer* reducer) override {
-    if (reducer == nullptr) return absl::OkStatus();
-    return absl::UnimplementedError(
-        "optimizers: several of them aren't there for several ranks");
-  }
-
   void SkipStep() override {
     if (stepping_ != nullptr) stepping_->SkipStep();
   }

@@ -193,6 +193,8 @@ class RehearsalImpl final : public Rehearsal {
 
   absl::Status Init(const runner::v1::RunnerConfig& config,
                     RunnerOptions options) {
+    runner::v1::RunnerConfig alone = config;
+    alone.clear_launcher();  // Nobody else is started.
     trains_ = options.for_training && config.has_train_cfg();
     auto watch = std::make_unique<Watch>(&report_);
     watch_ = watch.get();
@@ -202,7 +204,7 @@ class RehearsalImpl final : public Rehearsal {
     options.log_in_background = false;
     options.terminal_fd = -1;
     GRAPNEL_ASSIGN_OR_RETURN(runner_,
-                             Runner::Create(config, std::move(options)));
+                             Runner::Create(alone, std::move(options)));
     return absl::OkStatus();
   }
 

@@ -58,6 +58,9 @@ bool WaitUntil(Condition condition) {
   return true;
 }
 
+// Not to -1, which would mean every process there is.
+bool Kill(pid_t pid, int signal) { return pid > 1 && kill(pid, signal) == 0; }
+
 // A running launcher, with its output in files or, for a reader of the test's
 // own, at `out_fd`.
 class Launcher {
@@ -91,11 +94,15 @@ class Launcher {
     waitpid(pid_, nullptr, 0);
   }
 
-  pid_t pid() const { return pid_; }
   std::string out() const { return Read(out_); }
   std::string err() const { return Read(err_); }
 
-  void Signal(int signal) { kill(pid_, signal); }
+  void Signal(int signal) { EXPECT_TRUE(Kill(pid_, signal)); }
+
+  // As a key of the terminal does.
+  void SignalGroup(int signal) {
+    if (pid_ > 1) kill(-pid_, signal);
+  }
 
   bool WaitForErr(absl::string_view text) {
     return WaitUntil([&] { return absl::StrContains(err(), text); });
@@ -398,8 +405,7 @@ TEST_P(SignalTest, IsPassedOnOnceToEveryRank) {
   for (int rank = 0; rank < 3; ++rank) {
     ASSERT_TRUE(launcher.WaitForErr(absl::StrCat("ready ", rank)));
   }
-  // As a key of the terminal does: to all of the launcher's group.
-  kill(-launcher.pid(), GetParam());
+  launcher.SignalGroup(GetParam());
   EXPECT_EQ(launcher.Wait(), 128 + GetParam());
   std::vector<std::string> got;
   for (const std::string& line : Lines(launcher.err())) {
@@ -475,7 +481,11 @@ TEST_F(LauncherTest, NothingIsLeftWhenTheLauncherIsKilled) {
     }
     // Launcher, keeper, and three for each rank.
     ASSERT_TRUE(WaitUntil([this] { return Ours().size() == 14; }));
-    kill(its_group ? -launcher.pid() : launcher.pid(), SIGKILL);
+    if (its_group) {
+      launcher.SignalGroup(SIGKILL);
+    } else {
+      launcher.Signal(SIGKILL);
+    }
     EXPECT_EQ(launcher.Wait(), 1000 + SIGKILL);
     EXPECT_TRUE(IsEverythingGone());
   }
@@ -486,7 +496,7 @@ TEST_F(LauncherTest, NothingIsLeftWhenTheKeeperIsKilled) {
   for (int rank = 0; rank < 4; ++rank) {
     ASSERT_TRUE(launcher.WaitForErr(absl::StrCat("ready ", rank)));
   }
-  ASSERT_EQ(kill(FindKeeper(), SIGKILL), 0);
+  ASSERT_TRUE(Kill(FindKeeper(), SIGKILL));
   EXPECT_EQ(launcher.Wait(), 128 + SIGKILL);
   EXPECT_THAT(launcher.err(), HasSubstr("was killed by signal 9"));
   EXPECT_THAT(Ours(), IsEmpty());
@@ -501,7 +511,7 @@ TEST_F(LauncherTest, RanksEndWithTheKeeperWhenNobodyElseCanEndThem) {
     ASSERT_TRUE(launcher.WaitForErr(absl::StrCat("ready ", rank)));
   }
   launcher.Signal(SIGSTOP);
-  ASSERT_EQ(kill(FindKeeper(), SIGKILL), 0);
+  ASSERT_TRUE(Kill(FindKeeper(), SIGKILL));
   EXPECT_TRUE(WaitUntil([this] { return Ours().size() == 1; }));
   launcher.Signal(SIGKILL);
   EXPECT_EQ(launcher.Wait(), 1000 + SIGKILL);
@@ -515,10 +525,10 @@ TEST_F(LauncherTest, ASignalToTheKeeperIsNoSecondOne) {
                          "echo ready >&2; while :; do sleep 0.05; done"));
   ASSERT_TRUE(launcher.WaitForErr("ready"));
   const pid_t keeper = FindKeeper();
-  ASSERT_EQ(kill(keeper, SIGTERM), 0);
+  ASSERT_TRUE(Kill(keeper, SIGTERM));
   launcher.Signal(SIGTERM);
   absl::SleepFor(absl::Milliseconds(100));
-  ASSERT_EQ(kill(keeper, SIGTERM), 0);
+  ASSERT_TRUE(Kill(keeper, SIGTERM));
   EXPECT_EQ(launcher.Wait(), 128 + SIGTERM);
   EXPECT_EQ(launcher.out(), "saved\n");
 }
@@ -545,12 +555,12 @@ TEST_F(LauncherTest, OfRanksThatEndTogetherTheOneThatWasKilledIsBlamed) {
     ASSERT_TRUE(launcher.WaitForErr(absl::StrCat("ready ", rank)));
   }
   const pid_t keeper = FindKeeper();
-  ASSERT_EQ(kill(keeper, SIGSTOP), 0);
+  ASSERT_TRUE(Kill(keeper, SIGSTOP));
   std::ofstream(dir_ + "/go") << "";
   absl::SleepFor(absl::Milliseconds(200));
   std::ofstream(dir_ + "/lost") << "";
   absl::SleepFor(absl::Milliseconds(200));
-  kill(keeper, SIGCONT);
+  EXPECT_TRUE(Kill(keeper, SIGCONT));
   EXPECT_EQ(launcher.Wait(), 128 + SIGSEGV);
   EXPECT_THAT(launcher.err(), HasSubstr("rank 3 was killed by signal 11"));
 }
@@ -763,11 +773,11 @@ TEST_F(NodesTest, ALauncherThatFallsSilentIsLost) {
   ASSERT_TRUE(node0->WaitForErr("ready"));
   ASSERT_TRUE(node1->WaitForErr("ready"));
   const pid_t stopped = FindKeeper("--node-rank=1");
-  ASSERT_EQ(kill(stopped, SIGSTOP), 0);
+  ASSERT_TRUE(Kill(stopped, SIGSTOP));
   EXPECT_EQ(node0->Wait(), 1);
   EXPECT_THAT(node0->err(),
               HasSubstr("node 1 is lost: nothing was heard of it for 3s"));
-  kill(stopped, SIGCONT);
+  EXPECT_TRUE(Kill(stopped, SIGCONT));
   EXPECT_EQ(node1->Wait(), 1);
 }
 

@@ -200,15 +200,13 @@ int LaunchRanks(const std::vector<std::string>& args) {
   io::Env& env = io::Env::Posix();
   const absl::StatusOr<std::string> current_dir = env.CurrentDir();
   if (!current_dir.ok()) return Report(current_dir.status(), kBadInput);
-  runner::v1::RunnerConfig config;
+  CommandLine read = *command;
   // Other nodes may not see the work dir, where a test looks for a checkpoint.
-  if (command->verb == Verb::kTrain || options.node_rank == 0) {
-    absl::StatusOr<runner::v1::RunnerConfig> resolved =
-        ResolveConfig(*command, env, *current_dir);
-    if (!resolved.ok()) {
-      return Report(resolved.status(), ExitCodeAtStart(resolved.status()));
-    }
-    config = *std::move(resolved);
+  if (options.node_rank > 0) read.verb = Verb::kTrain;
+  const absl::StatusOr<runner::v1::RunnerConfig> config =
+      ResolveConfig(read, env, *current_dir);
+  if (!config.ok()) {
+    return Report(config.status(), ExitCodeAtStart(config.status()));
   }
 
   char self[PATH_MAX] = {};
@@ -216,7 +214,7 @@ int LaunchRanks(const std::vector<std::string>& args) {
     return Report(absl::ErrnoToStatus(errno, "/proc/self/exe"), kRunFailed);
   }
   std::vector<std::string> ranks = launch->args;
-  if (options.nnodes * options.nproc_per_node > 1 && !config.has_launcher()) {
+  if (options.nnodes * options.nproc_per_node > 1 && !config->has_launcher()) {
     ranks.insert(ranks.end(), {"--cfg-options", "launcher=auto"});
   }
   const absl::StatusOr<std::vector<std::string>> going_on = ArgsToGoOn(ranks);
@@ -229,9 +227,9 @@ int LaunchRanks(const std::vector<std::string>& args) {
   if (command->verb == Verb::kTrain) {
     // Where it began anew, or from elsewhere, what was in the work dir before
     // isn't this run's.
-    const RunFolders folders = FoldersOf(config, io::Dirname(command->config),
+    const RunFolders folders = FoldersOf(*config, io::Dirname(command->config),
                                          ConfigName(command->config));
-    const bool goes_on = config.resume() && config.load_from().empty();
+    const bool goes_on = config->resume() && config->load_from().empty();
     const std::string before = goes_on ? "" : NewestCheckpoint(env, folders);
     options.can_resume = [&env, folders, before] {
       const std::string newest = NewestCheckpoint(env, folders);

@@ -822,11 +822,11 @@ int Launch(const LaunchOptions& options) {
   if (keeper == 0) {
     write_end = OwnedFd();
     // Neither the terminal's keys nor a signal to the group of the launching
-    // process, SIGKILL among them, are for the keeper.
+    // process, SIGKILL among them, are for the keeper. Signals to itself stay
+    // blocked: who tells every process to end tells its parent too.
     setsid();
     prctl(PR_SET_NAME, "grapnel-keeper");
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    for (const int passed_on : kPassedOn) signal(passed_on, SIG_IGN);
     int exit_code;
     {
       Keeper run(options, std::move(read_end), std::move(before));

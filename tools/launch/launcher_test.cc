@@ -58,6 +58,9 @@ bool WaitUntil(Condition condition) {
   return true;
 }
 
+// Not to -1, which would mean every process there is.
+bool Kill(pid_t pid, int signal) { return pid > 1 && kill(pid, signal) == 0; }
+
 // A running launcher, with its output in files or, for a reader of the test's
 // own, at `out_fd`.
 class Launcher {
@@ -91,11 +94,15 @@ class Launcher {
     waitpid(pid_, nullptr, 0);
   }
 
-  pid_t pid() const { return pid_; }
   std::string out() const { return Read(out_); }
   std::string err() const { return Read(err_); }
 
-  void Signal(int signal) { kill(pid_, signal); }
+  void Signal(int signal) { EXPECT_TRUE(Kill(pid_, signal)); }
+
+  // As a key of the terminal does.
+  void SignalGroup(int signal) {
+    if (pid_ > 1) kill(-pid_, signal);
+  }
 
   bool WaitForErr(absl::string_view text) {
     return WaitUntil([&] { return absl::StrContains(err(), text); });
@@ -159,6 +166,18 @@ class LauncherTest : public testing::Test {
     return found;
   }
 
+  // The keeper of the launcher that has `flag`, or of any; -1 if there is none.
+  pid_t FindKeeper(absl::string_view flag = "") const {
+    for (const pid_t pid : Ours()) {
+      const std::string proc = absl::StrCat("/proc/", pid);
+      if (Read(proc + "/comm") == "grapnel-keeper\n" &&
+          absl::StrContains(Read(proc + "/cmdline"), flag)) {
+        return pid;
+      }
+    }
+    return -1;
+  }
+
   bool IsEverythingGone() const {
     return WaitUntil([this] { return Ours().empty(); });
   }
@@ -210,7 +229,8 @@ TEST_P(RanksTest, GetTorchrunsVariables) {
           "$MASTER_ADDR $TORCHELASTIC_RESTART_COUNT $TORCHELASTIC_MAX_RESTARTS "
           "$TORCHELASTIC_USE_AGENT_STORE ${OMP_NUM_THREADS-unset} "
           "$TORCH_NCCL_ASYNC_ERROR_HANDLING '|' $MASTER_PORT "
-          "$TORCHELASTIC_RUN_ID; env | grep -c '^RANK=' >/dev/null");
+          "$TORCHELASTIC_RUN_ID $(tr '\\0' '\\n' < /proc/$$/environ | "
+          "grep -c ^TORCHELASTIC_RUN_ID=)");
   unsetenv("TORCHELASTIC_RUN_ID");
   ASSERT_EQ(result.exit_code, 0) << result.err;
   std::vector<std::string> rest;
@@ -228,7 +248,7 @@ TEST_P(RanksTest, GetTorchrunsVariables) {
   }
   // One port and one id for all.
   EXPECT_EQ(std::count(rest.begin(), rest.end(), rest[0]), n);
-  EXPECT_THAT(rest[0], testing::MatchesRegex("[0-9]+ grapnel_[0-9a-f]+"));
+  EXPECT_THAT(rest[0], testing::MatchesRegex("[0-9]+ grapnel_[0-9a-f]+ 1"));
   EXPECT_EQ(absl::StrContains(result.err, "grapnel: OMP_NUM_THREADS is 1"),
             n > 1);
 }
@@ -325,8 +345,8 @@ TEST_F(LauncherTest, AnyByteIsPassedOn) {
 TEST_F(LauncherTest, LogDirHasAFileForEachRankAndStream) {
   const std::string script =
       "echo out $RANK $TORCHELASTIC_RESTART_COUNT; printf err$RANK >&2; "
-      "[ $RANK = 1 ] && [ $TORCHELASTIC_RESTART_COUNT = 0 ] && exit 1; "
-      "sleep 0.2";
+      "[ $RANK$TORCHELASTIC_RESTART_COUNT = 10 ] || exit 0; "
+      "while ! [ -s logs/a/rank_0.stderr.log ]; do sleep 0.01; done; exit 1";
   const Result result = Run(
       {"--nproc-per-node=2", "--log-dir=logs/a", "--max-restarts=1"}, script);
   EXPECT_EQ(result.exit_code, 0);
@@ -385,8 +405,7 @@ TEST_P(SignalTest, IsPassedOnOnceToEveryRank) {
   for (int rank = 0; rank < 3; ++rank) {
     ASSERT_TRUE(launcher.WaitForErr(absl::StrCat("ready ", rank)));
   }
-  // As a key of the terminal does: to all of the launcher's group.
-  kill(-launcher.pid(), GetParam());
+  launcher.SignalGroup(GetParam());
   EXPECT_EQ(launcher.Wait(), 128 + GetParam());
   std::vector<std::string> got;
   for (const std::string& line : Lines(launcher.err())) {
@@ -434,7 +453,7 @@ TEST_F(LauncherTest, ASecondSignalKills) {
   ASSERT_TRUE(launcher.WaitForErr("ready 1"));
   launcher.Signal(SIGINT);
   absl::SleepFor(absl::Milliseconds(100));
-  EXPECT_EQ(Ours().size(), 8u);
+  EXPECT_TRUE(WaitUntil([this] { return Ours().size() == 8; }));
   launcher.Signal(SIGTERM);
   EXPECT_EQ(launcher.Wait(), 128 + SIGINT);
   EXPECT_THAT(Ours(), IsEmpty());
@@ -461,8 +480,12 @@ TEST_F(LauncherTest, NothingIsLeftWhenTheLauncherIsKilled) {
       ASSERT_TRUE(launcher.WaitForErr(absl::StrCat("ready ", rank)));
     }
     // Launcher, keeper, and three for each rank.
-    ASSERT_EQ(Ours().size(), 14u);
-    kill(its_group ? -launcher.pid() : launcher.pid(), SIGKILL);
+    ASSERT_TRUE(WaitUntil([this] { return Ours().size() == 14; }));
+    if (its_group) {
+      launcher.SignalGroup(SIGKILL);
+    } else {
+      launcher.Signal(SIGKILL);
+    }
     EXPECT_EQ(launcher.Wait(), 1000 + SIGKILL);
     EXPECT_TRUE(IsEverythingGone());
   }
@@ -473,14 +496,41 @@ TEST_F(LauncherTest, NothingIsLeftWhenTheKeeperIsKilled) {
   for (int rank = 0; rank < 4; ++rank) {
     ASSERT_TRUE(launcher.WaitForErr(absl::StrCat("ready ", rank)));
   }
-  for (const pid_t pid : Ours()) {
-    if (Read(absl::StrCat("/proc/", pid, "/comm")) == "grapnel-keeper\n") {
-      kill(pid, SIGKILL);
-    }
-  }
+  ASSERT_TRUE(Kill(FindKeeper(), SIGKILL));
   EXPECT_EQ(launcher.Wait(), 128 + SIGKILL);
   EXPECT_THAT(launcher.err(), HasSubstr("was killed by signal 9"));
   EXPECT_THAT(Ours(), IsEmpty());
+}
+
+TEST_F(LauncherTest, RanksEndWithTheKeeperWhenNobodyElseCanEndThem) {
+  Launcher launcher(dir_, "run",
+                    Args({"--nproc-per-node=4"},
+                         "echo ready $RANK >&2; trap '' TERM HUP; "
+                         "exec sleep 600"));
+  for (int rank = 0; rank < 4; ++rank) {
+    ASSERT_TRUE(launcher.WaitForErr(absl::StrCat("ready ", rank)));
+  }
+  launcher.Signal(SIGSTOP);
+  ASSERT_TRUE(Kill(FindKeeper(), SIGKILL));
+  EXPECT_TRUE(WaitUntil([this] { return Ours().size() == 1; }));
+  launcher.Signal(SIGKILL);
+  EXPECT_EQ(launcher.Wait(), 1000 + SIGKILL);
+}
+
+// As a service manager does, which tells every process.
+TEST_F(LauncherTest, ASignalToTheKeeperIsNoSecondOne) {
+  Launcher launcher(dir_, "run",
+                    Args({},
+                         "trap 'sleep 0.3; echo saved; exit 0' TERM; "
+                         "echo ready >&2; while :; do sleep 0.05; done"));
+  ASSERT_TRUE(launcher.WaitForErr("ready"));
+  const pid_t keeper = FindKeeper();
+  ASSERT_TRUE(Kill(keeper, SIGTERM));
+  launcher.Signal(SIGTERM);
+  absl::SleepFor(absl::Milliseconds(100));
+  ASSERT_TRUE(Kill(keeper, SIGTERM));
+  EXPECT_EQ(launcher.Wait(), 128 + SIGTERM);
+  EXPECT_EQ(launcher.out(), "saved\n");
 }
 
 TEST_F(LauncherTest, WhatRanksLeaveBehindMayFinishButNotStay) {
@@ -504,18 +554,13 @@ TEST_F(LauncherTest, OfRanksThatEndTogetherTheOneThatWasKilledIsBlamed) {
   for (int rank = 0; rank < 4; ++rank) {
     ASSERT_TRUE(launcher.WaitForErr(absl::StrCat("ready ", rank)));
   }
-  pid_t keeper = -1;
-  for (const pid_t pid : Ours()) {
-    if (Read(absl::StrCat("/proc/", pid, "/comm")) == "grapnel-keeper\n") {
-      keeper = pid;
-    }
-  }
-  kill(keeper, SIGSTOP);
+  const pid_t keeper = FindKeeper();
+  ASSERT_TRUE(Kill(keeper, SIGSTOP));
   std::ofstream(dir_ + "/go") << "";
   absl::SleepFor(absl::Milliseconds(200));
   std::ofstream(dir_ + "/lost") << "";
   absl::SleepFor(absl::Milliseconds(200));
-  kill(keeper, SIGCONT);
+  EXPECT_TRUE(Kill(keeper, SIGCONT));
   EXPECT_EQ(launcher.Wait(), 128 + SIGSEGV);
   EXPECT_THAT(launcher.err(), HasSubstr("rank 3 was killed by signal 11"));
 }
@@ -524,7 +569,9 @@ TEST_F(LauncherTest, RestartsAllAnewAsOftenAsItMay) {
   const Result result =
       Run({"--nproc-per-node=3", "--max-restarts=2"},
           "echo $RANK:$TORCHELASTIC_RESTART_COUNT:$MASTER_PORT:$* >> ran; "
-          "[ $RANK = 1 ] && { sleep 0.2; exit 9; }; exec sleep 30");
+          "[ $RANK = 1 ] || exec sleep 30; "
+          "until [ $(grep -c :$TORCHELASTIC_RESTART_COUNT: ran) = 3 ]; do "
+          "sleep 0.01; done; exit 9");
   EXPECT_EQ(result.exit_code, 9);
   EXPECT_THAT(result.err, AllOf(HasSubstr("grapnel: restart 1 of 2\n"),
                                 HasSubstr("grapnel: restart 2 of 2\n"),
@@ -546,7 +593,7 @@ TEST_F(LauncherTest, ResumesOnceThereIsACheckpoint) {
           "[ $RANK = 0 ] && echo $TORCHELASTIC_RESTART_COUNT:$* >> ran; "
           "[ $RANK = 1 ] && exec sleep 30; sleep 0.1; "
           "case $TORCHELASTIC_RESTART_COUNT in 0) exit 1;; "
-          "1) touch checkpoint; exit 1;; esac; kill -TERM $PPID; exit 4");
+          "1) touch checkpoint; exit 1;; esac; exit 4");
   EXPECT_EQ(result.exit_code, 4);
   EXPECT_EQ(Read(dir_ + "/ran"), "0:\n1:\n2:--resume\n");
   EXPECT_THAT(result.err,
@@ -644,7 +691,9 @@ TEST_F(NodesTest, AreOneWorldWhicheverComesFirst) {
 
 TEST_F(NodesTest, AllRestartWhenARankOfOneFails) {
   const std::string script =
-      "echo $RANK:$TORCHELASTIC_RESTART_COUNT:$* >> ran; sleep 0.2; "
+      "echo $RANK:$TORCHELASTIC_RESTART_COUNT:$* >> ran; "
+      "until [ $(grep -c :$TORCHELASTIC_RESTART_COUNT: ran) = 4 ]; do "
+      "sleep 0.01; done; "
       "[ $RANK$TORCHELASTIC_RESTART_COUNT = 30 ] && "
       "{ touch checkpoint; echo the reason >&2; exit 8; }; "
       "[ $RANK$TORCHELASTIC_RESTART_COUNT = 01 ] && kill -9 $$; "
@@ -723,19 +772,12 @@ TEST_F(NodesTest, ALauncherThatFallsSilentIsLost) {
   unsetenv("SILENCE_TIMEOUT");
   ASSERT_TRUE(node0->WaitForErr("ready"));
   ASSERT_TRUE(node1->WaitForErr("ready"));
-  pid_t stopped = -1;
-  for (const pid_t pid : Ours()) {
-    if (Read(absl::StrCat("/proc/", pid, "/comm")) == "grapnel-keeper\n" &&
-        absl::StrContains(Read(absl::StrCat("/proc/", pid, "/cmdline")),
-                          "--node-rank=1")) {
-      stopped = pid;
-    }
-  }
-  ASSERT_EQ(kill(stopped, SIGSTOP), 0);
+  const pid_t stopped = FindKeeper("--node-rank=1");
+  ASSERT_TRUE(Kill(stopped, SIGSTOP));
   EXPECT_EQ(node0->Wait(), 1);
   EXPECT_THAT(node0->err(),
               HasSubstr("node 1 is lost: nothing was heard of it for 3s"));
-  kill(stopped, SIGCONT);
+  EXPECT_TRUE(Kill(stopped, SIGCONT));
   EXPECT_EQ(node1->Wait(), 1);
 }
 

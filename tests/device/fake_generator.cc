@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "ATen/CPUGeneratorImpl.h"
+#include "ATen/core/Tensor.h"
 #include "c10/core/DispatchKeySet.h"
 #include "c10/util/Exception.h"
 #include "grapnel/tests/device/fake_streams.h"

@@ -193,7 +193,8 @@ INSTANTIATE_TEST_SUITE_P(
     ValuesIn(std::vector<BadConfig>{
         {"MaxEpochs", "train_cfg { max_epochs: 0 }",
          "train_cfg: max_epochs: must be >= 1, is 0"},
-        {"Launcher", "launcher: 'slurm'", "launcher: must be \"none\""},
+        {"Launcher", "launcher: 'slurm'",
+         "launcher: \"slurm\" isn't linked in: depend on //runner:launchers"},
         {"LogLevel", "log_level: 'LOUD'", "log_level: must be DEBUG"},
         {"Seed", "randomness { seed: -1 }",
          "randomness: seed: must be >= 0, is -1"},

@@ -216,6 +216,176 @@ impl ::prost::Name for MessageHubState {
         "type.googleapis.com/grapnel.runner.v1.MessageHubState".into()
     }
 }
+/// A rank's status with what it has to say.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RankMessage {
+    /// An absl::StatusCode; 0 is OK.
+    #[prost(int32, tag = "1")]
+    pub code: i32,
+    #[prost(bytes = "vec", tag = "2")]
+    pub message: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub content: ::prost::alloc::vec::Vec<u8>,
+}
+impl ::prost::Name for RankMessage {
+    const NAME: &'static str = "RankMessage";
+    const PACKAGE: &'static str = "grapnel.runner.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "grapnel.runner.v1.RankMessage".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/grapnel.runner.v1.RankMessage".into()
+    }
+}
+/// A checkpoint without its tensors' numbers, which follow one by one.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SharedContents {
+    /// A grapnel.io.v1.CheckpointManifest.
+    #[prost(bytes = "vec", tag = "1")]
+    pub manifest: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, repeated, tag = "2")]
+    pub sections: ::prost::alloc::vec::Vec<shared_contents::Section>,
+    #[prost(message, repeated, tag = "3")]
+    pub blobs: ::prost::alloc::vec::Vec<shared_contents::Blob>,
+}
+/// Nested message and enum types in `SharedContents`.
+pub mod shared_contents {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Tensor {
+        #[prost(string, tag = "1")]
+        pub name: ::prost::alloc::string::String,
+        /// A c10::ScalarType.
+        #[prost(int32, tag = "2")]
+        pub dtype: i32,
+        #[prost(int64, repeated, tag = "3")]
+        pub sizes: ::prost::alloc::vec::Vec<i64>,
+    }
+    impl ::prost::Name for Tensor {
+        const NAME: &'static str = "Tensor";
+        const PACKAGE: &'static str = "grapnel.runner.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "grapnel.runner.v1.SharedContents.Tensor".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "type.googleapis.com/grapnel.runner.v1.SharedContents.Tensor".into()
+        }
+    }
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Section {
+        #[prost(string, tag = "1")]
+        pub name: ::prost::alloc::string::String,
+        #[prost(message, repeated, tag = "2")]
+        pub tensors: ::prost::alloc::vec::Vec<Tensor>,
+    }
+    impl ::prost::Name for Section {
+        const NAME: &'static str = "Section";
+        const PACKAGE: &'static str = "grapnel.runner.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "grapnel.runner.v1.SharedContents.Section".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "type.googleapis.com/grapnel.runner.v1.SharedContents.Section".into()
+        }
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Blob {
+        #[prost(string, tag = "1")]
+        pub name: ::prost::alloc::string::String,
+        #[prost(bytes = "vec", tag = "2")]
+        pub content: ::prost::alloc::vec::Vec<u8>,
+    }
+    impl ::prost::Name for Blob {
+        const NAME: &'static str = "Blob";
+        const PACKAGE: &'static str = "grapnel.runner.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "grapnel.runner.v1.SharedContents.Blob".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "type.googleapis.com/grapnel.runner.v1.SharedContents.Blob".into()
+        }
+    }
+}
+impl ::prost::Name for SharedContents {
+    const NAME: &'static str = "SharedContents";
+    const PACKAGE: &'static str = "grapnel.runner.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "grapnel.runner.v1.SharedContents".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/grapnel.runner.v1.SharedContents".into()
+    }
+}
+/// What a run is to all of its ranks: rank 0's.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StartFacts {
+    #[prost(int64, tag = "1")]
+    pub seed: i64,
+    #[prost(bytes = "vec", tag = "2")]
+    pub run_uuid: ::prost::alloc::vec::Vec<u8>,
+    /// "" for none.
+    #[prost(string, tag = "3")]
+    pub checkpoint_path: ::prost::alloc::string::String,
+    #[prost(bool, tag = "4")]
+    pub resume: bool,
+    #[prost(string, tag = "5")]
+    pub work_dir: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub checkpoint_dir: ::prost::alloc::string::String,
+}
+impl ::prost::Name for StartFacts {
+    const NAME: &'static str = "StartFacts";
+    const PACKAGE: &'static str = "grapnel.runner.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "grapnel.runner.v1.StartFacts".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/grapnel.runner.v1.StartFacts".into()
+    }
+}
+/// Whether a rank is to stop, as it sees it; the runner's Cut and levels.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RankStop {
+    #[prost(int32, tag = "1")]
+    pub cut: i32,
+    #[prost(bool, tag = "2")]
+    pub stop: bool,
+    #[prost(bytes = "vec", tag = "3")]
+    pub reason: ::prost::alloc::vec::Vec<u8>,
+    /// Until ranks ask each other again.
+    #[prost(int64, tag = "4")]
+    pub iters_until_next: i64,
+}
+impl ::prost::Name for RankStop {
+    const NAME: &'static str = "RankStop";
+    const PACKAGE: &'static str = "grapnel.runner.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "grapnel.runner.v1.RankStop".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/grapnel.runner.v1.RankStop".into()
+    }
+}
+/// What has to be the same on all ranks.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RankIdentity {
+    #[prost(string, tag = "1")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub libtorch_version: ::prost::alloc::string::String,
+    /// Canonical, without what is a rank's own.
+    #[prost(string, tag = "3")]
+    pub config: ::prost::alloc::string::String,
+}
+impl ::prost::Name for RankIdentity {
+    const NAME: &'static str = "RankIdentity";
+    const PACKAGE: &'static str = "grapnel.runner.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "grapnel.runner.v1.RankIdentity".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/grapnel.runner.v1.RankIdentity".into()
+    }
+}
 /// The blob "state" of a checkpoint: of one process.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunState {

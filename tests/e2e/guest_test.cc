@@ -920,7 +920,7 @@ TEST_F(GuestTest, ARelativeFolderOfASaveStartsAtTheCurrentOne) {
               IsOk());
 }
 
-TEST_F(GuestTest, SeveralRanksAreRefusedUntilTheyCanShareTheData) {
+TEST_F(GuestTest, SeveralRanksNeedWhatAveragesTheirGradients) {
   const auto statuses =
       RunRanks(2, [this](ProcessGroup& group) -> absl::Status {
         io::MemEnv env;
@@ -930,9 +930,9 @@ TEST_F(GuestTest, SeveralRanksAreRefusedUntilTheyCanShareTheData) {
         return Create(ParseConfig(kConfig), std::move(options)).status();
       });
   EXPECT_THAT(statuses,
-              Each(StatusIs(absl::StatusCode::kUnimplemented,
-                            HasSubstr("process_group: must have 1 rank, has "
-                                      "2"))));
+              Each(StatusIs(absl::StatusCode::kInvalidArgument,
+                            HasSubstr("make_gradient_reducer: must be set for "
+                                      "several ranks"))));
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
 #include "grapnel/base/kind_name.h"
+#include "grapnel/base/read_scalars.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/base/tensor_ops.h"
@@ -163,19 +164,37 @@ absl::StatusOr<Metrics> Evaluator::Compute(absl::string_view prefix,
   return metrics;
 }
 
+absl::StatusOr<std::vector<Evaluator::LossNumbers>> Evaluator::ReadLosses()
+    const {
+  std::vector<at::Tensor> scalars;
+  for (const LossSum& loss : loss_sums_) {
+    scalars.push_back(loss.sum);
+    if (loss.device_weight.defined()) scalars.push_back(loss.device_weight);
+  }
+  const std::vector<double> values = ReadScalars(scalars);
+  auto value = values.begin();
+  std::vector<LossNumbers> numbers;
+  for (const LossSum& loss : loss_sums_) {
+    LossNumbers one = {*value++, loss.weight};
+    if (loss.device_weight.defined()) one.weight += *value++;
+    GRAPNEL_RETURN_IF_ERROR(CheckWeight(loss.name, one.weight));
+    numbers.push_back(one);
+  }
+  return numbers;
+}
+
 absl::Status Evaluator::ComputeLosses(absl::string_view prefix,
                                       Metrics* metrics,
                                       std::vector<std::string>* notes) const {
   double total = 0;
   bool has_total = false;
   const size_t num_notes = notes->size();
-  for (const LossSum& loss : loss_sums_) {
-    double weight = loss.weight;
-    if (loss.device_weight.defined()) {
-      weight += loss.device_weight.item().toDouble();
-    }
-    GRAPNEL_RETURN_IF_ERROR(CheckWeight(loss.name, weight));
-    const double mean = loss.sum.item().toDouble() / weight;
+  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<LossNumbers> numbers,
+                           ReadLosses());
+  for (size_t i = 0; i < loss_sums_.size(); ++i) {
+    const LossSum& loss = loss_sums_[i];
+    const double weight = numbers[i].weight;
+    const double mean = numbers[i].sum / weight;
     metrics->emplace_back(loss.name, mean);
     if (weight == 0) {
       notes->push_back(absl::StrCat("loss \"", loss.name,

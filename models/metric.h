@@ -168,6 +168,13 @@ class Evaluator {
   absl::Status AddLoss(const NamedTensor& loss, const at::Tensor& weight,
                        int64_t num_samples);
 
+  // Of each of loss_sums_. Waits for each device that they are on once.
+  struct LossNumbers {
+    double sum;
+    double weight;
+  };
+  absl::StatusOr<std::vector<LossNumbers>> ReadLosses() const;
+
   // What errors call a metric: the kind that its config names, or its class.
   std::string MetricName(size_t i) const;
 

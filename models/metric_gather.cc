@@ -32,29 +32,6 @@ constexpr uint32_t kVersion = 1;
 
 std::string RankName(size_t rank) { return absl::StrCat("rank ", rank); }
 
-// The values of float64 scalars: one copy for each device that some are on.
-std::vector<double> ReadScalars(const std::vector<at::Tensor>& scalars) {
-  std::vector<double> values(scalars.size());
-  std::vector<bool> known(scalars.size(), false);
-  for (size_t i = 0; i < scalars.size(); ++i) {
-    if (known[i]) continue;
-    std::vector<size_t> places;
-    std::vector<at::Tensor> beside;
-    for (size_t j = i; j < scalars.size(); ++j) {
-      if (scalars[j].device() != scalars[i].device()) continue;
-      places.push_back(j);
-      beside.push_back(scalars[j]);
-    }
-    const at::Tensor on_host = ops::stack(beside).cpu();
-    const double* const value = on_host.const_data_ptr<double>();
-    for (size_t j = 0; j < places.size(); ++j) {
-      values[places[j]] = value[j];
-      known[places[j]] = true;
-    }
-  }
-  return values;
-}
-
 std::string Serialize(GatheredCounts counts, const absl::Status& status) {
   if (!status.ok()) {
     counts.Clear();
@@ -166,20 +143,13 @@ absl::Status Evaluator::SaveCounts(GatheredCounts* counts) {
         [&] { return metrics_[i]->SaveCounts(metric.mutable_counts()); });
     if (!status.ok()) return WithContext(status, metric.name());
   }
-  std::vector<at::Tensor> scalars;
-  for (const LossSum& loss : loss_sums_) {
-    scalars.push_back(loss.sum);
-    if (loss.device_weight.defined()) scalars.push_back(loss.device_weight);
-  }
-  const std::vector<double> values = ReadScalars(scalars);
-  auto value = values.begin();
-  for (const LossSum& loss : loss_sums_) {
+  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<LossNumbers> numbers,
+                           ReadLosses());
+  for (size_t i = 0; i < loss_sums_.size(); ++i) {
     GatheredCounts::Loss& saved = *counts->add_losses();
-    saved.set_name(loss.name);
-    saved.set_sum(*value++);
-    saved.set_weight(loss.weight +
-                     (loss.device_weight.defined() ? *value++ : 0));
-    GRAPNEL_RETURN_IF_ERROR(CheckWeight(loss.name, saved.weight()));
+    saved.set_name(loss_sums_[i].name);
+    saved.set_sum(numbers[i].sum);
+    saved.set_weight(numbers[i].weight);
   }
   return absl::OkStatus();
 }

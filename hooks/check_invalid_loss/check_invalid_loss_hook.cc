@@ -11,9 +11,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "grapnel/base/check_field.h"
+#include "grapnel/base/read_scalars.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_map.h"
-#include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/loggers/run_log.h"
 #include "grapnel/models/log_vars.h"
@@ -50,31 +50,6 @@ absl::StatusOr<Config> Complete(Config config) {
   GRAPNEL_RETURN_IF_ERROR(CheckField(config.max_skips() >= 1, "max_skips",
                                      ">= 1", config.max_skips()));
   return config;
-}
-
-// Their values. Waits for a device once, not for each. Throws what LibTorch
-// throws.
-std::vector<double> ReadScalars(const std::vector<at::Tensor>& scalars) {
-  std::vector<double> values;
-  bool on_one_device = scalars.size() > 1;
-  for (const at::Tensor& scalar : scalars) {
-    on_one_device = on_one_device && !scalar.is_cpu() &&
-                    scalar.device() == scalars.front().device();
-  }
-  if (!on_one_device) {
-    for (const at::Tensor& scalar : scalars) {
-      values.push_back(scalar.item<double>());
-    }
-    return values;
-  }
-  std::vector<at::Tensor> alike;
-  for (const at::Tensor& scalar : scalars) {
-    alike.push_back(scalar.reshape({}).to(at::kDouble));
-  }
-  const at::Tensor read = ops::stack(alike).to(at::kCPU);
-  const double* const data = read.const_data_ptr<double>();
-  values.assign(data, data + read.numel());
-  return values;
 }
 
 // "loss_cls is nan, loss_box is inf", or "" if all losses are finite. Waits for

@@ -1,8 +1,6 @@
 #include "grapnel/base/device.h"
 
 #include <cstddef>
-#include <optional>
-#include <string>
 
 #include "ATen/Context.h"
 #include "ATen/DeviceAccelerator.h"
@@ -80,6 +78,15 @@ absl::StatusOr<c10::Device> FindDevice(absl::string_view name, int local_rank) {
                      c10::Device(device.type(), devices - 1).str(), "\""));
   }
   return device;
+}
+
+std::optional<c10::Device> ToGuard(c10::Device device) {
+  if (device.is_cpu()) return std::nullopt;
+  return device;
+}
+
+std::string DeviceKind(c10::Device device) {
+  return c10::DeviceTypeName(device.type(), /*lower_case=*/true);
 }
 
 }  // namespace grapnel

@@ -3,6 +3,9 @@
 #ifndef GRAPNEL_BASE_DEVICE_H_
 #define GRAPNEL_BASE_DEVICE_H_
 
+#include <optional>
+#include <string>
+
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "c10/core/Device.h"
@@ -22,6 +25,13 @@ namespace grapnel {
 // or the LibTorch in the program, has no such device. `local_rank` >= 0.
 absl::StatusOr<c10::Device> FindDevice(absl::string_view name,
                                        int local_rank = 0);
+
+// What a c10::OptionalDeviceGuard takes, to make `device` the thread's current
+// one: nothing for the CPU, of which there is none.
+std::optional<c10::Device> ToGuard(c10::Device device);
+
+// Without its number: "cuda".
+std::string DeviceKind(c10::Device device);
 
 }  // namespace grapnel
 

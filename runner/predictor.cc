@@ -51,12 +51,6 @@ using ::grapnel::runner::v1::RunnerConfig;
 constexpr char kModel[] = "model";
 constexpr int kMaxConfigDepth = 100;  // As where one is read from a file.
 
-// What a guard takes: there is no current CPU.
-std::optional<c10::Device> CurrentDevice(c10::Device device) {
-  if (device.is_cpu()) return std::nullopt;
-  return device;
-}
-
 // ------------------------------------------------------------------- models
 
 absl::StatusOr<std::unique_ptr<Model>> MakeModel(
@@ -68,8 +62,7 @@ absl::StatusOr<std::unique_ptr<Model>> MakeModel(
                            RunGenerators::Create(model_options.device, kSeed));
   model_options.generator = generators.cpu();
   model_options.device_generator = generators.device();
-  const c10::OptionalDeviceGuard current_device(
-      CurrentDevice(model_options.device));
+  const c10::OptionalDeviceGuard current_device(ToGuard(model_options.device));
   // For models that don't look at those.
   const GeneratorLoan loan(generators);
   if (options.make_model != nullptr) {
@@ -251,7 +244,7 @@ absl::Status Predictor::Core::Predict(const Batch& batch,
                                       const WeightsCopy& copy, Replica* replica,
                                       Predictions* predictions) const {
   const TorchThreadScope thread;
-  const c10::OptionalDeviceGuard current_device(CurrentDevice(device));
+  const c10::OptionalDeviceGuard current_device(ToGuard(device));
   const c10::AutoGradMode no_grad(false);
   Model& model = *replica->model;
   if (replica->number != copy.number) {

@@ -132,6 +132,12 @@ absl::Status RestoreHooks(const RunState& state, const TensorMap& tensors,
   return absl::OkStatus();
 }
 
+// Where there are other ranks now, theirs one after another again and again.
+const runner::v1::RngState& RngOf(const RunState& state, int rank) {
+  if (state.ranks().empty()) return state.rng();
+  return state.ranks(rank % state.ranks_size()).rng();
+}
+
 }  // namespace
 
 absl::StatusOr<io::CheckpointContents> CaptureRun(
@@ -197,11 +203,6 @@ absl::Status ShareHookStates(ProcessGroup& group, const HookList& hooks) {
     }
   }
   return AgreeOnStatus(group, status);
-}
-
-const runner::v1::RngState& RngOf(const RunState& state, int rank) {
-  if (state.ranks().empty()) return state.rng();
-  return state.ranks(rank % state.ranks_size()).rng();
 }
 
 absl::StatusOr<RunState> ReadRunState(const io::CheckpointContents& contents) {

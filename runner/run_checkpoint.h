@@ -46,14 +46,14 @@ struct RunParts {
   MessageHub* message_hub;
   const HookList* hooks;
   RunGenerators generators;
-  int rank = 0;
+  int rank = 0;  // Of a run of several: whose generators those are.
 };
 
 // Everything that changes as the run goes on, the generators included. Tensors
 // share storage with the run: write them before it goes on. The manifest is the
 // caller's to fill in. kInvalidArgument, naming it, for state that ReadRunState
-// couldn't read back.
-// `ranks`: the serialized RankState of each, if there are several.
+// couldn't read back. `ranks`: the serialized RankState of each, if there are
+// several.
 absl::StatusOr<io::CheckpointContents> CaptureRun(
     const RunParts& parts, int64_t seed, const runner::v1::DataPosition& data,
     absl::Span<const std::string> ranks = {});
@@ -61,14 +61,9 @@ absl::StatusOr<io::CheckpointContents> CaptureRun(
 absl::StatusOr<runner::v1::RunState> ReadRunState(
     const io::CheckpointContents& contents);
 
-// Rank 0's state of the hooks, without tensors, on every rank: what a hook
-// found in files that only rank 0 sees. A collective; with one rank it does
-// nothing.
+// Rank 0's Hook::mutable_state of each hook, on every rank: what a hook found
+// in files that only rank 0 sees. A collective; with one rank it does nothing.
 absl::Status ShareHookStates(ProcessGroup& group, const HookList& hooks);
-
-// The generators of rank `rank`, and its stream's position if there is one: of
-// the ranks that the checkpoint is of, one after another again and again.
-const runner::v1::RngState& RngOf(const runner::v1::RunState& state, int rank);
 
 // Puts everything back, the generators last. `point`: where the run goes on.
 // What the checkpoint and the run don't have in common, other than weights, is

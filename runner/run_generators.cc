@@ -8,6 +8,7 @@
 #include "ATen/Context.h"
 #include "ATen/ops/from_blob.h"
 #include "absl/strings/str_cat.h"
+#include "grapnel/base/device.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/runner/default_generator.h"
@@ -18,11 +19,6 @@ namespace {
 
 // at::CPUGeneratorImpl's state, as torch.get_rng_state() in Python.
 constexpr size_t kCpuStateSize = 5056;
-
-// Without its number: another one of a machine takes its place.
-std::string NameOf(const at::Generator& generator) {
-  return c10::DeviceTypeName(generator.device().type(), /*lower_case=*/true);
-}
 
 absl::StatusOr<std::string> SaveGenerator(const at::Generator& generator) {
   GRAPNEL_ASSIGN_OR_RETURN(const at::Tensor state, GeneratorState(generator));
@@ -83,7 +79,7 @@ absl::Status RunGenerators::Save(runner::v1::RngState* state) const {
   GRAPNEL_ASSIGN_OR_RETURN(*state->mutable_cpu(), SaveGenerator(cpu_));
   if (!device_.defined()) return absl::OkStatus();
   runner::v1::RngState::DeviceState* const device = state->add_devices();
-  device->set_device(NameOf(device_));
+  device->set_device(DeviceKind(device_.device()));
   auto saved = SaveGenerator(device_);
   if (!saved.ok()) return WithContext(saved.status(), device->device());
   *device->mutable_state() = *std::move(saved);
@@ -99,7 +95,7 @@ absl::Status RunGenerators::Load(const runner::v1::RngState& state) const {
   GRAPNEL_RETURN_IF_ERROR(LoadGenerator(state.cpu(), cpu_));
   if (!device_.defined()) return absl::OkStatus();
   for (const auto& saved : state.devices()) {
-    if (saved.device() != NameOf(device_)) continue;
+    if (saved.device() != DeviceKind(device_.device())) continue;
     const absl::Status loaded = LoadGenerator(saved.state(), device_);
     if (loaded.ok()) break;
     return absl::DataLossError(

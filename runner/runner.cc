@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "c10/core/DeviceGuard.h"
 #include "c10/core/GradMode.h"
+#include "grapnel/base/device.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/base/torch_status.h"
@@ -120,8 +121,7 @@ absl::Status RunnerImpl::Guarded(F&& body) {
   const TorchThreadScope thread;
   const DeterministicScope deterministic(deterministic_);
   // For what asks LibTorch for the current device.
-  const c10::OptionalDeviceGuard current_device(
-      device_.is_cpu() ? std::nullopt : std::optional(device_));
+  const c10::OptionalDeviceGuard current_device(ToGuard(device_));
   const PausingClock::Running running(&run_clock_);
   return body();
 }

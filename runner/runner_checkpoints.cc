@@ -16,6 +16,7 @@
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
 #include "grapnel/base/clock.h"
+#include "grapnel/base/device.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/utf8.h"
 #include "grapnel/base/version.h"
@@ -44,11 +45,6 @@ namespace grapnel {
 namespace {
 
 using ::grapnel::io::v1::Progress;
-
-// Without its number: any of a machine does.
-std::string DeviceKind(c10::Device device) {
-  return c10::DeviceTypeName(device.type(), /*lower_case=*/true);
-}
 
 // Tells whether two points of a run are the same.
 std::string ProgressKey(const RunProgress& progress) {

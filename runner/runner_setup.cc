@@ -279,8 +279,7 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   GRAPNEL_RETURN_IF_ERROR(OnAllRanks([this] { return InitConfig(); }));
   GRAPNEL_RETURN_IF_ERROR(CheckRanks());
   GRAPNEL_RETURN_IF_ERROR(OnAllRanks([this] { return InitDevice(); }));
-  const c10::OptionalDeviceGuard current_device(
-      device_.is_cpu() ? std::nullopt : std::optional(device_));
+  const c10::OptionalDeviceGuard current_device(ToGuard(device_));
   GRAPNEL_RETURN_IF_ERROR(OnAllRanks([this] { return InitUntilCheckpoint(); }));
   GRAPNEL_RETURN_IF_ERROR(ShareStart());
   std::vector<std::string> left_out;

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <memory>
 #include <mutex>
+#include <string>
+#include <utility>
 
 #include "ATen/CPUGeneratorImpl.h"
 #include "ATen/Context.h"
@@ -11,7 +13,9 @@
 #include "absl/status/status.h"
 #include "c10/util/Exception.h"
 #include "grapnel/base/log.h"
+#include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
+#include "grapnel/runner/default_generator.h"
 
 namespace grapnel {
 namespace {
@@ -67,16 +71,6 @@ at::Generator DefaultOf(const at::Generator& generator) {
   return at::globalContext().defaultGenerator(generator.device());
 }
 
-at::Tensor StateOf(at::Generator generator) {
-  const std::lock_guard<std::mutex> lock(generator.mutex());
-  return generator.get_state();
-}
-
-void SetState(at::Generator generator, const at::Tensor& state) {
-  const std::lock_guard<std::mutex> lock(generator.mutex());
-  generator.set_state(state);
-}
-
 // What LibTorch warns of belongs into this library's log.
 class LogWarnings final : public c10::WarningHandler {
  public:
@@ -112,11 +106,10 @@ GeneratorLoan::GeneratorLoan(const at::Generator& cpu,
     : before_(cpu), device_(device) {
   if (thread_loans++ == 0) LoanMutex().lock();
   if (device_ != nullptr) {
-    try {
-      LendDevice();
-    } catch (...) {
+    const absl::Status lent = CatchAsStatus([this] { return LendDevice(); });
+    if (!lent.ok()) {
       if (--thread_loans == 0) LoanMutex().unlock();
-      throw;
+      TORCH_CHECK(false, std::string(lent.message()));
     }
   }
   KeepForAWhile(cpu);
@@ -125,29 +118,32 @@ GeneratorLoan::GeneratorLoan(const at::Generator& cpu,
 
 GeneratorLoan::~GeneratorLoan() {
   ExchangeDefault(&before_);
-  if (device_before_.defined()) TakeBackDevice();
+  if (device_before_.defined()) {
+    const absl::Status status =
+        CatchAsStatus([this] { return TakeBackDevice(); });
+    // It went well on the way there, with the same two generators.
+    if (!status.ok()) GRAPNEL_LOG(ERROR) << status.message();
+  }
   if (--thread_loans == 0) LoanMutex().unlock();
 }
 
 // By its state, which for CUDA is 16 bytes on the host: no backend lets another
 // pointer be put in the place of its own.
-void GeneratorLoan::LendDevice() {
-  at::Generator shared = DefaultOf(*device_);
-  if (shared == *device_) return;
-  at::Tensor before = StateOf(shared);
-  SetState(shared, StateOf(*device_));
+absl::Status GeneratorLoan::LendDevice() {
+  const at::Generator shared = DefaultOf(*device_);
+  if (shared == *device_) return absl::OkStatus();
+  GRAPNEL_ASSIGN_OR_RETURN(at::Tensor before, GeneratorState(shared));
+  GRAPNEL_ASSIGN_OR_RETURN(const at::Tensor own, GeneratorState(*device_));
+  GRAPNEL_RETURN_IF_ERROR(SetGeneratorState(own, shared));
   device_before_ = std::move(before);
+  return absl::OkStatus();
 }
 
-void GeneratorLoan::TakeBackDevice() {
-  const absl::Status status = CatchAsStatus([this] {
-    at::Generator shared = DefaultOf(*device_);
-    SetState(*device_, StateOf(shared));
-    SetState(shared, device_before_);
-    return absl::OkStatus();
-  });
-  // It went well on the way there, with the same two generators.
-  if (!status.ok()) GRAPNEL_LOG(ERROR) << status.message();
+absl::Status GeneratorLoan::TakeBackDevice() {
+  const at::Generator shared = DefaultOf(*device_);
+  GRAPNEL_ASSIGN_OR_RETURN(const at::Tensor drawn, GeneratorState(shared));
+  GRAPNEL_RETURN_IF_ERROR(SetGeneratorState(drawn, *device_));
+  return SetGeneratorState(device_before_, shared);
 }
 
 struct TorchThreadScope::Saved {

@@ -7,6 +7,7 @@
 
 #include "ATen/core/Generator.h"
 #include "ATen/core/Tensor.h"
+#include "absl/status/status.h"
 #include "grapnel/runner/run_generators.h"
 
 namespace grapnel {
@@ -48,8 +49,8 @@ class GeneratorLoan {
  private:
   GeneratorLoan(const at::Generator& cpu, const at::Generator* device);
 
-  void LendDevice();
-  void TakeBackDevice();
+  absl::Status LendDevice();
+  absl::Status TakeBackDevice();
 
   at::Generator before_;
   const at::Generator* const device_;  // Null if only the CPU's is lent.

@@ -53,6 +53,10 @@ struct JoinOptions {
 // and takes up to 2 s more to find out why: the first failure that was
 // reported, or else which ranks give no sign of life.
 //
+// A process that has several groups at a time, each on a thread, must be
+// started with TORCH_FR_BUFFER_SIZE=0: c10d's record of collectives, one for
+// the process, isn't safe then (LibTorch 2.11).
+//
 // A group has a thread of its own, `grapnel-store`, and those of gloo. Its
 // destructor waits up to 2 s for the other ranks to end theirs: connections
 // that are closed while a peer still reads lose what it reads. If a collective

@@ -4,10 +4,22 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cstdlib>
+
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 
 namespace grapnel {
+
+namespace {
+
+// c10d keeps a record of the last collectives for the whole process, and adds a
+// group to it before it takes its lock: ranks that are threads, and so have
+// many groups, end the process there now and then. Before anything of c10d
+// asks.
+const bool record_is_off = setenv("TORCH_FR_BUFFER_SIZE", "0", 1) == 0;
+
+}  // namespace
 
 LoopbackListener::LoopbackListener()
     : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {

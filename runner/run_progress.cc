@@ -120,10 +120,12 @@ PassPlace PlaceAfter(int64_t iters, const DataPosition& data) {
             iters % data.num_batches() * samples_of_iter};
   }
   const int64_t size = data.dataset_size();
-  // The product can be too large for an int64.
-  const __int128 samples = static_cast<__int128>(iters) * samples_of_iter;
-  return {static_cast<int64_t>(samples / size),
-          static_cast<int64_t>(samples % size)};
+  int64_t samples;
+  if (!__builtin_mul_overflow(iters, samples_of_iter, &samples)) {
+    return {samples / size, samples % size};
+  }
+  const __int128 many = static_cast<__int128>(iters) * samples_of_iter;
+  return {static_cast<int64_t>(many / size), static_cast<int64_t>(many % size)};
 }
 
 // What the data is, wherever a stream of it has come to.

@@ -249,6 +249,19 @@ TEST(RunProgressTest, AnInfiniteStreamsPassEndsWhereItsSamplesDo) {
   EXPECT_EQ(progress.state().samples_in_pass(), 3);
 }
 
+// 2^40 iterations of 2^30 samples: of an epoch of 3,000,000,019.
+TEST(RunProgressTest, SamplesThatAnInt64DoesNotHoldAreCounted) {
+  const Plan plan = ByIter(int64_t{1} << 41, 3'000'000'019, int64_t{1} << 30,
+                           /*infinite=*/true);
+  Progress old;
+  old.set_iter(int64_t{1} << 40);
+  const absl::StatusOr<RunProgress> progress =
+      RunProgress::Resume(plan, old, plan.data);
+  ASSERT_THAT(progress, IsOk());
+  EXPECT_EQ(progress->state().pass(), 393'530'537'746);
+  EXPECT_EQ(progress->state().samples_in_pass(), 2'331'086'250);
+}
+
 // Another order is no other length.
 TEST(RunProgressTest, AnotherOrderLeavesLengthsAlone) {
   const Plan before = ByIter(100, 6, 4, /*infinite=*/true);

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <memory>
 #include <thread>
+#include <type_traits>
 
 #include "ATen/core/Tensor.h"
 #include "absl/status/statusor.h"
@@ -64,11 +65,14 @@ class WatchedGloo final : public c10d::Backend {
   Collectives* const collectives_;
 };
 
-// `joined`, with a list of what is called on its c10d group.
+// `joined`, with a list of what is called on its c10d group, and one of what is
+// called on itself.
 class WatchedGroup final : public C10dProcessGroup {
  public:
-  WatchedGroup(C10dProcessGroup* joined, Collectives* collectives)
+  WatchedGroup(C10dProcessGroup* joined, Collectives* collectives,
+               Collectives* own)
       : joined_(joined),
+        own_(own),
         group_(c10::make_intrusive<c10d::ProcessGroup>(
             joined->c10d_group().getStore(), joined->rank(),
             joined->world_size())) {
@@ -85,16 +89,18 @@ class WatchedGroup final : public C10dProcessGroup {
   int local_rank() const override { return joined_->local_rank(); }
   std::string description() const override { return joined_->description(); }
   absl::Status AllReduce(const at::Tensor& tensor, ReduceOp op) override {
-    return joined_->AllReduce(tensor, op);
+    return Count("AllReduce", [&] { return joined_->AllReduce(tensor, op); });
   }
   absl::Status Broadcast(const at::Tensor& tensor, int root) override {
-    return joined_->Broadcast(tensor, root);
+    return Count("Broadcast", [&] { return joined_->Broadcast(tensor, root); });
   }
   absl::StatusOr<std::vector<std::string>> AllGather(
       absl::string_view bytes) override {
-    return joined_->AllGather(bytes);
+    return Count("AllGather", [&] { return joined_->AllGather(bytes); });
   }
-  absl::Status Barrier() override { return joined_->Barrier(); }
+  absl::Status Barrier() override {
+    return Count("Barrier", [&] { return joined_->Barrier(); });
+  }
   void ReportFailure(const absl::Status& failure) override {
     joined_->ReportFailure(failure);
   }
@@ -106,7 +112,16 @@ class WatchedGroup final : public C10dProcessGroup {
   }
 
  private:
+  template <typename F>
+  std::invoke_result_t<F> Count(const char* name, F&& call) {
+    const size_t index = own_->Begin(name);
+    std::invoke_result_t<F> result = call();
+    own_->End(index);
+    return result;
+  }
+
   C10dProcessGroup* const joined_;
+  Collectives* const own_;
   const c10::intrusive_ptr<c10d::ProcessGroup> group_;
 };
 
@@ -119,10 +134,10 @@ absl::Status RunRank(int rank, int world_size, int port, absl::Duration timeout,
       JoinProcessGroup(LocalPlace(rank, world_size, port), options));
   C10dProcessGroup* const joined = AsC10dProcessGroup(*group);
   GRAPNEL_RET_CHECK(joined != nullptr);
-  Collectives collectives;
+  Collectives collectives, own;
   return CatchAsStatus([&] {
-    WatchedGroup watched(joined, &collectives);
-    return body({rank, watched, collectives});
+    WatchedGroup watched(joined, &collectives, &own);
+    return body({rank, watched, collectives, own});
   });
 }
 

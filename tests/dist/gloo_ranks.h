@@ -16,7 +16,7 @@
 
 namespace grapnel {
 
-// What a rank has asked gloo for, in order. Safe to use from many threads.
+// What a rank has asked for, in order. Safe to use from many threads.
 class Collectives {
  public:
   // The end of collective `index`. Until then, and after `timeout`, false.
@@ -38,7 +38,8 @@ class Collectives {
 struct GlooRank {
   int rank;
   ProcessGroup& group;       // Of threads, with a c10d group of gloo's.
-  Collectives& collectives;  // Of that one.
+  Collectives& collectives;  // What that one's gloo was asked for.
+  Collectives& own;          // What was called on `group` itself.
 };
 
 // Calls `body` for every rank, each in a thread of its own, and returns what

@@ -2,10 +2,14 @@
 
   ./bazelw run //tools/bench:ddp -- [--blocks N] [--iterations N]
 
-Two processes of a thread each, with the environment that torchrun gives them, of the bare
-loop in C++ (ddp_rank.cc) and of the same in Python, which take turns. A ratio is the median
-over the blocks of the slower rank's time; that of the processors' time, of both ranks, holds
-where the machine does something else too.
+Two processes of a thread each, with the environment that torchrun gives them, which take
+turns: a loop by hand in Python, one in C++ (ddp_rank.cc), and the runner with its default
+hooks. Those in C++ draw their batches from a loader, Python's goes on with one batch. A
+ratio is the median over the blocks of the slower rank's time; that of the processors' time,
+of both ranks, holds where the machine does something else too.
+
+Then how long runs of 1, 2, 4 and 8 ranks take to start, until the end of their first
+iteration, and to end.
 """
 
 import argparse
@@ -14,12 +18,13 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import types
 
 _RANK = "tools/bench/ddp_rank"
-_WORLD_SIZE = 2
-_GOAL = 0.8
+_GOAL_OVER_PYTHON = 0.8
+_GOAL_OVER_BARE = 1.02
 
 
 def python_rank(model):
@@ -68,14 +73,14 @@ def free_port():
 
 
 class Ranks:
-    def __init__(self, name, command):
+    def __init__(self, name, command, world_size=2):
         self.name = name
         self.times, self.cpu = [], []
         port = free_port()
         self._ranks = []
-        for rank in range(_WORLD_SIZE):
-            env = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(_WORLD_SIZE),
-                   "LOCAL_WORLD_SIZE": str(_WORLD_SIZE), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        for rank in range(world_size):
+            env = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size),
+                   "LOCAL_WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
                    "OMP_NUM_THREADS": "1"}
             self._ranks.append(subprocess.Popen(command, env=env, stdin=subprocess.PIPE,
                                                 stdout=subprocess.PIPE, text=True))
@@ -106,28 +111,56 @@ def main():
     parser.add_argument("--blocks", type=int, default=31, help="of each program")
     parser.add_argument("--iterations", type=int, default=100, help="of a block; a tenth for the conv net")
     options = parser.parse_args()
-    python = [sys.executable, "-B", "-W", "ignore", os.path.abspath(__file__), "--rank"]
-    for model, iterations in [("mlp", options.iterations), ("conv", max(1, options.iterations // 10))]:
-        programs = [Ranks("Python's DistributedDataParallel", python + [model]),
-                    Ranks("C++, the reducer", [_RANK, model]),
-                    Ranks("C++, the reducer, again", [_RANK, model])]
+    with tempfile.TemporaryDirectory(prefix="grapnel_ddp_") as folder:
+        for model, iterations in [("mlp", options.iterations), ("conv", max(1, options.iterations // 10))]:
+            measure(model, iterations, options.blocks, os.path.join(folder, model))
+        print("a run of the MLP, seconds to start and to end")
+        for world_size in [1, 2, 4, 8]:
+            start, end = life(world_size, os.path.join(folder, str(world_size)))
+            print(f"  {world_size} ranks   {start:6.2f}   {end:6.2f}")
+
+
+def measure(model, iterations, blocks, work_dir):
+    def start(name, command):
+        ranks = Ranks(name, command)
+        ranks.block(iterations)  # Warms up. Before the next one looks for a port.
+        return ranks
+
+    python, bare, again, runner = programs = [
+        start("Python's DistributedDataParallel",
+              [sys.executable, "-B", "-W", "ignore", os.path.abspath(__file__), "--rank", model]),
+        start("C++, the reducer", [_RANK, model, "bare"]),
+        start("C++, the reducer, again", [_RANK, model, "bare"]),
+        start("the runner", [_RANK, model, "runner", work_dir])]
+    for _ in range(blocks):
         for program in programs:
-            program.block(iterations)  # Warms up.
-        for _ in range(options.blocks):
-            for program in programs:
-                elapsed, cpu = program.block(iterations)
-                program.times.append(elapsed)
-                program.cpu.append(cpu)
-        print(f"an iteration of {model}, two ranks, batch 32: {options.blocks} blocks of {iterations}")
-        for program in programs:
-            print(f"  {program.name:34} {statistics.median(program.times) / 1000:9.1f} us"
-                  f"   {ratio(program.times, programs[0].times):.3f}"
-                  f"   of the processors' {ratio(program.cpu, programs[0].cpu):.3f}")
-            program.close()
-        a_a = ratio(programs[2].times, programs[1].times)
-        print(f"  A/A {a_a:.3f}; goal: at most {_GOAL}")
-        if not 0.98 <= a_a <= 1.02:
-            print("  The same over itself is not near 1: the machine was disturbed, run it again.")
+            elapsed, cpu = program.block(iterations)
+            program.times.append(elapsed)
+            program.cpu.append(cpu)
+    print(f"an iteration of {model}, two ranks, batch 32: {blocks} blocks of {iterations}")
+    for program in programs:
+        print(f"  {program.name:34} {statistics.median(program.times) / 1000:9.1f} us"
+              f"   {ratio(program.times, python.times):.3f}"
+              f"   of the processors' {ratio(program.cpu, python.cpu):.3f}")
+        program.close()
+    print(f"  the runner over Python             {ratio(runner.times, python.times):.3f}"
+          f"   (at most {_GOAL_OVER_PYTHON})")
+    print(f"  the runner over the reducer's loop {ratio(runner.times, bare.times):.3f}"
+          f"   (at most {_GOAL_OVER_BARE})   of the processors' {ratio(runner.cpu, bare.cpu):.3f}")
+    a_a = ratio(again.times, bare.times)
+    print(f"  A/A {a_a:.3f}   of the processors' {ratio(again.cpu, bare.cpu):.3f}")
+    if not 0.98 <= a_a <= 1.02:
+        print("  The same over itself is not near 1: the machine was disturbed, run it again.")
+
+
+def life(world_size, work_dir):
+    """Seconds from the start of the processes to their first iteration's end, and to their own."""
+    began = time.perf_counter()
+    ranks = Ranks("the runner", [_RANK, "mlp", "runner", work_dir], world_size)
+    ranks.block(1)
+    started = time.perf_counter()
+    ranks.close()
+    return started - began, time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "google/protobuf/message.h"
+#include "grapnel/base/heap.h"
 #include "grapnel/base/log.h"
 #include "grapnel/base/version.h"
 #include "grapnel/io/checkpoint.h"
@@ -307,6 +308,7 @@ int Main(const std::vector<std::string>& args) {
 }  // namespace grapnel
 
 int main(int argc, char** argv) {
+  grapnel::KeepFreedMemory();
   grapnel::OpenStandardStreams();
   grapnel::InitLogging(argv[0]);
   return grapnel::Main(std::vector<std::string>(argv + 1, argv + argc));

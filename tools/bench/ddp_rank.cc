@@ -24,6 +24,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "c10/core/GradMode.h"
+#include "grapnel/base/heap.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/base/tensor_ops.h"
@@ -276,6 +277,7 @@ absl::Status Run(const std::vector<std::string>& args) {
 }  // namespace grapnel
 
 int main(int argc, char** argv) {
+  grapnel::KeepFreedMemory();  // As the grapnel program.
   const absl::Status status = grapnel::CatchAsStatus([&] {
     return grapnel::Run({argv + 1, argv + argc});
   });

@@ -14,10 +14,12 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "ATen/DeviceAccelerator.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
@@ -28,6 +30,8 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "c10/core/Device.h"
+#include "c10/core/DeviceType.h"
 #include "c10/core/GradMode.h"
 #include "gloo/context.h"
 #include "grapnel/base/status_macros.h"
@@ -39,6 +43,7 @@
 #include "grapnel/dist/c10d_nccl.h"
 #include "grapnel/dist/check_collective.h"
 #include "grapnel/dist/single_process_group.h"
+#include "grapnel/dist/through_cpu.h"
 #include "torch/csrc/distributed/c10d/Backend.hpp"
 #include "torch/csrc/distributed/c10d/PrefixStore.hpp"
 #include "torch/csrc/distributed/c10d/ProcessGroup.hpp"
@@ -378,6 +383,13 @@ struct Joined {
   c10::intrusive_ptr<c10d::ProcessGroup> group;
 };
 
+// That has no backend of its own. A model may be on a device though `device` is
+// the CPU.
+std::optional<c10::DeviceType> DeviceThroughCpu(c10::Device device) {
+  if (device.is_cuda()) return std::nullopt;
+  return device.is_cpu() ? at::accelerator::getAccelerator() : device.type();
+}
+
 absl::Status Meet(const Place& place, const JoinOptions& options,
                   absl::Time deadline, Joined& joined) {
   GRAPNEL_RETURN_IF_ERROR(CallRoll(*joined.store, place, options, deadline));
@@ -392,6 +404,13 @@ absl::Status Meet(const Place& place, const JoinOptions& options,
     joined.group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
     return absl::OkStatus();
   });
+  const std::optional<c10::DeviceType> through_cpu =
+      DeviceThroughCpu(options.device);
+  if (connected.ok() && through_cpu.has_value()) {
+    joined.group->setBackend(*through_cpu,
+                             c10d::ProcessGroup::BackendType::CUSTOM,
+                             MakeThroughCpu(joined.gloo));
+  }
   if (connected.ok() && options.device.is_cuda()) {
     GRAPNEL_ASSIGN_OR_RETURN(
         joined.nccl,
@@ -731,23 +750,10 @@ class C10dGroup final : public C10dProcessGroup {
   absl::Status OnBackend(absl::string_view call, const at::Tensor& tensor,
                          Start start) {
     if (tensor.numel() == 0) return absl::OkStatus();
+    if (tensor.numel() == 0) return absl::OkStatus();
     const at::Tensor own = tensor.detach();
-    if (own.is_cpu() || (own.is_cuda() && nccl_ != nullptr)) {
-      return Wait(call, own.device().type(),
-                  [&](c10d::Backend& backend) { return start(backend, own); });
-    }
-    at::Tensor on_cpu;
-    GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
-      on_cpu = own.cpu();
-      return absl::OkStatus();
-    }));
-    GRAPNEL_RETURN_IF_ERROR(Wait(call, c10::kCPU, [&](c10d::Backend& backend) {
-      return start(backend, on_cpu);
-    }));
-    return CatchAsStatus([&] {
-      own.copy_(on_cpu);
-      return absl::OkStatus();
-    });
+    return Wait(call, own.device().type(),
+                [&](c10d::Backend& backend) { return start(backend, own); });
   }
 
   // The ranks' sizes, once all of them call `name`.

@@ -23,7 +23,8 @@ struct JoinOptions {
 
   // Where the tensors of the collectives are. On a device of CUDA they go by
   // NCCL, which kUnimplemented says this build is without; on any other but the
-  // CPU they go through the CPU.
+  // CPU they go through the CPU. If it is the CPU, so do those of the one kind
+  // of accelerator that may be there.
   c10::Device device = c10::kCPU;
 };
 

@@ -2,6 +2,7 @@
 
 #include "grapnel/dist/process_group.h"
 
+#include <functional>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_ops.h"
+#include "grapnel/base/torch_status.h"
 #include "grapnel/dist/c10d_process_group.h"
 #include "grapnel/dist/loopback.h"
 #include "grapnel/tests/device/fake_device.h"
@@ -19,30 +21,67 @@
 namespace grapnel {
 namespace {
 
-TEST(ProcessGroupOnDeviceTest, TensorsGoThroughTheCpuAndBack) {
+using ::testing::Each;
+using ::testing::HasSubstr;
+
+// Calls `body` for two ranks, of groups that `device` was given to.
+std::vector<absl::Status> OnTwoRanks(
+    c10::Device device,
+    const std::function<absl::Status(int rank, ProcessGroup& group)>& body) {
   JoinOptions options;
-  options.device = FakeDevice();
+  options.device = device;
   const int port = FreePort();
-  const auto body = [&](int rank) -> absl::Status {
+  const auto join = [&](int rank) -> absl::Status {
     GRAPNEL_ASSIGN_OR_RETURN(
         const std::unique_ptr<ProcessGroup> group,
         JoinProcessGroup(LocalPlace(rank, 2, port), options));
-    const at::Tensor sum =
-        ops::full({2, 3}, rank + 1, at::kFloat).to(FakeDevice());
-    GRAPNEL_RETURN_IF_ERROR(group->AllReduce(sum, ReduceOp::kSum));
-    EXPECT_TRUE(sum.device() == FakeDevice());
-    EXPECT_TRUE(ops::equal(sum.cpu(), ops::full({2, 3}, 3.0, at::kFloat)));
-    const at::Tensor sent =
-        ops::full({4}, rank + 1, at::kLong).to(FakeDevice());
-    GRAPNEL_RETURN_IF_ERROR(group->Broadcast(sent, 1));
-    EXPECT_TRUE(ops::equal(sent.cpu(), ops::full({4}, 2, at::kLong)));
-    return absl::OkStatus();
+    return CatchAsStatus([&] { return body(rank, *group); });
   };
   std::vector<absl::Status> statuses(2);
-  std::thread other([&] { statuses[1] = body(1); });
-  statuses[0] = body(0);
+  std::thread other([&] { statuses[1] = join(1); });
+  statuses[0] = join(0);
   other.join();
-  EXPECT_THAT(statuses, ::testing::Each(IsOk()));
+  return statuses;
+}
+
+// Of a group for the device, and of one for the CPU, where a model is on the
+// device all the same.
+TEST(ProcessGroupOnDeviceTest, TensorsGoThroughTheCpuAndBack) {
+  for (const c10::Device joined : {FakeDevice(), c10::Device(c10::kCPU)}) {
+    EXPECT_THAT(
+        OnTwoRanks(
+            joined,
+            [](int rank, ProcessGroup& group) -> absl::Status {
+              const at::Tensor sum =
+                  ops::full({2, 3}, rank + 1, at::kFloat).to(FakeDevice());
+              GRAPNEL_RETURN_IF_ERROR(group.AllReduce(sum, ReduceOp::kSum));
+              EXPECT_TRUE(sum.device() == FakeDevice());
+              EXPECT_TRUE(
+                  ops::equal(sum.cpu(), ops::full({2, 3}, 3.0, at::kFloat)));
+              const at::Tensor sent =
+                  ops::full({4}, rank + 1, at::kLong).to(FakeDevice());
+              GRAPNEL_RETURN_IF_ERROR(group.Broadcast(sent, 1));
+              EXPECT_TRUE(ops::equal(sent.cpu(), ops::full({4}, 2, at::kLong)));
+              const at::Tensor none =
+                  ops::empty({0}, at::kFloat).to(FakeDevice());
+              return group.AllReduce(none, ReduceOp::kSum);
+            }),
+        Each(IsOk()));
+  }
+}
+
+TEST(ProcessGroupOnDeviceTest, ACollectiveThatFailsSaysWhy) {
+  const std::vector<absl::Status> statuses = OnTwoRanks(
+      FakeDevice(), [](int rank, ProcessGroup& group) -> absl::Status {
+        if (rank == 1) {
+          const absl::Status failure = absl::DataLossError("it is broken");
+          group.ReportFailure(failure);
+          return failure;
+        }
+        const at::Tensor sum = ops::full({3}, 1.0, at::kFloat).to(FakeDevice());
+        return group.AllReduce(sum, ReduceOp::kSum);
+      });
+  EXPECT_THAT(statuses[0].message(), HasSubstr("rank 1: it is broken"));
 }
 
 }  // namespace

@@ -101,21 +101,21 @@ class DeviceRunTest : public TestWithParam<RunCase> {
     return absl::StrCat(::testing::TempDir(), "/", test, "/", name);
   }
 
-  // Runs `grapnel train`; returns what waitpid() says.
+  // Runs `grapnel train`, of ranks_ processes; returns what waitpid() says.
   int Train(const std::string& work_dir, const std::string& device,
             std::vector<std::string> extra = {}) {
-    std::vector<std::string> args = {
-        kGrapnel,
-        "train",
-        kConfig,
-        absl::StrCat("--work-dir=", work_dir),
-        absl::StrCat("--device=", device),
-        "--threads=1",
-        "--cfg-options",
-        "train_cfg={max_epochs: 2}",
-        "train_dataloader.num_workers=2",
-        "default_hooks.logger.interval=4",
-        "default_hooks.checkpoint.max_keep_ckpts=-1"};
+    std::vector<std::string> args = {kGrapnel};
+    if (ranks_ > 1) {
+      args.insert(args.end(),
+                  {"launch", absl::StrCat("--nproc-per-node=", ranks_), "--"});
+    }
+    args.insert(
+        args.end(),
+        {"train", kConfig, absl::StrCat("--work-dir=", work_dir),
+         absl::StrCat("--device=", device), "--threads=1", "--cfg-options",
+         "train_cfg={max_epochs: 2}", "train_dataloader.num_workers=2",
+         "default_hooks.logger.interval=4",
+         "default_hooks.checkpoint.max_keep_ckpts=-1"});
     for (const std::string& option : GetParam().options) args.push_back(option);
     for (std::string& argument : extra) args.push_back(std::move(argument));
     return RunProgram(std::move(args));
@@ -144,6 +144,8 @@ class DeviceRunTest : public TestWithParam<RunCase> {
     EXPECT_THAT(contents, IsOk());
     return *std::move(contents);
   }
+
+  int ranks_ = 1;
 };
 
 TEST_P(DeviceRunTest, IsTheCpusRunWhereItDrawsTheCpusNumbers) {
@@ -256,6 +258,25 @@ TEST_P(OneDeviceRunTest, GoesOnFromTheCheckpointOfAnotherDevice) {
     EXPECT_THAT(log, HasSubstr("resumed epoch: 1, iter: 23"));
     EXPECT_EQ(ReadLast(dir).manifest().progress().iter(), 46);
   }
+}
+
+// Their gradients go through the CPU, as those of the CPU itself.
+TEST_P(OneDeviceRunTest, OfTwoRanksIsTheCpusRunOfTwoRanks) {
+  setenv("GRAPNEL_FAKE_GENERATOR", "cpus", /*overwrite=*/1);
+  ranks_ = 2;
+  const std::vector<std::string> options = {
+      "optim_wrapper.accumulative_counts=3",
+      "optim_wrapper.clip_grad.max_norm=1",
+      "distributed={compression: BFLOAT16 broadcast_buffers: true}"};
+  TrainWell(Dir("cpu"), "cpu", options);
+  TrainWell(Dir("device"), "fake", options);
+  const io::CheckpointContents cpu = ReadLast(Dir("cpu"));
+  const io::CheckpointContents device = ReadLast(Dir("device"));
+  EXPECT_EQ(device.manifest().world_size(), 2);
+  EXPECT_EQ(device.manifest().device(), "fake");
+  ExpectSameTensors(cpu, device);
+  EXPECT_EQ(StateText(cpu), StateText(device));
+  EXPECT_EQ(RecordsOf(Dir("cpu")), RecordsOf(Dir("device")));
 }
 
 TEST_P(OneDeviceRunTest, LogsTheMemoryOfADevice) {

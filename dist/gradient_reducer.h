@@ -7,6 +7,7 @@
 
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 
 namespace grapnel {
 
@@ -29,6 +30,9 @@ namespace grapnel {
 // without it gradients add up in the parameters, each rank's own; the next one
 // with it averages their sum. They may be set by hand meanwhile, and dropped
 // (made undefined) or set to zero after a step.
+//
+// Gradients that no such backward pass has left are averaged by
+// AverageGradients instead, on all ranks.
 //
 // After an error, of backward(), where those of the collectives come out, or of
 // this, gradients are in an unknown state, and every later call fails.
@@ -57,6 +61,22 @@ class GradientReducer {
   // model's own is returned as it is; that of a collective with what is known
   // of it: another rank's message, if that one failed first.
   virtual absl::Status EndFailedBackward(const absl::Status& failure) = 0;
+
+  // In an iteration with `sync`, in place of BeginBackward to EndBackward: the
+  // gradients that are in the parameters, of whatever, become their means over
+  // the ranks, where they are. One that is undefined on all ranks stays so.
+  //
+  // `counts`: false if this rank has no part in the mean: what it has no
+  // gradient for is zero. One that counts must have those that another rank
+  // has, unless parameters may be unused: kFailedPrecondition on every rank,
+  // naming the first of them, if not. kFailedPrecondition without a
+  // BeginForward(true) before it.
+  virtual absl::Status AverageGradients(bool counts) = 0;
+
+  // Each of `numbers` becomes its mean over the ranks, of the same bits on
+  // each. On the host: waits for the other ranks, and for no device. Between
+  // BeginForward(true) and what averages the gradients.
+  virtual absl::Status AverageNumbers(absl::Span<double> numbers) = 0;
 };
 
 }  // namespace grapnel

@@ -39,6 +39,7 @@ void AccumulationWindow::Initialize(int64_t iter, int64_t max_iters) {
   max_count_ = max_iters;
   begin_ = iter - iter % counts_;
   weight_ = first_weight_ = 0;
+  shared_ = false;
 }
 
 int64_t AccumulationWindow::size() const {
@@ -50,6 +51,14 @@ int64_t AccumulationWindow::size() const {
 void AccumulationWindow::End() {
   begin_ = count_;
   weight_ = first_weight_ = 0;
+  shared_ = false;
+}
+
+double AccumulationWindow::Share(double mean) {
+  const double factor = weight_ == 0 ? 1 : first_weight_ / mean;
+  first_weight_ = mean;
+  shared_ = true;
+  return factor;
 }
 
 void AccumulationWindow::SaveState(OptimWrapperState* state) const {

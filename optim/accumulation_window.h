@@ -52,6 +52,15 @@ class AccumulationWindow {
   // The next window begins.
   void End();
 
+  // By samples: of its Updates so far.
+  double weight() const { return weight_; }
+
+  // By samples, of several ranks: `mean` of their windows' weights. Call before
+  // the backward of the last Update, after Weigh. Weights are relative to it
+  // from here on, so that the mean over the ranks of what goes backward is the
+  // window's; what went backward before is to be multiplied by the result.
+  double Share(double mean);
+
   // By samples: what a loss of that weight goes backward with. Relative to the
   // first one's, since weights themselves would use up the range of float16.
   double relative_weight(double weight) const {
@@ -60,11 +69,13 @@ class AccumulationWindow {
 
   // What makes the sum of what went backward its mean.
   double mean_factor() const {
-    return by_samples_ ? first_weight_ / weight_ : 1;
+    return by_samples_ && !shared_ ? first_weight_ / weight_ : 1;
   }
 
-  // True if there is nothing to be the mean of.
-  bool weighs_nothing() const { return by_samples_ && weight_ == 0; }
+  // True if there is nothing to be the mean of, on any rank once it is shared.
+  bool weighs_nothing() const {
+    return by_samples_ && (shared_ ? first_weight_ : weight_) == 0;
+  }
 
   void SaveState(optim::v1::OptimWrapperState* state) const;
   // kInvalidArgument, naming the field, if LoadState can't take it.
@@ -80,7 +91,8 @@ class AccumulationWindow {
   int64_t max_count_ = -1;
   int64_t begin_ = 0;        // count_ when the window was empty.
   double weight_ = 0;        // Of its Updates,
-  double first_weight_ = 0;  // and of the first of them that has one.
+  double first_weight_ = 0;  // and of the first of them that has one, or the
+  bool shared_ = false;      // mean of all ranks' windows once it is shared.
 };
 
 }  // namespace grapnel

@@ -42,6 +42,33 @@ TEST(AccumulationWindowTest, BySamplesTheMeanIsOverTheWeights) {
   EXPECT_EQ(window.mean_factor(), 0.25);
 }
 
+TEST(AccumulationWindowTest, SharedWeightsAreRelativeToTheRanksMean) {
+  AccumulationWindow window(2, /*by_samples=*/true);
+  window.Initialize(0, -1);
+  Update(window, 2);
+  window.Weigh(6);
+  EXPECT_EQ(window.Share(16), 0.125);
+  EXPECT_EQ(window.relative_weight(6), 0.375);
+  window.Count(6);
+  EXPECT_EQ(window.mean_factor(), 1);
+  window.End();
+  // The next one is this rank's again.
+  Update(window, 6);
+  EXPECT_EQ(window.relative_weight(3), 0.5);
+  window.End();
+
+  // This rank has nothing, and others have.
+  Update(window, 0);
+  window.Weigh(0);
+  EXPECT_EQ(window.Share(5), 1);
+  EXPECT_FALSE(window.weighs_nothing());
+  window.End();
+  Update(window, 0);
+  window.Weigh(0);
+  EXPECT_EQ(window.Share(0), 1);
+  EXPECT_TRUE(window.weighs_nothing());
+}
+
 TEST(AccumulationWindowTest, AStateIsTakenOverOrItsWindowIsDropped) {
   AccumulationWindow window(4, /*by_samples=*/true);
   window.Initialize(8, 100);

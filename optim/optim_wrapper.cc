@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "c10/core/GradMode.h"
 #include "c10/util/StringUtil.h"
 #include "grapnel/base/check_field.h"
@@ -163,12 +164,13 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
 
   absl::Status Update(const at::Tensor& loss, double weight) override {
     GRAPNEL_RETURN_IF_ERROR(CheckLoss(loss));
-    return UpdateBy(weight, "backward", [&](int64_t size) {
+    const auto backward = [&](int64_t size, bool reduces) {
       if (size == 1 && !window_.by_samples() && !scaler_.has_value()) {
-        return Backward(loss);
+        return Backward(loss, reduces);
       }
-      return Backward(Weighed(loss, size, weight));
-    });
+      return Backward(Weighed(loss, size, weight), reduces);
+    };
+    return UpdateBy(weight, "backward", /*reduces=*/true, backward);
   }
 
   absl::Status UpdateFromGradients(const TensorMap& gradients,
@@ -178,17 +180,14 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
           "amp: dtype: FLOAT16 scales the loss, which gradients from elsewhere "
           "don't come from");
     }
-    if (reducer_ != nullptr) {
-      return absl::UnimplementedError(
-          "gradients from elsewhere can't be those of several ranks");
-    }
     GRAPNEL_RETURN_IF_ERROR(CheckGradients(gradients));
-    return UpdateBy(weight, "gradients", [&](int64_t size) {
+    const auto add = [&](int64_t size, bool) {
       AddGradients(gradients, window_.by_samples()
                                   ? window_.relative_weight(weight)
                                   : 1.0 / static_cast<double>(size));
       return absl::OkStatus();
-    });
+    };
+    return UpdateBy(weight, "gradients", /*reduces=*/false, add);
   }
 
   bool wants_weight() const override { return window_.by_samples(); }
@@ -213,10 +212,6 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   }
 
   absl::Status SetGradientReducer(GradientReducer* reducer) override {
-    if (reducer != nullptr && window_.by_samples()) {
-      return absl::UnimplementedError(
-          "accumulate_by: SAMPLES isn't there for several ranks");
-    }
     reducer_ = reducer;
     return absl::OkStatus();
   }
@@ -317,10 +312,12 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   }
 
  private:
-  // Counts an Update whose gradients `add`, given the window's size, leaves in
-  // the parameters, and makes the step that is due.
+  // Counts an Update whose gradients `add` leaves in the parameters, and makes
+  // the step that is due. `add` gets the window's size, and whether it is to
+  // make them those of all ranks, where they are due: never if not `reduces`.
   template <typename F>
-  absl::Status UpdateBy(double weight, absl::string_view what, F&& add) {
+  absl::Status UpdateBy(double weight, absl::string_view what, bool reduces,
+                        F&& add) {
     if (window_.by_samples() && !(std::isfinite(weight) && weight >= 0)) {
       return CheckField(false, "weight", "finite and >= 0", weight);
     }
@@ -329,8 +326,21 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     const int64_t size = window_.size();
     window_.Weigh(weight);
     const absl::Status status = CatchAsStatus([&]() -> absl::Status {
-      if (window_.by_samples() && weight == 0) return absl::OkStatus();
-      return add(size);
+      GRAPNEL_RETURN_IF_ERROR(forward_status_);
+      const bool averages = reducer_ != nullptr && accumulated() + 1 == size;
+      if (averages && window_.by_samples()) {
+        GRAPNEL_ASSIGN_OR_RETURN(const bool all_add, ShareWeights(weight));
+        // A backward pass that averages is one of all ranks.
+        reduces = reduces && all_add;
+      }
+      if (!window_.by_samples() || weight > 0) {
+        GRAPNEL_RETURN_IF_ERROR(add(size, reduces));
+      }
+      if (!averages || reduces || window_.weighs_nothing()) {
+        return absl::OkStatus();
+      }
+      return reducer_->AverageGradients(
+          /*counts=*/!window_.by_samples() || window_.weight() + weight > 0);
     });
     forward_begun_ = false;
     if (!status.ok()) {
@@ -341,12 +351,31 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     return accumulated() < size ? absl::OkStatus() : FinishWindow();
   }
 
-  absl::Status Backward(const at::Tensor& loss) {
-    if (reducer_ == nullptr) {
+  // In the last Update of a window of several ranks, by samples: makes weights
+  // relative to their windows' mean, so that the mean of their gradients is
+  // that of all samples. Whether each of them adds some in this Update.
+  absl::StatusOr<bool> ShareWeights(double weight) {
+    double means[] = {window_.weight() + weight, weight > 0 ? 0.0 : 1.0};
+    GRAPNEL_RETURN_IF_ERROR(reducer_->AverageNumbers(absl::MakeSpan(means)));
+    const double factor = window_.Share(means[0]);
+    if (factor != 1) {
+      const c10::AutoGradMode no_grad(false);
+      GatherGradients();
+      const absl::Status status = CatchAsStatus([&] {
+        if (!grads_.empty()) ops::foreach_mul_(grads_, factor);
+        return absl::OkStatus();
+      });
+      grads_.clear();
+      GRAPNEL_RETURN_IF_ERROR(status);
+    }
+    return means[1] == 0;
+  }
+
+  absl::Status Backward(const at::Tensor& loss, bool reduces) {
+    if (reducer_ == nullptr || !reduces) {
       loss.backward();
       return absl::OkStatus();
     }
-    GRAPNEL_RETURN_IF_ERROR(forward_status_);
     GRAPNEL_RETURN_IF_ERROR(reducer_->BeginBackward(loss));
     const absl::Status status = CatchAsStatus([&] {
       loss.backward();
@@ -639,9 +668,8 @@ absl::StatusOr<std::unique_ptr<OptimWrapper>> MakeWrapper(
 
 absl::Status OptimWrapper::SetGradientReducer(GradientReducer* reducer) {
   if (reducer == nullptr) return absl::OkStatus();
-  return absl::UnimplementedError(
-      "this kind of optim_wrapper, as several optimizers, isn't there for "
-      "several ranks");
+  return absl::FailedPreconditionError(
+      "of several optimizers each has a reducer of its own");
 }
 
 absl::StatusOr<std::unique_ptr<OptimWrapper>> OptimWrapper::Create(

@@ -154,7 +154,10 @@ class OptimWrapper {
   // The one of that name, of several optimizers. Owned by this. kNotFound if
   // there is none or this is one optimizer, which has no name. A loss that
   // passes through another one's parameters leaves gradients there too: detach
-  // them, or let them not require a gradient meanwhile.
+  // them, or let them not require a gradient meanwhile. A loss that several are
+  // to learn from goes to one of them, and the others step with what it left
+  // them by UpdateFromGradients({}); of several ranks, by SAMPLES, in windows
+  // of one Update only.
   virtual absl::StatusOr<OptimWrapper*> Get(absl::string_view name) = 0;
 
   // From StepObserver::BeforeOptimizerStep: leaves out the step that is due.
@@ -172,10 +175,16 @@ class OptimWrapper {
   virtual void set_step_observer(StepObserver* observer) = 0;
 
   // Of several ranks: what makes gradients those of all of them, which happens
-  // in the last Update of each window. Not owned, and before the first
-  // BeginStep. kUnimplemented, which is the default, for several optimizers,
-  // for accumulate_by: SAMPLES, whose weights each rank counts for itself, and,
-  // when it is called, for UpdateFromGradients.
+  // in the last Update of each window. With accumulate_by: SAMPLES the mean is
+  // over the samples of all ranks' windows, of which one may hold nothing, as a
+  // rank's last Update may; a small collective adds the weights up. All ranks
+  // call Update, or all UpdateFromGradients. Not owned, and before the first
+  // BeginStep.
+  //
+  // kFailedPrecondition, which is the default, for several optimizers: each has
+  // one of its own parameters, by Get. The others' gradients that a loss leaves
+  // are each rank's own until that optimizer's window ends, and are averaged
+  // then with the rest of it, as if one process had left them.
   virtual absl::Status SetGradientReducer(GradientReducer* reducer);
 
   // Null if there are several: Get has each.

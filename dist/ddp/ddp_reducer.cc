@@ -15,11 +15,13 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/types/span.h"
 #include "c10/core/GradMode.h"
 #include "c10/util/StringUtil.h"
 #include "c10/util/intrusive_ptr.h"
 #include "grapnel/base/check_field.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/base/utf8.h"
 #include "grapnel/dist/c10d_handle.h"
@@ -38,6 +40,12 @@ constexpr double kBytesPerMib = 1024 * 1024;
 
 // In errors.
 constexpr char kAveraging[] = "averaging of gradients";
+
+// What a rank says of a parameter's gradient: it is there, or not, which it may
+// be or not.
+constexpr char kHas = '+';
+constexpr char kMayLack = '0';
+constexpr char kLacks = '-';
 
 // Of one broadcast; DistributedDataParallel's.
 constexpr size_t kBroadcastBytes = size_t{250} << 20;
@@ -179,6 +187,7 @@ class DdpReducer final : public GradientReducer {
         cap = static_cast<int64_t>(*options_.bucket_cap_mb * kBytesPerMib);
         first_cap = cap;
       }
+      bucket_cap_ = static_cast<size_t>(cap);
       // In which order gradients come isn't known before the first backward
       // pass; where buckets are made anew after it they begin as one.
       std::vector<size_t> limits = {SIZE_MAX};
@@ -277,6 +286,50 @@ class DdpReducer final : public GradientReducer {
     return absl::OkStatus();
   }
 
+  absl::Status AverageGradients(bool counts) override {
+    if (phase_ == Phase::kFailed) return Failed();
+    if (phase_ != Phase::kForward || !sync_) {
+      return absl::FailedPreconditionError(
+          "BeginForward with sync must come before each averaging of "
+          "gradients");
+    }
+    std::vector<at::Tensor> gradients;
+    const absl::Status agreed = FindGradients(counts, &gradients);
+    if (!agreed.ok()) return Fail(WithContext(agreed, kAveraging));
+    GRAPNEL_RETURN_IF_ERROR(Communicate(kAveraging, [&] {
+      const c10::AutoGradMode no_grad(false);
+      auto begin = gradients.begin();
+      while (begin != gradients.end()) {
+        size_t bytes = begin->nbytes();
+        auto end = begin + 1;
+        while (end != gradients.end() && bytes + end->nbytes() <= bucket_cap_ &&
+               end->scalar_type() == begin->scalar_type()) {
+          bytes += end++->nbytes();
+        }
+        AverageBucket({begin, end});
+        begin = end;
+      }
+      return absl::OkStatus();
+    }));
+    phase_ = Phase::kIdle;
+    return absl::OkStatus();
+  }
+
+  absl::Status AverageNumbers(absl::Span<double> numbers) override {
+    if (phase_ == Phase::kFailed) return Failed();
+    return Communicate("average of numbers", [&] {
+      // Not where they are: after an error c10d may still write there.
+      const at::Tensor sums = ops::tensor(
+          at::ArrayRef<double>(numbers.data(), numbers.size()), at::kDouble);
+      std::vector<at::Tensor> sent = {sums};
+      group_->allreduce(sent)->wait();
+      for (size_t i = 0; i < numbers.size(); ++i) {
+        numbers[i] = sums.const_data_ptr<double>()[i] / group_->getSize();
+      }
+      return absl::OkStatus();
+    });
+  }
+
   absl::Status EndFailedBackward(const absl::Status& failure) override {
     // Waits come last. What a backend says when it can't even begin has its
     // name in it; the rest is the model's.
@@ -297,6 +350,7 @@ class DdpReducer final : public GradientReducer {
   }
 
   void Compress(c10::ScalarType dtype) {
+    compressed_ = dtype;
     reducer_->register_comm_hook(
         std::make_unique<CompressionHook>(group_, dtype));
   }
@@ -312,6 +366,60 @@ class DdpReducer final : public GradientReducer {
     phase_ = Phase::kFailed;
     outputs_.clear();
     return status;
+  }
+
+  // Those that this rank or another one has; zeros of its own where it has no
+  // part.
+  absl::Status FindGradients(bool counts, std::vector<at::Tensor>* gradients) {
+    const bool may_lack = !counts || options_.find_unused_parameters;
+    std::string mine;
+    for (const NamedTensor& param : params_) {
+      const bool has = param.tensor.grad().defined();
+      mine.push_back(has ? kHas : may_lack ? kMayLack : kLacks);
+    }
+    GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> all,
+                             owner_->AllGather(mine));
+    for (size_t i = 0; i < params_.size(); ++i) {
+      const auto first = [&](char what) {
+        return std::find_if(
+            all.begin(), all.end(),
+            [&](const std::string& one) { return one[i] == what; });
+      };
+      if (first(kHas) == all.end()) continue;
+      if (first(kLacks) != all.end()) {
+        return absl::FailedPreconditionError(
+            absl::StrCat(Quoted("parameter", params_[i].name),
+                         " has a gradient on rank ", first(kHas) - all.begin(),
+                         " and none on rank ", first(kLacks) - all.begin(),
+                         "; find_unused_parameters: true allows that"));
+      }
+      at::Tensor& gradient = params_[i].tensor.mutable_grad();
+      if (!gradient.defined()) gradient = ops::zeros_like(params_[i].tensor);
+      gradients->push_back(gradient);
+    }
+    return absl::OkStatus();
+  }
+
+  // `gradients`: of one dtype. With the bits of the Reducer's buckets.
+  void AverageBucket(const std::vector<at::Tensor>& gradients) {
+    std::vector<at::Tensor> flat;
+    for (const at::Tensor& gradient : gradients) {
+      flat.push_back(gradient.reshape({-1}));
+    }
+    at::Tensor bucket = ops::cat(flat);
+    if (compressed_.has_value()) {
+      bucket = bucket.to(*compressed_).div_(group_->getSize());
+    } else {
+      bucket.mul_(1.0 / group_->getSize());
+    }
+    std::vector<at::Tensor> sent = {bucket};
+    group_->allreduce(sent)->wait();
+    int64_t begin = 0;
+    for (const at::Tensor& gradient : gradients) {
+      gradient.copy_(
+          bucket.narrow(0, begin, gradient.numel()).view(gradient.sizes()));
+      begin += gradient.numel();
+    }
   }
 
   static absl::Status Failed() {
@@ -370,6 +478,8 @@ class DdpReducer final : public GradientReducer {
   const std::vector<NamedTensor> params_;
   const std::vector<at::Tensor> buffers_;
   const DdpOptions options_;
+  size_t bucket_cap_ = 0;  // Bytes.
+  std::optional<c10::ScalarType> compressed_;
   std::shared_ptr<OpenReducer> reducer_;
   std::shared_ptr<c10d::Logger> logger_;
   std::vector<at::Tensor> outputs_;  // The loss, from Begin- to EndBackward.

@@ -48,12 +48,14 @@ struct DdpOptions {
 // naming the first that differs. Then parameters and buffers become rank 0's.
 //
 // Gradients have the bits that DistributedDataParallel gives with
-// gradient_as_bucket_view. An averaged gradient is a view into the memory of a
-// bucket, with the parameter's strides, which the next averaged backward pass
-// writes to: copy what has to outlive it. Of gradients that are undefined or
-// elsewhere in memory before an averaged backward pass the values go into the
-// buckets, and the gradients become views; so one set of gradients is held all
-// the time, and in accumulation windows a second one.
+// gradient_as_bucket_view. One that a backward pass averaged is a view into the
+// memory of a bucket, with the parameter's strides, which the next averaged
+// backward pass writes to: copy what has to outlive it. Of gradients that are
+// undefined or elsewhere in memory before an averaged backward pass the values
+// go into the buckets, and the gradients become views; so one set of gradients
+// is held all the time, and in accumulation windows a second one.
+// AverageGradients copies them into a bucket and back, one bucket after the
+// other, and asks all ranks first which they have.
 //
 // `group`: what JoinProcessGroup gave for several processes; outlives the
 // reducer. kInvalidArgument for another one. `params`, `buffers`: with unique

@@ -1,5 +1,6 @@
 #include "grapnel/dist/ddp/ddp_reducer.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -15,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "c10/core/Allocator.h"
 #include "c10/core/GradMode.h"
 #include "c10/util/ThreadLocalDebugInfo.h"
@@ -446,6 +448,11 @@ TEST(DdpReducerTest, CallsOutOfOrderAreErrors) {
     const at::Tensor loss = net.FullLoss(Batch(0, 0));
     EXPECT_THAT(reducer->BeginBackward(loss), refused);
     EXPECT_THAT(reducer->EndBackward(), refused);
+    const auto too_early = StatusIs(absl::StatusCode::kFailedPrecondition,
+                                    HasSubstr("BeginForward with sync"));
+    EXPECT_THAT(reducer->AverageGradients(true), too_early);
+    GRAPNEL_RETURN_IF_ERROR(reducer->BeginForward(false));
+    EXPECT_THAT(reducer->AverageGradients(true), too_early);
     GRAPNEL_RETURN_IF_ERROR(reducer->BeginForward(true));
     // A forward pass whose loss nobody wants.
     GRAPNEL_RETURN_IF_ERROR(reducer->BeginForward(true));
@@ -489,6 +496,163 @@ TEST(DdpReducerTest, CompressionRoundsWhatIsSent) {
         });
     EXPECT_THAT(ends, Each(IsOk()));
   }
+}
+
+// ---- Without a backward pass ----
+
+// Sets the gradients of parameters 0 to `end` - 1.
+void SetGradients(Net* net, int rank, int index, int end = 5) {
+  const Net other(0);
+  other.FullLoss(Batch(rank, index)).backward();
+  net->ZeroGrad();
+  for (int i = 0; i < end; ++i) {
+    net->params[i].tensor.mutable_grad() = other.grad(i);
+  }
+}
+
+TEST(DdpReducerTest, GradientsFromElsewhereAreAveragedToTheSameBits) {
+  for (const auto compression :
+       {DdpOptions::Compression::kNone, DdpOptions::Compression::kFloat16}) {
+    for (const double cap : {0.0001, 25.0}) {  // A bucket each, and one.
+      DdpOptions options;
+      options.compression = compression;
+      options.bucket_cap_mb = cap;
+      const std::vector<absl::Status> ends =
+          RunGlooRanks(2, [&](const GlooRank& r) {
+            Net net(0), other(0);
+            GRAPNEL_ASSIGN_OR_RETURN(const auto reducer,
+                                     Reduce(r, net, options));
+            GRAPNEL_ASSIGN_OR_RETURN(const auto by_backward,
+                                     Reduce(r, other, options));
+            for (int i = 0; i < 3; ++i) {
+              const at::Tensor x = Batch(r.rank, i);
+              GRAPNEL_RETURN_IF_ERROR(Iterate(*by_backward, other, x, true));
+              GRAPNEL_RETURN_IF_ERROR(reducer->BeginForward(true));
+              SetGradients(&net, r.rank, i);
+              GRAPNEL_RETURN_IF_ERROR(reducer->AverageGradients(true));
+              for (int p = 0; p < 5; ++p) {
+                EXPECT_TRUE(ops::equal(net.grad(p), other.grad(p)))
+                    << net.params[p].name << " of " << i;
+              }
+              other.ZeroGrad();
+            }
+            return absl::OkStatus();
+          });
+      EXPECT_THAT(ends, Each(IsOk()));
+    }
+  }
+}
+
+// As where one of the ranks has nothing to go backward from.
+TEST(DdpReducerTest, BothWaysOfAveragingFollowEachOther) {
+  const std::vector<absl::Status> ends = RunGlooRanks(3, [](const GlooRank& r) {
+    Net net(0);
+    GRAPNEL_ASSIGN_OR_RETURN(const auto reducer, Reduce(r, net));
+    for (int i = 0; i < 5; ++i) {
+      if (i % 2 == 0) {
+        GRAPNEL_RETURN_IF_ERROR(reducer->BeginForward(true));
+        if (r.rank != 1) net.FullLoss(Batch(r.rank, i)).backward();
+        GRAPNEL_RETURN_IF_ERROR(reducer->AverageGradients(r.rank != 1));
+      } else {
+        GRAPNEL_RETURN_IF_ERROR(Iterate(*reducer, net, Batch(r.rank, i), true));
+      }
+      for (int p = 0; p < 5; ++p) {
+        at::Tensor mean =
+            LocalGradient(p, 0, i).add(LocalGradient(p, 2, i)).div(3);
+        if (i % 2 == 1) mean = mean.add(LocalGradient(p, 1, i), 1.0 / 3);
+        EXPECT_TRUE(ops::allclose(net.grad(p), mean, 1e-5, 1e-6))
+            << net.params[p].name << " of " << i;
+      }
+      net.ZeroGrad();
+    }
+    return absl::OkStatus();
+  });
+  EXPECT_THAT(ends, Each(IsOk()));
+}
+
+// As several optimizers have them: a loss passes through the other's part too.
+TEST(DdpReducerTest, TwoOfOneModelAverageTheirOwn) {
+  const std::vector<absl::Status> ends = RunGlooRanks(2, [](const GlooRank& r) {
+    Net net(0);
+    const std::vector<NamedTensor> front(net.params.begin(),
+                                         net.params.begin() + 2);
+    const std::vector<NamedTensor> back(net.params.begin() + 2,
+                                        net.params.end());
+    GRAPNEL_ASSIGN_OR_RETURN(const auto first,
+                             CreateDdpReducer(r.group, front, net.buffers, {}));
+    GRAPNEL_ASSIGN_OR_RETURN(const auto second,
+                             CreateDdpReducer(r.group, back, {}, {}));
+    for (int i = 0; i < 4; ++i) {
+      GRAPNEL_RETURN_IF_ERROR(second->BeginForward(true));
+      GRAPNEL_RETURN_IF_ERROR(Iterate(*first, net, Batch(r.rank, i), true));
+      const auto mean = [i](int p) {
+        return LocalGradient(p, 0, i).add(LocalGradient(p, 1, i)).div(2);
+      };
+      EXPECT_TRUE(ops::allclose(net.grad(0), mean(0), 1e-5, 1e-6)) << i;
+      EXPECT_TRUE(ops::equal(net.grad(2), LocalGradient(2, r.rank, i))) << i;
+      int losses = 1;
+      if (i % 2 == 0) {  // What was left is all there is.
+        GRAPNEL_RETURN_IF_ERROR(second->AverageGradients(true));
+      } else {  // It counts beside a loss of its own.
+        GRAPNEL_RETURN_IF_ERROR(Iterate(*second, net, Batch(r.rank, i), true));
+        losses = 2;
+      }
+      EXPECT_TRUE(ops::allclose(net.grad(2), mean(2).mul(losses), 1e-5, 1e-6))
+          << i;
+      net.ZeroGrad();
+    }
+    return absl::OkStatus();
+  });
+  EXPECT_THAT(ends, Each(IsOk()));
+}
+
+TEST(DdpReducerTest, NamesAGradientThatNotAllRanksHave) {
+  const std::vector<absl::Status> ends = RunGlooRanks(3, [](const GlooRank& r) {
+    Net net(0);
+    GRAPNEL_ASSIGN_OR_RETURN(const auto reducer, Reduce(r, net));
+    GRAPNEL_RETURN_IF_ERROR(reducer->BeginForward(true));
+    SetGradients(&net, r.rank, 0, r.rank == 2 ? 3 : 5);
+    const absl::Status status = reducer->AverageGradients(true);
+    EXPECT_EQ(reducer->BeginForward(true).code(),
+              absl::StatusCode::kFailedPrecondition);
+    return status;
+  });
+  EXPECT_THAT(ends, Each(StatusIs(
+                        absl::StatusCode::kFailedPrecondition,
+                        "averaging of gradients: parameter \"second.bias\" has "
+                        "a gradient on rank 0 and none on rank 2; "
+                        "find_unused_parameters: true allows that")));
+}
+
+TEST(DdpReducerTest, AMissingGradientThatIsAllowedIsZero) {
+  const std::vector<absl::Status> ends = RunGlooRanks(2, [](const GlooRank& r) {
+    Net net(0);
+    DdpOptions options;
+    options.find_unused_parameters = true;
+    GRAPNEL_ASSIGN_OR_RETURN(const auto reducer, Reduce(r, net, options));
+    GRAPNEL_RETURN_IF_ERROR(reducer->BeginForward(true));
+    SetGradients(&net, r.rank, 0, r.rank == 0 ? 4 : 2);
+    GRAPNEL_RETURN_IF_ERROR(reducer->AverageGradients(true));
+    EXPECT_TRUE(ops::equal(net.grad(3), LocalGradient(3, 0, 0).div(2)));
+    EXPECT_FALSE(net.grad(4).defined());
+    return absl::OkStatus();
+  });
+  EXPECT_THAT(ends, Each(IsOk()));
+}
+
+TEST(DdpReducerTest, NumbersAreAveragedInOneCollective) {
+  const std::vector<absl::Status> ends = RunGlooRanks(3, [](const GlooRank& r) {
+    Net net(0);
+    GRAPNEL_ASSIGN_OR_RETURN(const auto reducer, Reduce(r, net));
+    GRAPNEL_RETURN_IF_ERROR(reducer->BeginForward(true));
+    const size_t before = r.collectives.names().size();
+    double numbers[] = {0.5 * r.rank, 3e300, 7};
+    GRAPNEL_RETURN_IF_ERROR(reducer->AverageNumbers(absl::MakeSpan(numbers)));
+    EXPECT_THAT(numbers, ElementsAre(0.5, 3e300, 7));
+    EXPECT_EQ(r.collectives.names().size(), before + 1);
+    return absl::OkStatus();
+  });
+  EXPECT_THAT(ends, Each(IsOk()));
 }
 
 // Bytes of tensors that this thread allocates.

@@ -4,6 +4,7 @@
 #define GRAPNEL_DIST_FAKE_GRADIENT_REDUCER_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 #include <vector>
 
@@ -54,6 +55,10 @@ class FakeGradientReducer final : public GradientReducer {
     for (size_t i = 0; i < numbers.size(); ++i) {
       numbers[i] = sums.const_data_ptr<double>()[i] / group_.world_size();
     }
+    return absl::OkStatus();
+  }
+  std::vector<int64_t> order() const override { return {}; }
+  absl::Status SetOrder(const std::vector<int64_t>&) override {
     return absl::OkStatus();
   }
 

@@ -5,6 +5,9 @@
 #ifndef GRAPNEL_DIST_GRADIENT_REDUCER_H_
 #define GRAPNEL_DIST_GRADIENT_REDUCER_H_
 
+#include <cstdint>
+#include <vector>
+
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
@@ -77,6 +80,16 @@ class GradientReducer {
   // each. On the host: waits for the other ranks, and for no device. Between
   // BeginForward(true) and what averages the gradients.
   virtual absl::Status AverageNumbers(absl::Span<double> numbers) = 0;
+
+  // In which order the gradients are sent, by the numbers of their parameters:
+  // on three ranks and more sums depend on it, as floating-point additions do.
+  // Empty until it is known, or if it is always the same.
+  virtual std::vector<int64_t> order() const = 0;
+
+  // Sends them so from now on, as the reducer that `order` is of would have. A
+  // collective, before the first BeginForward; all ranks give the same. One
+  // that isn't of these parameters, and an empty one, changes nothing.
+  virtual absl::Status SetOrder(const std::vector<int64_t>& order) = 0;
 };
 
 }  // namespace grapnel

@@ -168,6 +168,11 @@ absl::Status RunnerImpl::Resume() {
   for (const std::string& warning : warnings) {
     log_->Warning(absl::StrCat("resume: ", warning));
   }
+  if (gradient_reducer_ != nullptr && state.ranks_size() > 0) {
+    const auto& order = state.ranks(0).gradient_order();
+    GRAPNEL_RETURN_IF_ERROR(
+        gradient_reducer_->SetOrder({order.begin(), order.end()}));
+  }
   ForgetWhatOptimizersDoNotGive();
   if (saved.validation_pending() && dataloader(Mode::kVal) == nullptr) {
     log_->Warning(
@@ -381,6 +386,10 @@ absl::StatusOr<CapturedSave> RunnerImpl::Capture(const WaitingSave& waiting) {
     runner::v1::RankState mine;
     const absl::Status saved = generators_.Save(mine.mutable_rng());
     if (stream_ != nullptr) *mine.mutable_stream() = stream_position_;
+    if (gradient_reducer_ != nullptr) {
+      const std::vector<int64_t> order = gradient_reducer_->order();
+      mine.mutable_gradient_order()->Assign(order.begin(), order.end());
+    }
     GRAPNEL_ASSIGN_OR_RETURN(
         ranks, GatherIfOk(process_group(), saved, mine.SerializeAsString()));
   }

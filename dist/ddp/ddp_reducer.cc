@@ -112,6 +112,16 @@ std::vector<at::Tensor> DistinctTensors(const std::vector<NamedTensor>& first,
   return out;
 }
 
+// Of 0..size - 1.
+bool IsPermutation(std::vector<int64_t> numbers, size_t size) {
+  if (numbers.size() != size) return false;
+  std::sort(numbers.begin(), numbers.end());
+  for (size_t i = 0; i < size; ++i) {
+    if (numbers[i] != static_cast<int64_t>(i)) return false;
+  }
+  return true;
+}
+
 // Averages in a smaller type.
 class CompressionHook final : public c10d::CppCommHookInterface<
                                   c10::intrusive_ptr<c10d::ProcessGroup>> {
@@ -145,6 +155,24 @@ class OpenReducer final : public c10d::Reducer {
   // those in the window before it have left.
   void ForgetRecord() {
     for (auto& [index, count] : numGradHooksTriggeredMap_) count = 0;
+  }
+
+  // Of the gradients; empty before buckets are made by it.
+  std::vector<int64_t> order() const {
+    if (!has_rebuilt_bucket_) return rebuilt_param_indices_;
+    std::vector<int64_t> order;
+    for (const Bucket& bucket : buckets_) {
+      order.insert(order.end(), bucket.variable_indices.begin(),
+                   bucket.variable_indices.end());
+    }
+    return order;
+  }
+
+  // Makes buckets as a first backward pass with this order would.
+  void MakeBuckets(const std::vector<int64_t>& order) {
+    if (!should_rebuild_buckets()) return;
+    for (const int64_t index : order) push_rebuilt_params(index);
+    rebuild_buckets();
   }
 
   // Whether a backward pass that was prepared for hasn't averaged all.
@@ -338,6 +366,16 @@ class DdpReducer final : public GradientReducer {
                          absl::StrContains(failure.message(), "gloo") ||
                          absl::StrContains(failure.message(), "NCCL"));
     return Fail(waited ? owner_->Explain(failure, kAveraging) : failure);
+  }
+
+  std::vector<int64_t> order() const override { return reducer_->order(); }
+
+  absl::Status SetOrder(const std::vector<int64_t>& order) override {
+    if (!IsPermutation(order, params_.size())) return absl::OkStatus();
+    return Communicate("order of the gradients", [&] {
+      reducer_->MakeBuckets(order);
+      return absl::OkStatus();
+    });
   }
 
  private:

@@ -39,7 +39,9 @@ using ::testing::AllOf;
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::Not;
+using ::testing::UnorderedElementsAre;
 
 // Values that every run has again, of about 1.
 at::Tensor Filled(std::vector<int64_t> shape, double seed) {
@@ -144,6 +146,49 @@ TEST(DdpReducerTest, GradientsAreThoseOfTheMeanOfAllRanks) {
       }
       net.ZeroGrad();
     }
+    return absl::OkStatus();
+  });
+  EXPECT_THAT(ends, Each(IsOk()));
+}
+
+// From the second iteration on sums are added in another order than in the
+// first: a run that goes on has no first one.
+TEST(DdpReducerTest, ARunThatGoesOnHasTheBitsOfOneThatWasNotInterrupted) {
+  constexpr int kIters = 3;
+  const std::vector<absl::Status> ends = RunGlooRanks(4, [](const GlooRank& r) {
+    Net whole(0);
+    GRAPNEL_ASSIGN_OR_RETURN(const auto reducer, Reduce(r, whole));
+    std::vector<std::vector<int64_t>> orders = {reducer->order()};
+    std::vector<std::vector<at::Tensor>> grads(kIters);
+    for (int i = 0; i < kIters; ++i) {
+      GRAPNEL_RETURN_IF_ERROR(Iterate(*reducer, whole, Batch(r.rank, i), true));
+      for (int p = 0; p < 5; ++p) grads[i].push_back(whole.grad(p).clone());
+      whole.ZeroGrad();
+      orders.push_back(reducer->order());
+    }
+    EXPECT_THAT(orders[0], IsEmpty());
+    EXPECT_THAT(orders[1], UnorderedElementsAre(0, 1, 2, 3, 4));
+    int without = 0;
+    for (int first = 1; first < kIters; ++first) {
+      for (const bool set : {true, false}) {
+        Net net(0);
+        GRAPNEL_ASSIGN_OR_RETURN(const auto again, Reduce(r, net));
+        GRAPNEL_RETURN_IF_ERROR(again->SetOrder({0, 1}));  // Of no such net.
+        if (set) GRAPNEL_RETURN_IF_ERROR(again->SetOrder(orders[first]));
+        for (int i = first; i < kIters; ++i) {
+          GRAPNEL_RETURN_IF_ERROR(
+              Iterate(*again, net, Batch(r.rank, i), true));
+          for (int p = 0; p < 5; ++p) {
+            const bool same = ops::equal(net.grad(p), grads[i][p]);
+            EXPECT_TRUE(same || !set) << first << ", " << i << ", " << p;
+            if (!same) ++without;
+          }
+          net.ZeroGrad();
+        }
+        EXPECT_EQ(again->order(), orders[kIters]);
+      }
+    }
+    EXPECT_GT(without, 0) << "the order makes no difference here";
     return absl::OkStatus();
   });
   EXPECT_THAT(ends, Each(IsOk()));

@@ -1,16 +1,24 @@
 #include "grapnel/dist/bounded_thread.h"
 
+#include <algorithm>
 #include <thread>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/thread.h"
 #include "grapnel/base/torch_status.h"
 
 namespace grapnel {
+namespace {
+
+// How often an interrupt is looked for.
+constexpr absl::Duration kLook = absl::Milliseconds(50);
+
+}  // namespace
 
 struct BoundedThread::State {
   // Held by Run from its begin to its end: one caller at a time.
@@ -67,7 +75,8 @@ BoundedThread::~BoundedThread() {
 }
 
 absl::Status BoundedThread::Run(std::function<absl::Status()> call,
-                                absl::Duration limit) {
+                                absl::Duration limit,
+                                const std::atomic<int>* interrupt) {
   absl::MutexLock caller(&state_->callers);
   absl::MutexLock lock(&state_->mutex);
   if (state_->late) {
@@ -76,8 +85,15 @@ absl::Status BoundedThread::Run(std::function<absl::Status()> call,
   state_->call = std::move(call);
   state_->done = false;
   state_->wanted = true;
-  if (!state_->mutex.AwaitWithTimeout(absl::Condition(&state_->done), limit)) {
+  const absl::Time deadline = absl::Now() + limit;
+  const absl::Duration look =
+      interrupt != nullptr ? kLook : absl::InfiniteDuration();
+  while (!state_->mutex.AwaitWithTimeout(
+      absl::Condition(&state_->done), std::min(look, deadline - absl::Now()))) {
+    const bool interrupted = interrupt != nullptr && interrupt->load() != 0;
+    if (!interrupted && absl::Now() < deadline) continue;
     state_->late = true;
+    if (interrupted) return absl::CancelledError("interrupted");
     return absl::DeadlineExceededError(
         absl::StrCat("no answer within ", absl::FormatDuration(limit)));
   }

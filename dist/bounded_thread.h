@@ -3,6 +3,7 @@
 #ifndef GRAPNEL_DIST_BOUNDED_THREAD_H_
 #define GRAPNEL_DIST_BOUNDED_THREAD_H_
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -29,9 +30,11 @@ class BoundedThread {
   BoundedThread& operator=(const BoundedThread&) = delete;
 
   // What `call` returns or, as a status, throws. kDeadlineExceeded if it isn't
-  // done within `limit`: it goes on by itself, so that it has to own what it
-  // uses, and every later Run fails at once. `call` must not be empty.
-  absl::Status Run(std::function<absl::Status()> call, absl::Duration limit);
+  // done within `limit`, kCancelled once `interrupt`, which may be null, isn't
+  // 0: it goes on by itself then, so that it has to own what it uses, and every
+  // later Run fails at once. `call` must not be empty.
+  absl::Status Run(std::function<absl::Status()> call, absl::Duration limit,
+                   const std::atomic<int>* interrupt = nullptr);
 
  private:
   struct State;

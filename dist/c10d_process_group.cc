@@ -824,7 +824,7 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> JoinProcessGroup(
         joined->ended = true;
         return status;
       },
-      options.join_timeout + kJoinGrace);
+      options.join_timeout + kJoinGrace, options.interrupt);
   if (!status.ok()) {
     if (status.code() == absl::StatusCode::kDeadlineExceeded &&
         !joined->ended) {

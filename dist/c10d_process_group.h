@@ -3,6 +3,7 @@
 #ifndef GRAPNEL_DIST_C10D_PROCESS_GROUP_H_
 #define GRAPNEL_DIST_C10D_PROCESS_GROUP_H_
 
+#include <atomic>
 #include <memory>
 
 #include "absl/status/statusor.h"
@@ -26,6 +27,10 @@ struct JoinOptions {
   // CPU they go through the CPU. If it is the CPU, so do those of the one kind
   // of accelerator that may be there.
   c10::Device device = c10::kCPU;
+
+  // What a signal handler sets; may be null. Once it isn't 0, joining is given
+  // up. Not owned; of no use after that.
+  const std::atomic<int>* interrupt = nullptr;
 };
 
 // The group of the processes that `place` speaks of. Returns once all of them
@@ -41,6 +46,7 @@ struct JoinOptions {
 //                        of ranks
 //   kAlreadyExists       another process has joined as this rank
 //   kUnavailable         another rank failed: its message
+//   kCancelled           "joining as rank 1 of 2: interrupted"
 //
 // Ranks meet in a store of keys that rank 0, or the launcher, has at the
 // master's address; gloo's own connections are between all machines. Those use

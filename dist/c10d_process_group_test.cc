@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <fstream>
 #include <functional>
 #include <memory>
@@ -153,6 +154,26 @@ TEST(JoinProcessGroupTest, WhatNeverAnswersIsADeadline) {
                    "127.0.0.1:", other.port(),
                    " takes connections, and does not answer within 1s"))));
   EXPECT_LT(absl::Now() - start, absl::Seconds(11));
+}
+
+TEST(JoinProcessGroupTest, AnInterruptEndsTheWaitForOthers) {
+  for (const int rank : {0, 1}) {  // One that listens, and one that looks.
+    std::atomic<int> interrupt{0};
+    JoinOptions options = Timeouts(absl::Minutes(1), absl::Minutes(1));
+    options.interrupt = &interrupt;
+    absl::Time set;
+    std::thread setter([&] {
+      absl::SleepFor(absl::Milliseconds(300));
+      set = absl::Now();
+      interrupt = 15;
+    });
+    EXPECT_THAT(
+        JoinProcessGroup(LocalPlace(rank, 2, FreePort()), options),
+        StatusIs(absl::StatusCode::kCancelled,
+                 absl::StrCat("joining as rank ", rank, " of 2: interrupted")));
+    setter.join();
+    EXPECT_LT(absl::Now() - set, absl::Seconds(2));
+  }
 }
 
 TEST(JoinProcessGroupTest, RanksThatDoNotComeAreNamedByAllThatDid) {

@@ -3,6 +3,7 @@
 #ifndef GRAPNEL_RUNNER_LAUNCHER_H_
 #define GRAPNEL_RUNNER_LAUNCHER_H_
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -29,9 +30,10 @@ struct JoinedRanks {
 };
 
 // Joins the processes of RunnerConfig.launcher, with RunnerConfig.distributed
-// and .device. Returns when all of them have called it. Errors name the field.
-using JoinRanks =
-    absl::StatusOr<JoinedRanks> (*)(const runner::v1::RunnerConfig& config);
+// and .device. Returns when all of them have called it, or with kCancelled once
+// `interrupt`, which may be null, isn't 0. Errors name the field.
+using JoinRanks = absl::StatusOr<JoinedRanks> (*)(
+    const runner::v1::RunnerConfig& config, const std::atomic<int>* interrupt);
 
 // What //runner:launchers, linked in, registers; null if it isn't. Of c10d,
 // which who trains in one process needn't link.

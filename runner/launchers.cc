@@ -1,5 +1,6 @@
 // Joins ranks by c10d.
 
+#include <atomic>
 #include <cmath>
 #include <memory>
 #include <utility>
@@ -75,15 +76,17 @@ absl::StatusOr<JoinOptions> JoinOptionsOf(const RunnerConfig& config,
   return options;
 }
 
-absl::StatusOr<JoinedRanks> Join(const RunnerConfig& config) {
+absl::StatusOr<JoinedRanks> Join(const RunnerConfig& config,
+                                 const std::atomic<int>* interrupt) {
   const auto place = [&]() -> absl::StatusOr<Place> {
     GRAPNEL_ASSIGN_OR_RETURN(const Launcher launcher,
                              ParseLauncher(config.launcher()));
     return FindPlace(launcher);
   }();
   if (!place.ok()) return WithContext(place.status(), "launcher");
-  const auto options = JoinOptionsOf(config, *place);
+  auto options = JoinOptionsOf(config, *place);
   if (!options.ok()) return WithContext(options.status(), "distributed");
+  options->interrupt = interrupt;
   JoinedRanks joined;
   auto group = JoinProcessGroup(*place, *options);
   if (!group.ok()) return WithContext(group.status(), "launcher");

@@ -790,10 +790,14 @@ absl::Status RunnerImpl::AskAboutStop() {
     // An interrupt counts more than a stop, and that more than a deadline.
     if (theirs.cut() != 0 && (cut == 0 || theirs.cut() < cut)) {
       cut = theirs.cut();
+      agreed_cut_rank_ = static_cast<int>(rank);
     }
     if (!theirs.stop()) continue;
     agreed_stop_ = true;
-    if (!stop_requested()) RequestStop(theirs.reason(), StopAt::kAfterEpoch);
+    if (!stop_requested()) {
+      RequestStop(absl::StrCat("rank ", rank, ": ", theirs.reason()),
+                  StopAt::kAfterEpoch);
+    }
   }
   agreed_cut_ = static_cast<Cut>(cut);
   agreement_due_ = false;

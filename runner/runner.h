@@ -71,7 +71,8 @@ struct RunnerOptions {
   absl::Duration wait_for_lock = absl::ZeroDuration();
 
   // What a signal handler sets. Polled at every iteration, those of a
-  // validation included, and while Create waits, which then returns kCancelled.
+  // validation included, and while Create waits for the folder or for other
+  // ranks, which then returns kCancelled.
   // Once it is not 0, the run stops and saves, and Train() returns kCancelled;
   // a validation that was cut short is repeated when the run goes on. Not
   // owned; may be null.

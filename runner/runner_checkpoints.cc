@@ -313,9 +313,12 @@ absl::StatusOr<int64_t> RunnerImpl::RequestSave(SaveRequest request) {
 
 absl::Status RunnerImpl::CutShort(Cut cut) {
   cut_ = cut;
-  const absl::string_view why = cut == Cut::kInterrupt ? "interrupted"
-                                : cut == Cut::kStop    ? "stopped"
-                                                       : "the deadline is past";
+  std::string why = cut == Cut::kInterrupt ? "interrupted"
+                    : cut == Cut::kStop    ? "stopped"
+                                           : "the deadline is past";
+  if (num_ranks() > 1 && agreed_cut_rank_ != process_group().rank()) {
+    absl::StrAppend(&why, " on rank ", agreed_cut_rank_);
+  }
   MustStop();  // Logs the reason of a stop.
   const absl::Status cancelled = absl::CancelledError(why);
   TellOfError(cancelled);

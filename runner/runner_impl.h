@@ -532,6 +532,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   int num_ranks_ = 1;
   // Of several.
   Cut agreed_cut_ = Cut::kNone;
+  int agreed_cut_rank_ = 0;  // Whose it is.
   bool agreed_stop_ = false;
   bool agreement_due_ = true;
   int64_t next_agreement_ = 0;  // Iterations.

@@ -305,7 +305,8 @@ absl::Status RunnerImpl::InitRanks() {
         absl::StrCat("launcher: \"", launcher,
                      "\" isn't linked in: depend on //runner:launchers"));
   }
-  GRAPNEL_ASSIGN_OR_RETURN(JoinedRanks joined, join(*config_));
+  GRAPNEL_ASSIGN_OR_RETURN(JoinedRanks joined,
+                           join(*config_, options_.interrupt));
   own_group_ = std::move(joined.group);
   options_.process_group = own_group_.get();
   options_.make_gradient_reducer = std::move(joined.make_gradient_reducer);

@@ -48,7 +48,7 @@ const char kHelp[] =
   --wait-for-lock TIME     of a run in the work dir to end: 90s, 10m, 1h30m
   --help, --version
 CONFIG is a grapnel.runner.v1.RunnerConfig in a .textproto, .json or .pb file.
-The first SIGINT or SIGTERM saves and stops, a second one stops at once.
+SIGINT, SIGTERM and SIGHUP save and stop; a second one stops at once.
 Exit codes: 0 done, 1 the run failed, 2 bad command line, configuration, data
 files or work dir, 3 unreadable sample, 4 bad checkpoint, 128 + N signal N.
 )";
@@ -475,7 +475,11 @@ absl::StatusOr<RunnerConfig> ResolveConfig(const CommandLine& command,
 
 ExitCode ExitCodeAtStart(const absl::Status& status) {
   if (status.ok()) return kDone;
-  if (absl::IsInternal(status)) return kRunFailed;
+  // And of the system and other ranks: another start may go well.
+  if (absl::IsInternal(status) || absl::IsUnavailable(status) ||
+      absl::IsDeadlineExceeded(status)) {
+    return kRunFailed;
+  }
   const bool of_checkpoint =
       absl::StartsWith(status.message(), "load_from: ") ||
       absl::StartsWith(status.message(), "resume: ");

@@ -457,6 +457,10 @@ TEST(ExitCodeTest, DependsOnWhatIsWrong) {
   EXPECT_EQ(ExitCodeAtStart(absl::UnimplementedError("resume: ...")),
             kBadCheckpoint);
   EXPECT_EQ(ExitCodeAtStart(absl::InternalError("...")), kRunFailed);
+  EXPECT_EQ(ExitCodeAtStart(absl::UnavailableError("AllGather: rank 1 ...")),
+            kRunFailed);
+  EXPECT_EQ(ExitCodeAtStart(absl::DeadlineExceededError("launcher: ...")),
+            kRunFailed);
 }
 
 TEST(MetricsToJsonTest, IsOneLineOfStrictJson) {

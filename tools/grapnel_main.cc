@@ -26,10 +26,13 @@
 #include "grapnel/base/heap.h"
 #include "grapnel/base/log.h"
 #include "grapnel/base/version.h"
+#include "grapnel/dist/place.h"
+#include "grapnel/dist/process_group.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
 #include "grapnel/runner/config_file.h"
 #include "grapnel/runner/rehearsal.h"
+#include "grapnel/runner/run_context.h"
 #include "grapnel/runner/run_folders.h"
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/runner_config.pb.h"
@@ -43,12 +46,20 @@ namespace {
 
 using Verb = CommandLine::Verb;
 
-// The signal that asked the run to stop; 0 if none did.
+// The signal that asked the run to stop, the first one; 0 if none did.
 std::atomic<int> interrupt{0};
 static_assert(std::atomic<int>::is_always_lock_free, "for a signal handler");
 
+// A second one is meant: stop at once. But who has a launcher is told twice
+// where the system tells every process of a job, or a terminal's keys do, and
+// the launcher passes it on; that kills those that take too long.
+bool second_is_meant = true;
+
 void OnSignal(int signal) {
-  if (interrupt.exchange(signal) != 0) _exit(128 + signal);
+  int none = 0;
+  if (interrupt.compare_exchange_strong(none, signal)) return;
+  // When a terminal is closed the system says so, and the shell again.
+  if (second_is_meant && signal != SIGHUP) _exit(128 + signal);
 }
 
 // A signal that our parent has us ignore, as nohup does, stays ignored.
@@ -63,6 +74,12 @@ void HandleSignal(int signal) {
   action.sa_flags = SA_RESTART;
   sigemptyset(&action.sa_mask);
   sigaction(signal, &action, nullptr);
+}
+
+void HandleSignals() {
+  const absl::StatusOr<Place> place = FindPlace(Launcher::kAuto);
+  second_is_meant = !place.ok() || place->launcher == Launcher::kNone;
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) HandleSignal(signal);
 }
 
 // The next file that is opened gets the number of a stream that isn't open, and
@@ -93,6 +110,13 @@ int Train(Runner& runner) {
   const absl::Status status = runner.Train();
   if (status.ok()) return kDone;
   const int signal = interrupt.load();
+  if (absl::IsCancelled(status) && signal == 0 &&
+      runner.context().process_group().world_size() > 1) {
+    // The run was stopped, and not this process of it.
+    std::cerr << "grapnel: stopped with another rank; --resume goes on"
+              << std::endl;
+    return 128 + SIGTERM;
+  }
   if (absl::IsCancelled(status) && signal != 0) {
     std::cerr << "grapnel: stopped by signal " << signal << " ("
               << strsignal(signal) << "); --resume goes on" << std::endl;
@@ -280,10 +304,7 @@ int Main(const std::vector<std::string>& args) {
   options.interrupt = &interrupt;
   options.wait_for_lock = command->wait_for_lock.value_or(absl::ZeroDuration());
   // A test has nothing to save: a signal ends it as it ends any process.
-  if (options.for_training) {
-    HandleSignal(SIGINT);
-    HandleSignal(SIGTERM);
-  }
+  if (options.for_training) HandleSignals();
   const absl::StatusOr<std::unique_ptr<Runner>> runner =
       Runner::Create(*config, std::move(options));
   if (!runner.ok()) {

@@ -694,9 +694,12 @@ TEST_P(SignalTest, SavesStopsAndCanGoOn) {
   EXPECT_EQ(process.Wait(), 128 + GetParam());
 }
 
-INSTANTIATE_TEST_SUITE_P(All, SignalTest, testing::Values(SIGINT, SIGTERM),
+INSTANTIATE_TEST_SUITE_P(All, SignalTest,
+                         testing::Values(SIGINT, SIGTERM, SIGHUP),
                          [](const auto& info) {
-                           return info.param == SIGINT ? "Int" : "Term";
+                           return info.param == SIGINT    ? "Int"
+                                  : info.param == SIGTERM ? "Term"
+                                                          : "Hup";
                          });
 
 }  // namespace

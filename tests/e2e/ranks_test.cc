@@ -12,6 +12,8 @@
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
@@ -92,6 +94,7 @@ struct Changes {
   // Its own, by rank: at most one a rank.
   std::function<std::unique_ptr<Hook>(int rank)> hook;
   std::function<const std::atomic<int>*(int rank)> interrupt;
+  std::function<absl::Time(int rank)> deadline;
 };
 
 Changes ForEpochs(int64_t epochs) {
@@ -157,7 +160,10 @@ class RanksTest : public ::testing::Test {
       options.interrupt = changes.interrupt(rank);
     GRAPNEL_ASSIGN_OR_RETURN(const std::unique_ptr<Runner> runner,
                              Runner::Create(config, std::move(options)));
-    const absl::Status status = runner->Train();
+    const absl::Status status =
+        changes.deadline == nullptr
+            ? runner->Train()
+            : runner->TrainUntil(changes.deadline(rank)).status();
     iters_[rank] = runner->context().iter();
     for (const NamedTensor& param : runner->context().model().parameters()) {
       params_[rank].push_back(param.tensor.detach().clone());
@@ -286,6 +292,19 @@ TEST_F(RanksTest, AnInterruptOfOneSavesTheRunOfAll) {
   ASSERT_THAT(Train(3, resumed), Each(IsOk()));
   EXPECT_EQ(iters_[0], 50 * 2);
   ExpectSameParams();
+}
+
+TEST_F(RanksTest, ADeadlineOfOneEndsAllAndSaves) {
+  Changes changes = ForEpochs(100000);
+  const absl::Time soon = absl::Now() + absl::Milliseconds(300);
+  changes.deadline = [soon](int rank) {
+    return rank == 1 ? soon : absl::InfiniteFuture();
+  };
+  EXPECT_THAT(Train(3, changes), Each(IsOk()));
+  EXPECT_THAT(iters_, Each(iters_[0]));
+  EXPECT_GT(iters_[0], 0);
+  ExpectSameParams();
+  EXPECT_TRUE(envs_[0]->FileExists("/run/last_checkpoint"));
 }
 
 TEST_F(RanksTest, ThatDifferAreNamed) {

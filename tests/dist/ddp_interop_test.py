@@ -8,7 +8,6 @@ import datetime
 import os
 import subprocess
 import sys
-import types
 import unittest
 
 import numpy as np
@@ -60,13 +59,7 @@ def run_rank(tool, folder, rank, world_size, cases):
     sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "interop"))
     import slim_torch
     torch = slim_torch.load(tool)
-    # DistributedDataParallel asks torch.compile's module whether it is in use;
-    # the module itself needs packages that the wheel doesn't bring.
-    dynamo = types.ModuleType("torch._dynamo")
-    dynamo.utils = types.SimpleNamespace(get_optimize_ddp_mode=lambda: "ddp_optimizer")
-    dynamo.trace_rules = types.SimpleNamespace(clear_lru_cache=lambda: None)
-    dynamo.disable = lambda function, *args, **kwargs: function
-    sys.modules["torch._dynamo"] = torch._dynamo = dynamo
+    slim_torch.leave_out_compiler(torch)
     import torch.distributed
     torch.set_num_threads(1)
     torch.distributed.init_process_group(

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import types
 
 
 def _output(*command):
@@ -65,3 +66,14 @@ def load(program):
     import torch
     sys.setdlopenflags(flags)
     return torch
+
+
+def leave_out_compiler(torch):
+    """For training: torch asks torch.compile's module whether it is in use; the
+    module itself needs packages that the wheel doesn't bring."""
+    dynamo = types.ModuleType("torch._dynamo")
+    dynamo.utils = types.SimpleNamespace(get_optimize_ddp_mode=lambda: "ddp_optimizer")
+    dynamo.trace_rules = types.SimpleNamespace(clear_lru_cache=lambda: None)
+    dynamo.disable = lambda function, *args, **kwargs: function
+    dynamo.graph_break = lambda: None
+    sys.modules["torch._dynamo"] = torch._dynamo = dynamo

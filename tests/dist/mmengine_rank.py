@@ -1,0 +1,254 @@
+"""One of the processes of mmengine_ranks_test.py that train by MMEngine's Runner.
+
+    mmengine_rank.py PROGRAM DIR RANK WORLD_SIZE
+
+trains each of CASES in DIR/<case>/theirs, from DIR/weights.safetensors and on the
+IDX files of DIR. Writes what each validation evaluates to
+DIR/<case>/theirs.dump/iter_<n>.rank<rank>.safetensors and, on rank 0, the sections
+that ours has of checkpoints to theirs.dump/<name>.<section>.safetensors.
+"""
+
+import datetime
+import glob
+import os
+import sys
+
+import numpy as np
+import safetensors.numpy
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "interop"))
+import slim_mmengine
+
+SEED = 3
+
+
+# Optimizers are the fused ones, as ours are: the others round otherwise.
+def epochs_case():
+    return dict(
+        train=dict(sampler=dict(type="DefaultSampler", shuffle=True), prefix="small"),
+        val=dict(sampler=dict(type="DefaultSampler", shuffle=False)),
+        train_cfg=dict(by_epoch=True, max_epochs=4, val_interval=1),
+        optim_wrapper=dict(
+            optimizer=dict(type="SGD", lr=0.05, momentum=0.9, weight_decay=1e-4, fused=True),
+            clip_grad=dict(max_norm=1.0)),
+        param_scheduler=[
+            dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=5),
+            dict(type="MultiStepLR", milestones=[2, 3], gamma=0.3, by_epoch=True),
+            dict(type="CosineAnnealingMomentum", eta_min=0.5, by_epoch=True),
+        ],
+        checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=2,
+                        save_best="accuracy/top1", rule="greater"),
+        logger=dict(type="LoggerHook", interval=3),
+        log_processor=dict(by_epoch=True),
+        custom_hooks=[])
+
+
+def iters_case():
+    return dict(
+        train=dict(sampler=dict(type="InfiniteSampler", shuffle=True), prefix="all"),
+        val=dict(sampler=dict(type="DefaultSampler", shuffle=False, round_up=False)),
+        train_cfg=dict(by_epoch=False, max_iters=20, val_interval=6),
+        optim_wrapper=dict(
+            optimizer=dict(type="AdamW", lr=2e-3, weight_decay=0.05, fused=True),
+            accumulative_counts=2),
+        auto_scale_lr=dict(enable=True, base_batch_size=16),
+        param_scheduler=[
+            dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=6),
+            dict(type="CosineAnnealingLR", by_epoch=False, begin=6, T_max=14, eta_min=1e-4),
+        ],
+        checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=6, max_keep_ckpts=2,
+                        save_best=["accuracy/top3", "val_loss"], rule=["greater", "less"]),
+        # c21: metrics of an iteration-based run have the iteration as step.
+        logger=dict(type="LoggerHook", interval=7, log_metric_by_epoch=False),
+        log_processor=dict(by_epoch=False),
+        custom_hooks=[dict(type="EMAHook", momentum=0.1)])
+
+
+CASES = {"epochs": epochs_case, "iters": iters_case}
+
+
+def read_idx(path):
+    with open(path, "rb") as f:
+        data = f.read()
+    dims = data[3]
+    shape = np.frombuffer(data, ">u4", dims, 4)
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * dims).reshape(shape)
+
+
+class Digits:
+    def __init__(self, torch, prefix):
+        images = read_idx(f"{prefix}-images").astype(np.float32) / 16
+        self._images = torch.from_numpy(images).unsqueeze(1)
+        self._labels = torch.from_numpy(read_idx(f"{prefix}-labels").astype(np.int64))
+
+    def __len__(self):
+        return len(self._labels)
+
+    def __getitem__(self, i):
+        return self._images[i], self._labels[i]
+
+
+def make_model(torch, weights):
+    from mmengine.model import BaseModel
+    nn = torch.nn
+
+    class Net(BaseModel):
+        """Layers and names of the Sequential that ours is configured to be."""
+
+        def __init__(self):
+            super().__init__()
+            layers = [
+                nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Conv2d(8, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Flatten(), nn.Linear(64, 10)]
+            self._names = [str(i) for i in range(len(layers))]
+            for name, layer in zip(self._names, layers):
+                self.add_module(name, layer)
+
+        def forward(self, images, labels, mode):
+            x = images
+            for name in self._names:
+                x = getattr(self, name)(x)
+            if mode == "loss":
+                return dict(loss=nn.functional.cross_entropy(x, labels))
+            return [(x, labels)]
+
+    net = Net()
+    given = {name: torch.from_numpy(value) for name, value in weights.items()}
+    net.load_state_dict(given, strict=True)
+    return net
+
+
+def register(torch):
+    from mmengine.evaluator import BaseMetric
+    from mmengine.hooks import Hook
+    from mmengine.registry import HOOKS, METRICS
+
+    @METRICS.register_module()
+    class TopK(BaseMetric):
+        default_prefix = "accuracy"
+
+        def process(self, data_batch, data_samples):
+            for out, labels in data_samples:
+                places = (out > out.gather(1, labels[:, None])).sum(1)
+                self.results += places.tolist()
+
+        def compute_metrics(self, results):
+            places = np.array(results)
+            return {f"top{k}": float((places < k).mean() * 100) for k in (1, 3)}
+
+    @METRICS.register_module()
+    class MeanLoss(BaseMetric):
+        """What ours logs of a validation by itself."""
+
+        def process(self, data_batch, data_samples):
+            for out, labels in data_samples:
+                self.results += torch.nn.functional.cross_entropy(
+                    out, labels, reduction="none").double().tolist()
+
+        def compute_metrics(self, results):
+            return {"val_loss": float(np.mean(results))}
+
+    @HOOKS.register_module()
+    class StateDump(Hook):
+        priority = "LOWEST"
+
+        def __init__(self, folder, rank):
+            self._folder, self._rank = folder, rank
+
+        def before_val_epoch(self, runner):
+            save(runner.model.module.state_dict(),
+                 f"{self._folder}/iter_{runner.iter}.rank{self._rank}.safetensors")
+
+        def before_save_checkpoint(self, runner, checkpoint):
+            unit = "epoch" if runner.train_loop.__class__.__name__.startswith("Epoch") else "iter"
+            # As first written. c4: behind a new best theirs writes it again, with
+            # the buffers that were made one for the validation.
+            prefix = f"{self._folder}/{unit}_{checkpoint['meta'][unit]}"
+            if not os.path.exists(f"{prefix}.model.safetensors"):
+                save_sections(checkpoint, runner, prefix)
+
+
+def save(state, path):
+    safetensors.numpy.save_file({name: np.array(value.numpy(), order="C")
+                                 for name, value in state.items()}, path)
+
+
+def save_sections(checkpoint, runner, prefix):
+    """What a .pth file holds, in our sections and by our names."""
+    model, averaged = checkpoint["state_dict"], checkpoint.get("ema_state_dict")
+    sections = {"model": model}
+    if averaged is not None:
+        # c11: theirs exchanges the two.
+        raw = {name[len("module."):]: value for name, value in averaged.items() if name != "steps"}
+        sections = {"model": raw, "ema": model}
+    if "optimizer" in checkpoint:
+        names = [name for name, _ in runner.model.module.named_parameters()]
+        state = checkpoint["optimizer"]["state"]
+        sections["optimizer"] = {f"{names[i]}/{slot}": value for i, slots in state.items()
+                                 for slot, value in slots.items()}
+    for section, state in sections.items():
+        save(state, f"{prefix}.{section}.safetensors")
+
+
+def train(torch, case, folder, weights, rank):
+    from mmengine.runner import Runner
+    config = CASES[case]()
+
+    def loader(side, batch_size, prefix):
+        return dict(batch_size=batch_size, num_workers=0, sampler=side["sampler"],
+                    dataset=Digits(torch, f"{folder}/{prefix}"),
+                    collate_fn=dict(type="default_collate"))
+
+    dump = f"{folder}/{case}/theirs.dump"
+    runner = Runner(
+        model=make_model(torch, weights),
+        work_dir=f"{folder}/{case}/theirs",
+        experiment_name=case,
+        train_dataloader=loader(config["train"], 16, config["train"]["prefix"]),
+        val_dataloader=loader(config["val"], 11, "val"),
+        train_cfg=config["train_cfg"],
+        val_cfg=dict(),
+        val_evaluator=[dict(type="TopK"), dict(type="MeanLoss")],
+        optim_wrapper=config["optim_wrapper"],
+        param_scheduler=config["param_scheduler"],
+        auto_scale_lr=config.get("auto_scale_lr"),
+        default_hooks=dict(checkpoint=config["checkpoint"], logger=config["logger"]),
+        custom_hooks=[*config["custom_hooks"], dict(type="SyncBuffersHook"),
+                      dict(type="StateDump", folder=dump, rank=rank)],
+        log_processor=config["log_processor"],
+        launcher="pytorch",
+        randomness=dict(seed=SEED),
+        # Its own would have device_ids, which are refused on a CPU.
+        cfg=dict(model_wrapper_cfg=dict(
+            type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False,
+            find_unused_parameters=False)))
+    runner.train()
+    if rank == 0:
+        for path in glob.glob(f"{runner.work_dir}/best_*.pth"):
+            prefix = f"{dump}/{os.path.basename(path)[:-len('.pth')]}"
+            save_sections(torch.load(path, weights_only=False), runner, prefix)
+
+
+def main():
+    program, folder, rank, world_size = *sys.argv[1:3], int(sys.argv[3]), int(sys.argv[4])
+    torch = slim_mmengine.load(program)
+    torch.set_num_threads(1)
+    os.environ["LOCAL_RANK"] = str(rank)
+    # The one that MMEngine would make takes the rank's GPU.
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size,
+        timeout=datetime.timedelta(seconds=60))
+    register(torch)
+    weights = safetensors.numpy.load_file(f"{folder}/weights.safetensors")
+    for case in CASES:
+        train(torch, case, folder, weights, rank)
+    torch.distributed.destroy_process_group()
+    sys.stdout.flush()
+    # Threads of torch's that are left abort the interpreter's exit, now and then.
+    os._exit(0)
+
+
+main()

@@ -155,18 +155,17 @@ def register(torch):
     class StateDump(Hook):
         priority = "LOWEST"
 
-        def __init__(self, folder, rank):
-            self._folder, self._rank = folder, rank
+        def __init__(self, folder, rank, unit):
+            self._folder, self._rank, self._unit = folder, rank, unit
 
         def before_val_epoch(self, runner):
             save(runner.model.module.state_dict(),
                  f"{self._folder}/iter_{runner.iter}.rank{self._rank}.safetensors")
 
         def before_save_checkpoint(self, runner, checkpoint):
-            unit = "epoch" if runner.train_loop.__class__.__name__.startswith("Epoch") else "iter"
             # As first written. c4: behind a new best theirs writes it again, with
             # the buffers that were made one for the validation.
-            prefix = f"{self._folder}/{unit}_{checkpoint['meta'][unit]}"
+            prefix = f"{self._folder}/{self._unit}_{checkpoint['meta'][self._unit]}"
             if not os.path.exists(f"{prefix}.model.safetensors"):
                 save_sections(checkpoint, runner, prefix)
 
@@ -203,6 +202,7 @@ def train(torch, case, folder, weights, rank):
                     collate_fn=dict(type="default_collate"))
 
     dump = f"{folder}/{case}/theirs.dump"
+    unit = "epoch" if config["train_cfg"]["by_epoch"] else "iter"
     runner = Runner(
         model=make_model(torch, weights),
         work_dir=f"{folder}/{case}/theirs",
@@ -217,7 +217,7 @@ def train(torch, case, folder, weights, rank):
         auto_scale_lr=config.get("auto_scale_lr"),
         default_hooks=dict(checkpoint=config["checkpoint"], logger=config["logger"]),
         custom_hooks=[*config["custom_hooks"], dict(type="SyncBuffersHook"),
-                      dict(type="StateDump", folder=dump, rank=rank)],
+                      dict(type="StateDump", folder=dump, rank=rank, unit=unit)],
         log_processor=config["log_processor"],
         launcher="pytorch",
         randomness=dict(seed=SEED),

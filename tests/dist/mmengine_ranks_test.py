@@ -201,16 +201,12 @@ class MMEngineRanksTest(unittest.TestCase):
         run_theirs(folder, world_size, environment)
         for case in CASES:
             run_ours(folder, world_size, case, environment)
-            with self.subTest(case=case):
-                self.compare_files(f"{folder}/{case}", case)
-            with self.subTest(case=case):
-                self.compare_records(f"{folder}/{case}", case)
-            with self.subTest(case=case):
-                self.compare_ranks(f"{folder}/{case}", world_size)
-            with self.subTest(case=case):
-                self.compare_checkpoints(f"{folder}/{case}")
+            for compare in (self.compare_files, self.compare_records, self.compare_ranks,
+                            self.compare_checkpoints):
+                with self.subTest(case=case, by=compare.__name__):
+                    compare(f"{folder}/{case}", case, world_size)
 
-    def compare_files(self, folder, case):
+    def compare_files(self, folder, case, _):
         ours, theirs = files_of(f"{folder}/ours"), files_of(f"{folder}/theirs")
         # Configs are text protos, not Python; a lock; c4: the best are in a file.
         ours -= {f"{case}.textproto", "T/vis_data/config.textproto", ".lock", "best_checkpoints"}
@@ -223,7 +219,7 @@ class MMEngineRanksTest(unittest.TestCase):
         with open(f"{folder}/theirs/last_checkpoint") as f:
             self.assertEqual(f"{folder}/theirs/{last}.pth", f.read())
 
-    def compare_records(self, folder, case):
+    def compare_records(self, folder, case, _):
         ours = [numbers(record) for record in read_records(f"{folder}/ours")]
         theirs = [numbers(record) for record in read_records(f"{folder}/theirs")]
         val_losses = []
@@ -252,7 +248,7 @@ class MMEngineRanksTest(unittest.TestCase):
         # Something was learned.
         self.assertLess(val_losses[-1], 0.95 * val_losses[0])
 
-    def compare_ranks(self, folder, world_size):
+    def compare_ranks(self, folder, _, world_size):
         names = sorted(os.listdir(f"{folder}/theirs.dump"))
         names = [name for name in names if ".rank" in name]
         self.assertEqual(names, sorted(os.listdir(f"{folder}/ours.dump")))
@@ -266,7 +262,7 @@ class MMEngineRanksTest(unittest.TestCase):
         # All ranks evaluate one state, buffers too, and each time another one.
         self.assertEqual(len(set(states)), 4)
 
-    def compare_checkpoints(self, folder):
+    def compare_checkpoints(self, folder, *_):
         for path in glob.glob(f"{folder}/ours/*/*.safetensors"):
             name, section = path.split("/")[-2:]
             section = section.removesuffix(".safetensors")

@@ -136,19 +136,25 @@ def write_weights(path):
 
 
 def run_theirs(folder, world_size, environment):
-    # Ranks collect results in a folder under the current one.
-    ranks = [subprocess.Popen([sys.executable, "-X", "faulthandler", f"{HERE}/mmengine_rank.py", PROGRAM, folder,
-                               str(rank), str(world_size)], cwd=folder, env=environment,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-             for rank in range(world_size)]
+    ranks = []
     try:
-        outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
+        for rank in range(world_size):
+            with open(f"{folder}/rank_{rank}.log", "w") as log:
+                # Ranks collect results in a folder under the current one.
+                ranks.append(subprocess.Popen(
+                    [sys.executable, f"{HERE}/mmengine_rank.py", PROGRAM, folder, str(rank),
+                     str(world_size)], cwd=folder, env=environment, stdout=log,
+                    stderr=subprocess.STDOUT))
+        codes = [rank.wait(timeout=120) for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
-    for rank, output in zip(ranks, outputs):
-        if rank.returncode != 0:
-            raise AssertionError(f"MMEngine's run failed:\n{output}")
+    for rank, code in enumerate(codes):
+        with open(f"{folder}/rank_{rank}.log") as log:
+            if code != 0:
+                print(f"rank {rank} of MMEngine's run ended with {code}:", log.read(), sep="\n")
+    if any(codes):
+        raise AssertionError("MMEngine's run failed")
 
 
 def run_ours(folder, world_size, case, environment):

@@ -9,6 +9,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/capi/fill_handles.h"
+#include "grapnel/dist/process_group.h"
 #include "grapnel/loggers/run_log.h"
 #include "grapnel/models/find_tensor.h"
 #include "grapnel/runner/history_buffer.h"
@@ -131,6 +132,18 @@ int64_t grapnel_run_batch_idx(const grapnel_run* run) {
 int64_t grapnel_run_num_batches(const grapnel_run* run) {
   if (run == nullptr) return 0;
   return run->at_hand.iter == nullptr ? -1 : run->at_hand.iter->num_batches;
+}
+
+int32_t grapnel_run_rank(const grapnel_run* run) {
+  return capi::IsGoingOn(run) ? run->context->process_group().rank() : 0;
+}
+
+int32_t grapnel_run_world_size(const grapnel_run* run) {
+  return capi::IsGoingOn(run) ? run->context->process_group().world_size() : 0;
+}
+
+int32_t grapnel_run_is_master(const grapnel_run* run) {
+  return capi::IsGoingOn(run) && run->context->is_master() ? 1 : 0;
 }
 
 grapnel_status* grapnel_run_batch(grapnel_run* run,

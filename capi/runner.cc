@@ -30,6 +30,7 @@
 #include "grapnel/capi/run.h"
 #include "grapnel/capi/runner_handle.h"
 #include "grapnel/capi/runner_options.h"
+#include "grapnel/dist/process_group.h"
 #include "grapnel/grapnel.h"
 #include "grapnel/loggers/run_log.h"
 #include "grapnel/loggers/text_run_log.h"
@@ -190,6 +191,27 @@ grapnel_status* grapnel_runner_config(const grapnel_runner* runner,
     GRAPNEL_RETURN_IF_ERROR(capi::PrintMessage(parsed, encoding, &printed));
     return capi::AssignBytes(printed, "config", config);
   });
+}
+
+// A rank's place stays as it is, so that these look at no call.
+
+int32_t grapnel_runner_rank(const grapnel_runner* runner) {
+  if (runner == nullptr) return 0;
+  return runner->runner->context().process_group().rank();
+}
+
+int32_t grapnel_runner_world_size(const grapnel_runner* runner) {
+  if (runner == nullptr) return 0;
+  return runner->runner->context().process_group().world_size();
+}
+
+int32_t grapnel_runner_is_master(const grapnel_runner* runner) {
+  return runner != nullptr && runner->runner->context().is_master() ? 1 : 0;
+}
+
+int32_t grapnel_runner_local_rank(const grapnel_runner* runner) {
+  if (runner == nullptr) return 0;
+  return runner->runner->context().process_group().local_rank();
 }
 
 grapnel_status* grapnel_runner_train(grapnel_runner* runner) {

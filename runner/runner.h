@@ -82,7 +82,8 @@ struct RunnerOptions {
   io::Env* env = nullptr;
   const Clock* clock = nullptr;
 
-  // Null: a terminal and file log. Not owned.
+  // Null: a terminal and file log. Of several ranks all but the first write
+  // errors alone there. Not owned.
   RunLog* log = nullptr;
 
   // Lines and records are formatted and written by a thread of the runner's

@@ -36,6 +36,7 @@
 #include "grapnel/io/weights.h"
 #include "grapnel/loggers/log_thread.h"
 #include "grapnel/loggers/record_writer.h"
+#include "grapnel/loggers/run_log.h"
 #include "grapnel/loggers/text_run_log.h"
 #include "grapnel/optim/autocast.h"
 #include "grapnel/optim/optim_wrapper.h"
@@ -180,6 +181,22 @@ absl::Status CheckTensorNames(const Model& model) {
   }
   return absl::OkStatus();
 }
+
+// The caller's log on a rank that isn't the first: what all ranks have to say,
+// that one says; but an error is one's own.
+class ErrorsAlone final : public RunLog {
+ public:
+  explicit ErrorsAlone(RunLog* log) : log_(*log) {}
+
+  void Write(Level level, absl::string_view message) override {
+    if (level >= Level::kError) log_.Write(level, message);
+  }
+  void Warning(absl::string_view) override {}
+  absl::Status Flush() override { return log_.Flush(); }
+
+ private:
+  RunLog& log_;
+};
 
 // The first thing in which a rank isn't like another one; "" if they are alike.
 std::string DifferenceOf(const runner::v1::RankIdentity& first,
@@ -591,10 +608,10 @@ absl::Status RunnerImpl::InitFiles() {
 
 absl::Status RunnerImpl::InitSilentLog() {
   if (options_.log != nullptr) {
-    log_ = options_.log;
+    own_log_ = std::make_unique<ErrorsAlone>(options_.log);
+    log_ = own_log_.get();
     return absl::OkStatus();
   }
-  // What all ranks have to say, the first one says; but an error is one's own.
   TextRunLogOptions log_options;
   log_options.level = RunLog::Level::kError;
   log_options.terminal_fd = options_.terminal_fd;

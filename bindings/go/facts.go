@@ -19,6 +19,9 @@ type facts struct {
 	tensorNames []string
 	stageTable  string
 	workDir     string
+
+	rank, localRank, worldSize int
+	isMaster                   bool
 }
 
 func (f *facts) read(c *C.grapnel_runner) (err error) {
@@ -31,6 +34,10 @@ func (f *facts) read(c *C.grapnel_runner) (err error) {
 	if f.stageTable, err = textOf(C.grapnel_go_runner_stage_table(c), take); err != nil {
 		return err
 	}
+	f.rank = int(C.grapnel_runner_rank(c))
+	f.localRank = int(C.grapnel_runner_local_rank(c))
+	f.worldSize = int(C.grapnel_runner_world_size(c))
+	f.isMaster = C.grapnel_runner_is_master(c) != 0
 	f.workDir, err = textOf(C.grapnel_go_runner_work_dir(c), take)
 	return err
 }
@@ -80,4 +87,42 @@ func (r *Runner) WorkDir() (path string, err error) {
 		return nil
 	})
 	return path, err
+}
+
+// Rank returns the place of this process among those that train together, as the
+// config's launcher found them: 0 to WorldSize() - 1; 0 where it trains alone.
+func (r *Runner) Rank() (rank int, err error) {
+	err = r.anyTime(func() error {
+		rank = r.facts.rank
+		return nil
+	})
+	return rank, err
+}
+
+// LocalRank returns the same among those of this machine: for a device of its own.
+func (r *Runner) LocalRank() (rank int, err error) {
+	err = r.anyTime(func() error {
+		rank = r.facts.localRank
+		return nil
+	})
+	return rank, err
+}
+
+// WorldSize returns how many processes train together; 1 where this one trains
+// alone.
+func (r *Runner) WorldSize() (size int, err error) {
+	err = r.anyTime(func() error {
+		size = r.facts.worldSize
+		return nil
+	})
+	return size, err
+}
+
+// IsMaster reports whether this is the rank that writes files and logs.
+func (r *Runner) IsMaster() (isMaster bool, err error) {
+	err = r.anyTime(func() error {
+		isMaster = r.facts.isMaster
+		return nil
+	})
+	return isMaster, err
 }

@@ -55,6 +55,20 @@ func (r *Run) BatchIndex() int64 { return int64(C.grapnel_run_batch_idx(r.c)) }
 // NumBatches returns how many iterations the loop has; -1 as BatchIndex.
 func (r *Run) NumBatches() int64 { return int64(C.grapnel_run_num_batches(r.c)) }
 
+// Rank returns the place of this process among those that train together, as the
+// config's launcher found them: 0 to WorldSize() - 1; 0 where it trains alone.
+func (r *Run) Rank() int { return int(C.grapnel_run_rank(r.c)) }
+
+// WorldSize returns how many processes train together; 1 where this one trains
+// alone.
+func (r *Run) WorldSize() int { return int(C.grapnel_run_world_size(r.c)) }
+
+// IsMaster reports whether this is the rank that writes files and logs. A hook is
+// called on every rank and is to do the same on each, but for this: one that
+// writes a file of its own asks first. Save, Log and AddScalar see to it by
+// themselves.
+func (r *Run) IsMaster() bool { return C.grapnel_run_is_master(r.c) != 0 }
+
 // Batch returns the batch of an iteration, "input", "target" and extras, each
 // (N, ...), at its stages. To be read only.
 func (r *Run) Batch() (*Tensors, error) {

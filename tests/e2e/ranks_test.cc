@@ -205,6 +205,7 @@ TEST_F(RanksTest, TrainOneModelAndTheFirstAloneWrites) {
       EXPECT_THAT(
           envs_[rank]->ListDir("/").value_or(std::vector<std::string>()),
           IsEmpty());
+      EXPECT_THAT(logs_[rank]->messages(), IsEmpty());
     }
   }
 }
@@ -248,6 +249,7 @@ TEST_F(RanksTest, AnErrorOfOneIsEveryones) {
     EXPECT_THAT(status.message(), HasSubstr("it is broken"));
   }
   EXPECT_THAT(statuses[2].message(), HasSubstr("rank 1: "));
+  EXPECT_THAT(logs_[1]->messages(), ElementsAre(HasSubstr("it is broken")));
 }
 
 TEST_F(RanksTest, StopTogetherWhereOneIsAskedTo) {

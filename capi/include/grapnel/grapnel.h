@@ -350,6 +350,16 @@ GRAPNEL_API int32_t grapnel_run_training(const grapnel_run* run);
 GRAPNEL_API int64_t grapnel_run_batch_idx(const grapnel_run* run);
 GRAPNEL_API int64_t grapnel_run_num_batches(const grapnel_run* run);
 
+/* Among the processes that train together, as the config's `launcher` found
+ * them: 0 to world_size - 1. 0 of 1 where the process trains alone. */
+GRAPNEL_API int32_t grapnel_run_rank(const grapnel_run* run);
+GRAPNEL_API int32_t grapnel_run_world_size(const grapnel_run* run);
+/* 1 on the rank that writes files and logs; else 0. A hook is called on every
+ * rank and is to do the same on each, but for this: one that writes a file of
+ * its own asks first. Checkpoints, log lines and records are written once
+ * whoever asks for them. */
+GRAPNEL_API int32_t grapnel_run_is_master(const grapnel_run* run);
+
 /* At points of an iteration: the batch, "input", "target" and extras, each
  * (N, ...). GRAPNEL_FAILED_PRECONDITION at others, as for those below. */
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_run_batch(
@@ -578,7 +588,8 @@ grapnel_runner_options_set_terminal_fd(grapnel_runner_options* options,
                                        int32_t fd);
 /* Lines of the run's log go to `callback` and not to the run's log file. Called
  * on a thread of the runner's own, one line after the other; on the caller's
- * while it waits for work_dir. `user_data` must live as long as the runner. */
+ * while it waits for work_dir. Of several ranks all but the first say errors
+ * alone. `user_data` must live as long as the runner. */
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status*
 grapnel_runner_options_set_log_callback(grapnel_runner_options* options,
                                         grapnel_log_callback callback,
@@ -636,7 +647,13 @@ GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_runner_options_add_hook(
 
 /* ---- Runner ------------------------------------------------------------- */
 
-/* One run: a model, its optimizer, hooks and data. */
+/* One run: a model, its optimizer, hooks and data.
+ *
+ * With a `launcher` in its config it is one rank of a run of several processes,
+ * all of which call the same functions: grapnel_runner_create returns when they
+ * have met. What fails on one rank fails on all, with that rank's message,
+ * "rank 1: ..."; of one that was killed the others say that it ended without a
+ * message. After that only destroy the runner, and start all processes anew. */
 typedef struct grapnel_runner grapnel_runner;
 
 /* `options` is used up, also by an error: only destroy it. */
@@ -652,6 +669,13 @@ GRAPNEL_API void grapnel_runner_destroy(grapnel_runner* runner);
 GRAPNEL_API GRAPNEL_MUST_USE grapnel_status* grapnel_runner_config(
     const grapnel_runner* runner, grapnel_encoding encoding,
     grapnel_bytes* config);
+
+/* Any time: as grapnel_run_rank and the others. */
+GRAPNEL_API int32_t grapnel_runner_rank(const grapnel_runner* runner);
+GRAPNEL_API int32_t grapnel_runner_world_size(const grapnel_runner* runner);
+GRAPNEL_API int32_t grapnel_runner_is_master(const grapnel_runner* runner);
+/* The rank among those of its machine, 0, 1, ...: for a device of its own. */
+GRAPNEL_API int32_t grapnel_runner_local_rank(const grapnel_runner* runner);
 
 /* Trains until done, stopped or failed; from where `resume` or `load_from` say,
  * or an earlier call has ended. OK if it was stopped. */

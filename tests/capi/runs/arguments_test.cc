@@ -599,6 +599,10 @@ TEST_F(ArgumentsTest, ARunnerThatIsNotThere) {
     ExpectEach({{"runner: must not be null", call}});
   EXPECT_EQ(grapnel_runner_epoch(nullptr), 0);
   EXPECT_EQ(grapnel_runner_iter(nullptr), 0);
+  EXPECT_EQ(grapnel_runner_rank(nullptr), 0);
+  EXPECT_EQ(grapnel_runner_local_rank(nullptr), 0);
+  EXPECT_EQ(grapnel_runner_world_size(nullptr), 0);
+  EXPECT_EQ(grapnel_runner_is_master(nullptr), 0);
 }
 
 TEST_F(ArgumentsTest, Predictors) {
@@ -677,6 +681,9 @@ TEST_F(ArgumentsTest, ARunThatIsNotThere) {
   EXPECT_EQ(grapnel_run_training(nullptr), 0);
   EXPECT_EQ(grapnel_run_batch_idx(nullptr), 0);
   EXPECT_EQ(grapnel_run_num_batches(nullptr), 0);
+  EXPECT_EQ(grapnel_run_rank(nullptr), 0);
+  EXPECT_EQ(grapnel_run_world_size(nullptr), 0);
+  EXPECT_EQ(grapnel_run_is_master(nullptr), 0);
 }
 
 // One hook, and what it asks wrongly of a run that is there.

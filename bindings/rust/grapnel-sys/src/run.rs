@@ -56,6 +56,9 @@ extern "C" {
     pub fn grapnel_run_training(run: *const grapnel_run) -> i32;
     pub fn grapnel_run_batch_idx(run: *const grapnel_run) -> i64;
     pub fn grapnel_run_num_batches(run: *const grapnel_run) -> i64;
+    pub fn grapnel_run_rank(run: *const grapnel_run) -> i32;
+    pub fn grapnel_run_world_size(run: *const grapnel_run) -> i32;
+    pub fn grapnel_run_is_master(run: *const grapnel_run) -> i32;
     pub fn grapnel_run_batch(
         run: *mut grapnel_run,
         batch: *mut *const grapnel_tensors,

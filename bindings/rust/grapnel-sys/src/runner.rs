@@ -23,6 +23,10 @@ extern "C" {
         encoding: grapnel_encoding,
         config: *mut grapnel_bytes,
     ) -> *mut grapnel_status;
+    pub fn grapnel_runner_rank(runner: *const grapnel_runner) -> i32;
+    pub fn grapnel_runner_world_size(runner: *const grapnel_runner) -> i32;
+    pub fn grapnel_runner_is_master(runner: *const grapnel_runner) -> i32;
+    pub fn grapnel_runner_local_rank(runner: *const grapnel_runner) -> i32;
     pub fn grapnel_runner_train(runner: *mut grapnel_runner) -> *mut grapnel_status;
     pub fn grapnel_runner_step(runner: *mut grapnel_runner, more: *mut i32) -> *mut grapnel_status;
     pub fn grapnel_runner_train_until(

@@ -108,6 +108,27 @@ impl<'a> Run<'a> {
         usize::try_from(unsafe { sys::grapnel_run_num_batches(self.run) }).ok()
     }
 
+    /// The place of this process among those that train together, as the config's `launcher`
+    /// found them: 0 to `world_size() - 1`; 0 where it trains alone.
+    pub fn rank(&self) -> usize {
+        // SAFETY: as above. It isn't negative, nor is that below.
+        unsafe { sys::grapnel_run_rank(self.run) as usize }
+    }
+
+    /// How many processes train together; 1 where this one trains alone.
+    pub fn world_size(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { sys::grapnel_run_world_size(self.run) as usize }
+    }
+
+    /// Whether this is the rank that writes files and logs. A hook is called on every rank and is
+    /// to do the same on each, but for this: one that writes a file of its own asks first. `save`,
+    /// `log` and `add_scalar` see to it by themselves.
+    pub fn is_master(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { sys::grapnel_run_is_master(self.run) != 0 }
+    }
+
     /// At stages of an iteration: the batch, "input", "target" and extras, each (N, ...).
     ///
     /// [`Code::FailedPrecondition`](crate::Code::FailedPrecondition) at others, as for those below.

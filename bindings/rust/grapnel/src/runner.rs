@@ -182,6 +182,31 @@ impl Runner {
         unsafe { sys::grapnel_runner_iter(self.as_ptr()) }
     }
 
+    /// The place of this process among those that train together, as the config's `launcher`
+    /// found them: 0 to `world_size() - 1`; 0 where it trains alone.
+    pub fn rank(&self) -> usize {
+        // SAFETY: as above. It isn't negative, nor are those below.
+        unsafe { sys::grapnel_runner_rank(self.as_ptr()) as usize }
+    }
+
+    /// The same among those of this machine: for a device of its own.
+    pub fn local_rank(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { sys::grapnel_runner_local_rank(self.as_ptr()) as usize }
+    }
+
+    /// How many processes train together; 1 where this one trains alone.
+    pub fn world_size(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { sys::grapnel_runner_world_size(self.as_ptr()) as usize }
+    }
+
+    /// Whether this is the rank that writes files and logs.
+    pub fn is_master(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { sys::grapnel_runner_is_master(self.as_ptr()) != 0 }
+    }
+
     /// The newest value of a history of the message hub: "train/loss". [`Code::NotFound`] if there
     /// is none.
     pub fn scalar(&self, name: &str) -> Result<f64> {

@@ -7,6 +7,7 @@
 #include <new>
 #include <string>
 
+#include "grapnel/base/status_exception.h"
 #include "grapnel/base/utf8.h"
 
 namespace grapnel {
@@ -28,6 +29,8 @@ std::string Text(const c10::Error& e) {
 absl::Status CurrentExceptionToStatus() {
   try {
     throw;
+  } catch (const StatusException& e) {
+    return e.status();
   } catch (const c10::OutOfMemoryError& e) {
     return absl::ResourceExhaustedError(Text(e));
   } catch (const c10::IndexError& e) {

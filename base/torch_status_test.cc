@@ -1,10 +1,12 @@
 #include "grapnel/base/torch_status.h"
 
 #include <cstdint>
+#include <exception>
 #include <new>
 #include <stdexcept>
 
 #include "c10/util/Exception.h"
+#include "grapnel/base/status_exception.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_ops.h"
 #include "gtest/gtest.h"
@@ -53,6 +55,22 @@ TEST(TorchStatusTest, TheCpusMemoryThatIsUsedUpIsAResource) {
 TEST(TorchStatusTest, StatusOfTheCallPassesThrough) {
   EXPECT_THAT(CatchAsStatus([] { return absl::NotFoundError("gone"); }),
               StatusIs(absl::StatusCode::kNotFound, "gone"));
+}
+
+TEST(TorchStatusTest, AStatusThatIsThrownComesBackAsItWas) {
+  EXPECT_THAT(CatchAsStatus([] {
+                ThrowIfError(absl::OkStatus());
+                ThrowIfError(absl::UnavailableError("rank 1: gone"));
+                return absl::OkStatus();
+              }),
+              StatusIs(absl::StatusCode::kUnavailable, "rank 1: gone"));
+  // For code that knows it as an exception only.
+  try {
+    ThrowIfError(absl::AbortedError("over"));
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const std::exception& e) {
+    EXPECT_STREQ(e.what(), "over");
+  }
 }
 
 TEST(TorchStatusTest, MessagesAreUtf8) {

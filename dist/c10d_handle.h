@@ -19,7 +19,7 @@ class C10dProcessGroup : public ProcessGroup {
   // Lent for the life of this object: what keeps an intrusive_ptr of it
   // (reclaim_copy) drops that first. It has a backend for the CPU and for the
   // device that was joined with. What is called on it counts in the order of
-  // this group's collectives.
+  // this group's collectives, but see JoinOptions::own_connections.
   virtual c10d::ProcessGroup& c10d_group() = 0;
 
   // `failure`, an error of what was called on c10d_group(), as this group's own

@@ -356,9 +356,13 @@ class Gloo final : public c10d::ProcessGroupGloo {
   }
 };
 
+// `name`: not twice in a store.
 c10::intrusive_ptr<Gloo> MakeGloo(const c10::intrusive_ptr<c10d::Store>& store,
-                                  const Place& place,
-                                  absl::Duration join_timeout) {
+                                  const char* name, const Place& place,
+                                  const JoinOptions& join_options,
+                                  absl::Time deadline) {
+  const absl::Duration join_timeout =
+      std::max(deadline - absl::Now(), absl::Seconds(1));
   const char* const interface = std::getenv("GLOO_SOCKET_IFNAME");
   const bool given = interface != nullptr && *interface != '\0';
   auto options =
@@ -370,15 +374,18 @@ c10::intrusive_ptr<Gloo> MakeGloo(const c10::intrusive_ptr<c10d::Store>& store,
     options->devices.push_back(
         c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1"));
   }
-  return c10::make_intrusive<Gloo>(
-      c10::make_intrusive<c10d::PrefixStore>("gloo", store), place.rank,
+  auto gloo = c10::make_intrusive<Gloo>(
+      c10::make_intrusive<c10d::PrefixStore>(name, store), place.rank,
       place.world_size, std::move(options));
+  gloo->setTimeout(ToChrono(join_options.timeout));
+  return gloo;
 }
 
 struct Joined {
   std::atomic<bool> ended{false};  // Has Join returned?
   c10::intrusive_ptr<c10d::Store> store;
-  c10::intrusive_ptr<Gloo> gloo;
+  c10::intrusive_ptr<Gloo> gloo;           // Of the group's own collectives.
+  c10::intrusive_ptr<Gloo> lent_gloo;      // Of `group`; may be the same.
   c10::intrusive_ptr<c10d::Backend> nccl;  // Or null.
   c10::intrusive_ptr<c10d::ProcessGroup> group;
 };
@@ -394,13 +401,16 @@ absl::Status Meet(const Place& place, const JoinOptions& options,
                   absl::Time deadline, Joined& joined) {
   GRAPNEL_RETURN_IF_ERROR(CallRoll(*joined.store, place, options, deadline));
   absl::Status connected = CatchAsStatus([&] {
-    joined.gloo = MakeGloo(joined.store, place,
-                           std::max(deadline - absl::Now(), absl::Seconds(1)));
-    joined.gloo->setTimeout(ToChrono(options.timeout));
+    joined.gloo = MakeGloo(joined.store, "gloo", place, options, deadline);
+    joined.lent_gloo =
+        options.own_connections
+            ? MakeGloo(joined.store, "lent_gloo", place, options, deadline)
+            : joined.gloo;
     joined.group = c10::make_intrusive<c10d::ProcessGroup>(
         joined.store, place.rank, place.world_size);
-    joined.group->setBackend(c10::kCPU, c10d::ProcessGroup::BackendType::GLOO,
-                             c10::intrusive_ptr<c10d::Backend>(joined.gloo));
+    joined.group->setBackend(
+        c10::kCPU, c10d::ProcessGroup::BackendType::GLOO,
+        c10::intrusive_ptr<c10d::Backend>(joined.lent_gloo));
     joined.group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
     return absl::OkStatus();
   });
@@ -518,6 +528,7 @@ class C10dGroup final : public C10dProcessGroup {
         timeout_(options.timeout),
         store_(std::move(joined->store)),
         gloo_(std::move(joined->gloo)),
+        lent_gloo_(std::move(joined->lent_gloo)),
         nccl_(std::move(joined->nccl)),
         group_(std::move(joined->group)),
         thread_(std::move(thread)) {}
@@ -539,6 +550,7 @@ class C10dGroup final : public C10dProcessGroup {
     CatchAsStatus([this] {
       group_.reset();
       nccl_.reset();
+      lent_gloo_.reset();
       gloo_.reset();
       return absl::OkStatus();
     }).IgnoreError();
@@ -712,6 +724,7 @@ class C10dGroup final : public C10dProcessGroup {
 
   void CloseConnections() {
     gloo_->CloseConnections();
+    if (lent_gloo_ != gloo_) lent_gloo_->CloseConnections();
     if (nccl_ == nullptr) return;
     CatchAsStatus([this] {
       nccl_->abort();
@@ -732,15 +745,17 @@ class C10dGroup final : public C10dProcessGroup {
     return std::move(*answer);
   }
 
-  // Runs what `start` starts on the backend of `device`: on the CPU to its end,
-  // else until what is launched after it waits for it.
+  // Runs what `start` starts on the backend of `device`, the CPU or NCCL's: on
+  // the CPU to its end, else until what is launched after it waits for it.
   template <typename Start>
   absl::Status Wait(absl::string_view call, c10::DeviceType device,
                     Start start) {
     GRAPNEL_RETURN_IF_ERROR(broken());
     const absl::Status status = CatchAsStatus([&] {
       const c10::AutoGradMode no_grad(false);
-      start(*group_->getBackend(device))->wait();
+      c10d::Backend& backend =
+          device == c10::kCPU ? static_cast<c10d::Backend&>(*gloo_) : *nccl_;
+      start(backend)->wait();
       return absl::OkStatus();
     });
     return status.ok() ? status : Explain(status, call);
@@ -792,7 +807,8 @@ class C10dGroup final : public C10dProcessGroup {
   const Place place_;
   const absl::Duration timeout_;
   c10::intrusive_ptr<c10d::Store> store_;
-  c10::intrusive_ptr<Gloo> gloo_;
+  c10::intrusive_ptr<Gloo> gloo_;       // Never null, as lent_gloo_.
+  c10::intrusive_ptr<Gloo> lent_gloo_;  // The same but for own_connections.
   c10::intrusive_ptr<c10d::Backend> nccl_;
   c10::intrusive_ptr<c10d::ProcessGroup> group_;
   const std::unique_ptr<BoundedThread> thread_;

@@ -31,6 +31,12 @@ struct JoinOptions {
   // What a signal handler sets; may be null. Once it isn't 0, joining is given
   // up. Not owned; of no use after that.
   const std::atomic<int>* interrupt = nullptr;
+
+  // For collectives amid a gradient reducer's, as in a backward pass: gives the
+  // group connections of its own beside those of its c10d_group(), so that
+  // ranks needn't mix the two in the same order. NCCL has one order all the
+  // same.
+  bool own_connections = false;
 };
 
 // The group of the processes that `place` speaks of. Returns once all of them

@@ -10,6 +10,7 @@
 #include "ATen/ops/avg_pool1d.h"
 #include "ATen/ops/avg_pool2d.h"
 #include "ATen/ops/batch_norm.h"
+#include "ATen/ops/batch_norm_update_stats.h"
 #include "ATen/ops/binary_cross_entropy_with_logits.h"
 #include "ATen/ops/conv1d.h"
 #include "ATen/ops/conv2d.h"
@@ -140,6 +141,12 @@ at::Tensor batch_norm(const at::Tensor& input, const at::Tensor& weight,
                       double momentum, double eps, bool cudnn_enabled) {
   return at::batch_norm(input, weight, bias, running_mean, running_var,
                         training, momentum, eps, cudnn_enabled);
+}
+std::tuple<at::Tensor, at::Tensor> batch_norm_update_stats(
+    const at::Tensor& input, const at::Tensor& running_mean,
+    const at::Tensor& running_var, double momentum) {
+  return at::batch_norm_update_stats(input, running_mean, running_var,
+                                     momentum);
 }
 at::Tensor layer_norm(const at::Tensor& input, at::IntArrayRef normalized_shape,
                       const at::Tensor& weight, const at::Tensor& bias,

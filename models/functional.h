@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <tuple>
 
 #include "ATen/core/Generator.h"
 #include "ATen/core/Tensor.h"
@@ -66,6 +67,9 @@ at::Tensor batch_norm(const at::Tensor& input, const at::Tensor& weight,
                       const at::Tensor& bias, const at::Tensor& running_mean,
                       const at::Tensor& running_var, bool training,
                       double momentum, double eps, bool cudnn_enabled);
+std::tuple<at::Tensor, at::Tensor> batch_norm_update_stats(
+    const at::Tensor& input, const at::Tensor& running_mean,
+    const at::Tensor& running_var, double momentum);
 at::Tensor layer_norm(const at::Tensor& input, at::IntArrayRef normalized_shape,
                       const at::Tensor& weight, const at::Tensor& bias,
                       double eps);

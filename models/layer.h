@@ -23,6 +23,8 @@
 
 namespace grapnel {
 
+class ProcessGroup;
+
 // What a layer knows about its place.
 struct LayerOptions {
   std::vector<int64_t> input_shape;
@@ -65,6 +67,9 @@ class Layer {
   // Why a batch of one sample of LayerOptions::input_shape can't be trained on:
   // "has one value ...". "" if it can.
   virtual std::string NeedsTwoSamples() const { return ""; }
+
+  // See Model::SyncBatchNorm. Of a layer with batch norm, or layers, within.
+  virtual void SyncBatchNorm(ProcessGroup& /*group*/) {}
 
   virtual void SetTraining(bool training) { training_ = training; }
   bool training() const { return training_; }

@@ -129,6 +129,10 @@ std::string LayerChain::NeedsTwoSamples() const {
   return "";
 }
 
+void LayerChain::SyncBatchNorm(ProcessGroup& group) {
+  for (Link& link : links_) link.layer->SyncBatchNorm(group);
+}
+
 void LayerChain::SetTraining(bool training) {
   Layer::SetTraining(training);
   for (Link& link : links_) link.layer->SetTraining(training);

@@ -49,6 +49,8 @@ class LayerChain : public Layer {
   // Names the layer: "layers[3] batch_norm1d: has ...".
   std::string NeedsTwoSamples() const override;
 
+  void SyncBatchNorm(ProcessGroup& group) override;
+
   void SetTraining(bool training) override;
 
   // Of one sample.

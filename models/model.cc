@@ -118,6 +118,12 @@ absl::Status Model::MoveTo(c10::Device device) {
   return absl::OkStatus();
 }
 
+absl::Status Model::SyncBatchNorm(ProcessGroup&) {
+  return absl::UnimplementedError(
+      "this kind of model has batch norm of its own making, if any, which is "
+      "of each rank's batch; a model of layers can be synchronized");
+}
+
 absl::Status Model::Export(const std::string&) {
   return absl::UnimplementedError(
       "this kind of model has no file format of its own; its weights are in "

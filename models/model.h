@@ -29,6 +29,7 @@ class Env;
 
 class Loss;
 class OptimWrapper;
+class ProcessGroup;
 
 // What a model says about a batch in evaluation.
 struct Predictions {
@@ -103,6 +104,13 @@ class Model {
   // batch_norm1d: has ...". "" if it can, or if that isn't known. If it can't,
   // the runner refuses training data that leads to such a batch.
   virtual std::string NeedsTwoSamples() const { return ""; }
+
+  // From now on batch norm in training is of the batches of all ranks of
+  // `group`, of several, and each training step a collective: what a step needs
+  // of it, forward and backward, all ranks do, in the same order. `group`
+  // outlives that. kUnimplemented, the default, for a model that doesn't know
+  // how.
+  virtual absl::Status SyncBatchNorm(ProcessGroup& group);
 
   // Training or evaluation mode, of dropout, batch norm and the like. A new
   // model is in training mode.

@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
-#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
@@ -87,6 +86,11 @@ bool Sequential::has_own_generator() const {
 
 std::string Sequential::NeedsTwoSamples() const {
   return other_shape_ ? "" : layers_->NeedsTwoSamples();
+}
+
+absl::Status Sequential::SyncBatchNorm(ProcessGroup& group) {
+  layers_->SyncBatchNorm(group);
+  return absl::OkStatus();
 }
 
 void Sequential::SetTraining(bool training) { layers_->SetTraining(training); }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/data/sample.h"
@@ -43,6 +44,7 @@ class Sequential : public SupervisedModel {
   const std::vector<NamedTensor>& buffers() const override;
   bool has_own_generator() const override;
   std::string NeedsTwoSamples() const override;
+  absl::Status SyncBatchNorm(ProcessGroup& group) override;
   void SetTraining(bool training) override;
   bool training() const override;
 

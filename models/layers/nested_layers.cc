@@ -89,6 +89,11 @@ class ResidualLayer : public Layer {
     return shortcut_->NeedsTwoSamples();
   }
 
+  void SyncBatchNorm(ProcessGroup& group) override {
+    body_->SyncBatchNorm(group);
+    if (shortcut_ != nullptr) shortcut_->SyncBatchNorm(group);
+  }
+
   void SetTraining(bool training) override {
     Layer::SetTraining(training);
     body_->SetTraining(training);

@@ -11,11 +11,13 @@
 #include "c10/util/accumulate.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_ops.h"
+#include "grapnel/dist/process_group.h"
 #include "grapnel/models/functional.h"
 #include "grapnel/models/layer.h"
 #include "grapnel/models/layer.pb.h"
 #include "grapnel/models/layers/config_checks.h"
 #include "grapnel/models/shape.h"
+#include "grapnel/models/sync_batch_norm.h"
 
 namespace grapnel {
 namespace {
@@ -68,6 +70,11 @@ class BatchNormLayer : public SeededLayer {
   }
 
   at::Tensor Forward(const at::Tensor& input) override {
+    if (training() && group_ != nullptr) {
+      if (num_batches_tracked_.defined()) num_batches_tracked_.add_(1);
+      return BatchNormOverRanks(input, weight_, bias_, running_mean_,
+                                running_var_, momentum_, eps_, *group_);
+    }
     if (training()) {
       TORCH_CHECK_VALUE(input.numel() > input.size(1),
                         "batch norm needs more than one value per channel in "
@@ -84,7 +91,14 @@ class BatchNormLayer : public SeededLayer {
   bool output_may_be_overwritten() const override { return true; }
 
   std::string NeedsTwoSamples() const override {
-    return one_value_a_channel_ ? "has one value per channel in a sample" : "";
+    // Of several ranks each has a sample.
+    return one_value_a_channel_ && group_ == nullptr
+               ? "has one value per channel in a sample"
+               : "";
+  }
+
+  void SyncBatchNorm(ProcessGroup& group) override {
+    group_ = group.world_size() == 1 ? nullptr : &group;
   }
 
  private:
@@ -96,6 +110,7 @@ class BatchNormLayer : public SeededLayer {
   at::Tensor running_mean_;  // Undefined if not tracked, as the next two are.
   at::Tensor running_var_;
   at::Tensor num_batches_tracked_;
+  ProcessGroup* group_ = nullptr;  // Null: each rank's batch by itself.
 };
 
 using BatchNorm1dLayer =

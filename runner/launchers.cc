@@ -68,6 +68,7 @@ absl::StatusOr<JoinOptions> JoinOptionsOf(const RunnerConfig& config,
       Seconds(distributed.has_join_timeout_seconds(),
               distributed.join_timeout_seconds(), "join_timeout_seconds",
               options.join_timeout));
+  options.own_connections = distributed.sync_batch_norm();
   if (config.has_device()) {
     const auto device = FindDevice(config.device(), place.local_rank);
     if (!device.ok()) return WithContext(device.status(), "device");

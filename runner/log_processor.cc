@@ -13,12 +13,16 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/string_view.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/utf8.h"
+#include "grapnel/dist/process_group.h"
 #include "grapnel/runner/log_processor.pb.h"
+#include "grapnel/runner/rank_exchange.pb.h"
 #include "re2/re2.h"
 
 namespace grapnel {
 namespace {
 
+using ::grapnel::runner::v1::LoggedNumbers;
 using Config = runner::v1::LogProcessorConfig;
 
 constexpr Mode kModes[] = {Mode::kTrain, Mode::kVal, Mode::kTest};
@@ -150,6 +154,46 @@ Record::Kind KindOf(Mode mode) {
                               : Record::Kind::kTest;
 }
 
+// The place of `name`, which is most often `likely`; -1 if it isn't there.
+int IndexOf(absl::string_view name, int likely, const LoggedNumbers& logged) {
+  const auto& names = logged.names();
+  if (likely < names.size() && names[likely] == name) return likely;
+  const auto it = std::find(names.begin(), names.end(), name);
+  return it == names.end() ? -1 : static_cast<int>(it - names.begin());
+}
+
+absl::Status CheckSameNames(const LoggedNumbers& first,
+                            const LoggedNumbers& other, size_t rank) {
+  const auto missing = [](const LoggedNumbers& from, const LoggedNumbers& in,
+                          const std::string& has, const std::string& has_not) {
+    for (int i = 0; i < from.names_size(); ++i) {
+      if (IndexOf(from.names(i), i, in) >= 0) continue;
+      return absl::FailedPreconditionError(absl::StrCat(
+          "reduce_logged: ", has, " logs \"", EscapeToUtf8(from.names(i)),
+          "\", which ", has_not, " doesn't"));
+    }
+    return absl::OkStatus();
+  };
+  const std::string name = absl::StrCat("rank ", rank);
+  GRAPNEL_RETURN_IF_ERROR(missing(first, other, "rank 0", name));
+  return missing(other, first, name, "rank 0");
+}
+
+// `ranks`: with the same names. NaN, and infinities, come through.
+double MeanOf(absl::string_view name, int likely,
+              const std::vector<LoggedNumbers>& ranks) {
+  const double first = ranks[0].values(IndexOf(name, likely, ranks[0]));
+  double sum = 0;
+  bool differ = false;
+  for (const LoggedNumbers& rank : ranks) {
+    const double value = rank.values(IndexOf(name, likely, rank));
+    differ = differ || value != first;
+    sum += value;
+  }
+  // A rate shall not be rounded by having been added up and divided.
+  return differ ? sum / static_cast<double>(ranks.size()) : first;
+}
+
 class LogProcessorImpl : public LogProcessor {
  public:
   LogProcessorImpl(const Config& config, bool by_epoch, int64_t window_size,
@@ -159,12 +203,14 @@ class LogProcessorImpl : public LogProcessor {
         window_size_(window_size),
         num_digits_(num_digits),
         with_hierarchy_(config.log_with_hierarchy()),
+        reduces_(config.reduce_logged()),
         statistics_(std::move(statistics)),
         mean_pattern_(std::move(mean_pattern)) {}
 
   void Setup(MessageHub& hub) override;
   absl::Status ReadIter(Mode mode, const LogPosition& position,
                         const MessageHub& hub, IterNumbers* numbers) override;
+  absl::Status ReduceIter(ProcessGroup& group, IterNumbers* numbers) override;
   void FormatIter(const IterNumbers& numbers, std::string* line,
                   Record* record) const override;
   absl::Status FormatEpoch(Mode mode, const LogPosition& position,
@@ -190,6 +236,7 @@ class LogProcessorImpl : public LogProcessor {
   const int64_t window_size_;
   const int num_digits_;
   const bool with_hierarchy_;
+  const bool reduces_;
   const std::vector<Statistic> statistics_;
   const std::unique_ptr<RE2> mean_pattern_;
 
@@ -317,6 +364,30 @@ absl::Status LogProcessorImpl::ReadIter(Mode mode, const LogPosition& position,
     }
   }
   return ReadTags(mode, hub, &numbers->tags);
+}
+
+absl::Status LogProcessorImpl::ReduceIter(ProcessGroup& group,
+                                          IterNumbers* numbers) {
+  if (!reduces_ || group.world_size() == 1 || numbers->mode != Mode::kTrain) {
+    return absl::OkStatus();
+  }
+  LoggedNumbers own;
+  for (const Tag& tag : numbers->tags) {
+    own.add_names(std::string(tag.first));
+    own.add_values(tag.second);
+  }
+  const auto gathered = group.AllGather(own.SerializeAsString());
+  if (!gathered.ok()) return WithContext(gathered.status(), "reduce_logged");
+  std::vector<LoggedNumbers> ranks(gathered->size());
+  for (size_t rank = 0; rank < ranks.size(); ++rank) {
+    GRAPNEL_RET_CHECK(ranks[rank].ParseFromString((*gathered)[rank]));
+    GRAPNEL_RETURN_IF_ERROR(CheckSameNames(ranks[0], ranks[rank], rank));
+  }
+  for (size_t i = 0; i < numbers->tags.size(); ++i) {
+    Tag& tag = numbers->tags[i];
+    tag.second = MeanOf(tag.first, static_cast<int>(i), ranks);
+  }
+  return absl::OkStatus();
 }
 
 void LogProcessorImpl::FormatIter(const IterNumbers& numbers, std::string* line,

@@ -25,6 +25,8 @@ class LogProcessorConfig;
 
 namespace grapnel {
 
+class ProcessGroup;
+
 // Where the run is, for a line. Counts of completed units, except batch_idx.
 struct LogPosition {
   int64_t epoch = 0;
@@ -70,6 +72,14 @@ class LogProcessor {
   virtual absl::Status ReadIter(Mode mode, const LogPosition& position,
                                 const MessageHub& hub,
                                 IterNumbers* numbers) = 0;
+
+  // With reduce_logged, the numbers of a training's iteration become their
+  // means over all ranks; a number that all have in common keeps its bits.
+  // Then, but for one rank, it is a collective. kFailedPrecondition, naming it,
+  // if one rank has a name that another one hasn't. Does nothing for an
+  // evaluation, which needn't have as many batches on each.
+  virtual absl::Status ReduceIter(ProcessGroup& group,
+                                  IterNumbers* numbers) = 0;
 
   // The line and the record of an iteration. `*line` and `*record` are
   // replaced; `record` may be null, and is left empty for val and test, which

@@ -18,6 +18,8 @@
 #include "google/protobuf/util/json_util.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/dist/fake_process_group.h"
+#include "grapnel/dist/process_group.h"
 #include "grapnel/loggers/log_backend.h"
 #include "grapnel/models/metric.h"
 #include "grapnel/runner/log_processor.pb.h"
@@ -32,6 +34,7 @@ namespace {
 
 using ::nlohmann::ordered_json;
 using ::testing::_;
+using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -631,6 +634,94 @@ TEST_F(LogProcessorTest, WithoutSetupALongWindowIsAnError) {
   EXPECT_THAT(
       FormatIter(*processor, Mode::kTrain, position_, hub_, &line, &record_),
       StatusIs(absl::StatusCode::kOutOfRange, HasSubstr("train/loss")));
+}
+
+// A rank's numbers, by name.
+using Numbers = std::vector<std::pair<std::string, double>>;
+
+// Reads and reduces what each rank has in a hub of its own; what came of it, by
+// rank, in `*reduced`.
+std::vector<absl::Status> ReduceAll(const Config& config, Mode mode,
+                                    const std::vector<Numbers>& ranks,
+                                    std::vector<Numbers>* reduced) {
+  reduced->assign(ranks.size(), {});
+  return RunRanks(
+      static_cast<int>(ranks.size()), [&](ProcessGroup& group) -> absl::Status {
+        const auto processor = New(config);
+        MessageHub hub;
+        processor->Setup(hub);
+        for (const auto& [name, value] : ranks[group.rank()]) {
+          hub.Scalar(name).Add(value);
+        }
+        IterNumbers numbers;
+        GRAPNEL_RETURN_IF_ERROR(
+            processor->ReadIter(mode, LogPosition(), hub, &numbers));
+        GRAPNEL_RETURN_IF_ERROR(processor->ReduceIter(group, &numbers));
+        for (const auto& [name, value] : numbers.tags) {
+          (*reduced)[group.rank()].emplace_back(std::string(name), value);
+        }
+        return absl::OkStatus();
+      });
+}
+
+TEST(ReduceIterTest, NumbersBecomeTheMeansOfAllRanks) {
+  // Three times 0.1, divided by 3, isn't 0.1; and what is first on one rank
+  // needn't be so on another.
+  const std::vector<Numbers> ranks = {
+      {{"train/lr", 0.1}, {"train/loss", 1.0}, {"train/aux", kInf}},
+      {{"train/loss", 2.5}, {"train/lr", 0.1}, {"train/aux", kInf}},
+      {{"train/lr", 0.1}, {"train/loss", 4.0}, {"train/aux", kInf}}};
+  std::vector<Numbers> reduced;
+  EXPECT_THAT(
+      ReduceAll(Parse("reduce_logged: true"), Mode::kTrain, ranks, &reduced),
+      Each(IsOk()));
+  EXPECT_THAT(reduced[0], ElementsAre(Pair("lr", 0.1), Pair("loss", 2.5),
+                                      Pair("aux", kInf)));
+  EXPECT_THAT(reduced[1], ElementsAre(Pair("loss", 2.5), Pair("lr", 0.1),
+                                      Pair("aux", kInf)));
+  EXPECT_EQ(reduced[2], reduced[0]);
+}
+
+TEST(ReduceIterTest, WhatIsNoNumberOnOneRankIsNone) {
+  std::vector<Numbers> reduced;
+  EXPECT_THAT(
+      ReduceAll(Parse("reduce_logged: true"), Mode::kTrain,
+                {{{"train/loss", 1}}, {{"train/loss", kNaN}}}, &reduced),
+      Each(IsOk()));
+  for (const Numbers& rank : reduced) {
+    ASSERT_EQ(rank.size(), 1);
+    EXPECT_TRUE(std::isnan(rank[0].second));
+  }
+}
+
+TEST(ReduceIterTest, NamesThatDifferAreNamedOnAllRanks) {
+  const Numbers both = {{"train/loss", 1}, {"train/aux", 2}};
+  const Numbers one = {{"train/loss", 1}};
+  std::vector<Numbers> reduced;
+  EXPECT_THAT(ReduceAll(Parse("reduce_logged: true"), Mode::kTrain,
+                        {both, both, one}, &reduced),
+              Each(StatusIs(absl::StatusCode::kFailedPrecondition,
+                            "reduce_logged: rank 0 logs \"aux\", which rank 2 "
+                            "doesn't")));
+  EXPECT_THAT(ReduceAll(Parse("reduce_logged: true"), Mode::kTrain,
+                        {one, both, both}, &reduced),
+              Each(StatusIs(absl::StatusCode::kFailedPrecondition,
+                            "reduce_logged: rank 1 logs \"aux\", which rank 0 "
+                            "doesn't")));
+}
+
+TEST(ReduceIterTest, NothingIsExchangedWithoutItNorInAnEvaluation) {
+  std::vector<Numbers> reduced;
+  EXPECT_THAT(ReduceAll({}, Mode::kTrain,
+                        {{{"train/loss", 1}}, {{"train/other", 2}}}, &reduced),
+              Each(IsOk()));
+  EXPECT_THAT(reduced, ElementsAre(ElementsAre(Pair("loss", 1)),
+                                   ElementsAre(Pair("other", 2))));
+  EXPECT_THAT(ReduceAll(Parse("reduce_logged: true"), Mode::kVal,
+                        {{{"val/time", 1}}, {{"val/time", 2}}}, &reduced),
+              Each(IsOk()));
+  EXPECT_THAT(reduced, ElementsAre(ElementsAre(Pair("time", 1)),
+                                   ElementsAre(Pair("time", 2))));
 }
 
 struct BadConfigCase {

@@ -241,6 +241,8 @@ absl::Status LoggerHook::LogIter(RunContext& run, Mode mode,
   IterNumbers numbers;
   GRAPNEL_RETURN_IF_ERROR(run.log_processor().ReadIter(
       mode, Position(run, info), run.message_hub(), &numbers));
+  GRAPNEL_RETURN_IF_ERROR(
+      run.log_processor().ReduceIter(run.process_group(), &numbers));
   // Turning numbers into text takes longer than reading them.
   run.LogLater([&run, numbers = std::move(numbers)] {
     std::string line;

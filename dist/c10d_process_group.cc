@@ -419,7 +419,7 @@ absl::Status Meet(const Place& place, const JoinOptions& options,
   if (connected.ok() && through_cpu.has_value()) {
     joined.group->setBackend(*through_cpu,
                              c10d::ProcessGroup::BackendType::CUSTOM,
-                             MakeThroughCpu(joined.gloo));
+                             MakeThroughCpu(joined.lent_gloo));
   }
   if (connected.ok() && options.device.is_cuda()) {
     GRAPNEL_ASSIGN_OR_RETURN(
@@ -529,6 +529,7 @@ class C10dGroup final : public C10dProcessGroup {
         store_(std::move(joined->store)),
         gloo_(std::move(joined->gloo)),
         lent_gloo_(std::move(joined->lent_gloo)),
+        through_cpu_(MakeThroughCpu(gloo_)),
         nccl_(std::move(joined->nccl)),
         group_(std::move(joined->group)),
         thread_(std::move(thread)) {}
@@ -550,6 +551,7 @@ class C10dGroup final : public C10dProcessGroup {
     CatchAsStatus([this] {
       group_.reset();
       nccl_.reset();
+      through_cpu_.reset();
       lent_gloo_.reset();
       gloo_.reset();
       return absl::OkStatus();
@@ -645,6 +647,9 @@ class C10dGroup final : public C10dProcessGroup {
             : absl::Status(failure.code(), absl::StrCat("rank ", rank(), ": ",
                                                         failure.message()));
     Break(absl::UnavailableError(first.message()), first);
+    // By the first to fail alone: what others have left there ends by that, and
+    // would wait on, up to its timeout, if they closed their ends themselves.
+    if (lent_gloo_ != gloo_) lent_gloo_->CloseConnections();
   }
 
   absl::Status FirstFailure() override {
@@ -722,9 +727,9 @@ class C10dGroup final : public C10dProcessGroup {
     CloseConnections();
   }
 
+  // Of the group's own collectives.
   void CloseConnections() {
     gloo_->CloseConnections();
-    if (lent_gloo_ != gloo_) lent_gloo_->CloseConnections();
     if (nccl_ == nullptr) return;
     CatchAsStatus([this] {
       nccl_->abort();
@@ -745,17 +750,20 @@ class C10dGroup final : public C10dProcessGroup {
     return std::move(*answer);
   }
 
-  // Runs what `start` starts on the backend of `device`, the CPU or NCCL's: on
-  // the CPU to its end, else until what is launched after it waits for it.
+  c10d::Backend& OwnBackend(c10::DeviceType device) const {
+    if (device == c10::kCPU) return *gloo_;
+    return device == c10::kCUDA && nccl_ != nullptr ? *nccl_ : *through_cpu_;
+  }
+
+  // Runs what `start` starts on the backend of `device`: by NCCL until what is
+  // launched after it waits for it, else to its end.
   template <typename Start>
   absl::Status Wait(absl::string_view call, c10::DeviceType device,
                     Start start) {
     GRAPNEL_RETURN_IF_ERROR(broken());
     const absl::Status status = CatchAsStatus([&] {
       const c10::AutoGradMode no_grad(false);
-      c10d::Backend& backend =
-          device == c10::kCPU ? static_cast<c10d::Backend&>(*gloo_) : *nccl_;
-      start(backend)->wait();
+      start(OwnBackend(device))->wait();
       return absl::OkStatus();
     });
     return status.ok() ? status : Explain(status, call);
@@ -764,7 +772,6 @@ class C10dGroup final : public C10dProcessGroup {
   template <typename Start>
   absl::Status OnBackend(absl::string_view call, const at::Tensor& tensor,
                          Start start) {
-    if (tensor.numel() == 0) return absl::OkStatus();
     if (tensor.numel() == 0) return absl::OkStatus();
     const at::Tensor own = tensor.detach();
     return Wait(call, own.device().type(),
@@ -809,6 +816,7 @@ class C10dGroup final : public C10dProcessGroup {
   c10::intrusive_ptr<c10d::Store> store_;
   c10::intrusive_ptr<Gloo> gloo_;       // Never null, as lent_gloo_.
   c10::intrusive_ptr<Gloo> lent_gloo_;  // The same but for own_connections.
+  c10::intrusive_ptr<c10d::Backend> through_cpu_;  // Over gloo_.
   c10::intrusive_ptr<c10d::Backend> nccl_;
   c10::intrusive_ptr<c10d::ProcessGroup> group_;
   const std::unique_ptr<BoundedThread> thread_;

@@ -13,6 +13,7 @@
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/sample.h"
+#include "grapnel/dist/single_process_group.h"
 #include "grapnel/models/log_vars.h"
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/optim/optim_wrapper.pb.h"
@@ -354,6 +355,15 @@ TEST(ModelTest, ExceptionsBecomeStatuses) {
   model.throws = true;
   EXPECT_THAT(model.TrainStep(Batch(), optim, &log_vars),
               StatusIs(absl::StatusCode::kInternal, "no more data"));
+}
+
+TEST(ModelTest, BatchNormIsSyncedByModelsThatKnowHow) {
+  FakeModel model;
+  SingleProcessGroup group;
+  EXPECT_THAT(model.SyncBatchNorm(group),
+              StatusIs(absl::StatusCode::kUnimplemented,
+                       HasSubstr("this kind of model has batch norm of its own "
+                                 "making")));
 }
 
 TEST(ModelTest, ExportIsForModelsThatHaveIt) {

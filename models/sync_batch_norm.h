@@ -22,6 +22,10 @@ namespace grapnel {
 // Each sends 2 C numbers a rank; the result of the merge has the same bits on
 // all ranks. `group` outlives the graph. A second derivative is refused.
 //
+// Ranks are processes. Threads of one process may be ranks on the CPU; on
+// another device LibTorch goes backward on one thread for all of them, where
+// they would wait for each other.
+//
 // Throws what LibTorch throws, and StatusException for what the group fails
 // with: the message of the rank that has failed.
 at::Tensor BatchNormOverRanks(const at::Tensor& input, const at::Tensor& weight,

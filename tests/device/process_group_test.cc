@@ -2,12 +2,17 @@
 
 #include "grapnel/dist/process_group.h"
 
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <thread>
 #include <vector>
 
+#include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "c10/core/Device.h"
+#include "c10/util/accumulate.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
@@ -15,6 +20,7 @@
 #include "grapnel/base/torch_status.h"
 #include "grapnel/dist/c10d_process_group.h"
 #include "grapnel/dist/loopback.h"
+#include "grapnel/models/sync_batch_norm.h"
 #include "grapnel/tests/device/fake_device.h"
 #include "gtest/gtest.h"
 
@@ -82,6 +88,66 @@ TEST(ProcessGroupOnDeviceTest, ACollectiveThatFailsSaysWhy) {
         return group.AllReduce(sum, ReduceOp::kSum);
       });
   EXPECT_THAT(statuses[0].message(), HasSubstr("rank 1: it is broken"));
+}
+
+// Forward and backward of batch norm over two ranks, rank 0 on `first`: its
+// output, gradients and statistics. Rank 1 is on the CPU: for a device LibTorch
+// goes backward on one thread, where two ranks would wait for each other.
+std::vector<at::Tensor> BatchNormOn(c10::Device first) {
+  const int port = FreePort();
+  std::vector<at::Tensor> results;
+  const auto body = [&](int rank) -> absl::Status {
+    const c10::Device device = rank == 0 ? first : c10::kCPU;
+    JoinOptions options;
+    options.timeout = absl::Seconds(20);
+    options.device = device;
+    GRAPNEL_ASSIGN_OR_RETURN(
+        const std::unique_ptr<ProcessGroup> group,
+        JoinProcessGroup(LocalPlace(rank, 2, port), options));
+    const auto filled = [&](at::IntArrayRef shape, double seed) {
+      return ops::arange(c10::multiply_integers(shape), at::kFloat)
+          .mul(0.7)
+          .add(seed)
+          .sin()
+          .view(shape)
+          .to(device);
+    };
+    return CatchAsStatus([&] {
+      const at::Tensor input = filled({3, 2, 4}, rank).requires_grad_();
+      const at::Tensor weight = filled({2}, 5).requires_grad_();
+      const at::Tensor bias = filled({2}, 6).requires_grad_();
+      const at::Tensor mean = ops::zeros({2}, device);
+      const at::Tensor var = ops::ones({2}, device);
+      const at::Tensor output = BatchNormOverRanks(
+          input, weight, bias, mean, var, /*momentum=*/0.1, 1e-5, *group);
+      EXPECT_TRUE(output.device() == device);
+      output.mul(filled({3, 2, 4}, 9 + rank)).sum().backward();
+      if (rank == 0) {
+        for (const at::Tensor& tensor :
+             {output.detach(), input.grad(), weight.grad(), bias.grad(), mean,
+              var}) {
+          results.push_back(tensor.cpu());
+        }
+      }
+      return absl::OkStatus();
+    });
+  };
+  std::vector<absl::Status> statuses(2);
+  std::thread other([&] { statuses[1] = body(1); });
+  statuses[0] = body(0);
+  other.join();
+  EXPECT_THAT(statuses, ::testing::Each(IsOk()));
+  return results;
+}
+
+TEST(ProcessGroupOnDeviceTest, BatchNormOverRanksHasTheCpusBits) {
+  const std::vector<at::Tensor> on_device = BatchNormOn(FakeDevice());
+  const std::vector<at::Tensor> on_cpu = BatchNormOn(c10::kCPU);
+  ASSERT_EQ(on_device.size(), 6);
+  ASSERT_EQ(on_cpu.size(), 6);
+  for (size_t i = 0; i < on_cpu.size(); ++i) {
+    EXPECT_TRUE(ops::equal(on_device[i], on_cpu[i])) << i;
+  }
 }
 
 }  // namespace

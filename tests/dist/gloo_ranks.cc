@@ -125,10 +125,9 @@ class WatchedGroup final : public C10dProcessGroup {
   const c10::intrusive_ptr<c10d::ProcessGroup> group_;
 };
 
-absl::Status RunRank(int rank, int world_size, int port, absl::Duration timeout,
+absl::Status RunRank(int rank, int world_size, int port,
+                     const JoinOptions& options,
                      const std::function<absl::Status(const GlooRank&)>& body) {
-  JoinOptions options;
-  options.timeout = timeout;
   GRAPNEL_ASSIGN_OR_RETURN(
       const std::unique_ptr<ProcessGroup> group,
       JoinProcessGroup(LocalPlace(rank, world_size, port), options));
@@ -169,13 +168,16 @@ void Collectives::End(size_t index) {
 
 std::vector<absl::Status> RunGlooRanks(
     int world_size, const std::function<absl::Status(const GlooRank&)>& body,
-    absl::Duration timeout) {
+    absl::Duration timeout, bool own_connections) {
   const int port = FreePort();
+  JoinOptions options;
+  options.timeout = timeout;
+  options.own_connections = own_connections;
   std::vector<absl::Status> ends(world_size);
   std::vector<std::thread> threads;
   for (int rank = 0; rank < world_size; ++rank) {
     threads.emplace_back([&, rank] {
-      ends[rank] = RunRank(rank, world_size, port, timeout, body);
+      ends[rank] = RunRank(rank, world_size, port, options, body);
     });
   }
   for (std::thread& thread : threads) thread.join();

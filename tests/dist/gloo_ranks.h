@@ -43,10 +43,11 @@ struct GlooRank {
 };
 
 // Calls `body` for every rank, each in a thread of its own, and returns what
-// they returned, by rank. At least two. `timeout`: of a collective.
+// they returned, by rank. At least two. `timeout`: of a collective;
+// `own_connections` as in JoinOptions.
 std::vector<absl::Status> RunGlooRanks(
     int world_size, const std::function<absl::Status(const GlooRank&)>& body,
-    absl::Duration timeout = absl::Seconds(60));
+    absl::Duration timeout = absl::Seconds(60), bool own_connections = false);
 
 }  // namespace grapnel
 

@@ -1,7 +1,9 @@
 // Runs of several ranks, which are threads here: what all of them do together,
 // and what the first one does alone.
 
+#include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -12,6 +14,7 @@
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
@@ -25,6 +28,9 @@
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/mem_env.h"
 #include "grapnel/loggers/memory_run_log.h"
+#include "grapnel/models/callback_model.h"
+#include "grapnel/models/log_vars.h"
+#include "grapnel/models/model.h"
 #include "grapnel/runner/config_file.h"
 #include "grapnel/runner/hook_registry.h"
 #include "grapnel/runner/run_checkpoint.h"
@@ -36,6 +42,7 @@
 namespace grapnel {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -95,6 +102,8 @@ struct Changes {
   std::function<std::unique_ptr<Hook>(int rank)> hook;
   std::function<const std::atomic<int>*(int rank)> interrupt;
   std::function<absl::Time(int rank)> deadline;
+  // In place of the configuration's.
+  std::function<std::unique_ptr<Model>()> model;
 };
 
 Changes ForEpochs(int64_t epochs) {
@@ -120,6 +129,7 @@ class RanksTest : public ::testing::Test {
   std::vector<absl::Status> Train(int num_ranks, const Changes& changes = {}) {
     logs_.clear();
     params_.assign(num_ranks, {});
+    buffers_.assign(num_ranks, {});
     iters_.assign(num_ranks, -1);
     for (int rank = 0; rank < num_ranks; ++rank) {
       logs_.push_back(std::make_unique<MemoryRunLog>());
@@ -149,6 +159,7 @@ class RanksTest : public ::testing::Test {
         -> absl::StatusOr<std::unique_ptr<GradientReducer>> {
       return std::make_unique<FakeGradientReducer>(group, params);
     };
+    if (changes.model != nullptr) options.model = changes.model();
     options.train_dataset = NewDataset(kSamples);
     options.val_dataset = NewDataset(kSamples - 3);
     if (changes.hook != nullptr) {
@@ -168,6 +179,9 @@ class RanksTest : public ::testing::Test {
     for (const NamedTensor& param : runner->context().model().parameters()) {
       params_[rank].push_back(param.tensor.detach().clone());
     }
+    for (const NamedTensor& buffer : runner->context().model().buffers()) {
+      buffers_[rank].push_back(buffer.tensor.clone());
+    }
     return status;
   }
 
@@ -182,7 +196,7 @@ class RanksTest : public ::testing::Test {
 
   std::vector<std::unique_ptr<io::MemEnv>> envs_;
   std::vector<std::unique_ptr<MemoryRunLog>> logs_;
-  std::vector<std::vector<at::Tensor>> params_;
+  std::vector<std::vector<at::Tensor>> params_, buffers_;
   std::vector<int64_t> iters_;
 };
 
@@ -316,6 +330,7 @@ TEST_F(RanksTest, ThatDifferAreNamed) {
       envs_.push_back(std::make_unique<io::MemEnv>());
     }
     params_.assign(2, {});
+    buffers_.assign(2, {});
     iters_.assign(2, -1);
     return RunRanks(2, [&](ProcessGroup& group) {
       return TrainRank(group, ForEpochs(3 + group.rank()));
@@ -327,6 +342,174 @@ TEST_F(RanksTest, ThatDifferAreNamed) {
                          HasSubstr("rank 1 isn't like rank 0: its "
                                    "configuration has \"max_epochs: 4\" "
                                    "and not \"max_epochs: 3\"")));
+  }
+}
+
+// --- Batch norm of all ranks ---
+
+// `num_ranks` that go through the same 16 samples at a time, whatever their
+// number: what batch norm takes together alone makes a difference.
+Changes ForBatchNorm(int num_ranks, bool sync) {
+  Changes changes;
+  changes.config = [=](runner::v1::RunnerConfig& config, int) {
+    config.mutable_distributed()->set_sync_batch_norm(sync);
+    config.mutable_model()
+        ->mutable_sequential()
+        ->mutable_layers(3)
+        ->mutable_dropout()
+        ->set_p(0);
+    auto& data = *config.mutable_train_dataloader();
+    data.set_batch_size(16 / num_ranks);
+    data.set_drop_last(true);
+    data.mutable_sampler()->set_shuffle(false);
+    auto& optim = *config.mutable_optim_wrapper();
+    optim.mutable_optimizer()->mutable_sgd()->set_lr(0.1);
+    config.mutable_train_cfg()->set_max_epochs(8);
+  };
+  return changes;
+}
+
+double Distance(const std::vector<at::Tensor>& a,
+                const std::vector<at::Tensor>& b) {
+  double distance = 0;
+  EXPECT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    distance = std::max(distance, a[i].sub(b[i]).abs().max().item().toDouble());
+  }
+  return distance;
+}
+
+TEST_F(RanksTest, WithOneBatchNormTrainWhatOneProcessTrains) {
+  ASSERT_THAT(Train(1, ForBatchNorm(1, true)), Each(IsOk()));
+  const std::vector<at::Tensor> params = params_[0];
+  const std::vector<at::Tensor> buffers = buffers_[0];
+  envs_.clear();
+  ASSERT_THAT(Train(1, ForBatchNorm(1, false)), Each(IsOk()));
+  EXPECT_EQ(Distance(params_[0], params), 0);
+  for (const int num_ranks : {2, 4}) {
+    SCOPED_TRACE(num_ranks);
+    envs_.clear();
+    ASSERT_THAT(Train(num_ranks, ForBatchNorm(num_ranks, true)), Each(IsOk()));
+    ExpectSameParams();
+    EXPECT_EQ(Distance(buffers_[num_ranks - 1], buffers_[0]), 0);
+    EXPECT_LE(Distance(params_[0], params), 1e-6);
+    EXPECT_LE(Distance(buffers_[0], buffers), 1e-6);
+  }
+  // That is not for nothing.
+  envs_.clear();
+  ASSERT_THAT(Train(4, ForBatchNorm(4, false)), Each(IsOk()));
+  EXPECT_GT(Distance(params_[0], params), 1e-3);
+}
+
+TEST_F(RanksTest, WithOneBatchNormAccumulateAndNeedOneSampleEach) {
+  Changes changes = ForBatchNorm(2, true);
+  const auto whole = changes.config;
+  changes.config = [&](runner::v1::RunnerConfig& config, int rank) {
+    whole(config, rank);
+    config.mutable_train_dataloader()->set_batch_size(1);
+    config.mutable_optim_wrapper()->set_accumulative_counts(3);
+  };
+  ASSERT_THAT(Train(2, changes), Each(IsOk()));
+  ExpectSameParams();
+  EXPECT_EQ(Distance(buffers_[1], buffers_[0]), 0);
+  EXPECT_THAT(Train(1, changes)[0],
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("batch_size: must be >= 2")));
+}
+
+TEST_F(RanksTest, ThatWaitInABatchNormEndWithTheErrorOfAnother) {
+  Changes changes = ForBatchNorm(2, true);
+  changes.hook = [](int rank) {
+    return std::make_unique<AtIter>([rank](RunContext&) {
+      return rank == 1 ? absl::DataLossError("it is broken") : absl::OkStatus();
+    });
+  };
+  const std::vector<absl::Status> statuses = Train(2, changes);
+  EXPECT_THAT(statuses[0], StatusIs(absl::StatusCode::kUnavailable,
+                                    AllOf(HasSubstr("synchronizing batch norm"),
+                                          HasSubstr("rank 1: "),
+                                          HasSubstr("it is broken"))));
+  EXPECT_THAT(statuses[1].message(), HasSubstr("it is broken"));
+}
+
+TEST_F(RanksTest, OfAModelThatCannotSyncBatchNormAreRefused) {
+  Changes changes;
+  changes.config = [](runner::v1::RunnerConfig& config, int) {
+    config.mutable_distributed()->set_sync_batch_norm(true);
+    config.clear_model();
+  };
+  changes.model = []() -> std::unique_ptr<Model> {
+    CallbackModel::Options options;
+    options.parameters = {{"weight", ops::ones({5})}};
+    auto model = CallbackModel::Create(std::move(options));
+    EXPECT_THAT(model, IsOk());
+    return *std::move(model);
+  };
+  EXPECT_THAT(Train(2, changes),
+              Each(StatusIs(absl::StatusCode::kUnimplemented,
+                            HasSubstr("distributed: sync_batch_norm: this kind "
+                                      "of model"))));
+}
+
+// --- Logs of all ranks ---
+
+// What the model gave to log as its loss, iteration after iteration.
+class NoteLosses : public Hook {
+ public:
+  explicit NoteLosses(std::vector<double>* losses) : losses_(losses) {}
+  absl::string_view name() const override { return "note_losses"; }
+  absl::Status AfterTrainIter(RunContext&, const IterInfo&,
+                              const LogVars& log_vars) override {
+    for (const NamedTensor& var : log_vars) {
+      if (var.name == "loss") losses_->push_back(var.tensor.item().toDouble());
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  std::vector<double>* const losses_;
+};
+
+// The number behind `name` in each line that has it.
+std::vector<double> NumbersIn(const MemoryRunLog& log, absl::string_view name) {
+  std::vector<double> numbers;
+  for (const std::string& line : log.messages()) {
+    const size_t at = line.find(name.data(), 0, name.size());
+    if (at == std::string::npos) continue;
+    numbers.push_back(std::stod(line.substr(at + name.size())));
+  }
+  return numbers;
+}
+
+TEST_F(RanksTest, LogTheMeanOfTheirLossesIfAskedTo) {
+  for (const bool reduce : {false, true}) {
+    SCOPED_TRACE(reduce);
+    envs_.clear();
+    std::vector<double> losses[2];
+    Changes changes;
+    changes.config = [reduce](runner::v1::RunnerConfig& config, int) {
+      auto& log = *config.mutable_log_processor();
+      log.set_reduce_logged(reduce);
+      log.set_window_size(1);
+      log.set_num_digits(17);
+      config.mutable_default_hooks()->mutable_logger()->set_interval(1);
+      config.clear_val_dataloader();
+      config.clear_val_evaluator();
+      config.mutable_default_hooks()->mutable_checkpoint()->clear_save_best();
+    };
+    changes.hook = [&](int rank) {
+      return std::make_unique<NoteLosses>(&losses[rank]);
+    };
+    ASSERT_THAT(Train(2, changes), Each(IsOk()));
+    ASSERT_THAT(losses[0], SizeIs(9));
+    ASSERT_THAT(losses[1], SizeIs(9));
+    const std::vector<double> logged = NumbersIn(*logs_[0], "  loss: ");
+    ASSERT_THAT(logged, SizeIs(9));
+    for (size_t i = 0; i < logged.size(); ++i) {
+      EXPECT_NE(losses[0][i], losses[1][i]);
+      EXPECT_DOUBLE_EQ(
+          logged[i], reduce ? (losses[0][i] + losses[1][i]) / 2 : losses[0][i]);
+    }
   }
 }
 

@@ -926,9 +926,8 @@ absl::Status RunnerImpl::CheckModel() {
   GRAPNEL_RETURN_IF_ERROR(WithContext(
       CatchAsStatus([&] { return model_->MoveTo(device_); }), "model"));
   if (plan_ && num_ranks() > 1 && config_->distributed().sync_batch_norm()) {
-    GRAPNEL_RETURN_IF_ERROR(
-        WithContext(model_->SyncBatchNorm(process_group()),
-                    "distributed: sync_batch_norm"));
+    GRAPNEL_RETURN_IF_ERROR(WithContext(model_->SyncBatchNorm(process_group()),
+                                        "distributed: sync_batch_norm"));
   }
   // On a device that draws from the CPU's default generator nothing else can
   // be put in its place.

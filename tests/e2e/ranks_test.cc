@@ -161,7 +161,9 @@ class RanksTest : public ::testing::Test {
     };
     if (changes.model != nullptr) options.model = changes.model();
     options.train_dataset = NewDataset(kSamples);
-    options.val_dataset = NewDataset(kSamples - 3);
+    if (config.has_val_dataloader()) {
+      options.val_dataset = NewDataset(kSamples - 3);
+    }
     if (changes.hook != nullptr) {
       if (auto hook = changes.hook(rank)) {
         options.hooks.push_back(Schedule(std::move(hook)));
@@ -363,8 +365,8 @@ Changes ForBatchNorm(int num_ranks, bool sync) {
     data.set_drop_last(true);
     data.mutable_sampler()->set_shuffle(false);
     auto& optim = *config.mutable_optim_wrapper();
-    optim.mutable_optimizer()->mutable_sgd()->set_lr(0.1);
-    config.mutable_train_cfg()->set_max_epochs(8);
+    optim.mutable_optimizer()->mutable_sgd()->set_lr(0.03);
+    config.mutable_train_cfg()->set_max_epochs(5);
   };
   return changes;
 }
@@ -398,7 +400,7 @@ TEST_F(RanksTest, WithOneBatchNormTrainWhatOneProcessTrains) {
   // That is not for nothing.
   envs_.clear();
   ASSERT_THAT(Train(4, ForBatchNorm(4, false)), Each(IsOk()));
-  EXPECT_GT(Distance(params_[0], params), 1e-3);
+  EXPECT_GT(Distance(params_[0], params), 1e-4);
 }
 
 TEST_F(RanksTest, WithOneBatchNormAccumulateAndNeedOneSampleEach) {
@@ -417,19 +419,29 @@ TEST_F(RanksTest, WithOneBatchNormAccumulateAndNeedOneSampleEach) {
                        HasSubstr("batch_size: must be >= 2")));
 }
 
+// Fails where the other ranks go on into the model.
+class FailsBeforeIter : public Hook {
+ public:
+  absl::string_view name() const override { return "fails_before_iter"; }
+  absl::Status BeforeTrainIter(RunContext& run, const IterInfo&) override {
+    return run.iter() == 2 ? absl::DataLossError("it is broken")
+                           : absl::OkStatus();
+  }
+};
+
 TEST_F(RanksTest, ThatWaitInABatchNormEndWithTheErrorOfAnother) {
   Changes changes = ForBatchNorm(2, true);
   changes.hook = [](int rank) {
-    return std::make_unique<AtIter>([rank](RunContext&) {
-      return rank == 1 ? absl::DataLossError("it is broken") : absl::OkStatus();
-    });
+    return rank == 1 ? std::make_unique<FailsBeforeIter>() : nullptr;
   };
   const std::vector<absl::Status> statuses = Train(2, changes);
-  EXPECT_THAT(statuses[0], StatusIs(absl::StatusCode::kUnavailable,
-                                    AllOf(HasSubstr("synchronizing batch norm"),
-                                          HasSubstr("rank 1: "),
-                                          HasSubstr("it is broken"))));
-  EXPECT_THAT(statuses[1].message(), HasSubstr("it is broken"));
+  EXPECT_THAT(statuses[0],
+              StatusIs(absl::StatusCode::kUnavailable,
+                       AllOf(HasSubstr("synchronizing batch norm: "),
+                             HasSubstr("rank 1: hook \"fails_before_iter\": "
+                                       "BeforeTrainIter: it is broken"))));
+  EXPECT_THAT(statuses[1],
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("broken")));
 }
 
 TEST_F(RanksTest, OfAModelThatCannotSyncBatchNormAreRefused) {

@@ -176,8 +176,7 @@ TEST(DdpReducerTest, ARunThatGoesOnHasTheBitsOfOneThatWasNotInterrupted) {
         GRAPNEL_RETURN_IF_ERROR(again->SetOrder({0, 1}));  // Of no such net.
         if (set) GRAPNEL_RETURN_IF_ERROR(again->SetOrder(orders[first]));
         for (int i = first; i < kIters; ++i) {
-          GRAPNEL_RETURN_IF_ERROR(
-              Iterate(*again, net, Batch(r.rank, i), true));
+          GRAPNEL_RETURN_IF_ERROR(Iterate(*again, net, Batch(r.rank, i), true));
           for (int p = 0; p < 5; ++p) {
             const bool same = ops::equal(net.grad(p), grads[i][p]);
             EXPECT_TRUE(same || !set) << first << ", " << i << ", " << p;

@@ -53,8 +53,8 @@ static int add_hook(grapnel_runner_options* options, place_hook* hook) {
   callbacks.stages = (uint64_t)1 << GRAPNEL_AFTER_TRAIN_EPOCH;
   callbacks.priority = 50;
   callbacks.on_stage = on_stage;
-  return !failed(grapnel_runner_options_add_hook(options, "place", 5,
-                                                 &callbacks, hook));
+  return !failed(
+      grapnel_runner_options_add_hook(options, "place", 5, &callbacks, hook));
 }
 
 // Trains to that epoch; NULL if that fails.
@@ -62,15 +62,15 @@ static grapnel_runner* train(char** argv, const char* max_epochs,
                              place_hook* hook) {
   grapnel_runner_options* options = NULL;
   grapnel_runner* runner = NULL;
-  const int good =
-      !failed(grapnel_runner_options_create(&options)) &&
-      !failed(grapnel_runner_options_set_config_file(options, argv[1],
-                                                     strlen(argv[1]))) &&
-      override(options, "work_dir", argv[2]) &&
-      override(options, "train_cfg.max_epochs", max_epochs) &&
-      override(options, "resume", "true") && add_hook(options, hook) &&
-      !failed(grapnel_runner_create(options, &runner)) &&
-      !failed(grapnel_runner_train(runner));
+  const int good = !failed(grapnel_runner_options_create(&options)) &&
+                   !failed(grapnel_runner_options_set_config_file(
+                       options, argv[1], strlen(argv[1]))) &&
+                   override(options, "work_dir", argv[2]) &&
+                   override(options, "train_cfg.max_epochs", max_epochs) &&
+                   override(options, "resume", "true") &&
+                   add_hook(options, hook) &&
+                   !failed(grapnel_runner_create(options, &runner)) &&
+                   !failed(grapnel_runner_train(runner));
   grapnel_runner_options_destroy(options);
   if (!good) {
     grapnel_runner_destroy(runner);

@@ -40,7 +40,12 @@ type LogProcessorConfig struct {
 	// Scalars whose name without its mode matches (RE2, whole name) are smoothed;
 	// others, and the metrics of an evaluation, are logged as they are.
 	// Default: ".*(loss|time|data_time|grad_norm).*".
-	MeanPattern   *string `protobuf:"bytes,6,opt,name=mean_pattern,json=meanPattern,proto3,oneof" json:"mean_pattern,omitempty"`
+	MeanPattern *string `protobuf:"bytes,6,opt,name=mean_pattern,json=meanPattern,proto3,oneof" json:"mean_pattern,omitempty"`
+	// Of several processes: a training's lines and records have the means over
+	// all of them of what each would have logged, and not the first one's numbers.
+	// They exchange those for each line, and need the same names. ETA and memory
+	// stay the first one's. Default: false.
+	ReduceLogged  *bool `protobuf:"varint,7,opt,name=reduce_logged,json=reduceLogged,proto3,oneof" json:"reduce_logged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -115,6 +120,13 @@ func (x *LogProcessorConfig) GetMeanPattern() string {
 		return *x.MeanPattern
 	}
 	return ""
+}
+
+func (x *LogProcessorConfig) GetReduceLogged() bool {
+	if x != nil && x.ReduceLogged != nil {
+		return *x.ReduceLogged
+	}
+	return false
 }
 
 type LogProcessorConfig_CustomStatistic struct {
@@ -197,7 +209,7 @@ var File_grapnel_runner_log_processor_proto protoreflect.FileDescriptor
 
 const file_grapnel_runner_log_processor_proto_rawDesc = "" +
 	"\n" +
-	"\"grapnel/runner/log_processor.proto\x12\x11grapnel.runner.v1\"\xdd\x04\n" +
+	"\"grapnel/runner/log_processor.proto\x12\x11grapnel.runner.v1\"\x99\x05\n" +
 	"\x12LogProcessorConfig\x12$\n" +
 	"\vwindow_size\x18\x01 \x01(\x03H\x00R\n" +
 	"windowSize\x88\x01\x01\x12\x1e\n" +
@@ -207,7 +219,8 @@ const file_grapnel_runner_log_processor_proto_rawDesc = "" +
 	"\n" +
 	"num_digits\x18\x04 \x01(\x05H\x02R\tnumDigits\x88\x01\x01\x121\n" +
 	"\x12log_with_hierarchy\x18\x05 \x01(\bH\x03R\x10logWithHierarchy\x88\x01\x01\x12&\n" +
-	"\fmean_pattern\x18\x06 \x01(\tH\x04R\vmeanPattern\x88\x01\x01\x1a\xd7\x01\n" +
+	"\fmean_pattern\x18\x06 \x01(\tH\x04R\vmeanPattern\x88\x01\x01\x12(\n" +
+	"\rreduce_logged\x18\a \x01(\bH\x05R\freduceLogged\x88\x01\x01\x1a\xd7\x01\n" +
 	"\x0fCustomStatistic\x12\x1e\n" +
 	"\bdata_src\x18\x01 \x01(\tH\x00R\adataSrc\x88\x01\x01\x12\x1e\n" +
 	"\blog_name\x18\x02 \x01(\tH\x01R\alogName\x88\x01\x01\x12$\n" +
@@ -223,7 +236,8 @@ const file_grapnel_runner_log_processor_proto_rawDesc = "" +
 	"\t_by_epochB\r\n" +
 	"\v_num_digitsB\x15\n" +
 	"\x13_log_with_hierarchyB\x0f\n" +
-	"\r_mean_patternb\x06proto3"
+	"\r_mean_patternB\x10\n" +
+	"\x0e_reduce_loggedb\x06proto3"
 
 var (
 	file_grapnel_runner_log_processor_proto_rawDescOnce sync.Once

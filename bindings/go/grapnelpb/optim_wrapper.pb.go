@@ -31,9 +31,9 @@ const (
 	// MMEngine's: samples of a short batch weigh more than others.
 	OptimWrapperConfig_ITERATIONS OptimWrapperConfig_AccumulateBy = 1
 	// It is the mean over the samples, or whatever the loss divides by: that of
-	// one batch that holds them all. Where nothing in it counts, there is no
-	// step. Losses that make one total must have one weight. One that is
-	// counted on a device, of a loss that masks, is waited for.
+	// one batch that holds them all, those of all ranks. Where nothing in it
+	// counts, there is no step. Losses that make one total must have one weight.
+	// One that is counted on a device, of a loss that masks, is waited for.
 	OptimWrapperConfig_SAMPLES OptimWrapperConfig_AccumulateBy = 2
 )
 

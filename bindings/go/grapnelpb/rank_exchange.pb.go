@@ -299,6 +299,59 @@ func (x *RankStop) GetItersUntilNext() int64 {
 	return 0
 }
 
+// The numbers of a log line, in its order.
+type LoggedNumbers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Names         [][]byte               `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	Values        []float64              `protobuf:"fixed64,2,rep,packed,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoggedNumbers) Reset() {
+	*x = LoggedNumbers{}
+	mi := &file_grapnel_runner_rank_exchange_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoggedNumbers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoggedNumbers) ProtoMessage() {}
+
+func (x *LoggedNumbers) ProtoReflect() protoreflect.Message {
+	mi := &file_grapnel_runner_rank_exchange_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoggedNumbers.ProtoReflect.Descriptor instead.
+func (*LoggedNumbers) Descriptor() ([]byte, []int) {
+	return file_grapnel_runner_rank_exchange_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *LoggedNumbers) GetNames() [][]byte {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *LoggedNumbers) GetValues() []float64 {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
 // What has to be the same on all ranks.
 type RankIdentity struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -311,7 +364,7 @@ type RankIdentity struct {
 
 func (x *RankIdentity) Reset() {
 	*x = RankIdentity{}
-	mi := &file_grapnel_runner_rank_exchange_proto_msgTypes[4]
+	mi := &file_grapnel_runner_rank_exchange_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -323,7 +376,7 @@ func (x *RankIdentity) String() string {
 func (*RankIdentity) ProtoMessage() {}
 
 func (x *RankIdentity) ProtoReflect() protoreflect.Message {
-	mi := &file_grapnel_runner_rank_exchange_proto_msgTypes[4]
+	mi := &file_grapnel_runner_rank_exchange_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -336,7 +389,7 @@ func (x *RankIdentity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RankIdentity.ProtoReflect.Descriptor instead.
 func (*RankIdentity) Descriptor() ([]byte, []int) {
-	return file_grapnel_runner_rank_exchange_proto_rawDescGZIP(), []int{4}
+	return file_grapnel_runner_rank_exchange_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RankIdentity) GetVersion() string {
@@ -371,7 +424,7 @@ type SharedContents_Tensor struct {
 
 func (x *SharedContents_Tensor) Reset() {
 	*x = SharedContents_Tensor{}
-	mi := &file_grapnel_runner_rank_exchange_proto_msgTypes[5]
+	mi := &file_grapnel_runner_rank_exchange_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -383,7 +436,7 @@ func (x *SharedContents_Tensor) String() string {
 func (*SharedContents_Tensor) ProtoMessage() {}
 
 func (x *SharedContents_Tensor) ProtoReflect() protoreflect.Message {
-	mi := &file_grapnel_runner_rank_exchange_proto_msgTypes[5]
+	mi := &file_grapnel_runner_rank_exchange_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -430,7 +483,7 @@ type SharedContents_Section struct {
 
 func (x *SharedContents_Section) Reset() {
 	*x = SharedContents_Section{}
-	mi := &file_grapnel_runner_rank_exchange_proto_msgTypes[6]
+	mi := &file_grapnel_runner_rank_exchange_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -442,7 +495,7 @@ func (x *SharedContents_Section) String() string {
 func (*SharedContents_Section) ProtoMessage() {}
 
 func (x *SharedContents_Section) ProtoReflect() protoreflect.Message {
-	mi := &file_grapnel_runner_rank_exchange_proto_msgTypes[6]
+	mi := &file_grapnel_runner_rank_exchange_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -482,7 +535,7 @@ type SharedContents_Blob struct {
 
 func (x *SharedContents_Blob) Reset() {
 	*x = SharedContents_Blob{}
-	mi := &file_grapnel_runner_rank_exchange_proto_msgTypes[7]
+	mi := &file_grapnel_runner_rank_exchange_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -494,7 +547,7 @@ func (x *SharedContents_Blob) String() string {
 func (*SharedContents_Blob) ProtoMessage() {}
 
 func (x *SharedContents_Blob) ProtoReflect() protoreflect.Message {
-	mi := &file_grapnel_runner_rank_exchange_proto_msgTypes[7]
+	mi := &file_grapnel_runner_rank_exchange_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -559,7 +612,10 @@ const file_grapnel_runner_rank_exchange_proto_rawDesc = "" +
 	"\x03cut\x18\x01 \x01(\x05R\x03cut\x12\x12\n" +
 	"\x04stop\x18\x02 \x01(\bR\x04stop\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\fR\x06reason\x12(\n" +
-	"\x10iters_until_next\x18\x04 \x01(\x03R\x0eitersUntilNext\"k\n" +
+	"\x10iters_until_next\x18\x04 \x01(\x03R\x0eitersUntilNext\"=\n" +
+	"\rLoggedNumbers\x12\x14\n" +
+	"\x05names\x18\x01 \x03(\fR\x05names\x12\x16\n" +
+	"\x06values\x18\x02 \x03(\x01R\x06values\"k\n" +
 	"\fRankIdentity\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12)\n" +
 	"\x10libtorch_version\x18\x02 \x01(\tR\x0flibtorchVersion\x12\x16\n" +
@@ -577,21 +633,22 @@ func file_grapnel_runner_rank_exchange_proto_rawDescGZIP() []byte {
 	return file_grapnel_runner_rank_exchange_proto_rawDescData
 }
 
-var file_grapnel_runner_rank_exchange_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_grapnel_runner_rank_exchange_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_grapnel_runner_rank_exchange_proto_goTypes = []any{
 	(*RankMessage)(nil),            // 0: grapnel.runner.v1.RankMessage
 	(*SharedContents)(nil),         // 1: grapnel.runner.v1.SharedContents
 	(*StartFacts)(nil),             // 2: grapnel.runner.v1.StartFacts
 	(*RankStop)(nil),               // 3: grapnel.runner.v1.RankStop
-	(*RankIdentity)(nil),           // 4: grapnel.runner.v1.RankIdentity
-	(*SharedContents_Tensor)(nil),  // 5: grapnel.runner.v1.SharedContents.Tensor
-	(*SharedContents_Section)(nil), // 6: grapnel.runner.v1.SharedContents.Section
-	(*SharedContents_Blob)(nil),    // 7: grapnel.runner.v1.SharedContents.Blob
+	(*LoggedNumbers)(nil),          // 4: grapnel.runner.v1.LoggedNumbers
+	(*RankIdentity)(nil),           // 5: grapnel.runner.v1.RankIdentity
+	(*SharedContents_Tensor)(nil),  // 6: grapnel.runner.v1.SharedContents.Tensor
+	(*SharedContents_Section)(nil), // 7: grapnel.runner.v1.SharedContents.Section
+	(*SharedContents_Blob)(nil),    // 8: grapnel.runner.v1.SharedContents.Blob
 }
 var file_grapnel_runner_rank_exchange_proto_depIdxs = []int32{
-	6, // 0: grapnel.runner.v1.SharedContents.sections:type_name -> grapnel.runner.v1.SharedContents.Section
-	7, // 1: grapnel.runner.v1.SharedContents.blobs:type_name -> grapnel.runner.v1.SharedContents.Blob
-	5, // 2: grapnel.runner.v1.SharedContents.Section.tensors:type_name -> grapnel.runner.v1.SharedContents.Tensor
+	7, // 0: grapnel.runner.v1.SharedContents.sections:type_name -> grapnel.runner.v1.SharedContents.Section
+	8, // 1: grapnel.runner.v1.SharedContents.blobs:type_name -> grapnel.runner.v1.SharedContents.Blob
+	6, // 2: grapnel.runner.v1.SharedContents.Section.tensors:type_name -> grapnel.runner.v1.SharedContents.Tensor
 	3, // [3:3] is the sub-list for method output_type
 	3, // [3:3] is the sub-list for method input_type
 	3, // [3:3] is the sub-list for extension type_name
@@ -610,7 +667,7 @@ func file_grapnel_runner_rank_exchange_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_grapnel_runner_rank_exchange_proto_rawDesc), len(file_grapnel_runner_rank_exchange_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -128,9 +128,13 @@ func (x *RunState) GetRanks() []*RankState {
 }
 
 type RankState struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Rng           *RngState              `protobuf:"bytes,1,opt,name=rng,proto3" json:"rng,omitempty"`
-	Stream        *StreamPosition        `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"` // Unset if the data is none.
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Rng    *RngState              `protobuf:"bytes,1,opt,name=rng,proto3" json:"rng,omitempty"`
+	Stream *StreamPosition        `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"` // Unset if the data is none.
+	// In which order gradients are sent, by numbers of the parameters: on 3 ranks
+	// and more their sums depend on it. Empty before the first are, or if that
+	// doesn't change.
+	GradientOrder []int64 `protobuf:"varint,3,rep,packed,name=gradient_order,json=gradientOrder,proto3" json:"gradient_order,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -175,6 +179,13 @@ func (x *RankState) GetRng() *RngState {
 func (x *RankState) GetStream() *StreamPosition {
 	if x != nil {
 		return x.Stream
+	}
+	return nil
+}
+
+func (x *RankState) GetGradientOrder() []int64 {
+	if x != nil {
+		return x.GradientOrder
 	}
 	return nil
 }
@@ -467,10 +478,11 @@ const file_grapnel_runner_run_state_proto_rawDesc = "" +
 	"\vmessage_hub\x18\x06 \x01(\v2\".grapnel.runner.v1.MessageHubStateR\n" +
 	"messageHub\x122\n" +
 	"\x05hooks\x18\a \x03(\v2\x1c.grapnel.runner.v1.HookStateR\x05hooks\x122\n" +
-	"\x05ranks\x18\b \x03(\v2\x1c.grapnel.runner.v1.RankStateR\x05ranks\"s\n" +
+	"\x05ranks\x18\b \x03(\v2\x1c.grapnel.runner.v1.RankStateR\x05ranks\"\x9a\x01\n" +
 	"\tRankState\x12-\n" +
 	"\x03rng\x18\x01 \x01(\v2\x1b.grapnel.runner.v1.RngStateR\x03rng\x127\n" +
-	"\x06stream\x18\x02 \x01(\v2\x1f.grapnel.data.v1.StreamPositionR\x06stream\"\x9c\x01\n" +
+	"\x06stream\x18\x02 \x01(\v2\x1f.grapnel.data.v1.StreamPositionR\x06stream\x12%\n" +
+	"\x0egradient_order\x18\x03 \x03(\x03R\rgradientOrder\"\x9c\x01\n" +
 	"\bRngState\x12\x10\n" +
 	"\x03cpu\x18\x01 \x01(\fR\x03cpu\x12A\n" +
 	"\adevices\x18\x02 \x03(\v2'.grapnel.runner.v1.RngState.DeviceStateR\adevices\x1a;\n" +

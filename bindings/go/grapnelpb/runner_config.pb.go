@@ -352,7 +352,13 @@ type DistributedConfig struct {
 	// MiB of gradients that are sent as one. > 0. Default: 25.
 	BucketCapMb *float64 `protobuf:"fixed64,6,opt,name=bucket_cap_mb,json=bucketCapMb,proto3,oneof" json:"bucket_cap_mb,omitempty"`
 	// What gradients are sent in.
-	Compression   *DistributedConfig_Compression `protobuf:"varint,7,opt,name=compression,proto3,enum=grapnel.runner.v1.DistributedConfig_Compression,oneof" json:"compression,omitempty"`
+	Compression *DistributedConfig_Compression `protobuf:"varint,7,opt,name=compression,proto3,enum=grapnel.runner.v1.DistributedConfig_Compression,oneof" json:"compression,omitempty"`
+	// Batch norm in training is of the batches of all processes, as torch's
+	// SyncBatchNorm, and not of each one's own; a batch_size of 1 will do then.
+	// Each batch norm waits for all processes, in forward and in backward. Of a
+	// model of layers; of several processes another kind is refused. Default:
+	// false.
+	SyncBatchNorm *bool `protobuf:"varint,8,opt,name=sync_batch_norm,json=syncBatchNorm,proto3,oneof" json:"sync_batch_norm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -434,6 +440,13 @@ func (x *DistributedConfig) GetCompression() DistributedConfig_Compression {
 		return *x.Compression
 	}
 	return DistributedConfig_COMPRESSION_UNSPECIFIED
+}
+
+func (x *DistributedConfig) GetSyncBatchNorm() bool {
+	if x != nil && x.SyncBatchNorm != nil {
+		return *x.SyncBatchNorm
+	}
+	return false
 }
 
 type LoadOptions struct {
@@ -1052,7 +1065,7 @@ const file_grapnel_runner_runner_config_proto_rawDesc = "" +
 	"\n" +
 	"_log_levelB\x12\n" +
 	"\x10_experiment_nameB\t\n" +
-	"\a_device\"\xe7\x04\n" +
+	"\a_device\"\xa8\x05\n" +
 	"\x11DistributedConfig\x12,\n" +
 	"\x0ftimeout_seconds\x18\x01 \x01(\x01H\x00R\x0etimeoutSeconds\x88\x01\x01\x125\n" +
 	"\x14join_timeout_seconds\x18\x02 \x01(\x01H\x01R\x12joinTimeoutSeconds\x88\x01\x01\x129\n" +
@@ -1060,7 +1073,8 @@ const file_grapnel_runner_runner_config_proto_rawDesc = "" +
 	"\fstatic_graph\x18\x04 \x01(\bH\x03R\vstaticGraph\x88\x01\x01\x120\n" +
 	"\x11broadcast_buffers\x18\x05 \x01(\bH\x04R\x10broadcastBuffers\x88\x01\x01\x12'\n" +
 	"\rbucket_cap_mb\x18\x06 \x01(\x01H\x05R\vbucketCapMb\x88\x01\x01\x12W\n" +
-	"\vcompression\x18\a \x01(\x0e20.grapnel.runner.v1.DistributedConfig.CompressionH\x06R\vcompression\x88\x01\x01\"E\n" +
+	"\vcompression\x18\a \x01(\x0e20.grapnel.runner.v1.DistributedConfig.CompressionH\x06R\vcompression\x88\x01\x01\x12+\n" +
+	"\x0fsync_batch_norm\x18\b \x01(\bH\aR\rsyncBatchNorm\x88\x01\x01\"E\n" +
 	"\vCompression\x12\x1b\n" +
 	"\x17COMPRESSION_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aFLOAT16\x10\x01\x12\f\n" +
@@ -1071,7 +1085,8 @@ const file_grapnel_runner_runner_config_proto_rawDesc = "" +
 	"\r_static_graphB\x14\n" +
 	"\x12_broadcast_buffersB\x10\n" +
 	"\x0e_bucket_cap_mbB\x0e\n" +
-	"\f_compression\"\xfa\x01\n" +
+	"\f_compressionB\x12\n" +
+	"\x10_sync_batch_norm\"\xfa\x01\n" +
 	"\vLoadOptions\x12\x1b\n" +
 	"\x06strict\x18\x01 \x01(\bH\x00R\x06strict\x88\x01\x01\x12\x18\n" +
 	"\aexclude\x18\x02 \x03(\tR\aexclude\x12=\n" +

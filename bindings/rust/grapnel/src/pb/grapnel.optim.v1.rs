@@ -930,9 +930,9 @@ pub mod optim_wrapper_config {
         /// MMEngine's: samples of a short batch weigh more than others.
         Iterations = 1,
         /// It is the mean over the samples, or whatever the loss divides by: that of
-        /// one batch that holds them all. Where nothing in it counts, there is no
-        /// step. Losses that make one total must have one weight. One that is
-        /// counted on a device, of a loss that masks, is waited for.
+        /// one batch that holds them all, those of all ranks. Where nothing in it
+        /// counts, there is no step. Losses that make one total must have one weight.
+        /// One that is counted on a device, of a loss that masks, is waited for.
         Samples = 2,
     }
     impl AccumulateBy {

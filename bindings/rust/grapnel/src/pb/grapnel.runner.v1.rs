@@ -23,6 +23,12 @@ pub struct LogProcessorConfig {
     /// Default: ".*(loss|time|data_time|grad_norm).*".
     #[prost(string, optional, tag = "6")]
     pub mean_pattern: ::core::option::Option<::prost::alloc::string::String>,
+    /// Of several processes: a training's lines and records have the means over
+    /// all of them of what each would have logged, and not the first one's numbers.
+    /// They exchange those for each line, and need the same names. ETA and memory
+    /// stay the first one's. Default: false.
+    #[prost(bool, optional, tag = "7")]
+    pub reduce_logged: ::core::option::Option<bool>,
 }
 /// Nested message and enum types in `LogProcessorConfig`.
 pub mod log_processor_config {
@@ -365,6 +371,24 @@ impl ::prost::Name for RankStop {
         "type.googleapis.com/grapnel.runner.v1.RankStop".into()
     }
 }
+/// The numbers of a log line, in its order.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LoggedNumbers {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub names: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    #[prost(double, repeated, tag = "2")]
+    pub values: ::prost::alloc::vec::Vec<f64>,
+}
+impl ::prost::Name for LoggedNumbers {
+    const NAME: &'static str = "LoggedNumbers";
+    const PACKAGE: &'static str = "grapnel.runner.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "grapnel.runner.v1.LoggedNumbers".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/grapnel.runner.v1.LoggedNumbers".into()
+    }
+}
 /// What has to be the same on all ranks.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RankIdentity {
@@ -429,6 +453,11 @@ pub struct RankState {
     /// Unset if the data is none.
     #[prost(message, optional, tag = "2")]
     pub stream: ::core::option::Option<super::super::data::v1::StreamPosition>,
+    /// In which order gradients are sent, by numbers of the parameters: on 3 ranks
+    /// and more their sums depend on it. Empty before the first are, or if that
+    /// doesn't change.
+    #[prost(int64, repeated, tag = "3")]
+    pub gradient_order: ::prost::alloc::vec::Vec<i64>,
 }
 impl ::prost::Name for RankState {
     const NAME: &'static str = "RankState";
@@ -661,6 +690,13 @@ pub struct DistributedConfig {
     /// What gradients are sent in.
     #[prost(enumeration = "distributed_config::Compression", optional, tag = "7")]
     pub compression: ::core::option::Option<i32>,
+    /// Batch norm in training is of the batches of all processes, as torch's
+    /// SyncBatchNorm, and not of each one's own; a batch_size of 1 will do then.
+    /// Each batch norm waits for all processes, in forward and in backward. Of a
+    /// model of layers; of several processes another kind is refused. Default:
+    /// false.
+    #[prost(bool, optional, tag = "8")]
+    pub sync_batch_norm: ::core::option::Option<bool>,
 }
 /// Nested message and enum types in `DistributedConfig`.
 pub mod distributed_config {

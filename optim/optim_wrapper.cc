@@ -250,6 +250,10 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
       *state->mutable_base_options() = base.groups(0).options();
     }
     configured_.Save(state);
+    if (reducer_ != nullptr) {
+      const std::vector<int64_t> order = reducer_->order();
+      state->mutable_gradient_order()->Assign(order.begin(), order.end());
+    }
     if (accumulated() == 0) return absl::OkStatus();
     for (int i = 0; i < optimizer_->num_groups(); ++i) {
       for (const NamedTensor& param : optimizer_->params(i)) {
@@ -292,6 +296,10 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     window_ended_ = false;
     const std::string dropped = window_.LoadState(state);
     if (!dropped.empty()) notes->push_back(dropped);
+    if (reducer_ != nullptr) {
+      const auto& order = state.gradient_order();
+      GRAPNEL_RETURN_IF_ERROR(reducer_->SetOrder({order.begin(), order.end()}));
+    }
     if (accumulated() == 0) return absl::OkStatus();
     // The window may come to hold another number than was planned for, and the
     // loss to be scaled otherwise.

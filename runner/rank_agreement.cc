@@ -26,18 +26,22 @@ absl::Status NotUnderstood(size_t rank) {
       "rank ", rank, ": sent what is none of this version's messages"));
 }
 
+void Describe(const TensorMap& tensors, SharedContents::Section* section) {
+  for (const NamedTensor& named : tensors) {
+    SharedContents::Tensor& tensor = *section->add_tensors();
+    tensor.set_name(named.name);
+    tensor.set_dtype(static_cast<int32_t>(named.tensor.scalar_type()));
+    for (const int64_t size : named.tensor.sizes()) tensor.add_sizes(size);
+  }
+}
+
 SharedContents Describe(const io::CheckpointContents& contents) {
   SharedContents shared;
   shared.set_manifest(contents.manifest().SerializeAsString());
   for (const auto& [name, tensors] : contents.sections) {
     SharedContents::Section& section = *shared.add_sections();
     section.set_name(name);
-    for (const NamedTensor& named : tensors) {
-      SharedContents::Tensor& tensor = *section.add_tensors();
-      tensor.set_name(named.name);
-      tensor.set_dtype(static_cast<int32_t>(named.tensor.scalar_type()));
-      for (const int64_t size : named.tensor.sizes()) tensor.add_sizes(size);
-    }
+    Describe(tensors, &section);
   }
   for (const auto& [name, content] : contents.blobs) {
     SharedContents::Blob& blob = *shared.add_blobs();
@@ -45,6 +49,13 @@ SharedContents Describe(const io::CheckpointContents& contents) {
     blob.set_content(content);
   }
   return shared;
+}
+
+// One without values.
+at::Tensor Allocate(const SharedContents::Tensor& tensor) {
+  const std::vector<int64_t> sizes(tensor.sizes().begin(),
+                                   tensor.sizes().end());
+  return ops::empty(sizes, static_cast<c10::ScalarType>(tensor.dtype()));
 }
 
 // With tensors that have no values yet.
@@ -57,11 +68,7 @@ absl::Status Allocate(const SharedContents& shared,
   for (const SharedContents::Section& section : shared.sections()) {
     TensorMap tensors;
     for (const SharedContents::Tensor& tensor : section.tensors()) {
-      const std::vector<int64_t> sizes(tensor.sizes().begin(),
-                                       tensor.sizes().end());
-      GRAPNEL_RETURN_IF_ERROR(tensors.Add(
-          tensor.name(),
-          ops::empty(sizes, static_cast<c10::ScalarType>(tensor.dtype()))));
+      GRAPNEL_RETURN_IF_ERROR(tensors.Add(tensor.name(), Allocate(tensor)));
     }
     contents->sections.emplace_back(section.name(), std::move(tensors));
   }
@@ -71,19 +78,25 @@ absl::Status Allocate(const SharedContents& shared,
   return absl::OkStatus();
 }
 
-// As bytes: backends reduce few types, but every one has bytes.
+// `tensor`, on the CPU, becomes that of rank `root`. As bytes: backends reduce
+// few types, but every one has bytes.
+absl::Status BroadcastBytes(ProcessGroup& group, const at::Tensor& tensor,
+                            int root) {
+  if (tensor.numel() == 0) return absl::OkStatus();
+  at::Tensor bytes;
+  GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+    bytes = tensor.reshape({-1}).view(at::kByte);
+    return absl::OkStatus();
+  }));
+  return group.Broadcast(bytes, root);
+}
+
 absl::Status BroadcastNumbers(ProcessGroup& group,
                               const io::CheckpointContents& contents) {
   for (const auto& [name, tensors] : contents.sections) {
     for (const NamedTensor& named : tensors) {
-      if (named.tensor.numel() == 0) continue;
-      at::Tensor bytes;
-      GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
-        bytes = named.tensor.reshape({-1}).view(at::kByte);
-        return absl::OkStatus();
-      }));
       GRAPNEL_RETURN_IF_ERROR(
-          WithContext(group.Broadcast(bytes, /*root=*/0),
+          WithContext(BroadcastBytes(group, named.tensor, /*root=*/0),
                       absl::StrCat(name, ": tensor \"", named.name, "\"")));
     }
   }
@@ -152,6 +165,37 @@ absl::Status ShareContents(ProcessGroup& group,
   }
   GRAPNEL_RETURN_IF_ERROR(AgreeOnStatus(group, ready));
   return BroadcastNumbers(group, *contents);
+}
+
+absl::StatusOr<std::vector<TensorMap>> GatherTensors(ProcessGroup& group,
+                                                     const TensorMap& own) {
+  const c10::NoGradGuard no_grad;
+  SharedContents::Section mine;
+  Describe(own, &mine);
+  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> described,
+                           group.AllGather(mine.SerializeAsString()));
+  std::vector<TensorMap> gathered;
+  if (IsMaster(group)) gathered.push_back(own);
+  for (int rank = 1; rank < group.world_size(); ++rank) {
+    SharedContents::Section theirs;
+    if (!theirs.ParseFromString(described[rank])) return NotUnderstood(rank);
+    TensorMap tensors;
+    for (const SharedContents::Tensor& one : theirs.tensors()) {
+      at::Tensor tensor;
+      GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
+        tensor = rank == group.rank() ? own.Find(one.name())->to(at::kCPU)
+                                      : Allocate(one);
+        return absl::OkStatus();
+      }));
+      GRAPNEL_RETURN_IF_ERROR(
+          WithContext(BroadcastBytes(group, tensor, rank),
+                      absl::StrCat("tensor \"", one.name(), "\"")));
+      if (!IsMaster(group)) continue;
+      GRAPNEL_RETURN_IF_ERROR(tensors.Add(one.name(), std::move(tensor)));
+    }
+    if (IsMaster(group)) gathered.push_back(std::move(tensors));
+  }
+  return gathered;
 }
 
 }  // namespace grapnel

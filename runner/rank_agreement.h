@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "grapnel/base/tensor_map.h"
 #include "grapnel/dist/process_group.h"
 #include "grapnel/io/checkpoint.h"
 
@@ -37,6 +38,12 @@ absl::StatusOr<std::vector<std::string>> GatherIfOk(ProcessGroup& group,
 // rank 0 sees is enough. The others' `*contents` are replaced.
 absl::Status ShareContents(ProcessGroup& group,
                            io::CheckpointContents* contents);
+
+// Every rank's tensors, by rank, on rank 0; on the others, nothing. Names and
+// shapes may differ. Those of other ranks come to the CPU, where each rank has
+// room for one of them at a time.
+absl::StatusOr<std::vector<TensorMap>> GatherTensors(ProcessGroup& group,
+                                                     const TensorMap& own);
 
 }  // namespace grapnel
 

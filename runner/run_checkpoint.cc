@@ -9,11 +9,13 @@
 #include "google/protobuf/message.h"
 #include "grapnel/base/checked_message.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_map.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/optim/optim_wrapper.pb.h"
 #include "grapnel/optim/schedulers/scheduler_replay.h"
 #include "grapnel/runner/rank_agreement.h"
+#include "grapnel/runner/rank_windows.h"
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/saved_settings.h"
 
@@ -21,6 +23,7 @@ namespace grapnel {
 namespace {
 
 using ::grapnel::runner::v1::HookState;
+using ::grapnel::runner::v1::RankState;
 using ::grapnel::runner::v1::RunState;
 
 constexpr char kModel[] = "model";
@@ -132,6 +135,33 @@ absl::Status RestoreHooks(const RunState& state, const TensorMap& tensors,
   return absl::OkStatus();
 }
 
+// Adds what is each rank's own to `*state`, which has this rank's, and makes
+// `*gradients` those of all on rank 0, and none on the others. `saved`: whether
+// this rank's are there.
+absl::Status GatherRanks(ProcessGroup& group, const absl::Status& saved,
+                         RunState* state, TensorMap* gradients) {
+  RankState mine;
+  *mine.mutable_rng() = state->rng();
+  if (state->data().has_stream())
+    *mine.mutable_stream() = state->data().stream();
+  if (state->has_optim_wrapper()) {
+    SaveRankWindows(state->optim_wrapper(), &mine);
+  }
+  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> ranks,
+                           GatherIfOk(group, saved, mine.SerializeAsString()));
+  for (size_t rank = 0; rank < ranks.size(); ++rank) {
+    if (!state->add_ranks()->ParseFromString(ranks[rank])) {
+      return absl::InternalError(
+          absl::StrCat("rank ", rank, ": its state can't be read"));
+    }
+  }
+  if (!state->has_optim_wrapper()) return absl::OkStatus();
+  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<TensorMap> all,
+                           GatherTensors(group, *gradients));
+  GRAPNEL_ASSIGN_OR_RETURN(*gradients, JoinRankGradients(all));
+  return absl::OkStatus();
+}
+
 // Where there are other ranks now, theirs one after another again and again.
 const runner::v1::RngState& RngOf(const RunState& state, int rank) {
   if (state.ranks().empty()) return state.rng();
@@ -141,26 +171,27 @@ const runner::v1::RngState& RngOf(const RunState& state, int rank) {
 }  // namespace
 
 absl::StatusOr<io::CheckpointContents> CaptureRun(
-    const RunParts& parts, int64_t seed, const runner::v1::DataPosition& data,
-    absl::Span<const std::string> ranks) {
+    const RunParts& parts, int64_t seed, const runner::v1::DataPosition& data) {
   io::CheckpointContents contents;
   RunState state;
   state.set_seed(seed);
-  GRAPNEL_RETURN_IF_ERROR(parts.generators.Save(state.mutable_rng()));
   *state.mutable_data() = data;
-  for (size_t rank = 0; rank < ranks.size(); ++rank) {
-    if (!state.add_ranks()->ParseFromString(ranks[rank])) {
-      return absl::InternalError(
-          absl::StrCat("rank ", rank, ": its state can't be read"));
-    }
+  TensorMap model, optimizer, gradients, hooks;
+  const auto save_own = [&]() -> absl::Status {
+    GRAPNEL_RETURN_IF_ERROR(parts.generators.Save(state.mutable_rng()));
+    GRAPNEL_ASSIGN_OR_RETURN(model, ModelState(*parts.model));
+    if (parts.optim_wrapper == nullptr) return absl::OkStatus();
+    return parts.optim_wrapper->SaveState(state.mutable_optim_wrapper(),
+                                          &optimizer, &gradients);
+  };
+  const absl::Status saved = save_own();
+  if (parts.group->world_size() == 1) {
+    GRAPNEL_RETURN_IF_ERROR(saved);
+  } else {
+    GRAPNEL_RETURN_IF_ERROR(
+        GatherRanks(*parts.group, saved, &state, &gradients));
   }
 
-  GRAPNEL_ASSIGN_OR_RETURN(TensorMap model, ModelState(*parts.model));
-  TensorMap optimizer, gradients, hooks;
-  if (parts.optim_wrapper != nullptr) {
-    GRAPNEL_RETURN_IF_ERROR(parts.optim_wrapper->SaveState(
-        state.mutable_optim_wrapper(), &optimizer, &gradients));
-  }
   for (const auto& scheduler : parts.param_schedulers) {
     GRAPNEL_RETURN_IF_ERROR(scheduler->SaveState(state.add_param_schedulers()));
   }
@@ -233,11 +264,15 @@ absl::Status RestoreRun(const io::CheckpointContents& contents,
                          state.data().batch_size() *
                              std::max<int64_t>(state.data().world_size(), 1),
                          parts.model->parameters(), &saved);
+    TensorMap gradients = section(kGradients);
+    GRAPNEL_RETURN_IF_ERROR(RestoreRankWindows(state, parts.group->rank(),
+                                               parts.group->world_size(),
+                                               &saved, &gradients, warnings));
     std::vector<std::string> notes;
-    GRAPNEL_RETURN_IF_ERROR(WithContext(
-        parts.optim_wrapper->LoadState(saved, section(kOptimizer),
-                                       section(kGradients), &options, &notes),
-        "optim_wrapper"));
+    GRAPNEL_RETURN_IF_ERROR(
+        WithContext(parts.optim_wrapper->LoadState(saved, section(kOptimizer),
+                                                   gradients, &options, &notes),
+                    "optim_wrapper"));
     for (const std::string& note : notes) {
       warnings->push_back(absl::StrCat("optim_wrapper: ", note));
     }
@@ -261,7 +296,7 @@ absl::Status RestoreRun(const io::CheckpointContents& contents,
   }
   GRAPNEL_RETURN_IF_ERROR(
       RestoreHooks(state, section(kHooks), *parts.hooks, warnings));
-  return parts.generators.Load(RngOf(state, parts.rank));
+  return parts.generators.Load(RngOf(state, parts.group->rank()));
 }
 
 }  // namespace grapnel

@@ -4,7 +4,8 @@
 //   section "optimizer"  slots, "<parameter>/<slot>"; may be left out
 //   section "gradients"  of a half-filled accumulation window, by parameter;
 //                        here and in "optimizer", of several optimizers,
-//                        "<optimizer>/" comes first
+//                        "<optimizer>/" comes first; here, of several ranks,
+//                        "rank_<rank>/" before that
 //   section "hooks"      tensors of hooks, "<hook>/<tensor>"
 //   section "ema", ...   averages of the model, as hooks/ema adds them
 //   blob "state"         grapnel.runner.v1.RunState
@@ -46,17 +47,16 @@ struct RunParts {
   MessageHub* message_hub;
   const HookList* hooks;
   RunGenerators generators;
-  int rank = 0;  // Of a run of several: whose generators those are.
+  ProcessGroup* group;
 };
 
 // Everything that changes as the run goes on, the generators included. Tensors
 // share storage with the run: write them before it goes on. The manifest is the
 // caller's to fill in. kInvalidArgument, naming it, for state that ReadRunState
-// couldn't read back. `ranks`: the serialized RankState of each, if there are
-// several.
+// couldn't read back. A collective: rank 0 has the gradients of all, and the
+// others have none.
 absl::StatusOr<io::CheckpointContents> CaptureRun(
-    const RunParts& parts, int64_t seed, const runner::v1::DataPosition& data,
-    absl::Span<const std::string> ranks = {});
+    const RunParts& parts, int64_t seed, const runner::v1::DataPosition& data);
 
 absl::StatusOr<runner::v1::RunState> ReadRunState(
     const io::CheckpointContents& contents);

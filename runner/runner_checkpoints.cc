@@ -163,15 +163,10 @@ absl::Status RunnerImpl::Resume() {
   GRAPNEL_RETURN_IF_ERROR(
       RestoreRun(checkpoint_, state,
                  {model_.get(), optim_wrapper_.get(), schedulers_, &hub_,
-                  &hooks_, generators_, process_group().rank()},
+                  &hooks_, generators_, &process_group()},
                  PointOf(progress_, saved, state), &warnings));
   for (const std::string& warning : warnings) {
     log_->Warning(absl::StrCat("resume: ", warning));
-  }
-  if (gradient_reducer_ != nullptr && state.ranks_size() > 0) {
-    const auto& order = state.ranks(0).gradient_order();
-    GRAPNEL_RETURN_IF_ERROR(
-        gradient_reducer_->SetOrder({order.begin(), order.end()}));
   }
   ForgetWhatOptimizersDoNotGive();
   if (saved.validation_pending() && dataloader(Mode::kVal) == nullptr) {
@@ -373,8 +368,8 @@ absl::Status RunnerImpl::SaveNow(const WaitingSave& waiting, bool* published) {
 
 absl::StatusOr<CapturedSave> RunnerImpl::Capture(const WaitingSave& waiting) {
   const SaveRequest& request = waiting.request;
-  RunParts parts = {model_.get(), optim_wrapper_.get(), schedulers_, &hub_,
-                    &hooks_,      generators_};
+  RunParts parts = {model_.get(), optim_wrapper_.get(), schedulers_,     &hub_,
+                    &hooks_,      generators_,          &process_group()};
   if (!request.optimizer) parts.optim_wrapper = nullptr;
   if (!request.param_schedulers) parts.param_schedulers = {};
   CapturedSave save;
@@ -384,21 +379,8 @@ absl::StatusOr<CapturedSave> RunnerImpl::Capture(const WaitingSave& waiting) {
   save.checkpoint.path = io::JoinPath(request.dir, request.name);
   save.checkpoint.is_last = request.update_last_checkpoint;
   save.progress_key = ProgressKey(progress_);
-  std::vector<std::string> ranks;
-  if (num_ranks() > 1) {
-    runner::v1::RankState mine;
-    const absl::Status saved = generators_.Save(mine.mutable_rng());
-    if (stream_ != nullptr) *mine.mutable_stream() = stream_position_;
-    if (gradient_reducer_ != nullptr) {
-      const std::vector<int64_t> order = gradient_reducer_->order();
-      mine.mutable_gradient_order()->Assign(order.begin(), order.end());
-    }
-    GRAPNEL_ASSIGN_OR_RETURN(
-        ranks, GatherIfOk(process_group(), saved, mine.SerializeAsString()));
-  }
-  GRAPNEL_ASSIGN_OR_RETURN(
-      save.contents, CaptureRun(parts, seed_, CurrentDataPosition(), ranks));
-  GRAPNEL_RETURN_IF_ERROR(MeanGradients(&save.contents));
+  GRAPNEL_ASSIGN_OR_RETURN(save.contents,
+                           CaptureRun(parts, seed_, CurrentDataPosition()));
   io::v1::CheckpointManifest& manifest = save.contents.manifest();
   *manifest.mutable_progress() = progress_.state();
   manifest.set_run_uuid(run_uuid_);
@@ -424,26 +406,6 @@ absl::StatusOr<CapturedSave> RunnerImpl::Capture(const WaitingSave& waiting) {
   GRAPNEL_RETURN_IF_ERROR(
       hooks_.Call(points::kBeforeSaveCheckpoint, run, save.contents));
   return save;
-}
-
-absl::Status RunnerImpl::MeanGradients(io::CheckpointContents* contents) {
-  if (num_ranks() == 1) return absl::OkStatus();
-  for (auto& [name, tensors] : contents->sections) {
-    if (name != "gradients") continue;
-    TensorMap means;
-    for (const NamedTensor& gradient : tensors) {
-      at::Tensor mean;
-      GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
-        mean = gradient.tensor.clone();
-        return absl::OkStatus();
-      }));
-      GRAPNEL_RETURN_IF_ERROR(process_group().AllReduce(mean, ReduceOp::kSum));
-      mean.div_(num_ranks());
-      GRAPNEL_RETURN_IF_ERROR(means.Add(gradient.name, std::move(mean)));
-    }
-    tensors = std::move(means);
-  }
-  return absl::OkStatus();
 }
 
 absl::Status RunnerImpl::Publish(const CapturedSave& save) const {

@@ -409,9 +409,6 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // published with nothing else of it; then the hooks are told.
   absl::Status SaveNow(const WaitingSave& waiting, bool* published);
   absl::StatusOr<CapturedSave> Capture(const WaitingSave& waiting);
-  // Of a window that is half filled every rank has gradients of its own: a
-  // checkpoint has their mean.
-  absl::Status MeanGradients(io::CheckpointContents* contents);
   absl::Status Publish(const CapturedSave& save) const;
   absl::Status NotifyOfSave(const CapturedSave& save);
   runner::v1::DataPosition CurrentDataPosition();

@@ -20,6 +20,7 @@
 #include "gmock/gmock.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_map.h"
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/dist/fake_gradient_reducer.h"
@@ -28,9 +29,11 @@
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/mem_env.h"
 #include "grapnel/loggers/memory_run_log.h"
+#include "grapnel/loggers/run_log.h"
 #include "grapnel/models/callback_model.h"
 #include "grapnel/models/log_vars.h"
 #include "grapnel/models/model.h"
+#include "grapnel/optim/optim_wrapper.pb.h"
 #include "grapnel/runner/config_file.h"
 #include "grapnel/runner/hook_registry.h"
 #include "grapnel/runner/run_checkpoint.h"
@@ -43,6 +46,7 @@ namespace grapnel {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -104,6 +108,7 @@ struct Changes {
   std::function<absl::Time(int rank)> deadline;
   // In place of the configuration's.
   std::function<std::unique_ptr<Model>()> model;
+  int64_t samples = kSamples;
 };
 
 Changes ForEpochs(int64_t epochs) {
@@ -160,7 +165,7 @@ class RanksTest : public ::testing::Test {
       return std::make_unique<FakeGradientReducer>(group, params);
     };
     if (changes.model != nullptr) options.model = changes.model();
-    options.train_dataset = NewDataset(kSamples);
+    options.train_dataset = NewDataset(changes.samples);
     if (config.has_val_dataloader()) {
       options.val_dataset = NewDataset(kSamples - 3);
     }
@@ -185,6 +190,17 @@ class RanksTest : public ::testing::Test {
       buffers_[rank].push_back(buffer.tensor.clone());
     }
     return status;
+  }
+
+  void ExpectClose(const std::vector<at::Tensor>& expected) const {
+    for (const auto& params : params_) {
+      ASSERT_EQ(params.size(), expected.size());
+      for (size_t i = 0; i < params.size(); ++i) {
+        EXPECT_TRUE(ops::allclose(params[i], expected[i], 1e-5, 1e-6))
+            << i << ", off by "
+            << params[i].sub(expected[i]).abs().max().item<double>();
+      }
+    }
   }
 
   void ExpectSameParams() const {
@@ -323,6 +339,133 @@ TEST_F(RanksTest, ADeadlineOfOneEndsAllAndSaves) {
   EXPECT_GT(iters_[0], 0);
   ExpectSameParams();
   EXPECT_TRUE(envs_[0]->FileExists("/run/last_checkpoint"));
+}
+
+// ---- Accumulation ----
+
+// Whose steps don't depend on how samples lie on ranks. With windows of 2 and 9
+// iterations of 8 samples, 4 in the last of an epoch.
+constexpr char kSplittable[] = R"pb(
+  work_dir: "/run"
+  randomness { seed: 1 }
+  train_dataloader { sampler { shuffle: true } }
+  train_cfg { max_epochs: 3 }
+  default_hooks {
+    checkpoint { by_epoch: false interval: 1 }
+    logger { interval: 2 }
+  }
+)pb";
+
+// A third of the samples doesn't count, so that ranks' batches weigh otherwise.
+constexpr char kMasked[] = R"pb(
+  model {
+    sequential {
+      layers { linear { out_features: 16 } }
+      layers { relu {} }
+      layers { linear { out_features: 3 } }
+      loss { cross_entropy { ignore_index: 2 } }
+    }
+  }
+  optim_wrapper {
+    optimizer { sgd { lr: 0.5 momentum: 0.9 } }
+    accumulate_by: SAMPLES
+    accumulative_counts: 2
+  }
+)pb";
+
+// The whole batch has 8 samples, on however many ranks.
+Changes Splitting(const std::string& more, int num_ranks) {
+  Changes changes;
+  changes.samples = 20;  // As many on each rank.
+  changes.config = [more, num_ranks](runner::v1::RunnerConfig& config, int) {
+    const auto parsed = ParseRunnerConfig(absl::StrCat(kSplittable, more),
+                                          ConfigFormat::kText, "config");
+    ASSERT_THAT(parsed, IsOk());
+    config = *parsed;
+    config.mutable_train_dataloader()->set_batch_size(8 / num_ranks);
+  };
+  return changes;
+}
+
+TEST_F(RanksTest, BySamplesStepAsOneProcess) {
+  ASSERT_THAT(Train(1, Splitting(kMasked, 1)), Each(IsOk()));
+  const std::vector<at::Tensor> whole = params_[0];
+  envs_.clear();
+  ASSERT_THAT(Train(2, Splitting(kMasked, 2)), Each(IsOk()));
+  ExpectClose(whole);
+  // By iterations they don't, or the samples would be too easy.
+  envs_.clear();
+  Changes by_iterations = Splitting(kMasked, 2);
+  by_iterations.config = [split = by_iterations.config](
+                             runner::v1::RunnerConfig& config, int rank) {
+    split(config, rank);
+    config.mutable_optim_wrapper()->clear_accumulate_by();
+  };
+  ASSERT_THAT(Train(2, by_iterations), Each(IsOk()));
+  EXPECT_FALSE(ops::allclose(params_[0][0], whole[0], 1e-3, 1e-4));
+}
+
+// From a checkpoint of each iteration, in the middle of a window too.
+TEST_F(RanksTest, GoOnInTheMiddleOfAWindowToTheSameBits) {
+  for (const char* unit : {"ITERATIONS", "SAMPLES"}) {
+    SCOPED_TRACE(unit);
+    // Batch norm and dropout as well.
+    const auto change = [unit](int cut) {
+      Changes changes;
+      changes.config = [unit, cut](runner::v1::RunnerConfig& config, int) {
+        auto& optim = *config.mutable_optim_wrapper();
+        optim.set_accumulative_counts(4);
+        optim.set_accumulate_by(
+            unit[0] == 'S' ? optim::v1::OptimWrapperConfig::SAMPLES
+                           : optim::v1::OptimWrapperConfig::ITERATIONS);
+        auto& checkpoint =
+            *config.mutable_default_hooks()->mutable_checkpoint();
+        checkpoint.set_by_epoch(false);
+        checkpoint.clear_max_keep_ckpts();
+        if (cut == 0) return;
+        config.set_resume(true);
+        config.set_load_from(absl::StrCat("/run/iter_", cut));
+      };
+      return changes;
+    };
+    envs_.clear();
+    ASSERT_THAT(Train(3, change(0)), Each(IsOk()));
+    const std::vector<at::Tensor> whole = params_[0];
+    ASSERT_EQ(iters_[0], 6);
+    const auto contents = io::ReadCheckpoint(*envs_[0], "/run/iter_2");
+    ASSERT_THAT(contents, IsOk());
+    const TensorMap* gradients = contents->FindSection("gradients");
+    ASSERT_NE(gradients, nullptr);
+    EXPECT_EQ(gradients->size(), 3 * whole.size());
+    for (int cut = 1; cut < 6; ++cut) {
+      ASSERT_THAT(Train(3, change(cut)), Each(IsOk()));
+      ExpectSameParams();
+      for (size_t i = 0; i < whole.size(); ++i) {
+        EXPECT_TRUE(ops::equal(params_[0][i], whole[i])) << cut << ", " << i;
+      }
+    }
+  }
+}
+
+// With half of a window behind them, which has weights.
+TEST_F(RanksTest, OfAnotherNumberGoOnWithTheMean) {
+  ASSERT_THAT(Train(1, Splitting(kMasked, 1)), Each(IsOk()));
+  const std::vector<at::Tensor> whole = params_[0];
+  const auto resumed = [](int num_ranks) {
+    const std::string from = "resume: true load_from: '/run/iter_3'";
+    return Splitting(absl::StrCat(kMasked, from), num_ranks);
+  };
+  for (const auto& [before, after] :
+       {std::make_pair(2, 1), std::make_pair(2, 4), std::make_pair(1, 2)}) {
+    SCOPED_TRACE(absl::StrCat(before, " to ", after));
+    envs_.clear();
+    ASSERT_THAT(Train(before, Splitting(kMasked, before)), Each(IsOk()));
+    ASSERT_THAT(Train(after, resumed(after)), Each(IsOk()));
+    ExpectClose(whole);
+    EXPECT_THAT(
+        logs_[0]->messages(RunLog::Level::kWarning),
+        Contains(HasSubstr("as their mean")).Times(before == 1 ? 0 : 1));
+  }
 }
 
 TEST_F(RanksTest, ThatDifferAreNamed) {

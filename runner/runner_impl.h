@@ -231,7 +231,10 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // The newest that can be read whole; none is OK, with checkpoint_path_ "".
   absl::Status ReadLatestCheckpoint();
   absl::Status InitDevice();
-  absl::Status InitGradientReducer();
+  absl::Status InitGradientReducers();
+  absl::Status AddGradientReducer(const std::vector<NamedTensor>& params,
+                                  const std::vector<NamedTensor>& buffers,
+                                  OptimWrapper& optim_wrapper);
   absl::Status CheckDevice() const;
   absl::Status InitLoaders();
   absl::Status InitStream();
@@ -460,10 +463,10 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   std::vector<int64_t> input_shape_;  // That it was made by, if from config.
   SingleProcessGroup single_process_;
   Autocast autocast_;  // Of evaluation; the training step's is the wrapper's.
-  // Of several ranks: what averages gradients, and if the runner has joined
-  // them itself, the group.
+  // Of several ranks: what averages gradients, of each optimizer, and if the
+  // runner has joined them itself, the group.
   std::unique_ptr<ProcessGroup> own_group_;
-  std::unique_ptr<GradientReducer> gradient_reducer_;
+  std::vector<std::unique_ptr<GradientReducer>> gradient_reducers_;
   std::unique_ptr<OptimWrapper> optim_wrapper_;
   std::vector<std::unique_ptr<ParamScheduler>> schedulers_;
   MessageHub hub_;

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/ascii.h"
@@ -259,6 +260,22 @@ absl::Status CheckParamNames(OptimWrapper& optim_wrapper) {
     }
   }
   return absl::OkStatus();
+}
+
+// Those of `params` that the optimizer has, in their order.
+std::vector<NamedTensor> OfOptimizer(const std::vector<NamedTensor>& params,
+                                     const Optimizer& optimizer) {
+  absl::flat_hash_set<absl::string_view> names;
+  for (int i = 0; i < optimizer.num_groups(); ++i) {
+    for (const NamedTensor& param : optimizer.params(i)) {
+      names.insert(param.name);
+    }
+  }
+  std::vector<NamedTensor> own;
+  for (const NamedTensor& param : params) {
+    if (names.contains(param.name)) own.push_back(param);
+  }
+  return own;
 }
 
 std::string NewUuid() {
@@ -953,7 +970,7 @@ absl::Status RunnerImpl::InitOptimizer() {
   if (!wrapper.ok()) return WithContext(wrapper.status(), "optim_wrapper");
   optim_wrapper_ = *std::move(wrapper);
   optim_wrapper_->set_step_observer(this);
-  if (num_ranks() > 1) GRAPNEL_RETURN_IF_ERROR(InitGradientReducer());
+  if (num_ranks() > 1) GRAPNEL_RETURN_IF_ERROR(InitGradientReducers());
   GRAPNEL_RETURN_IF_ERROR(CheckParamNames(*optim_wrapper_));
 
   if (config_->auto_scale_lr().enable()) {
@@ -997,7 +1014,7 @@ absl::Status RunnerImpl::InitOptimizer() {
   return absl::OkStatus();
 }
 
-absl::Status RunnerImpl::InitGradientReducer() {
+absl::Status RunnerImpl::InitGradientReducers() {
   if (options_.make_gradient_reducer == nullptr) {
     return absl::InvalidArgumentError(
         "make_gradient_reducer: must be set for several ranks");
@@ -1007,12 +1024,31 @@ absl::Status RunnerImpl::InitGradientReducer() {
   for (const NamedTensor& param : model_->parameters()) {
     if (param.tensor.requires_grad()) params.push_back(param);
   }
+  const auto& several = config_->optim_wrapper().optimizers();
+  if (several.empty()) {
+    return AddGradientReducer(params, model_->buffers(), *optim_wrapper_);
+  }
+  for (int i = 0; i < several.size(); ++i) {
+    GRAPNEL_ASSIGN_OR_RETURN(OptimWrapper * one,
+                             optim_wrapper_->Get(several[i].name()));
+    // No optimizer has buffers: they come with the first one's iterations.
+    GRAPNEL_RETURN_IF_ERROR(WithContext(
+        AddGradientReducer(
+            OfOptimizer(params, *one->optimizer()),
+            i == 0 ? model_->buffers() : std::vector<NamedTensor>(), *one),
+        absl::StrCat("optimizer \"", several[i].name(), "\"")));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunnerImpl::AddGradientReducer(
+    const std::vector<NamedTensor>& params,
+    const std::vector<NamedTensor>& buffers, OptimWrapper& optim_wrapper) {
   GRAPNEL_ASSIGN_OR_RETURN(
-      gradient_reducer_, options_.make_gradient_reducer(process_group(), params,
-                                                        model_->buffers()));
-  return WithContext(
-      optim_wrapper_->SetGradientReducer(gradient_reducer_.get()),
-      "optim_wrapper");
+      std::unique_ptr<GradientReducer> reducer,
+      options_.make_gradient_reducer(process_group(), params, buffers));
+  gradient_reducers_.push_back(std::move(reducer));
+  return optim_wrapper.SetGradientReducer(gradient_reducers_.back().get());
 }
 
 absl::Status RunnerImpl::InitOneOptimizer(

@@ -14,6 +14,7 @@
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -22,6 +23,7 @@
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/base/tensor_ops.h"
+#include "grapnel/data/sample.h"
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/dist/fake_gradient_reducer.h"
 #include "grapnel/dist/fake_process_group.h"
@@ -33,6 +35,7 @@
 #include "grapnel/models/callback_model.h"
 #include "grapnel/models/log_vars.h"
 #include "grapnel/models/model.h"
+#include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/optim/optim_wrapper.pb.h"
 #include "grapnel/runner/config_file.h"
 #include "grapnel/runner/hook_registry.h"
@@ -174,6 +177,7 @@ class RanksTest : public ::testing::Test {
         options.hooks.push_back(Schedule(std::move(hook)));
       }
     }
+    if (changes.model != nullptr) options.model = changes.model();
     if (changes.interrupt != nullptr)
       options.interrupt = changes.interrupt(rank);
     GRAPNEL_ASSIGN_OR_RETURN(const std::unique_ptr<Runner> runner,
@@ -465,6 +469,120 @@ TEST_F(RanksTest, OfAnotherNumberGoOnWithTheMean) {
     EXPECT_THAT(
         logs_[0]->messages(RunLog::Level::kWarning),
         Contains(HasSubstr("as their mean")).Times(before == 1 ? 0 : 1));
+  }
+}
+
+// Two parts with an optimizer each: one that makes points of the data's, and
+// one that tells both apart.
+class Pair : public Model {
+ public:
+  // With `one_loss` both learn from one backward pass, and else each from its
+  // own, of which the maker's leaves gradients in the judge too.
+  explicit Pair(bool one_loss) : one_loss_(one_loss) {
+    parameters_ = {{"maker.weight", ops::linspace(-1, 1, 10).reshape({5, 2})},
+                   {"judge.weight", ops::linspace(-0.5, 1, 2).reshape({2, 1})}};
+    for (NamedTensor& param : parameters_) param.tensor.requires_grad_();
+  }
+
+  absl::Status TrainStep(const Batch& batch, OptimWrapper& optim,
+                         LogVars* log_vars) override {
+    GRAPNEL_ASSIGN_OR_RETURN(OptimWrapper * maker, optim.Get("maker"));
+    GRAPNEL_ASSIGN_OR_RETURN(OptimWrapper * judge, optim.Get("judge"));
+    const double weight = static_cast<double>(batch.size());
+    optim.BeginStep();
+    const at::Tensor made = Made(batch);
+    const at::Tensor loss =
+        Judged(batch.inputs.narrow(1, 0, 2), 1)
+            .add(Judged(one_loss_ ? made : made.detach(), 0));
+    log_vars->Clear();
+    log_vars->Add("loss", loss.detach());
+    if (one_loss_) {
+      GRAPNEL_RETURN_IF_ERROR(maker->Update(loss, weight));
+      return judge->UpdateFromGradients({}, weight);
+    }
+    GRAPNEL_RETURN_IF_ERROR(judge->Update(loss, weight));
+    return maker->Update(Judged(made, 1), weight);
+  }
+
+  absl::Status ComputeLosses(const Batch&, LogVars*) override {
+    return absl::UnimplementedError("it has a TrainStep of its own");
+  }
+  absl::Status ValStep(const Batch&, Predictions*) override {
+    return absl::UnimplementedError("it isn't validated");
+  }
+  const std::vector<NamedTensor>& parameters() const override {
+    return parameters_;
+  }
+  const std::vector<NamedTensor>& buffers() const override { return buffers_; }
+  // Or ranks, which are threads, would wait for each other's steps.
+  bool has_own_generator() const override { return true; }
+  void SetTraining(bool training) override { training_ = training; }
+  bool training() const override { return training_; }
+
+ private:
+  at::Tensor Made(const Batch& batch) const {
+    return batch.inputs.matmul(parameters_[0].tensor).tanh();
+  }
+  at::Tensor Judged(const at::Tensor& points, double as) const {
+    return points.matmul(parameters_[1].tensor).sub(as).square().mean();
+  }
+
+  const bool one_loss_;
+  std::vector<NamedTensor> parameters_, buffers_;
+  bool training_ = true;
+};
+
+constexpr char kPair[] = R"pb(
+  optim_wrapper {
+    optimizers {
+      name: "maker"
+      pattern: "^maker"
+      optimizer { sgd { lr: 0.2 momentum: 0.9 } }
+    }
+    optimizers {
+      name: "judge"
+      pattern: "^judge"
+      optimizer { sgd { lr: 0.1 } }
+      accumulative_counts: %d
+    }
+  }
+)pb";
+
+Changes SplittingPair(bool one_loss, int num_ranks, int cut = 0) {
+  std::string config =
+      absl::StrReplaceAll(kPair, {{"%d", one_loss ? "1" : "2"}});
+  if (cut > 0) {
+    absl::StrAppend(&config, "resume: true load_from: '/run/iter_", cut, "'");
+  }
+  Changes changes = Splitting(config, num_ranks);
+  changes.model = [one_loss] { return std::make_unique<Pair>(one_loss); };
+  return changes;
+}
+
+TEST_F(RanksTest, SeveralOptimizersStepAsInOneProcess) {
+  for (const bool one_loss : {false, true}) {
+    SCOPED_TRACE(one_loss);
+    envs_.clear();
+    ASSERT_THAT(Train(1, SplittingPair(one_loss, 1)), Each(IsOk()));
+    const std::vector<at::Tensor> whole = params_[0];
+    envs_.clear();
+    ASSERT_THAT(Train(2, SplittingPair(one_loss, 2)), Each(IsOk()));
+    ExpectSameParams();
+    ExpectClose(whole);
+    EXPECT_FALSE(ops::allclose(whole[1], Pair(one_loss).parameters()[1].tensor,
+                               1e-2, 1e-2));
+  }
+}
+
+TEST_F(RanksTest, SeveralOptimizersGoOnToTheSameBits) {
+  ASSERT_THAT(Train(2, SplittingPair(false, 2)), Each(IsOk()));
+  const std::vector<at::Tensor> whole = params_[0];
+  for (int cut = 1; cut < 9; ++cut) {
+    ASSERT_THAT(Train(2, SplittingPair(false, 2, cut)), Each(IsOk()));
+    ExpectSameParams();
+    for (size_t i = 0; i < whole.size(); ++i) {
+      EXPECT_TRUE(ops::equal(params_[0][i], whole[i])) << cut << ", " << i;
+    }
   }
 }
 

@@ -177,7 +177,6 @@ class RanksTest : public ::testing::Test {
         options.hooks.push_back(Schedule(std::move(hook)));
       }
     }
-    if (changes.model != nullptr) options.model = changes.model();
     if (changes.interrupt != nullptr)
       options.interrupt = changes.interrupt(rank);
     GRAPNEL_ASSIGN_OR_RETURN(const std::unique_ptr<Runner> runner,

@@ -703,6 +703,10 @@ type OptimWrapperState struct {
 	// SAMPLES: of the window, and of its first iteration with one that isn't 0.
 	WindowWeight float64 `protobuf:"fixed64,13,opt,name=window_weight,json=windowWeight,proto3" json:"window_weight,omitempty"`
 	FirstWeight  float64 `protobuf:"fixed64,14,opt,name=first_weight,json=firstWeight,proto3" json:"first_weight,omitempty"`
+	// Of several ranks: in which order they send gradients, by numbers of the
+	// parameters; on 3 ranks and more sums depend on it. Empty before the first
+	// are sent, or if that doesn't change.
+	GradientOrder []int64 `protobuf:"varint,16,rep,packed,name=gradient_order,json=gradientOrder,proto3" json:"gradient_order,omitempty"`
 	// Of several optimizers, in their order; then nothing else is set. Their
 	// tensors are named "<optimizer>/<name>".
 	Optimizers    []*NamedOptimWrapperState `protobuf:"bytes,12,rep,name=optimizers,proto3" json:"optimizers,omitempty"`
@@ -836,6 +840,13 @@ func (x *OptimWrapperState) GetFirstWeight() float64 {
 		return x.FirstWeight
 	}
 	return 0
+}
+
+func (x *OptimWrapperState) GetGradientOrder() []int64 {
+	if x != nil {
+		return x.GradientOrder
+	}
+	return nil
 }
 
 func (x *OptimWrapperState) GetOptimizers() []*NamedOptimWrapperState {
@@ -1160,7 +1171,7 @@ const file_grapnel_optim_optim_wrapper_proto_rawDesc = "" +
 	"\x06_beta2B\x0f\n" +
 	"\r_bias_lr_multB\x12\n" +
 	"\x10_bias_decay_multB\x12\n" +
-	"\x10_norm_decay_mult\"\xbc\a\n" +
+	"\x10_norm_decay_mult\"\xe3\a\n" +
 	"\x11OptimWrapperState\x12>\n" +
 	"\toptimizer\x18\x01 \x01(\v2 .grapnel.optim.v1.OptimizerStateR\toptimizer\x12\x1f\n" +
 	"\vinner_count\x18\x02 \x01(\x03R\n" +
@@ -1179,7 +1190,8 @@ const file_grapnel_optim_optim_wrapper_proto_rawDesc = "" +
 	"\n" +
 	"loss_scale\x18\v \x01(\v2 .grapnel.optim.v1.LossScaleStateR\tlossScale\x12#\n" +
 	"\rwindow_weight\x18\r \x01(\x01R\fwindowWeight\x12!\n" +
-	"\ffirst_weight\x18\x0e \x01(\x01R\vfirstWeight\x12H\n" +
+	"\ffirst_weight\x18\x0e \x01(\x01R\vfirstWeight\x12%\n" +
+	"\x0egradient_order\x18\x10 \x03(\x03R\rgradientOrder\x12H\n" +
 	"\n" +
 	"optimizers\x18\f \x03(\v2(.grapnel.optim.v1.NamedOptimWrapperStateR\n" +
 	"optimizers\x1a>\n" +

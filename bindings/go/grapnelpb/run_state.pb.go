@@ -35,7 +35,8 @@ type RunState struct {
 	MessageHub      *MessageHubState       `protobuf:"bytes,6,opt,name=message_hub,json=messageHub,proto3" json:"message_hub,omitempty"`
 	Hooks           []*HookState           `protobuf:"bytes,7,rep,name=hooks,proto3" json:"hooks,omitempty"`
 	// Of each rank, in their order, where there are several; `rng` and
-	// `data.stream` are the first one's.
+	// `data.stream` are the first one's, and so is what of `optim_wrapper` is a
+	// rank's own.
 	Ranks         []*RankState `protobuf:"bytes,8,rep,name=ranks,proto3" json:"ranks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -131,10 +132,9 @@ type RankState struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Rng    *RngState              `protobuf:"bytes,1,opt,name=rng,proto3" json:"rng,omitempty"`
 	Stream *StreamPosition        `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"` // Unset if the data is none.
-	// In which order gradients are sent, by numbers of the parameters: on 3 ranks
-	// and more their sums depend on it. Empty before the first are, or if that
-	// doesn't change.
-	GradientOrder []int64 `protobuf:"varint,3,rep,packed,name=gradient_order,json=gradientOrder,proto3" json:"gradient_order,omitempty"`
+	// Of each optimizer, in their order. None in checkpoints of older versions,
+	// whose section "gradients" is the ranks' mean, by name.
+	Windows       []*RankWindow `protobuf:"bytes,3,rep,name=windows,proto3" json:"windows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -183,11 +183,73 @@ func (x *RankState) GetStream() *StreamPosition {
 	return nil
 }
 
-func (x *RankState) GetGradientOrder() []int64 {
+func (x *RankState) GetWindows() []*RankWindow {
 	if x != nil {
-		return x.GradientOrder
+		return x.Windows
 	}
 	return nil
+}
+
+// What of an OptimWrapperState is a rank's own: the fields have its names. The
+// gradients are in the section "gradients" as "rank_<rank>/<name>".
+type RankWindow struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gradients     []string               `protobuf:"bytes,1,rep,name=gradients,proto3" json:"gradients,omitempty"`
+	WindowWeight  float64                `protobuf:"fixed64,2,opt,name=window_weight,json=windowWeight,proto3" json:"window_weight,omitempty"`
+	FirstWeight   float64                `protobuf:"fixed64,3,opt,name=first_weight,json=firstWeight,proto3" json:"first_weight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RankWindow) Reset() {
+	*x = RankWindow{}
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RankWindow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RankWindow) ProtoMessage() {}
+
+func (x *RankWindow) ProtoReflect() protoreflect.Message {
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RankWindow.ProtoReflect.Descriptor instead.
+func (*RankWindow) Descriptor() ([]byte, []int) {
+	return file_grapnel_runner_run_state_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RankWindow) GetGradients() []string {
+	if x != nil {
+		return x.Gradients
+	}
+	return nil
+}
+
+func (x *RankWindow) GetWindowWeight() float64 {
+	if x != nil {
+		return x.WindowWeight
+	}
+	return 0
+}
+
+func (x *RankWindow) GetFirstWeight() float64 {
+	if x != nil {
+		return x.FirstWeight
+	}
+	return 0
 }
 
 type RngState struct {
@@ -202,7 +264,7 @@ type RngState struct {
 
 func (x *RngState) Reset() {
 	*x = RngState{}
-	mi := &file_grapnel_runner_run_state_proto_msgTypes[2]
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -214,7 +276,7 @@ func (x *RngState) String() string {
 func (*RngState) ProtoMessage() {}
 
 func (x *RngState) ProtoReflect() protoreflect.Message {
-	mi := &file_grapnel_runner_run_state_proto_msgTypes[2]
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -227,7 +289,7 @@ func (x *RngState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RngState.ProtoReflect.Descriptor instead.
 func (*RngState) Descriptor() ([]byte, []int) {
-	return file_grapnel_runner_run_state_proto_rawDescGZIP(), []int{2}
+	return file_grapnel_runner_run_state_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *RngState) GetCpu() []byte {
@@ -264,7 +326,7 @@ type DataPosition struct {
 
 func (x *DataPosition) Reset() {
 	*x = DataPosition{}
-	mi := &file_grapnel_runner_run_state_proto_msgTypes[3]
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -276,7 +338,7 @@ func (x *DataPosition) String() string {
 func (*DataPosition) ProtoMessage() {}
 
 func (x *DataPosition) ProtoReflect() protoreflect.Message {
-	mi := &file_grapnel_runner_run_state_proto_msgTypes[3]
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -289,7 +351,7 @@ func (x *DataPosition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataPosition.ProtoReflect.Descriptor instead.
 func (*DataPosition) Descriptor() ([]byte, []int) {
-	return file_grapnel_runner_run_state_proto_rawDescGZIP(), []int{3}
+	return file_grapnel_runner_run_state_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *DataPosition) GetDatasetSize() int64 {
@@ -361,7 +423,7 @@ type HookState struct {
 
 func (x *HookState) Reset() {
 	*x = HookState{}
-	mi := &file_grapnel_runner_run_state_proto_msgTypes[4]
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -373,7 +435,7 @@ func (x *HookState) String() string {
 func (*HookState) ProtoMessage() {}
 
 func (x *HookState) ProtoReflect() protoreflect.Message {
-	mi := &file_grapnel_runner_run_state_proto_msgTypes[4]
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -386,7 +448,7 @@ func (x *HookState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HookState.ProtoReflect.Descriptor instead.
 func (*HookState) Descriptor() ([]byte, []int) {
-	return file_grapnel_runner_run_state_proto_rawDescGZIP(), []int{4}
+	return file_grapnel_runner_run_state_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *HookState) GetName() string {
@@ -422,7 +484,7 @@ type RngState_DeviceState struct {
 
 func (x *RngState_DeviceState) Reset() {
 	*x = RngState_DeviceState{}
-	mi := &file_grapnel_runner_run_state_proto_msgTypes[5]
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -434,7 +496,7 @@ func (x *RngState_DeviceState) String() string {
 func (*RngState_DeviceState) ProtoMessage() {}
 
 func (x *RngState_DeviceState) ProtoReflect() protoreflect.Message {
-	mi := &file_grapnel_runner_run_state_proto_msgTypes[5]
+	mi := &file_grapnel_runner_run_state_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -447,7 +509,7 @@ func (x *RngState_DeviceState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RngState_DeviceState.ProtoReflect.Descriptor instead.
 func (*RngState_DeviceState) Descriptor() ([]byte, []int) {
-	return file_grapnel_runner_run_state_proto_rawDescGZIP(), []int{2, 0}
+	return file_grapnel_runner_run_state_proto_rawDescGZIP(), []int{3, 0}
 }
 
 func (x *RngState_DeviceState) GetDevice() string {
@@ -478,11 +540,16 @@ const file_grapnel_runner_run_state_proto_rawDesc = "" +
 	"\vmessage_hub\x18\x06 \x01(\v2\".grapnel.runner.v1.MessageHubStateR\n" +
 	"messageHub\x122\n" +
 	"\x05hooks\x18\a \x03(\v2\x1c.grapnel.runner.v1.HookStateR\x05hooks\x122\n" +
-	"\x05ranks\x18\b \x03(\v2\x1c.grapnel.runner.v1.RankStateR\x05ranks\"\x9a\x01\n" +
+	"\x05ranks\x18\b \x03(\v2\x1c.grapnel.runner.v1.RankStateR\x05ranks\"\xac\x01\n" +
 	"\tRankState\x12-\n" +
 	"\x03rng\x18\x01 \x01(\v2\x1b.grapnel.runner.v1.RngStateR\x03rng\x127\n" +
-	"\x06stream\x18\x02 \x01(\v2\x1f.grapnel.data.v1.StreamPositionR\x06stream\x12%\n" +
-	"\x0egradient_order\x18\x03 \x03(\x03R\rgradientOrder\"\x9c\x01\n" +
+	"\x06stream\x18\x02 \x01(\v2\x1f.grapnel.data.v1.StreamPositionR\x06stream\x127\n" +
+	"\awindows\x18\x03 \x03(\v2\x1d.grapnel.runner.v1.RankWindowR\awindows\"r\n" +
+	"\n" +
+	"RankWindow\x12\x1c\n" +
+	"\tgradients\x18\x01 \x03(\tR\tgradients\x12#\n" +
+	"\rwindow_weight\x18\x02 \x01(\x01R\fwindowWeight\x12!\n" +
+	"\ffirst_weight\x18\x03 \x01(\x01R\vfirstWeight\"\x9c\x01\n" +
 	"\bRngState\x12\x10\n" +
 	"\x03cpu\x18\x01 \x01(\fR\x03cpu\x12A\n" +
 	"\adevices\x18\x02 \x03(\v2'.grapnel.runner.v1.RngState.DeviceStateR\adevices\x1a;\n" +
@@ -518,38 +585,40 @@ func file_grapnel_runner_run_state_proto_rawDescGZIP() []byte {
 	return file_grapnel_runner_run_state_proto_rawDescData
 }
 
-var file_grapnel_runner_run_state_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_grapnel_runner_run_state_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_grapnel_runner_run_state_proto_goTypes = []any{
 	(*RunState)(nil),             // 0: grapnel.runner.v1.RunState
 	(*RankState)(nil),            // 1: grapnel.runner.v1.RankState
-	(*RngState)(nil),             // 2: grapnel.runner.v1.RngState
-	(*DataPosition)(nil),         // 3: grapnel.runner.v1.DataPosition
-	(*HookState)(nil),            // 4: grapnel.runner.v1.HookState
-	(*RngState_DeviceState)(nil), // 5: grapnel.runner.v1.RngState.DeviceState
-	(*OptimWrapperState)(nil),    // 6: grapnel.optim.v1.OptimWrapperState
-	(*ParamSchedulerState)(nil),  // 7: grapnel.optim.v1.ParamSchedulerState
-	(*MessageHubState)(nil),      // 8: grapnel.runner.v1.MessageHubState
-	(*StreamPosition)(nil),       // 9: grapnel.data.v1.StreamPosition
-	(*anypb.Any)(nil),            // 10: google.protobuf.Any
+	(*RankWindow)(nil),           // 2: grapnel.runner.v1.RankWindow
+	(*RngState)(nil),             // 3: grapnel.runner.v1.RngState
+	(*DataPosition)(nil),         // 4: grapnel.runner.v1.DataPosition
+	(*HookState)(nil),            // 5: grapnel.runner.v1.HookState
+	(*RngState_DeviceState)(nil), // 6: grapnel.runner.v1.RngState.DeviceState
+	(*OptimWrapperState)(nil),    // 7: grapnel.optim.v1.OptimWrapperState
+	(*ParamSchedulerState)(nil),  // 8: grapnel.optim.v1.ParamSchedulerState
+	(*MessageHubState)(nil),      // 9: grapnel.runner.v1.MessageHubState
+	(*StreamPosition)(nil),       // 10: grapnel.data.v1.StreamPosition
+	(*anypb.Any)(nil),            // 11: google.protobuf.Any
 }
 var file_grapnel_runner_run_state_proto_depIdxs = []int32{
-	2,  // 0: grapnel.runner.v1.RunState.rng:type_name -> grapnel.runner.v1.RngState
-	3,  // 1: grapnel.runner.v1.RunState.data:type_name -> grapnel.runner.v1.DataPosition
-	6,  // 2: grapnel.runner.v1.RunState.optim_wrapper:type_name -> grapnel.optim.v1.OptimWrapperState
-	7,  // 3: grapnel.runner.v1.RunState.param_schedulers:type_name -> grapnel.optim.v1.ParamSchedulerState
-	8,  // 4: grapnel.runner.v1.RunState.message_hub:type_name -> grapnel.runner.v1.MessageHubState
-	4,  // 5: grapnel.runner.v1.RunState.hooks:type_name -> grapnel.runner.v1.HookState
+	3,  // 0: grapnel.runner.v1.RunState.rng:type_name -> grapnel.runner.v1.RngState
+	4,  // 1: grapnel.runner.v1.RunState.data:type_name -> grapnel.runner.v1.DataPosition
+	7,  // 2: grapnel.runner.v1.RunState.optim_wrapper:type_name -> grapnel.optim.v1.OptimWrapperState
+	8,  // 3: grapnel.runner.v1.RunState.param_schedulers:type_name -> grapnel.optim.v1.ParamSchedulerState
+	9,  // 4: grapnel.runner.v1.RunState.message_hub:type_name -> grapnel.runner.v1.MessageHubState
+	5,  // 5: grapnel.runner.v1.RunState.hooks:type_name -> grapnel.runner.v1.HookState
 	1,  // 6: grapnel.runner.v1.RunState.ranks:type_name -> grapnel.runner.v1.RankState
-	2,  // 7: grapnel.runner.v1.RankState.rng:type_name -> grapnel.runner.v1.RngState
-	9,  // 8: grapnel.runner.v1.RankState.stream:type_name -> grapnel.data.v1.StreamPosition
-	5,  // 9: grapnel.runner.v1.RngState.devices:type_name -> grapnel.runner.v1.RngState.DeviceState
-	9,  // 10: grapnel.runner.v1.DataPosition.stream:type_name -> grapnel.data.v1.StreamPosition
-	10, // 11: grapnel.runner.v1.HookState.state:type_name -> google.protobuf.Any
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	3,  // 7: grapnel.runner.v1.RankState.rng:type_name -> grapnel.runner.v1.RngState
+	10, // 8: grapnel.runner.v1.RankState.stream:type_name -> grapnel.data.v1.StreamPosition
+	2,  // 9: grapnel.runner.v1.RankState.windows:type_name -> grapnel.runner.v1.RankWindow
+	6,  // 10: grapnel.runner.v1.RngState.devices:type_name -> grapnel.runner.v1.RngState.DeviceState
+	10, // 11: grapnel.runner.v1.DataPosition.stream:type_name -> grapnel.data.v1.StreamPosition
+	11, // 12: grapnel.runner.v1.HookState.state:type_name -> google.protobuf.Any
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_grapnel_runner_run_state_proto_init() }
@@ -567,7 +636,7 @@ func file_grapnel_runner_run_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_grapnel_runner_run_state_proto_rawDesc), len(file_grapnel_runner_run_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1295,6 +1295,11 @@ pub struct OptimWrapperState {
     pub window_weight: f64,
     #[prost(double, tag = "14")]
     pub first_weight: f64,
+    /// Of several ranks: in which order they send gradients, by numbers of the
+    /// parameters; on 3 ranks and more sums depend on it. Empty before the first
+    /// are sent, or if that doesn't change.
+    #[prost(int64, repeated, tag = "16")]
+    pub gradient_order: ::prost::alloc::vec::Vec<i64>,
     /// Of several optimizers, in their order; then nothing else is set. Their
     /// tensors are named "<optimizer>/<name>".
     #[prost(message, repeated, tag = "12")]

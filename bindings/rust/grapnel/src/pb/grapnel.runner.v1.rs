@@ -432,7 +432,8 @@ pub struct RunState {
     #[prost(message, repeated, tag = "7")]
     pub hooks: ::prost::alloc::vec::Vec<HookState>,
     /// Of each rank, in their order, where there are several; `rng` and
-    /// `data.stream` are the first one's.
+    /// `data.stream` are the first one's, and so is what of `optim_wrapper` is a
+    /// rank's own.
     #[prost(message, repeated, tag = "8")]
     pub ranks: ::prost::alloc::vec::Vec<RankState>,
 }
@@ -453,11 +454,10 @@ pub struct RankState {
     /// Unset if the data is none.
     #[prost(message, optional, tag = "2")]
     pub stream: ::core::option::Option<super::super::data::v1::StreamPosition>,
-    /// In which order gradients are sent, by numbers of the parameters: on 3 ranks
-    /// and more their sums depend on it. Empty before the first are, or if that
-    /// doesn't change.
-    #[prost(int64, repeated, tag = "3")]
-    pub gradient_order: ::prost::alloc::vec::Vec<i64>,
+    /// Of each optimizer, in their order. None in checkpoints of older versions,
+    /// whose section "gradients" is the ranks' mean, by name.
+    #[prost(message, repeated, tag = "3")]
+    pub windows: ::prost::alloc::vec::Vec<RankWindow>,
 }
 impl ::prost::Name for RankState {
     const NAME: &'static str = "RankState";
@@ -467,6 +467,27 @@ impl ::prost::Name for RankState {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/grapnel.runner.v1.RankState".into()
+    }
+}
+/// What of an OptimWrapperState is a rank's own: the fields have its names. The
+/// gradients are in the section "gradients" as "rank_<rank>/<name>".
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RankWindow {
+    #[prost(string, repeated, tag = "1")]
+    pub gradients: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(double, tag = "2")]
+    pub window_weight: f64,
+    #[prost(double, tag = "3")]
+    pub first_weight: f64,
+}
+impl ::prost::Name for RankWindow {
+    const NAME: &'static str = "RankWindow";
+    const PACKAGE: &'static str = "grapnel.runner.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "grapnel.runner.v1.RankWindow".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/grapnel.runner.v1.RankWindow".into()
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]

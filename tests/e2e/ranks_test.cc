@@ -50,6 +50,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::Contains;
+using ::testing::DoubleEq;
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -271,6 +272,56 @@ class AtIter : public Hook {
  private:
   const std::function<absl::Status(RunContext&)> act_;
 };
+
+// The parameters with which a rank validates: the average's.
+class SeenByValidation : public Hook {
+ public:
+  explicit SeenByValidation(std::vector<at::Tensor>* seen) : seen_(seen) {}
+  absl::string_view name() const override { return "seen_by_validation"; }
+  absl::Status AfterValIter(RunContext& run, const IterInfo&,
+                            const Predictions&) override {
+    seen_->clear();
+    for (const NamedTensor& param : run.model().parameters()) {
+      seen_->push_back(param.tensor.detach().clone());
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  std::vector<at::Tensor>* const seen_;
+};
+
+TEST_F(RanksTest, HaveOneAverage) {
+  std::vector<std::vector<at::Tensor>> seen(3);
+  Changes changes;
+  changes.hook = [&](int rank) {
+    return std::make_unique<SeenByValidation>(&seen[rank]);
+  };
+  ASSERT_THAT(Train(3, changes), Each(IsOk()));
+  ASSERT_EQ(seen[0].size(), params_[0].size());
+  EXPECT_FALSE(ops::equal(seen[0][0], params_[0][0]));
+  for (size_t i = 0; i < seen[0].size(); ++i) {
+    EXPECT_TRUE(ops::equal(seen[1][i], seen[0][i])) << i;
+    EXPECT_TRUE(ops::equal(seen[2][i], seen[0][i])) << i;
+  }
+}
+
+TEST_F(RanksTest, ScaleTheLrByTheBatchOfAll) {
+  std::vector<double> lrs(3);
+  Changes changes;
+  changes.config = [](runner::v1::RunnerConfig& config, int) {
+    config.mutable_auto_scale_lr()->set_enable(true);
+    config.mutable_auto_scale_lr()->set_base_batch_size(8);
+  };
+  changes.hook = [&](int rank) {
+    return std::make_unique<AtIter>([&lrs, rank](RunContext& run) {
+      lrs[rank] = *run.optim_wrapper()->logged_lrs()[0].second;
+      return absl::OkStatus();
+    });
+  };
+  ASSERT_THAT(Train(3, changes), Each(IsOk()));
+  EXPECT_THAT(lrs, Each(DoubleEq(0.01 * 3 * 4 / 8)));
+}
 
 TEST_F(RanksTest, AnErrorOfOneIsEveryones) {
   Changes changes;

@@ -34,10 +34,11 @@ constexpr int64_t kMaxEpoch = int64_t{1} << 60;
 
 struct Position {
   int64_t epoch = 0;
+  int64_t begin = 0;  // Samples of the epoch before those that are meant.
   int64_t batch = 0;
 
   friend bool operator==(const Position& a, const Position& b) {
-    return a.epoch == b.epoch && a.batch == b.batch;
+    return a.epoch == b.epoch && a.begin == b.begin && a.batch == b.batch;
   }
   friend bool operator!=(const Position& a, const Position& b) {
     return !(a == b);
@@ -77,16 +78,17 @@ class LoaderImpl final : public DataLoader {
       : parts_(std::move(parts)),
         copier_(std::move(copier)),
         infinite_(parts_.sampler->infinite()),
-        samples_(parts_.sampler->size()),
-        num_batches_(NumBatches(parts_)),
+        num_batches_(NumBatches(parts_, 0, parts_.options.rank)),
         capacity_(parts_.num_workers * parts_.prefetch_factor) {}
 
   ~LoaderImpl() override;
 
-  // 0 if `drop_last` leaves nothing.
-  static int64_t NumBatches(const Parts& parts);
+  // Of rank `rank`, of an epoch behind its first `begin` samples. 0 if
+  // `drop_last` leaves nothing.
+  static int64_t NumBatches(const Parts& parts, int64_t begin, int rank);
 
-  void Seek(int64_t epoch, int64_t batch) override;
+  void SeekBehind(int64_t epoch, int64_t samples, int64_t batch) override;
+  Split SplitBehind(int64_t samples) const override;
   absl::Status Next(Batch* batch) override;
   absl::StatusOr<std::vector<int64_t>> InputShape() const override {
     return parts_.builder.InputShape();
@@ -94,11 +96,6 @@ class LoaderImpl final : public DataLoader {
   int64_t num_batches() const override { return num_batches_; }
   bool infinite() const override { return infinite_; }
   int64_t batch_size() const override { return parts_.batch_size; }
-  int64_t last_batch_size() const override {
-    const int64_t rest =
-        infinite_ || parts_.drop_last ? 0 : samples_ % parts_.batch_size;
-    return rest == 0 ? parts_.batch_size : rest;
-  }
   const Dataset& dataset() const override { return parts_.builder.dataset(); }
   absl::StatusOr<std::vector<std::string>> Warnings() const override {
     return parts_.builder.Warnings();
@@ -108,6 +105,13 @@ class LoaderImpl final : public DataLoader {
   // OK if there is a batch at `next_`.
   absl::Status CheckPosition() const;
   bool IsValid(const Position& position) const;
+
+  // Of what is left behind `position.begin`.
+  int64_t NumBatches(const Position& position) const {
+    return position.begin == 0
+               ? num_batches_
+               : NumBatches(parts_, position.begin, parts_.options.rank);
+  }
 
   // The one name of positions with the same batches from there on.
   Position Canonical(Position position) const;
@@ -130,7 +134,6 @@ class LoaderImpl final : public DataLoader {
   const Parts parts_;
   const std::unique_ptr<DeviceCopier> copier_;  // May be null.
   const bool infinite_;
-  const int64_t samples_;  // Of this rank in one pass.
   const int64_t num_batches_;
   const int64_t capacity_;  // Slots at once.
 
@@ -152,11 +155,28 @@ class LoaderImpl final : public DataLoader {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
-int64_t LoaderImpl::NumBatches(const Parts& parts) {
-  const int64_t samples = parts.sampler->size();
+int64_t LoaderImpl::NumBatches(const Parts& parts, int64_t begin, int rank) {
+  const int64_t samples = parts.sampler->SizeBehind(begin, rank);
   const int64_t full = samples / parts.batch_size;
   const bool rest = samples % parts.batch_size != 0 && !parts.drop_last;
   return full + rest;
+}
+
+DataLoader::Split LoaderImpl::SplitBehind(int64_t samples) const {
+  const Options& options = parts_.options;
+  Split split;
+  split.num_batches = NumBatches(parts_, samples, options.rank);
+  // Ranks take in turn: the first one has most, the last one least.
+  split.even = NumBatches(parts_, samples, 0) ==
+               NumBatches(parts_, samples, options.world_size - 1);
+  if (split.num_batches == 0) return split;
+  split.last_batch_size = parts_.batch_size;
+  if (!infinite_) {
+    split.last_batch_size = std::min(
+        parts_.batch_size, parts_.sampler->SizeBehind(samples, options.rank) -
+                               (split.num_batches - 1) * parts_.batch_size);
+  }
+  return split;
 }
 
 LoaderImpl::~LoaderImpl() {
@@ -170,38 +190,48 @@ LoaderImpl::~LoaderImpl() {
 }
 
 bool LoaderImpl::IsValid(const Position& position) const {
+  if (position.epoch < 0 || position.epoch > kMaxEpoch || position.begin < 0 ||
+      position.begin >= parts_.builder.dataset_size()) {
+    return false;
+  }
   // Of an infinite loader, so that positions in the whole stream fit.
   const int64_t max_batch = infinite_ ? std::numeric_limits<int64_t>::max() /
                                             2 / parts_.batch_size /
                                             parts_.options.world_size
-                                      : num_batches_;
-  return position.epoch >= 0 && position.epoch <= kMaxEpoch &&
-         position.batch >= 0 && position.batch <= max_batch;
+                                      : NumBatches(position);
+  return position.batch >= 0 && position.batch <= max_batch;
 }
 
 absl::Status LoaderImpl::CheckPosition() const {
+  const auto epoch = [this] {
+    return next_.begin == 0
+               ? absl::StrCat("epoch ", next_.epoch)
+               : absl::StrCat("epoch ", next_.epoch, " behind its first ",
+                              next_.begin, " samples");
+  };
   if (!IsValid(next_)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("there is no batch ", next_.batch, " of epoch ",
-                     next_.epoch, ": epochs have ", num_batches_, " batches"));
+        absl::StrCat("there is no batch ", next_.batch, " of ", epoch(),
+                     ": epochs have ", num_batches_, " batches of ",
+                     parts_.builder.dataset_size(), " samples"));
   }
-  if (!infinite_ && next_.batch == num_batches_) {
-    return absl::OutOfRangeError(absl::StrCat(
-        "epoch ", next_.epoch, " ends after ", num_batches_, " batches"));
+  if (!infinite_ && next_.batch == NumBatches(next_)) {
+    return absl::OutOfRangeError(
+        absl::StrCat(epoch(), " ends after ", next_.batch, " batches"));
   }
   return absl::OkStatus();
 }
 
 Position LoaderImpl::Canonical(Position position) const {
-  if (!infinite_ && position.batch == num_batches_) {
-    position = {position.epoch + 1, 0};
+  if (!infinite_ && position.batch == NumBatches(position)) {
+    position = {position.epoch + 1, 0, 0};
   }
   if (parts_.same_every_epoch) position.epoch = 0;
   return position;
 }
 
-void LoaderImpl::Seek(int64_t epoch, int64_t batch) {
-  next_ = {epoch, batch};
+void LoaderImpl::SeekBehind(int64_t epoch, int64_t samples, int64_t batch) {
+  next_ = {epoch, samples, batch};
   if (workers_.empty()) return;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -274,7 +304,7 @@ absl::Status LoaderImpl::Next(Batch* batch) {
 
 void LoaderImpl::LaunchAhead() {
   // What is behind the end is maybe never asked for.
-  if (!infinite_ && next_.batch == num_batches_) return;
+  if (!infinite_ && next_.batch == NumBatches(next_)) return;
   std::shared_ptr<Slot> slot;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -285,15 +315,16 @@ void LoaderImpl::LaunchAhead() {
 }
 
 std::vector<int64_t> LoaderImpl::Plan(const Position& position) {
-  const int64_t begin = position.batch * parts_.batch_size;
-  const int64_t size = infinite_
-                           ? parts_.batch_size
-                           : std::min(parts_.batch_size, samples_ - begin);
-  std::vector<int64_t> indices(size);
-  parts_.sampler->SetEpoch(position.epoch);
-  for (int64_t i = 0; i < size; ++i) {
-    indices[i] = parts_.sampler->At(begin + i);
+  Sampler& sampler = *parts_.sampler;
+  const int64_t first = position.batch * parts_.batch_size;
+  int64_t size = parts_.batch_size;
+  if (!infinite_) {
+    size = std::min(
+        size, sampler.SizeBehind(position.begin, parts_.options.rank) - first);
   }
+  std::vector<int64_t> indices(size);
+  sampler.SetEpoch(position.epoch, position.begin);
+  for (int64_t i = 0; i < size; ++i) indices[i] = sampler.At(first + i);
   return indices;
 }
 
@@ -307,7 +338,8 @@ absl::Status LoaderImpl::Build(const Position& position,
     const int64_t place =
         position.batch * parts_.batch_size + static_cast<int64_t>(i);
     return position.epoch +
-           (place * parts_.options.world_size + parts_.options.rank) /
+           (position.begin + place * parts_.options.world_size +
+            parts_.options.rank) /
                parts_.builder.dataset_size();
   };
   GRAPNEL_RETURN_IF_ERROR(parts_.builder.Build(
@@ -354,7 +386,8 @@ void LoaderImpl::PlanSlot() {
     return absl::OkStatus();
   });
   if (plan_error_.ok()) {
-    planned_ = Canonical({planned_.epoch, planned_.batch + 1});
+    ++planned_.batch;
+    planned_ = Canonical(planned_);
   } else {
     paused_ = true;
   }
@@ -416,7 +449,7 @@ absl::StatusOr<std::unique_ptr<DataLoader>> CreateOver(
       std::move(builder),
       *std::move(sampler),
       options};
-  if (LoaderImpl::NumBatches(parts) == 0) {
+  if (LoaderImpl::NumBatches(parts, 0, options.rank) == 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("drop_last: leaves no batch of ", config.batch_size(),
                      ": each epoch has ", parts.sampler->size(), " samples"));

@@ -28,7 +28,9 @@ namespace grapnel {
 //
 // A batch is named by (epoch, batch), both 0-based. Seek is O(1): what is
 // skipped is not read. With an infinite sampler `batch` counts on for ever,
-// from the beginning of the data's pass `epoch`.
+// from the beginning of the data's pass `epoch`. What is left of an epoch
+// behind some of its samples can be shared out anew, among other ranks or in
+// other batches: its batches are counted from there.
 //
 // Thread-compatible. With num_workers: 0 samples are read by Next itself; else
 // the workers start at the first Next and stay until destruction. Workers never
@@ -86,10 +88,34 @@ class DataLoader {
 
   virtual ~DataLoader() = default;
 
+  // How many batches an epoch is, or what is left of one.
+  struct Split {
+    int64_t num_batches = 0;
+
+    // Samples of the last one. All others, and all of an infinite loader, have
+    // batch_size(). 0 if there is none.
+    int64_t last_batch_size = 0;
+
+    // Whether all ranks have as many batches. They may not without round_up.
+    bool even = true;
+  };
+
   // The next Next gives batch `batch` of `epoch`; 0 <= batch, and <=
   // num_batches() unless infinite. Cheap, and free if the loader would go there
   // anyway: what was read ahead is kept.
-  virtual void Seek(int64_t epoch, int64_t batch) = 0;
+  void Seek(int64_t epoch, int64_t batch) { SeekBehind(epoch, 0, batch); }
+
+  // Likewise with batch `batch` of what is left of `epoch` behind its first
+  // `samples` samples, of all ranks: the rest of its order, shared out as a
+  // whole epoch is. After it comes the next epoch. 0 <= samples <
+  // dataset().size(), and `batch` is <= SplitBehind(samples).num_batches unless
+  // infinite.
+  virtual void SeekBehind(int64_t epoch, int64_t samples, int64_t batch) = 0;
+
+  // Of what is left of an epoch behind its first `samples` samples, of all
+  // ranks; of an infinite loader, of a pass. 0 <= samples < dataset().size().
+  // There may be no batch, with drop_last or without round_up.
+  virtual Split SplitBehind(int64_t samples) const = 0;
 
   // Moves the next batch into `*batch`. kOutOfRange after the last of an epoch:
   // Seek to go on. Other errors name the dataset or the transform and the
@@ -103,15 +129,11 @@ class DataLoader {
   virtual absl::StatusOr<std::vector<int64_t>> InputShape() const = 0;
 
   // Batches in one pass over the data; with `drop_last`, without an incomplete
-  // one. >= 1.
+  // one. >= 1. As SplitBehind(0) says.
   virtual int64_t num_batches() const = 0;
 
   virtual bool infinite() const = 0;
   virtual int64_t batch_size() const = 0;
-
-  // Samples of the last batch of a pass over the data; all others, and all
-  // batches if infinite(), have batch_size().
-  virtual int64_t last_batch_size() const = 0;
 
   virtual const Dataset& dataset() const = 0;
 

@@ -245,7 +245,7 @@ TEST(DataLoaderTest, LastBatchSizeIsWhatIsLeft) {
         Parse(c.config), std::make_unique<CountingDataset>(c.dataset_size),
         Options());
     ASSERT_THAT(loader, IsOk());
-    EXPECT_EQ((*loader)->last_batch_size(), c.expected)
+    EXPECT_EQ((*loader)->SplitBehind(0).last_batch_size, c.expected)
         << c.config << ", " << c.dataset_size;
   }
   // Of rank 1 of 2, whose pass has 4 of 7 samples, the first one again.
@@ -253,7 +253,7 @@ TEST(DataLoaderTest, LastBatchSizeIsWhatIsLeft) {
       Parse("batch_size: 3"), std::make_unique<CountingDataset>(7),
       Options(/*seed=*/3, /*rank=*/1, /*world_size=*/2));
   ASSERT_THAT(second, IsOk());
-  EXPECT_EQ((*second)->last_batch_size(), 1);
+  EXPECT_EQ((*second)->SplitBehind(0).last_batch_size, 1);
 }
 
 TEST(DataLoaderTest, InfiniteGoesOnOverTheEdgeOfAPass) {
@@ -424,6 +424,186 @@ TEST_P(DataLoaderSameTest, EveryEpochEndsWithOutOfRange) {
     Batch batch;
     EXPECT_THAT(loader->Next(&batch),
                 StatusIs(absl::StatusCode::kOutOfRange, HasSubstr("epoch 1")));
+  }
+}
+
+// --- What other ranks have left of an epoch ---
+
+struct RestCase {
+  const char* name;
+  std::string config;
+  int64_t dataset_size;
+  int ranks_before;
+  int64_t batches_before;  // Of 3, that were given.
+  int ranks;
+  int64_t batches_left;  // Expected.
+  // The places in the epoch's order, by rank.
+  std::vector<std::vector<int64_t>> expected;
+};
+
+void PrintTo(const RestCase& c, std::ostream* os) { *os << c.name; }
+
+class DataLoaderRestTest : public TestWithParam<RestCase> {};
+
+const char kThree[] = "batch_size: 3 sampler { shuffle: true } ";
+
+INSTANTIATE_TEST_SUITE_P(
+    , DataLoaderRestTest,
+    ValuesIn(std::vector<RestCase>{
+        {"TwoToThree",
+         kThree,
+         19,
+         2,
+         1,
+         3,
+         2,
+         {{6, 9, 12, 15, 18}, {7, 10, 13, 16, 0}, {8, 11, 14, 17, 1}}},
+        {"ThreeToTwo",
+         kThree,
+         19,
+         3,
+         1,
+         2,
+         2,
+         {{9, 11, 13, 15, 17}, {10, 12, 14, 16, 18}}},
+        {"TwoToOne", kThree, 19, 2, 2, 1, 3, {{12, 13, 14, 15, 16, 17, 18}}},
+        {"OneToTwo", kThree, 19, 1, 5, 2, 1, {{15, 17}, {16, 18}}},
+        {"DropLast",
+         absl::StrCat(kThree, "drop_last: true "),
+         19,
+         2,
+         2,
+         2,
+         1,
+         {{12, 14, 16}, {13, 15, 17}}},
+        {"DropLastLeavesNone",
+         absl::StrCat(kThree, "drop_last: true "),
+         19,
+         2,
+         2,
+         4,
+         0,
+         {{}, {}, {}, {}}},
+    }),
+    [](const auto& info) { return std::string(info.param.name); });
+
+// The epoch's order, and the next one's, as one rank alone goes through them.
+TEST_P(DataLoaderRestTest, IsSharedOutAndTheNextEpochIsAsAlways) {
+  const RestCase& c = GetParam();
+  const std::string config = absl::StrCat(c.config, kNoise);
+  const auto alone = NewLoader(absl::StrCat(kThree, kNoise), c.dataset_size);
+  std::vector<int64_t> order;
+  std::vector<Batch> samples;
+  for (const Batch& batch : Epoch(*alone, 4)) {
+    order.insert(order.end(), batch.indices.begin(), batch.indices.end());
+    samples.push_back(batch);
+  }
+  const int64_t begin = c.ranks_before * c.batches_before * 3;
+  for (int rank = 0; rank < c.ranks; ++rank) {
+    for (const int workers : {0, 2}) {
+      SCOPED_TRACE(absl::StrCat("rank ", rank, ", workers ", workers));
+      const auto loader =
+          NewLoader(absl::StrCat(config, " num_workers: ", workers),
+                    c.dataset_size, Options(3, rank, c.ranks));
+      const DataLoader::Split split = loader->SplitBehind(begin);
+      EXPECT_EQ(split.num_batches, c.batches_left);
+      EXPECT_TRUE(split.even);
+      const std::vector<int64_t>& places = c.expected[rank];
+      EXPECT_EQ(split.last_batch_size,
+                places.empty() ? 0 : (places.size() - 1) % 3 + 1);
+      // From each of its batches on, backwards.
+      for (int64_t first = split.num_batches; first >= 0; --first) {
+        loader->SeekBehind(4, begin, first);
+        size_t next = std::min<size_t>(first * 3, places.size());
+        for (int64_t i = first; i < split.num_batches; ++i) {
+          const Batch batch = MustNext(*loader);
+          for (int64_t k = 0; k < batch.size(); ++k, ++next) {
+            ASSERT_LT(next, places.size());
+            EXPECT_EQ(batch.indices[k], order[places[next]]);
+            // Augmented as it always is in that epoch.
+            EXPECT_TRUE(
+                ops::equal(batch.inputs[k],
+                           samples[places[next] / 3].inputs[places[next] % 3]));
+          }
+        }
+        EXPECT_EQ(next, places.size());
+        Batch none;
+        EXPECT_THAT(loader->Next(&none),
+                    StatusIs(absl::StatusCode::kOutOfRange,
+                             HasSubstr(absl::StrCat("epoch 4 behind its first ",
+                                                    begin, " samples ends"))));
+        // Read ahead, and as it is without all that.
+        loader->Seek(5, 0);
+        const auto plain =
+            NewLoader(config, c.dataset_size, Options(3, rank, c.ranks));
+        plain->Seek(5, 0);
+        ExpectSame(MustNext(*loader), MustNext(*plain));
+      }
+    }
+  }
+}
+
+// 5 samples, 3 of pass 2 are gone; 2 ranks take batches of 2.
+TEST(DataLoaderTest, InfiniteGoesOnInsideAPass) {
+  const std::string config = absl::StrCat(
+      "batch_size: 2 sampler { type: INFINITE shuffle: true } ", kNoise);
+  const auto alone = NewLoader(
+      absl::StrCat("batch_size: 1 sampler { type: INFINITE shuffle: true } ",
+                   kNoise),
+      5);
+  for (int rank = 0; rank < 2; ++rank) {
+    for (const int workers : {0, 2}) {
+      const auto loader =
+          NewLoader(absl::StrCat(config, "num_workers: ", workers), 5,
+                    Options(3, rank, 2));
+      EXPECT_EQ(loader->SplitBehind(3).num_batches, 1);
+      EXPECT_EQ(loader->SplitBehind(3).last_batch_size, 2);
+      loader->SeekBehind(2, 3, 1);  // Behind 4 more.
+      for (int64_t i = 0; i < 6; ++i) {
+        const Batch batch = MustNext(*loader);
+        for (int64_t k = 0; k < 2; ++k) {
+          alone->Seek(2, 3 + 4 + i * 4 + k * 2 + rank);
+          const Batch expected = MustNext(*alone);
+          EXPECT_EQ(batch.indices[k], expected.indices[0]);
+          EXPECT_TRUE(ops::equal(batch.inputs[k], expected.inputs[0]));
+        }
+      }
+    }
+  }
+}
+
+// 7 samples are 4 and 3; behind 5 of them one each is left, behind 6 one.
+TEST(DataLoaderTest, RanksThatDoNotEndTogetherAreKnown) {
+  for (const int rank : {0, 1}) {
+    const auto loader = NewLoader("batch_size: 3 sampler { round_up: false }",
+                                  7, Options(3, rank, 2));
+    EXPECT_FALSE(loader->SplitBehind(0).even);
+    EXPECT_TRUE(loader->SplitBehind(5).even);
+    EXPECT_FALSE(loader->SplitBehind(6).even);
+    EXPECT_EQ(loader->SplitBehind(6).num_batches, 1 - rank);
+    EXPECT_EQ(loader->SplitBehind(6).last_batch_size, 1 - rank);
+  }
+}
+
+TEST(DataLoaderTest, ThereIsNothingBehindItsEnd) {
+  for (const int workers : {0, 2}) {
+    const auto loader =
+        NewLoader(absl::StrCat("batch_size: 2 num_workers: ", workers), 7);
+    MustNext(*loader);
+    Batch batch;
+    for (const int64_t samples : {int64_t{-1}, int64_t{7}}) {
+      loader->SeekBehind(0, samples, 0);
+      EXPECT_THAT(loader->Next(&batch),
+                  StatusIs(absl::StatusCode::kInvalidArgument,
+                           HasSubstr("batch 0 of epoch 0 behind its first ")));
+    }
+    loader->SeekBehind(0, 4, 3);
+    EXPECT_THAT(loader->Next(&batch),
+                StatusIs(absl::StatusCode::kInvalidArgument,
+                         HasSubstr("no batch 3 of epoch 0 behind its first 4 "
+                                   "samples: epochs have 4 batches of 7")));
+    loader->SeekBehind(0, 4, 1);
+    EXPECT_THAT(MustNext(*loader).indices, ElementsAre(6));
   }
 }
 

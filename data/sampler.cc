@@ -66,19 +66,34 @@ class Orders {
   const int64_t* order_ = nullptr;  // Its elements.
 };
 
+// Of `samples` that ranks take in turn, what one of them gets.
+int64_t Share(int64_t samples, const SamplerOptions& options, int rank,
+              bool round_up) {
+  const int64_t rest = samples % options.world_size;
+  return samples / options.world_size + (round_up ? rest != 0 : rank < rest);
+}
+
 class DefaultSampler final : public Sampler {
  public:
-  DefaultSampler(const SamplerOptions& options, bool shuffle, int64_t size)
+  DefaultSampler(const SamplerOptions& options, bool shuffle, bool round_up)
       : options_(options),
-        size_(size),
+        round_up_(round_up),
         orders_(options.dataset_size, shuffle, options.seed) {}
 
-  int64_t size() const override { return size_; }
+  int64_t size() const override { return SizeBehind(0, options_.rank); }
   bool infinite() const override { return false; }
-  void SetEpoch(int64_t epoch) override { epoch_ = epoch; }
+
+  int64_t SizeBehind(int64_t begin, int rank) const override {
+    return Share(options_.dataset_size - begin, options_, rank, round_up_);
+  }
+
+  void SetEpoch(int64_t epoch, int64_t begin) override {
+    epoch_ = epoch;
+    begin_ = begin;
+  }
 
   int64_t At(int64_t position) override {
-    int64_t place = position * options_.world_size + options_.rank;
+    int64_t place = begin_ + position * options_.world_size + options_.rank;
     // Only what rounding up has added lies behind the end.
     if (place >= options_.dataset_size) place %= options_.dataset_size;
     return orders_.At(epoch_, place);
@@ -86,32 +101,42 @@ class DefaultSampler final : public Sampler {
 
  private:
   const SamplerOptions options_;
-  const int64_t size_;
+  const bool round_up_;
   int64_t epoch_ = 0;
+  int64_t begin_ = 0;
   Orders orders_;
 };
 
 class InfiniteSampler final : public Sampler {
  public:
-  InfiniteSampler(const SamplerOptions& options, bool shuffle, int64_t size)
+  InfiniteSampler(const SamplerOptions& options, bool shuffle)
       : options_(options),
-        size_(size),
         orders_(options.dataset_size, shuffle, options.seed) {}
 
-  int64_t size() const override { return size_; }
+  int64_t size() const override { return SizeBehind(0, options_.rank); }
   bool infinite() const override { return true; }
-  void SetEpoch(int64_t epoch) override { first_pass_ = epoch; }
+
+  int64_t SizeBehind(int64_t begin, int rank) const override {
+    return Share(options_.dataset_size - begin, options_, rank,
+                 /*round_up=*/true);
+  }
+
+  void SetEpoch(int64_t epoch, int64_t begin) override {
+    first_pass_ = epoch;
+    begin_ = begin;
+  }
 
   int64_t At(int64_t position) override {
-    const int64_t place = position * options_.world_size + options_.rank;
+    const int64_t place =
+        begin_ + position * options_.world_size + options_.rank;
     return orders_.At(first_pass_ + place / options_.dataset_size,
                       place % options_.dataset_size);
   }
 
  private:
   const SamplerOptions options_;
-  const int64_t size_;
   int64_t first_pass_ = 0;
+  int64_t begin_ = 0;
   Orders orders_;
 };
 
@@ -153,23 +178,19 @@ absl::Status Validate(const SamplerConfig& config,
 absl::StatusOr<std::unique_ptr<Sampler>> CreateSampler(
     const SamplerConfig& config, const SamplerOptions& options) {
   GRAPNEL_RETURN_IF_ERROR(Validate(config, options));
-  const int64_t n = options.dataset_size;
-  const int64_t world_size = options.world_size;
-  const int64_t rounded_up = n / world_size + (n % world_size != 0);
   if (config.type() == SamplerConfig::INFINITE) {
-    return std::make_unique<InfiniteSampler>(options, config.shuffle(),
-                                             rounded_up);
+    return std::make_unique<InfiniteSampler>(options, config.shuffle());
   }
   const bool round_up = !config.has_round_up() || config.round_up();
-  const int64_t size =
-      round_up ? rounded_up : n / world_size + (options.rank < n % world_size);
-  if (size == 0) {
+  auto sampler =
+      std::make_unique<DefaultSampler>(options, config.shuffle(), round_up);
+  if (sampler->size() == 0) {
     return absl::InvalidArgumentError(
-        absl::StrCat("round_up: must be true where ", n,
+        absl::StrCat("round_up: must be true where ", options.dataset_size,
                      " samples don't go round, as with rank ", options.rank,
-                     " of ", world_size));
+                     " of ", options.world_size));
   }
-  return std::make_unique<DefaultSampler>(options, config.shuffle(), size);
+  return sampler;
 }
 
 }  // namespace grapnel

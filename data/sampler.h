@@ -26,12 +26,19 @@ class Sampler {
   // True if positions go on for ever.
   virtual bool infinite() const = 0;
 
-  // Chooses the order of `epoch`, >= 0; of an infinite sampler, the pass that
-  // position 0 begins.
-  virtual void SetEpoch(int64_t epoch) = 0;
+  // Samples that rank `rank` draws in what is left of a pass behind its first
+  // `begin` samples, of all ranks; 0 <= begin < dataset_size. May be 0 without
+  // rounding up.
+  virtual int64_t SizeBehind(int64_t begin, int rank) const = 0;
+
+  // Chooses the order of `epoch`, >= 0, behind its first `begin` samples, of
+  // all ranks: what is left is shared out, from position 0 on, as a whole pass
+  // is. Of an infinite sampler it goes on with the passes after that one.
+  virtual void SetEpoch(int64_t epoch, int64_t begin) = 0;
 
   // Index in the dataset of the sample at `position`, >= 0 and, unless
-  // infinite, < size(). Cheap for positions that follow one another.
+  // infinite, < SizeBehind(begin, rank). Cheap for positions that follow one
+  // another.
   virtual int64_t At(int64_t position) = 0;
 };
 

@@ -56,7 +56,7 @@ std::vector<int64_t> Draw(Sampler& sampler, int64_t begin, int64_t end) {
 }
 
 std::vector<int64_t> Epoch(Sampler& sampler, int64_t epoch) {
-  sampler.SetEpoch(epoch);
+  sampler.SetEpoch(epoch, 0);
   return Draw(sampler, 0, sampler.size());
 }
 
@@ -190,9 +190,83 @@ TEST(SamplerTest, SeekingEqualsWalking) {
 TEST(SamplerTest, InfiniteBeginsWithThePassOfItsEpoch) {
   const auto sampler = NewSampler("type: INFINITE shuffle: true", Options(10));
   const std::vector<int64_t> whole = Draw(*sampler, 0, 55);
-  sampler->SetEpoch(3);
+  sampler->SetEpoch(3, 0);
   EXPECT_EQ(Draw(*sampler, 0, 25),
             std::vector<int64_t>(whole.begin() + 30, whole.end()));
+}
+
+struct RestCase {
+  const char* name;
+  const char* config;
+  int64_t dataset_size;
+  int64_t begin;
+  std::vector<std::vector<int64_t>> expected;  // By rank.
+};
+
+void PrintTo(const RestCase& c, std::ostream* os) { *os << c.name; }
+
+class SamplerRestTest : public TestWithParam<RestCase> {};
+
+// What is left of 0, 1, 2, ... behind what other ranks have had.
+INSTANTIATE_TEST_SUITE_P(
+    , SamplerRestTest,
+    ValuesIn(std::vector<RestCase>{
+        {"GoesRound", "", 10, 4, {{4, 7}, {5, 8}, {6, 9}}},
+        {"IsFilledUpFromTheStart", "", 10, 6, {{6, 9}, {7, 0}, {8, 1}}},
+        {"OneIsLeft", "", 10, 9, {{9}, {0}, {1}}},
+        {"FewerThanRanks", "", 2, 1, {{1}, {0}, {1}, {0}}},
+        {"IsNotFilledUp", "round_up: false", 10, 6, {{6, 9}, {7}, {8}}},
+        {"NothingForTheLast", "round_up: false", 10, 8, {{8}, {9}, {}}},
+        {"ByOne", "", 10, 7, {{7, 8, 9}}},
+        {"Whole", "", 4, 0, {{0, 2}, {1, 3}}}}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+TEST_P(SamplerRestTest, IsSharedOutAsAWholeEpochIs) {
+  const RestCase& c = GetParam();
+  const int world_size = static_cast<int>(c.expected.size());
+  for (int rank = 0; rank < world_size; ++rank) {
+    const auto sampler =
+        NewSampler(c.config, Options(c.dataset_size, 0, 0, world_size));
+    const int64_t size = sampler->SizeBehind(c.begin, rank);
+    EXPECT_EQ(size, c.expected[rank].size()) << "rank " << rank;
+    const auto own = CreateSampler(
+        Parse(c.config), Options(c.dataset_size, 0, rank, world_size));
+    ASSERT_THAT(own, IsOk());
+    (*own)->SetEpoch(3, c.begin);
+    EXPECT_EQ(Draw(**own, 0, size), c.expected[rank]) << "rank " << rank;
+  }
+}
+
+// 11 samples of which other ranks have had 5, in an order of its own.
+TEST(SamplerTest, TheRestOfAShuffledEpochKeepsItsOrder) {
+  const std::vector<int64_t> order = Randperm(11, 5 + 2);
+  for (int rank = 0; rank < 2; ++rank) {
+    const auto sampler = NewSampler("shuffle: true", Options(11, 5, rank, 2));
+    sampler->SetEpoch(2, 5);
+    std::vector<int64_t> expected;
+    for (int i = 5 + rank; i < 11; i += 2) expected.push_back(order[i]);
+    EXPECT_EQ(Draw(*sampler, 0, 3), expected) << "rank " << rank;
+    sampler->SetEpoch(2, 0);
+    EXPECT_EQ(sampler->At(0), order[rank]);
+  }
+}
+
+// Passes of 4: 2 samples of pass 1 are gone, and pass 2 comes behind it.
+TEST(SamplerTest, InfiniteGoesOnInsideAPass) {
+  std::vector<int64_t> stream;
+  for (int pass = 1; pass < 4; ++pass) {
+    const std::vector<int64_t> order = Randperm(4, 5 + pass);
+    stream.insert(stream.end(), order.begin(), order.end());
+  }
+  for (int rank = 0; rank < 3; ++rank) {
+    const auto sampler =
+        NewSampler("type: INFINITE shuffle: true", Options(4, 5, rank, 3));
+    EXPECT_EQ(sampler->SizeBehind(2, rank), 1);
+    sampler->SetEpoch(1, 2);
+    EXPECT_EQ(Draw(*sampler, 0, 3),
+              (std::vector<int64_t>{stream[2 + rank], stream[5 + rank],
+                                    stream[8 + rank]}));
+  }
 }
 
 // No walking there.

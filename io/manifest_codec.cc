@@ -151,7 +151,8 @@ absl::Status CheckProgress(const v1::Progress& progress) {
   }
   for (int i = 0; i < progress.epoch_lengths_size(); ++i) {
     const v1::EpochLength& length = progress.epoch_lengths(i);
-    if (length.epoch() < 0 || length.iter() < 0 || length.num_batches() < 1) {
+    if (length.epoch() < 0 || length.iter() < 0 || length.num_batches() < 1 ||
+        length.samples() < 0 || length.batches_left() < 0) {
       return absl::DataLossError(absl::StrCat(
           "progress.epoch_lengths[", i,
           "]: must be >= 0, and >= 1 batches, is ", length.ShortDebugString()));

@@ -239,6 +239,20 @@ INSTANTIATE_TEST_SUITE_P(
         Negative("SamplesInPass", &v1::Progress::set_samples_in_pass),
         FieldCase{"EpochLengthWithoutBatches",
                   [](auto& m) { m.mutable_progress()->add_epoch_lengths(); },
+                  Code::kDataLoss, "progress.epoch_lengths[0]"},
+        FieldCase{"EpochLengthBehindFewerThanNoSamples",
+                  [](auto& m) {
+                    auto* length = m.mutable_progress()->add_epoch_lengths();
+                    length->set_num_batches(4);
+                    length->set_samples(-1);
+                  },
+                  Code::kDataLoss, "progress.epoch_lengths[0]"},
+        FieldCase{"EpochLengthWithFewerThanNoBatchesLeft",
+                  [](auto& m) {
+                    auto* length = m.mutable_progress()->add_epoch_lengths();
+                    length->set_num_batches(4);
+                    length->set_batches_left(-1);
+                  },
                   Code::kDataLoss, "progress.epoch_lengths[0]"}),
     [](const auto& info) { return std::string(info.param.name); });
 

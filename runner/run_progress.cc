@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/string_view.h"
 #include "grapnel/base/status_macros.h"
 
 namespace grapnel {
@@ -20,9 +23,13 @@ std::string DataText(const DataPosition& data) {
   if (data.has_stream()) {
     return absl::StrFormat("a stream in batches of %d", data.batch_size());
   }
-  return absl::StrFormat("%d samples in %d batches of %d, %s%s",
+  const std::string ranks =
+      data.world_size() > 1
+          ? absl::StrFormat(" on each of %d ranks", data.world_size())
+          : "";
+  return absl::StrFormat("%d samples in %d batches of %d%s, %s%s",
                          data.dataset_size(), data.num_batches(),
-                         data.batch_size(),
+                         data.batch_size(), ranks,
                          data.shuffle() ? "shuffled" : "in order",
                          data.infinite() ? ", for ever" : "");
 }
@@ -33,6 +40,54 @@ constexpr int64_t kMaxSize = int64_t{1} << 40;
 
 int64_t WorldSize(const DataPosition& data) {
   return std::max<int64_t>(data.world_size(), 1);
+}
+
+int64_t SamplesOfIter(const DataPosition& data) {
+  return data.batch_size() * WorldSize(data);
+}
+
+const EpochLength& Last(const Progress& progress) {
+  return progress.epoch_lengths(progress.epoch_lengths_size() - 1);
+}
+
+// Batches of such a length that the first samples of an epoch are, where it was
+// shared out anew inside: then it has them behind itself, however many
+// iterations they were.
+int64_t Skipped(const EpochLength& length) {
+  return length.samples() > 0 ? length.num_batches() - length.batches_left()
+                              : 0;
+}
+
+// Whether that length began inside the epoch under way.
+bool BeganInside(const EpochLength& length, const Progress& progress) {
+  return length.samples() > 0 && length.epoch() == progress.epoch();
+}
+
+// Batches of the epoch under way, of a run by epoch.
+int64_t LengthOfEpoch(const Progress& progress) {
+  const EpochLength& last = Last(progress);
+  // It lacks its end alone, and the next one has another length.
+  if (last.epoch() > progress.epoch()) return progress.iter_in_epoch();
+  if (!BeganInside(last, progress)) return last.num_batches();
+  const int64_t before =
+      progress.iter_in_epoch() - (progress.iter() - last.iter());
+  return before + last.batches_left();
+}
+
+// The iterations before the epoch under way, as the lengths say; -1 if they
+// don't.
+int64_t BeginOfEpoch(const Progress& progress) {
+  int i = progress.epoch_lengths_size() - 1;
+  while (i > 0 && BeganInside(progress.epoch_lengths(i), progress)) --i;
+  const EpochLength& from = progress.epoch_lengths(i);
+  int64_t begin = 0;
+  if (from.epoch() > progress.epoch() ||
+      __builtin_mul_overflow(progress.epoch() - from.epoch(),
+                             from.num_batches(), &begin) ||
+      __builtin_add_overflow(begin, from.iter() - Skipped(from), &begin)) {
+    return -1;
+  }
+  return begin;
 }
 
 // Whether an epoch and a batch in it are where the iterations say.
@@ -47,21 +102,108 @@ absl::Status CheckEpoch(const Progress& saved, const DataPosition& data) {
   if (saved.epoch_lengths().empty()) {
     return q > data.num_batches() ? bad() : absl::OkStatus();
   }
-  const EpochLength& last = saved.epoch_lengths(saved.epoch_lengths_size() - 1);
+  const EpochLength& last = Last(saved);
   // It lacks its end alone, and the next one has another length.
-  if (q > 0 && last.epoch() == saved.epoch() + 1 &&
+  if (q > 0 && last.epoch() == saved.epoch() + 1 && last.samples() == 0 &&
       last.iter() == saved.iter()) {
     return absl::OkStatus();
   }
-  int64_t begin = 0;
-  if (last.epoch() > saved.epoch() || q > last.num_batches() ||
-      __builtin_mul_overflow(saved.epoch() - last.epoch(), last.num_batches(),
-                             &begin) ||
-      __builtin_add_overflow(begin, last.iter(), &begin) ||
-      begin != saved.iter() - q) {
-    return bad();
+  return q > LengthOfEpoch(saved) || BeginOfEpoch(saved) != saved.iter() - q
+             ? bad()
+             : absl::OkStatus();
+}
+
+// Samples of all ranks that iterations draw: of a finite loader whole passes
+// are the data's size, whatever is dropped or repeated at their end.
+struct PassPlace {
+  int64_t pass;
+  int64_t samples;
+};
+
+// Behind `iters` iterations from where `from` is.
+PassPlace PlaceAfter(const EpochLength& from, int64_t iters,
+                     const DataPosition& data) {
+  const int64_t samples_of_iter = SamplesOfIter(data);
+  if (!data.infinite()) {
+    if (from.samples() > 0 && iters < from.batches_left()) {
+      return {from.epoch(), from.samples() + iters * samples_of_iter};
+    }
+    iters += Skipped(from);
+    return {from.epoch() + iters / from.num_batches(),
+            iters % from.num_batches() * samples_of_iter};
+  }
+  const int64_t size = data.dataset_size();
+  int64_t samples;
+  if (!__builtin_mul_overflow(iters, samples_of_iter, &samples) &&
+      !__builtin_add_overflow(samples, from.samples(), &samples)) {
+    return {from.epoch() + samples / size, samples % size};
+  }
+  const __int128 many =
+      static_cast<__int128>(iters) * samples_of_iter + from.samples();
+  return {from.epoch() + static_cast<int64_t>(many / size),
+          static_cast<int64_t>(many % size)};
+}
+
+// Whether the last of so many batches behind `samples` samples has one of its
+// own.
+bool Fits(int64_t samples, int64_t batches, const DataPosition& data) {
+  return static_cast<__int128>(batches - 1) * SamplesOfIter(data) + samples <
+         data.dataset_size();
+}
+
+absl::Status CheckLengths(const Progress& saved, const DataPosition& data) {
+  for (int i = 0; i < saved.epoch_lengths_size(); ++i) {
+    const EpochLength& length = saved.epoch_lengths(i);
+    const auto bad = [i](absl::string_view why) {
+      return absl::DataLossError(
+          absl::StrCat("progress: epoch_lengths[", i, "]: ", why));
+    };
+    const bool inside = length.samples() != 0;
+    if (length.num_batches() < 1 || length.num_batches() > kMaxSize ||
+        length.epoch() < 0 || length.epoch() > kMaxCount || length.iter() < 0 ||
+        length.iter() > saved.iter() || length.samples() < 0 ||
+        length.samples() > kMaxSize ||
+        length.batches_left() < (inside ? 1 : 0) ||
+        length.batches_left() > (inside ? length.num_batches() : 0) ||
+        length.epoch() > kMaxCount / length.num_batches()) {
+      return bad("is out of range");
+    }
+    if (i == 0) {
+      if (length.epoch() != 0 || length.iter() != 0 || inside) {
+        return bad("isn't the run's beginning");
+      }
+      continue;
+    }
+    const EpochLength& before = saved.epoch_lengths(i - 1);
+    if (length.iter() <= before.iter() || length.epoch() < before.epoch() ||
+        (length.epoch() == before.epoch() &&
+         length.samples() <= before.samples())) {
+      return bad("is out of order");
+    }
+  }
+  if (saved.epoch_lengths().empty()) return absl::OkStatus();
+  const EpochLength& last = Last(saved);
+  if (last.num_batches() != data.num_batches() ||
+      (last.samples() > 0 &&
+       !Fits(last.samples(), last.batches_left(), data))) {
+    return absl::DataLossError(
+        absl::StrCat("progress: epoch_lengths[", saved.epoch_lengths_size() - 1,
+                     "]: isn't of the checkpoint's data, ", DataText(data)));
   }
   return absl::OkStatus();
+}
+
+// Whether the pass is where the iterations say, of a run by iteration.
+absl::Status CheckPass(const Progress& saved, const DataPosition& data) {
+  if (saved.epoch_lengths().empty()) return absl::OkStatus();
+  const EpochLength& last = Last(saved);
+  const PassPlace place = PlaceAfter(last, saved.iter() - last.iter(), data);
+  if (saved.pass() == place.pass && saved.samples_in_pass() == place.samples) {
+    return absl::OkStatus();
+  }
+  return absl::DataLossError(absl::StrCat(
+      "progress: iter: is ", saved.iter(), ", which sample ",
+      saved.samples_in_pass(), " of pass ", saved.pass(), " isn't at"));
 }
 
 absl::Status Check(const Progress& saved, const DataPosition& data) {
@@ -80,6 +222,7 @@ absl::Status Check(const Progress& saved, const DataPosition& data) {
   const bool stream = data.has_stream();
   const std::pair<const char*, int64_t> sizes[] = {
       {"batch_size", data.batch_size()},
+      {"world_size", WorldSize(data)},
       {"num_batches", stream ? 1 : data.num_batches()},
       {"dataset_size", stream ? 1 : data.dataset_size()}};
   for (const auto& [name, value] : sizes) {
@@ -87,51 +230,42 @@ absl::Status Check(const Progress& saved, const DataPosition& data) {
       return absl::DataLossError(absl::StrCat("data: ", name, ": is ", value));
     }
   }
+  if (data.batch_size() > kMaxSize / WorldSize(data)) {
+    return absl::DataLossError(absl::StrCat("data: batch_size: is ",
+                                            data.batch_size(), " on each of ",
+                                            WorldSize(data), " ranks"));
+  }
+  if (!stream && !Fits(0, data.num_batches(), data)) {
+    return absl::DataLossError(
+        absl::StrCat("data: num_batches: too many for ", DataText(data)));
+  }
   if (stream && data.by_epoch()) {
     return absl::DataLossError("data: by_epoch: is true of a stream");
   }
   if (stream && !saved.epoch_lengths().empty()) {
     return absl::DataLossError("progress: epoch_lengths: are a stream's");
   }
-  for (int i = 0; i < saved.epoch_lengths_size(); ++i) {
-    const EpochLength& length = saved.epoch_lengths(i);
-    const bool first = i == 0;
-    if (length.num_batches() < 1 || length.iter() > saved.iter() ||
-        (first ? length.epoch() != 0 || length.iter() != 0
-               : length.epoch() <= saved.epoch_lengths(i - 1).epoch() ||
-                     length.iter() <= saved.epoch_lengths(i - 1).iter())) {
-      return absl::DataLossError(
-          absl::StrCat("progress: epoch_lengths[", i, "]: is out of order"));
-    }
-  }
-  return data.by_epoch() ? CheckEpoch(saved, data) : absl::OkStatus();
-}
-
-// Samples of all ranks that `iters` iterations draw: of a finite loader whole
-// passes are the data's size, whatever is dropped or repeated at their end.
-struct PassPlace {
-  int64_t pass;
-  int64_t samples;
-};
-PassPlace PlaceAfter(int64_t iters, const DataPosition& data) {
-  const int64_t samples_of_iter = data.batch_size() * WorldSize(data);
-  if (!data.infinite()) {
-    return {iters / data.num_batches(),
-            iters % data.num_batches() * samples_of_iter};
-  }
-  const int64_t size = data.dataset_size();
-  int64_t samples;
-  if (!__builtin_mul_overflow(iters, samples_of_iter, &samples)) {
-    return {samples / size, samples % size};
-  }
-  const __int128 many = static_cast<__int128>(iters) * samples_of_iter;
-  return {static_cast<int64_t>(many / size), static_cast<int64_t>(many % size)};
+  if (stream) return absl::OkStatus();
+  GRAPNEL_RETURN_IF_ERROR(CheckLengths(saved, data));
+  return data.by_epoch() ? CheckEpoch(saved, data) : CheckPass(saved, data);
 }
 
 // What the data is, wherever a stream of it has come to.
 std::string Identity(DataPosition data) {
   if (data.has_stream()) data.mutable_stream()->Clear();
   return data.SerializeAsString();
+}
+
+// Whether a position in the one is one in the other, whoever takes what.
+bool SameOrder(const DataPosition& a, const DataPosition& b) {
+  return a.dataset_size() == b.dataset_size() && a.shuffle() == b.shuffle() &&
+         a.infinite() == b.infinite();
+}
+
+// Whether they differ in ranks alone, and in what follows from that.
+bool OnlyRanksDiffer(const DataPosition& a, const DataPosition& b) {
+  return SameOrder(a, b) && a.batch_size() == b.batch_size() &&
+         WorldSize(a) != WorldSize(b);
 }
 
 // Whether batches are the same in number and size, whatever is in them.
@@ -146,15 +280,15 @@ bool SameLength(const DataPosition& a, const DataPosition& b) {
 void Complete(const DataPosition& data, Progress* progress) {
   if (progress->epoch_lengths_size() > 0) return;
   const int64_t n = data.num_batches();
-  if (!data.by_epoch()) {
-    const PassPlace place = PlaceAfter(progress->iter(), data);
-    progress->set_pass(place.pass);
-    progress->set_samples_in_pass(place.samples);
-  }
   const int64_t before = progress->iter() - progress->iter_in_epoch();
   const int64_t epoch = progress->epoch();
   EpochLength* first = progress->add_epoch_lengths();
   first->set_num_batches(n);
+  if (!data.by_epoch()) {
+    const PassPlace place = PlaceAfter(*first, progress->iter(), data);
+    progress->set_pass(place.pass);
+    progress->set_samples_in_pass(place.samples);
+  }
   if (!data.by_epoch() || epoch == 0 || before == epoch * n) return;
   // It changed once, nobody knows where.
   first->set_num_batches(std::max<int64_t>(before / epoch, 1));
@@ -182,22 +316,17 @@ absl::StatusOr<RunProgress> RunProgress::Create(const Plan& plan) {
 
 bool RunProgress::AtBorder(const Progress& saved, const DataPosition& data) {
   if (data.has_stream()) return true;
-  if (!data.by_epoch()) {
-    Progress complete = saved;
-    Complete(data, &complete);
-    return complete.samples_in_pass() == 0;
-  }
-  if (saved.iter_in_epoch() == 0) return true;
-  if (saved.epoch_lengths().empty()) {
-    return saved.iter_in_epoch() == data.num_batches();
-  }
-  const EpochLength& last = saved.epoch_lengths(saved.epoch_lengths_size() - 1);
-  return saved.iter_in_epoch() == last.num_batches() ||
-         last.epoch() > saved.epoch();
+  Progress complete = saved;
+  Complete(data, &complete);
+  return data.by_epoch()
+             ? complete.iter_in_epoch() == 0 ||
+                   complete.iter_in_epoch() == LengthOfEpoch(complete)
+             : complete.samples_in_pass() == 0;
 }
 
 absl::StatusOr<RunProgress> RunProgress::Resume(
-    const Plan& plan, const Progress& saved, const DataPosition& saved_data) {
+    const Plan& plan, const Progress& saved, const DataPosition& saved_data,
+    absl::FunctionRef<int64_t(int64_t samples)> batches_behind) {
   GRAPNEL_RETURN_IF_ERROR(Check(saved, saved_data));
   if (saved_data.by_epoch() != plan.by_epoch && saved.iter() > 0) {
     return absl::FailedPreconditionError(absl::StrCat(
@@ -212,13 +341,15 @@ absl::StatusOr<RunProgress> RunProgress::Resume(
   }
   RunProgress progress;
   if (Identity(saved_data) != Identity(plan.data)) {
-    progress.data_change_ = absl::StrCat(
-        "train_dataloader: the checkpoint's had ", DataText(saved_data),
-        "; this one has ", DataText(plan.data));
-    if (!AtBorder(saved, saved_data)) {
-      return absl::FailedPreconditionError(
-          absl::StrCat(progress.data_change_,
-                       ": the position inside the data would mean another"));
+    std::string change = absl::StrCat("train_dataloader: the checkpoint's had ",
+                                      DataText(saved_data), "; this one has ",
+                                      DataText(plan.data));
+    if (!SameOrder(saved_data, plan.data) && !AtBorder(saved, saved_data)) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          change, ": the position inside the data would mean another"));
+    }
+    if (!OnlyRanksDiffer(saved_data, plan.data)) {
+      progress.data_change_ = std::move(change);
     }
   }
   progress.plan_ = plan;
@@ -231,26 +362,38 @@ absl::StatusOr<RunProgress> RunProgress::Resume(
   Progress& state = progress.state_;
   Complete(saved_data, &state);
   progress.converted_before_ = progress.converted_steps();
-  progress.epoch_length_ =
-      plan.by_epoch && progress.length().epoch() > state.epoch()
-          ? state.iter_in_epoch()
-          : progress.length().num_batches();
   if (!SameLength(saved_data, plan.data)) {
-    // An epoch that is complete but for its end still has its old length.
-    const bool complete = state.iter_in_epoch() > 0;
-    if (!complete) progress.epoch_length_ = plan.data.num_batches();
-    EpochLength next;
-    next.set_epoch(plan.by_epoch ? state.epoch() + complete : state.pass());
-    next.set_iter(state.iter());
-    next.set_num_batches(plan.data.num_batches());
-    // Nothing was done with the length of before.
-    if (progress.length().iter() == next.iter()) {
-      state.mutable_epoch_lengths()->RemoveLast();
-    }
-    *state.add_epoch_lengths() = std::move(next);
+    progress.ChangeLength(saved_data, batches_behind);
   }
+  progress.epoch_length_ =
+      plan.by_epoch ? LengthOfEpoch(state) : progress.num_batches();
   GRAPNEL_RETURN_IF_ERROR(progress.SetLength());
   return progress;
+}
+
+void RunProgress::ChangeLength(
+    const DataPosition& saved_data,
+    absl::FunctionRef<int64_t(int64_t)> batches_behind) {
+  // An epoch that is complete but for its end is at the next one's beginning.
+  PassPlace here = PlaceAfter(length(), iter() - length().iter(), saved_data);
+  int64_t left = here.samples > 0 ? batches_behind(here.samples) : 0;
+  // Nor has one more that has no batch left.
+  if (here.samples > 0 && left == 0) here = {here.pass + 1, 0};
+  EpochLength next;
+  next.set_epoch(here.pass);
+  next.set_iter(iter());
+  next.set_num_batches(num_batches());
+  next.set_samples(here.samples);
+  next.set_batches_left(left);
+  if (!plan_.by_epoch) {
+    state_.set_pass(here.pass);
+    state_.set_samples_in_pass(here.samples);
+  }
+  // Nothing was done with the length of before.
+  if (length().iter() == next.iter()) {
+    state_.mutable_epoch_lengths()->RemoveLast();
+  }
+  *state_.add_epoch_lengths() = std::move(next);
 }
 
 absl::Status RunProgress::SetLength() {
@@ -264,7 +407,7 @@ absl::Status RunProgress::SetLength() {
   int64_t iters = 0;
   if (__builtin_mul_overflow(std::max<int64_t>(plan_.total - from.epoch(), 0),
                              from.num_batches(), &iters) ||
-      __builtin_add_overflow(iters, from.iter(), &iters)) {
+      __builtin_add_overflow(iters, from.iter() - Skipped(from), &iters)) {
     return absl::InvalidArgumentError(
         absl::StrCat("train_cfg: max_epochs: is too large, ", plan_.total));
   }
@@ -276,7 +419,45 @@ absl::Status RunProgress::SetLength() {
 int64_t RunProgress::converted_steps() const {
   if (state_.epoch_lengths().empty()) return 0;
   const EpochLength& from = length();
-  return from.epoch() * from.num_batches() + iter() - from.iter();
+  return from.epoch() * from.num_batches() + Skipped(from) + iter() -
+         from.iter();
+}
+
+int64_t RunProgress::batches_left() const {
+  if (plan_.by_epoch) return epoch_length_ - iter_in_epoch();
+  const EpochLength& from = length();
+  return from.num_batches() -
+         (Skipped(from) + iter() - from.iter()) % from.num_batches();
+}
+
+std::vector<EpochLength> RunProgress::whole_epochs() const {
+  std::vector<EpochLength> whole;
+  const auto add = [&whole](int64_t epoch, int64_t iter, int64_t num_batches) {
+    // Of the same epoch, whose length is known better now.
+    if (!whole.empty() && whole.back().epoch() == epoch) whole.pop_back();
+    EpochLength& length = whole.emplace_back();
+    length.set_epoch(epoch);
+    length.set_iter(iter);
+    length.set_num_batches(num_batches);
+  };
+  for (const EpochLength& from : state_.epoch_lengths()) {
+    while (!whole.empty() && whole.back().epoch() > from.epoch()) {
+      whole.pop_back();  // It came otherwise.
+    }
+    if (from.samples() == 0) {
+      add(from.epoch(), from.iter(), from.num_batches());
+      continue;
+    }
+    const EpochLength& last = whole.back();
+    // Passes of an infinite sampler may be shorter than so many batches.
+    const int64_t begin = std::min(
+        last.iter() + (from.epoch() - last.epoch()) * last.num_batches(),
+        from.iter());
+    const int64_t end = from.iter() + from.batches_left();
+    add(from.epoch(), begin, end - begin);
+    add(from.epoch() + 1, end, from.num_batches());
+  }
+  return whole;
 }
 
 bool RunProgress::done() const {
@@ -286,12 +467,19 @@ bool RunProgress::done() const {
 }
 
 RunProgress::DataPlace RunProgress::place() const {
-  if (plan_.by_epoch) return {epoch(), iter_in_epoch()};
   const EpochLength& from = length();
   const int64_t iters = iter() - from.iter();
-  if (plan_.data.infinite()) return {from.epoch(), iters};
-  return {from.epoch() + iters / from.num_batches(),
-          iters % from.num_batches()};
+  if (plan_.by_epoch) {
+    if (!BeganInside(from, state_)) return {epoch(), 0, iter_in_epoch()};
+    return {epoch(), from.samples(), iters};
+  }
+  if (plan_.data.infinite() ||
+      (from.samples() > 0 && iters < from.batches_left())) {
+    return {from.epoch(), from.samples(), iters};
+  }
+  const int64_t whole = iters + Skipped(from);
+  return {from.epoch() + whole / from.num_batches(), 0,
+          whole % from.num_batches()};
 }
 
 void RunProgress::CountIter(int64_t samples) {
@@ -303,8 +491,8 @@ void RunProgress::CountIter(int64_t samples) {
   }
   if (is_stream()) return;  // Its place is told by SetStreamPlace.
   const EpochLength& from = length();
-  const PassPlace place = PlaceAfter(iter() - from.iter(), plan_.data);
-  state_.set_pass(from.epoch() + place.pass);
+  const PassPlace place = PlaceAfter(from, iter() - from.iter(), plan_.data);
+  state_.set_pass(place.pass);
   state_.set_samples_in_pass(place.samples);
 }
 

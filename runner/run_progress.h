@@ -6,7 +6,9 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
@@ -20,15 +22,18 @@ namespace grapnel {
 // it keeps its position itself, and what is a batch of it may change anywhere.
 //
 // A run may be resumed with other training data, but only at a border: of an
-// epoch, or of a pass in a run by iteration. From there on epochs have another
-// length; what was done before still counts. The progress knows where each
-// length began. Thread-compatible.
+// epoch, or of a pass in a run by iteration. With other ranks, or batches of
+// another size, of the same data it goes on anywhere: what is left of the
+// epoch's order, or of the pass's, is shared out anew. From there on epochs
+// have another length; what was done before still counts. The progress knows
+// where each length began. Thread-compatible.
 class RunProgress {
  public:
-  // The arguments of DataLoader::Seek for the next batch; `epoch` doesn't
+  // The arguments of DataLoader::SeekBehind for the next batch; `epoch` doesn't
   // include the sampler's epoch yet. Not of a stream.
   struct DataPlace {
     int64_t epoch;
+    int64_t samples;
     int64_t batch;
   };
 
@@ -47,16 +52,20 @@ class RunProgress {
   static absl::StatusOr<RunProgress> Create(const Plan& plan);
 
   // Of one that goes on from `saved`, whose data was `saved_data`.
-  //   kFailedPrecondition: the data is another one and `saved` is at no border;
-  //     or the run was counted in iterations and now is in epochs, or the other
-  //     way round; or the data was a stream and now is a dataset, or the other
-  //     way round.
+  // `batches_behind`: the batches that are left of an epoch of this run, or of
+  // a pass, behind so many samples; not called of a stream.
+  //   kFailedPrecondition: the data has another size or order and `saved` is at
+  //     no border; or the run was counted in iterations and now is in epochs,
+  //     or the other way round; or the data was a stream and now is a dataset,
+  //     or the other way round.
   //   kDataLoss: `saved` contradicts itself.
   static absl::StatusOr<RunProgress> Resume(
       const Plan& plan, const io::v1::Progress& saved,
-      const runner::v1::DataPosition& saved_data);
+      const runner::v1::DataPosition& saved_data,
+      absl::FunctionRef<int64_t(int64_t samples)> batches_behind);
 
-  // Whether the data may change at `saved`. `data`: what it was until then.
+  // Whether the data may be another one at `saved`. `data`: what it was until
+  // then.
   static bool AtBorder(const io::v1::Progress& saved,
                        const runner::v1::DataPosition& data);
 
@@ -73,23 +82,35 @@ class RunProgress {
   // border I + (max_epochs - E) n.
   int64_t max_iters() const { return state_.max_iters(); }
 
-  // Batches of the epoch under way. Not n if all its batches were done with
-  // earlier data, and only the end of the epoch is left to do.
+  // Batches of the epoch under way. Not n if some of its batches were done in
+  // another length, or all, and only the end of the epoch is left to do.
   int64_t epoch_length() const { return epoch_length_; }
 
   // n; 0 of a stream.
   int64_t num_batches() const { return plan_.data.num_batches(); }
 
+  // Batches that are left of the epoch, or the pass, under way. Not of a
+  // stream, nor of an infinite sampler.
+  int64_t batches_left() const;
+
   // Steps of a schedule that is configured in epochs and steps every iteration:
-  // E n + q.
+  // E n + q; where the epoch has had another length, (E + 1) n less what is
+  // left of it.
   int64_t converted_steps() const;
 
   // The same, with the length that epochs had in the checkpoint that the run
   // was resumed from.
   int64_t converted_steps_before() const { return converted_before_; }
 
-  // How the data changed at the resume, for people; "" if it didn't.
+  // How the data changed at the resume, for people; "" if it didn't, but that
+  // other ranks share it.
   const std::string& data_change() const { return data_change_; }
+
+  // Where epochs, or passes, have had another length than those before: each
+  // from its beginning on, also one that was shared out anew inside, whose
+  // length is that of all its parts. In order, from {0, 0, ...} on; those
+  // behind the one under way may not be here yet. Empty of a stream.
+  std::vector<io::v1::EpochLength> whole_epochs() const;
 
   // True if the loop has nothing to do any more.
   bool done() const;
@@ -129,6 +150,10 @@ class RunProgress {
   }
 
   bool is_stream() const { return plan_.data.has_stream(); }
+
+  // Notes that epochs have the plan's length from here on.
+  void ChangeLength(const runner::v1::DataPosition& saved_data,
+                    absl::FunctionRef<int64_t(int64_t)> batches_behind);
 
   // kInvalidArgument if the run would be too long.
   absl::Status SetLength();

@@ -2,8 +2,12 @@
 
 #include "grapnel/runner/run_progress.h"
 
+#include <algorithm>
+#include <cstdint>
+#include <functional>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -21,13 +25,20 @@ using ::testing::HasSubstr;
 
 using Plan = RunProgress::Plan;
 
+// Of what a rank has of `samples`, as a loader with round_up says.
+int64_t NumBatches(int64_t samples, const DataPosition& data, bool drop_last) {
+  const int64_t ranks = data.world_size();
+  const int64_t own = (samples + ranks - 1) / ranks;
+  return (own + (drop_last ? 0 : data.batch_size() - 1)) / data.batch_size();
+}
+
 DataPosition Data(int64_t samples, int64_t batch_size, bool by_epoch,
                   bool infinite = false) {
   DataPosition data;
   data.set_dataset_size(samples);
   data.set_batch_size(batch_size);
-  data.set_num_batches((samples + batch_size - 1) / batch_size);
   data.set_world_size(1);
+  data.set_num_batches(NumBatches(samples, data, /*drop_last=*/false));
   data.set_infinite(infinite);
   data.set_by_epoch(by_epoch);
   return data;
@@ -41,6 +52,14 @@ Plan ByEpoch(int64_t max_epochs, int64_t num_batches) {
 Plan ByIter(int64_t max_iters, int64_t samples, int64_t batch_size,
             bool infinite = false) {
   return {false, max_iters, Data(samples, batch_size, false, infinite)};
+}
+
+// The same on so many ranks.
+Plan OnRanks(int64_t ranks, Plan plan, bool drop_last = false) {
+  plan.data.set_world_size(ranks);
+  plan.data.set_num_batches(
+      NumBatches(plan.data.dataset_size(), plan.data, drop_last));
+  return plan;
 }
 
 Plan Stream(int64_t max_iters, int64_t batch_size) {
@@ -70,10 +89,18 @@ void Train(int64_t iters, RunProgress* progress) {
   }
 }
 
+absl::StatusOr<RunProgress> TryResume(const Plan& plan, const Progress& saved,
+                                      const DataPosition& saved_data,
+                                      bool drop_last = false) {
+  return RunProgress::Resume(plan, saved, saved_data, [&](int64_t samples) {
+    return NumBatches(plan.data.dataset_size() - samples, plan.data, drop_last);
+  });
+}
+
 RunProgress Resume(const Plan& plan, const RunProgress& from,
-                   const Plan& before) {
+                   const Plan& before, bool drop_last = false) {
   absl::StatusOr<RunProgress> progress =
-      RunProgress::Resume(plan, from.state(), before.data);
+      TryResume(plan, from.state(), before.data, drop_last);
   EXPECT_THAT(progress, IsOk());
   return progress.ok() ? *progress : RunProgress();
 }
@@ -186,11 +213,175 @@ TEST(RunProgressTest, InsideAnEpochTheDataMustStay) {
   const Plan before = ByEpoch(4, 6);
   RunProgress first = Begin(before);
   Train(8, &first);
-  EXPECT_THAT(RunProgress::Resume(ByEpoch(4, 3), first.state(), before.data),
+  const Plan longer = {true, 4, Data(28, 4, true)};
+  EXPECT_THAT(TryResume(OnRanks(2, longer), first.state(), before.data),
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        HasSubstr("24 samples in 6 batches of 4, in order; this "
-                                 "one has 24 samples in 3 batches of 8")));
-  EXPECT_THAT(RunProgress::Resume(before, first.state(), before.data), IsOk());
+                                 "one has 28 samples in 4 batches of 4 on "
+                                 "each of 2 ranks, in order: the position")));
+  Plan shuffled = before;
+  shuffled.data.set_shuffle(true);
+  EXPECT_THAT(TryResume(shuffled, first.state(), before.data),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("this one has 24 samples in 6 batches of 4, "
+                                 "shuffled: the position")));
+  EXPECT_THAT(TryResume(before, first.state(), before.data), IsOk());
+}
+
+// ---- Other ranks, or batches, inside an epoch ----
+
+void ExpectPlace(const RunProgress& progress, int64_t epoch, int64_t samples,
+                 int64_t batch) {
+  EXPECT_EQ(progress.place().epoch, epoch);
+  EXPECT_EQ(progress.place().samples, samples);
+  EXPECT_EQ(progress.place().batch, batch);
+}
+
+void ExpectLengths(const std::vector<io::v1::EpochLength>& lengths,
+                   const std::vector<std::vector<int64_t>>& expected) {
+  std::vector<std::vector<int64_t>> numbers;
+  for (const io::v1::EpochLength& length : lengths) {
+    numbers.push_back({length.epoch(), length.iter(), length.num_batches()});
+  }
+  EXPECT_EQ(numbers, expected);
+}
+
+// 22 samples: 6 batches of 2 on each of 2 ranks, 4 on each of 3, 11 on one.
+Plan TwentyTwo(int64_t ranks) {
+  return OnRanks(ranks, {true, 4, Data(22, 2, true)});
+}
+
+TEST(RunProgressTest, OtherRanksGoOnInsideAnEpoch) {
+  RunProgress progress = Begin(TwentyTwo(2));
+  Train(9, &progress);
+  EXPECT_FALSE(RunProgress::AtBorder(progress.state(), TwentyTwo(2).data));
+  // 3 iterations of the second epoch gave 12; 10 are left, 4 for each of 3.
+  progress = Resume(TwentyTwo(3), progress, TwentyTwo(2));
+  EXPECT_EQ(progress.data_change(), "");  // It is said of ranks elsewhere.
+  EXPECT_EQ(progress.iter(), 9);
+  EXPECT_EQ(progress.iter_in_epoch(), 3);
+  EXPECT_EQ(progress.epoch_length(), 5);
+  EXPECT_EQ(progress.batches_left(), 2);
+  EXPECT_EQ(progress.max_iters(), 9 + 2 + 2 * 4);
+  EXPECT_EQ(progress.converted_steps_before(), 9);
+  EXPECT_EQ(progress.converted_steps(), 2 * 4 - 2);
+  ExpectPlace(progress, 1, 12, 0);
+  Train(1, &progress);
+  ExpectPlace(progress, 1, 12, 1);
+  EXPECT_EQ(progress.converted_steps(), 7);
+
+  // Once more: 18 were given, 4 are left for one rank.
+  progress = Resume(TwentyTwo(1), progress, TwentyTwo(3));
+  EXPECT_EQ(progress.iter_in_epoch(), 4);
+  EXPECT_EQ(progress.epoch_length(), 6);
+  EXPECT_EQ(progress.max_iters(), 10 + 2 + 2 * 11);
+  EXPECT_EQ(progress.converted_steps_before(), 7);
+  EXPECT_EQ(progress.converted_steps(), 2 * 11 - 2);
+  ExpectPlace(progress, 1, 18, 0);
+  ExpectLengths(progress.whole_epochs(), {{0, 0, 6}, {1, 6, 6}, {2, 12, 11}});
+  // And as it is.
+  progress = Resume(TwentyTwo(1), progress, TwentyTwo(1));
+  EXPECT_EQ(progress.state().epoch_lengths_size(), 3);
+  Train(2, &progress);
+  EXPECT_EQ(progress.epoch(), 2);
+  EXPECT_EQ(progress.epoch_length(), 11);
+  ExpectPlace(progress, 2, 0, 0);
+
+  progress = Resume(TwentyTwo(2), progress, TwentyTwo(1));
+  ExpectLengths(progress.whole_epochs(), {{0, 0, 6}, {1, 6, 6}, {2, 12, 6}});
+  EXPECT_EQ(progress.max_iters(), 24);
+  Train(12, &progress);
+  EXPECT_TRUE(progress.done());
+  EXPECT_EQ(progress.converted_steps(), 24);
+}
+
+// Nothing is done between two of them.
+TEST(RunProgressTest, OtherRanksTwiceAtOnePlaceAreOneChange) {
+  RunProgress progress = Begin(TwentyTwo(2));
+  Train(9, &progress);
+  progress = Resume(TwentyTwo(3), progress, TwentyTwo(2));
+  progress = Resume(TwentyTwo(1), progress, TwentyTwo(3));
+  EXPECT_EQ(progress.state().epoch_lengths_size(), 2);
+  ExpectPlace(progress, 1, 12, 0);
+  EXPECT_EQ(progress.epoch_length(), 3 + 5);
+}
+
+TEST(RunProgressTest, AnEpochIsOverWhereDropLastLeavesNoBatch) {
+  // 5 batches of 4; on each of 2 ranks 2.
+  const Plan base = {true, 4, Data(22, 4, true)};
+  const Plan before = OnRanks(1, base, /*drop_last=*/true);
+  const Plan now = OnRanks(2, base, true);
+  RunProgress progress = Begin(before);
+  Train(4, &progress);
+  progress = Resume(now, progress, before, true);
+  EXPECT_EQ(progress.epoch(), 0);
+  EXPECT_EQ(progress.epoch_length(), 4);
+  EXPECT_EQ(progress.batches_left(), 0);
+  EXPECT_TRUE(RunProgress::AtBorder(progress.state(), now.data));
+  EXPECT_EQ(progress.max_iters(), 4 + 3 * 2);
+  progress = Resume(now, progress, now, true);
+  EXPECT_EQ(progress.epoch_length(), 4);
+  progress.EndEpoch();
+  EXPECT_EQ(progress.epoch_length(), 2);
+  ExpectPlace(progress, 1, 0, 0);
+}
+
+// All ways to be killed twice, ranks and batches of many sizes: each sample's
+// place in an epoch's order is gone through once.
+TEST(RunProgressTest, EverySampleOfAnEpochIsGivenOnce) {
+  constexpr int64_t kSize = 13;
+  constexpr int64_t kEpochs = 3;
+  const auto plan = [](int64_t ranks, int64_t batch_size) {
+    return OnRanks(ranks, {true, kEpochs, Data(kSize, batch_size, true)});
+  };
+  std::vector<Plan> plans;
+  for (int64_t ranks = 1; ranks <= 4; ++ranks) {
+    for (int64_t size = 1; size <= 3; ++size)
+      plans.push_back(plan(ranks, size));
+  }
+  int runs = 0;
+  for (size_t first = 0; first < plans.size(); ++first) {
+    for (size_t second = 0; second < plans.size(); ++second) {
+      const size_t third = (first + 2 * second + 5) % plans.size();
+      for (int64_t kill = 1; kill < 2 * plans[first].data.num_batches();
+           ++kill) {
+        ++runs;
+        std::vector<std::vector<int>> times(kEpochs,
+                                            std::vector<int>(kSize, 0));
+        RunProgress progress = Begin(plans[first]);
+        const Plan* now = &plans[first];
+        while (!progress.done()) {
+          for (const auto& [at, next] :
+               {std::pair(kill, &plans[second]), {kill + 1, &plans[third]}}) {
+            if (progress.iter() != at) continue;
+            progress = Resume(*next, progress, *now);
+            now = next;
+          }
+          const int64_t samples =
+              now->data.batch_size() * now->data.world_size();
+          const auto place = progress.place();
+          ASSERT_EQ(place.epoch, progress.epoch());
+          const int64_t begin = place.samples + place.batch * samples;
+          ASSERT_LT(begin, kSize);
+          for (int64_t i = begin; i < std::min(begin + samples, kSize); ++i) {
+            ++times[progress.epoch()][i];
+          }
+          progress.CountIter(samples);
+          ASSERT_LE(progress.iter_in_epoch(), progress.epoch_length());
+          if (progress.iter_in_epoch() == progress.epoch_length()) {
+            progress.EndEpoch();
+          }
+        }
+        EXPECT_EQ(progress.iter(), progress.max_iters());
+        EXPECT_EQ(progress.converted_steps(),
+                  kEpochs * now->data.num_batches());
+        ASSERT_EQ(times, std::vector<std::vector<int>>(
+                             kEpochs, std::vector<int>(kSize, 1)))
+            << first << ", " << second << ", killed at " << kill;
+      }
+    }
+  }
+  EXPECT_GT(runs, 1000);
 }
 
 TEST(RunProgressTest, ARunMadeShorterThanItIsHasNothingLeft) {
@@ -212,7 +403,7 @@ TEST(RunProgressTest, ByIterationPassesGoOnFromTheSavedNumber) {
   EXPECT_EQ(first.place().epoch, 1);
   EXPECT_EQ(first.place().batch, 2);
   const Plan now = ByIter(100, 10, 2);
-  EXPECT_THAT(RunProgress::Resume(now, first.state(), before.data),
+  EXPECT_THAT(TryResume(ByIter(100, 8, 2), first.state(), before.data),
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        HasSubstr("would mean another")));
   Train(1, &first);
@@ -235,7 +426,7 @@ TEST(RunProgressTest, AnInfiniteStreamsPassEndsWhereItsSamplesDo) {
   EXPECT_EQ(first.place().epoch, 0);
   EXPECT_EQ(first.place().batch, 2);
   const Plan now = ByIter(100, 6, 3, true);
-  EXPECT_THAT(RunProgress::Resume(now, first.state(), before.data),
+  EXPECT_THAT(TryResume(ByIter(100, 7, 3, true), first.state(), before.data),
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        HasSubstr("would mean another")));
   Train(1, &first);
@@ -249,14 +440,54 @@ TEST(RunProgressTest, AnInfiniteStreamsPassEndsWhereItsSamplesDo) {
   EXPECT_EQ(progress.state().samples_in_pass(), 3);
 }
 
+// 10 samples in batches of 4, then of 2: 8 of the second pass were given.
+TEST(RunProgressTest, ByIterationAPassGoesOnInside) {
+  const Plan before = ByIter(100, 10, 4);
+  RunProgress progress = Begin(before);
+  Train(5, &progress);
+  const Plan now = ByIter(100, 10, 2);
+  progress = Resume(now, progress, before);
+  EXPECT_NE(progress.data_change(), "");
+  EXPECT_EQ(progress.max_iters(), 100);
+  EXPECT_EQ(progress.state().pass(), 1);
+  EXPECT_EQ(progress.state().samples_in_pass(), 8);
+  EXPECT_EQ(progress.batches_left(), 1);
+  EXPECT_EQ(progress.converted_steps(), 2 * 5 - 1);
+  ExpectPlace(progress, 1, 8, 0);
+  Train(1, &progress);
+  EXPECT_EQ(progress.state().pass(), 2);
+  EXPECT_EQ(progress.state().samples_in_pass(), 0);
+  EXPECT_EQ(progress.batches_left(), 5);
+  ExpectPlace(progress, 2, 0, 0);
+  Train(7, &progress);
+  EXPECT_EQ(progress.state().pass(), 3);
+  EXPECT_EQ(progress.state().samples_in_pass(), 4);
+  ExpectPlace(progress, 3, 0, 2);
+}
+
+// 6 samples, 8 of which were given: 2 of the second pass. 2 ranks take 3 each.
+TEST(RunProgressTest, AnInfiniteStreamGoesOnInsideAPass) {
+  const Plan before = ByIter(100, 6, 4, /*infinite=*/true);
+  RunProgress progress = Begin(before);
+  Train(2, &progress);
+  const Plan now = OnRanks(2, ByIter(100, 6, 3, true));
+  progress = Resume(now, progress, before);
+  ExpectPlace(progress, 1, 2, 0);
+  Train(3, &progress);
+  EXPECT_EQ(progress.state().pass(), 4);
+  EXPECT_EQ(progress.state().samples_in_pass(), 2);
+  ExpectPlace(progress, 1, 2, 3);
+  progress = Resume(before, progress, now);
+  ExpectPlace(progress, 4, 2, 0);
+}
+
 // 2^40 iterations of 2^30 samples: of an epoch of 3,000,000,019.
 TEST(RunProgressTest, SamplesThatAnInt64DoesNotHoldAreCounted) {
   const Plan plan = ByIter(int64_t{1} << 41, 3'000'000'019, int64_t{1} << 30,
                            /*infinite=*/true);
   Progress old;
   old.set_iter(int64_t{1} << 40);
-  const absl::StatusOr<RunProgress> progress =
-      RunProgress::Resume(plan, old, plan.data);
+  const absl::StatusOr<RunProgress> progress = TryResume(plan, old, plan.data);
   ASSERT_THAT(progress, IsOk());
   EXPECT_EQ(progress->state().pass(), 393'530'537'746);
   EXPECT_EQ(progress->state().samples_in_pass(), 2'331'086'250);
@@ -314,11 +545,11 @@ TEST(RunProgressTest, AStreamIsNoDataset) {
   const Plan dataset = ByIter(9, 12, 4);
   const RunProgress of_stream = Begin(stream);
   const RunProgress of_dataset = Begin(dataset);
-  EXPECT_THAT(RunProgress::Resume(dataset, of_stream.state(), stream.data),
+  EXPECT_THAT(TryResume(dataset, of_stream.state(), stream.data),
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        HasSubstr("was a stream in batches of 4, this run's is "
                                  "12 samples in 3 batches of 4, in order")));
-  EXPECT_THAT(RunProgress::Resume(stream, of_dataset.state(), dataset.data),
+  EXPECT_THAT(TryResume(stream, of_dataset.state(), dataset.data),
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        HasSubstr("was 12 samples in 3 batches of 4, in order, "
                                  "this run's is a stream in batches of 4")));
@@ -350,7 +581,7 @@ TEST(RunProgressTest, OldCheckpointsHadOneLength) {
   old.set_epoch(2);
   old.set_iter(12);
   const absl::StatusOr<RunProgress> progress =
-      RunProgress::Resume(ByEpoch(4, 3), old, before.data);
+      TryResume(ByEpoch(4, 3), old, before.data);
   ASSERT_THAT(progress, IsOk());
   EXPECT_EQ(progress->max_iters(), 18);
   EXPECT_EQ(progress->converted_steps(), 6);
@@ -362,7 +593,7 @@ TEST(RunProgressTest, OldCheckpointsHadOneLength) {
   old_iters.set_iter(9);
   EXPECT_TRUE(RunProgress::AtBorder(old_iters, passes.data));
   const absl::StatusOr<RunProgress> after =
-      RunProgress::Resume(ByIter(100, 10, 2), old_iters, passes.data);
+      TryResume(ByIter(100, 10, 2), old_iters, passes.data);
   ASSERT_THAT(after, IsOk());
   EXPECT_EQ(after->place().epoch, 3);
 }
@@ -375,37 +606,92 @@ TEST(RunProgressTest, WhatCannotBeIsRefused) {
   const Plan plan = ByEpoch(4, 6);
   Progress bad;
   bad.set_iter(-1);
-  EXPECT_THAT(RunProgress::Resume(plan, bad, plan.data),
+  EXPECT_THAT(TryResume(plan, bad, plan.data),
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("iter: is -1")));
   bad.set_iter(4);
   bad.set_iter_in_epoch(4);
   bad.add_epoch_lengths()->set_num_batches(0);
-  EXPECT_THAT(RunProgress::Resume(plan, bad, plan.data),
+  EXPECT_THAT(TryResume(plan, bad, plan.data),
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("[0]")));
   bad.mutable_epoch_lengths(0)->set_num_batches(6);
   *bad.add_epoch_lengths() = bad.epoch_lengths(0);
-  EXPECT_THAT(RunProgress::Resume(plan, bad, plan.data),
+  EXPECT_THAT(TryResume(plan, bad, plan.data),
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("[1]")));
   // The third epoch's beginning isn't at iteration 13, nor beyond the last.
   Progress elsewhere;
   elsewhere.set_epoch(2);
   elsewhere.set_iter(13);
   elsewhere.add_epoch_lengths()->set_num_batches(6);
-  EXPECT_THAT(RunProgress::Resume(plan, elsewhere, plan.data),
+  EXPECT_THAT(TryResume(plan, elsewhere, plan.data),
               StatusIs(absl::StatusCode::kDataLoss,
                        HasSubstr("iter: is 13, which batch 0 of epoch 2")));
   elsewhere.set_iter(12);
   auto* far = elsewhere.add_epoch_lengths();
-  far->set_epoch(int64_t{1} << 59);
+  far->set_epoch(int64_t{1} << 56);
   far->set_iter(12);
-  far->set_num_batches(8);
-  EXPECT_THAT(RunProgress::Resume(plan, elsewhere, plan.data),
+  far->set_num_batches(6);
+  EXPECT_THAT(TryResume(plan, elsewhere, plan.data),
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("isn't at")));
+  far->set_num_batches(8);
+  EXPECT_THAT(TryResume(plan, elsewhere, plan.data),
+              StatusIs(absl::StatusCode::kDataLoss,
+                       HasSubstr("[1]: isn't of the checkpoint's data, 24 "
+                                 "samples in 6 batches of 4")));
   Progress by_iter;
   by_iter.set_iter(4);
-  EXPECT_THAT(RunProgress::Resume(plan, by_iter, ByIter(9, 24, 4).data),
+  EXPECT_THAT(TryResume(plan, by_iter, ByIter(9, 24, 4).data),
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        HasSubstr("by_epoch: is true")));
+}
+
+// What is said of an epoch's part is checked, before a sample is taken there.
+TEST(RunProgressTest, APartThatCannotBeIsRefused) {
+  RunProgress progress = Begin(TwentyTwo(2));
+  Train(9, &progress);
+  progress = Resume(TwentyTwo(3), progress, TwentyTwo(2));
+  Train(1, &progress);
+  const Progress good = progress.state();
+  const auto resume = [&](const std::function<void(Progress*)>& change) {
+    Progress bad = good;
+    change(&bad);
+    return TryResume(TwentyTwo(3), bad, TwentyTwo(3).data).status();
+  };
+  const auto part = [](Progress* bad) { return bad->mutable_epoch_lengths(1); };
+  EXPECT_THAT(resume([](Progress*) {}), IsOk());
+  const std::function<void(Progress*)> changes[] = {
+      [&](Progress* bad) { part(bad)->set_samples(-12); },
+      [&](Progress* bad) { part(bad)->set_samples(22); },
+      [&](Progress* bad) { part(bad)->set_samples(16); },
+      [&](Progress* bad) { part(bad)->clear_samples(); },
+      [&](Progress* bad) { part(bad)->clear_batches_left(); },
+      [&](Progress* bad) { part(bad)->set_batches_left(3); },
+      [&](Progress* bad) { part(bad)->set_batches_left(5); },
+      [&](Progress* bad) { part(bad)->set_epoch(0); },
+      [&](Progress* bad) {
+        part(bad)->set_iter(8);
+        bad->set_iter(9);
+      },
+      [&](Progress* bad) { *bad->add_epoch_lengths() = *part(bad); },
+      [](Progress* bad) { bad->set_iter_in_epoch(3); }};
+  for (const auto& change : changes) {
+    Progress bad = good;
+    change(&bad);
+    EXPECT_THAT(resume(change),
+                StatusIs(absl::StatusCode::kDataLoss, HasSubstr("progress: ")))
+        << bad.ShortDebugString();
+  }
+  // Of a pass likewise.
+  const Plan plan = ByIter(100, 10, 4);
+  Progress by_iter;
+  by_iter.add_epoch_lengths()->set_num_batches(3);
+  by_iter.set_iter(4);
+  by_iter.set_pass(1);
+  by_iter.set_samples_in_pass(8);
+  EXPECT_THAT(TryResume(plan, by_iter, plan.data),
+              StatusIs(absl::StatusCode::kDataLoss,
+                       HasSubstr("which sample 8 of pass 1 isn't at")));
+  by_iter.set_samples_in_pass(4);
+  EXPECT_THAT(TryResume(plan, by_iter, plan.data), IsOk());
 }
 
 }  // namespace

@@ -476,7 +476,9 @@ absl::Status RunnerImpl::BeginTrainEpoch() {
   GRAPNEL_RETURN_IF_ERROR(SetTraining(true));
   // One that is complete may have had more batches than there are now.
   if (iter_in_epoch() < train_iter_.num_batches) {
-    dataloader(Mode::kTrain)->Seek(sampler_epoch_, iter_in_epoch());
+    const RunProgress::DataPlace place = progress_.place();
+    dataloader(Mode::kTrain)
+        ->SeekBehind(sampler_epoch_, place.samples, place.batch);
   }
   in_epoch_ = true;
   return absl::OkStatus();
@@ -528,8 +530,8 @@ absl::Status RunnerImpl::SeekToPlace() {
   // own.
   DataLoader& loader = *dataloader(Mode::kTrain);
   const RunProgress::DataPlace place = progress_.place();
-  loader.Seek(place.epoch + (loader.infinite() ? 0 : sampler_epoch_),
-              place.batch);
+  loader.SeekBehind(place.epoch + (loader.infinite() ? 0 : sampler_epoch_),
+                    place.samples, place.batch);
   return absl::OkStatus();
 }
 

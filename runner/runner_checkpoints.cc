@@ -59,7 +59,7 @@ ResumePoint PointOf(const RunProgress& progress, const Progress& saved,
   point.iters = saved.iter();
   if (state.data().by_epoch()) point.epoch_length = progress.num_batches();
   point.options_restored = state.has_optim_wrapper();
-  for (const auto& length : progress.state().epoch_lengths()) {
+  for (const io::v1::EpochLength& length : progress.whole_epochs()) {
     point.lengths.push_back(
         {length.epoch(), length.iter(), length.num_batches()});
   }
@@ -153,12 +153,6 @@ absl::Status RunnerImpl::Resume() {
                          ? ", and what is drawn there begins with the seed"
                          : ""));
   }
-  if (manifest.world_size() != num_ranks()) {
-    log_->Warning(absl::StrCat("resume: the checkpoint was made by ",
-                               manifest.world_size(), " ranks, this run has ",
-                               num_ranks(),
-                               ": it will not be the same to the bit"));
-  }
   std::vector<std::string> warnings;
   GRAPNEL_RETURN_IF_ERROR(
       RestoreRun(checkpoint_, state,
@@ -168,6 +162,7 @@ absl::Status RunnerImpl::Resume() {
   for (const std::string& warning : warnings) {
     log_->Warning(absl::StrCat("resume: ", warning));
   }
+  if (manifest.world_size() != num_ranks()) WarnOfOtherRanks();
   ForgetWhatOptimizersDoNotGive();
   if (saved.validation_pending() && dataloader(Mode::kVal) == nullptr) {
     log_->Warning(
@@ -195,6 +190,24 @@ absl::Status RunnerImpl::Resume() {
   if (progress_.done())
     log_->Info("the run is complete: nothing is left to do");
   return absl::OkStatus();
+}
+
+void RunnerImpl::WarnOfOtherRanks() {
+  const int ranks = checkpoint_.manifest().world_size();
+  const int64_t before = checkpoint_state_.data().batch_size() * ranks;
+  const int64_t now =
+      config_->train_dataloader().batch_size() * int64_t{num_ranks()};
+  const std::string step =
+      before == now
+          ? absl::StrCat("the ", now, " samples of a step are shared out anew")
+          : absl::StrCat("a step is of ", now, " samples in place of ", before);
+  log_->Warning(absl::StrCat(
+      "resume: the checkpoint was made by ", ranks, " ranks, this run has ",
+      num_ranks(), ": it goes on behind the last sample, but will not be the ",
+      "same to the bit: ", step, ", ranks draw other random numbers",
+      optim_wrapper_->accumulated() == 0
+          ? ""
+          : ", gradients that wait for a step are of the ranks of before"));
 }
 
 void RunnerImpl::ForgetWhatOptimizersDoNotGive() {

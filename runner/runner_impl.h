@@ -240,6 +240,8 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   absl::Status InitStream();
   absl::Status InitProgress();
   absl::Status ResumeProgress(const RunProgress::Plan& plan);
+  // That all ranks come to an epoch's end together.
+  absl::Status CheckSplit();
   // The path of the checkpoint of this run, beside the one to resume from, from
   // which it could go on with other data; the nearest one. "" if none is known.
   std::string NearestBorder() const;
@@ -296,6 +298,8 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   absl::Status Refuse(absl::string_view why);
   absl::Status Load();
   absl::Status Resume();
+  // Says what can't be equal where the checkpoint is of another number of them.
+  void WarnOfOtherRanks();
   // What a resumed run's optimizers gave to log and this one's don't would stay
   // at its last value in every record.
   void ForgetWhatOptimizersDoNotGive();

@@ -234,19 +234,30 @@ absl::Status CheckBatchSize(const Model& model, int64_t batch_size) {
 
 // Or training would fail within an epoch, after all that was done in it.
 absl::Status CheckSmallestBatch(const Model& model, const DataLoader& loader,
-                                const RunProgress& progress, bool by_epoch) {
+                                const RunProgress& progress) {
   const int64_t left = progress.max_iters() - progress.iter();
-  if (left == 0 || loader.last_batch_size() > 1) return absl::OkStatus();
+  if (left == 0) return absl::OkStatus();
   GRAPNEL_RETURN_IF_ERROR(CheckBatchSize(model, loader.batch_size()));
-  if (!by_epoch && left < loader.num_batches() - progress.place().batch) {
-    return absl::OkStatus();  // The last batch of a pass doesn't come.
-  }
+  if (loader.infinite()) return absl::OkStatus();
+  // Of the epoch under way, which may be shared out otherwise, and of those
+  // behind it, if they come.
+  const int64_t behind = progress.place().samples;
+  const int64_t left_now = progress.batches_left();
+  const bool now = left_now > 0 && left >= left_now &&
+                   loader.SplitBehind(behind).last_batch_size == 1;
+  const bool later = left - left_now >= loader.num_batches() &&
+                     loader.SplitBehind(0).last_batch_size == 1;
+  if (!now && !later) return absl::OkStatus();
   const std::string why = model.NeedsTwoSamples();
   if (why.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
       "train_dataloader: drop_last: must be true for this model with "
       "batch_size ",
-      loader.batch_size(), " and a dataset of ", loader.dataset().size(),
+      loader.batch_size(), " and ",
+      now && behind > 0
+          ? absl::StrCat("what is left of an epoch behind ", behind, " of ")
+          : "a dataset of ",
+      loader.dataset().size(), now && behind > 0 ? " samples" : "",
       ", whose last batch has one sample: ", why));
 }
 
@@ -854,8 +865,10 @@ absl::Status RunnerImpl::InitStream() {
 
 absl::Status RunnerImpl::ResumeProgress(const RunProgress::Plan& plan) {
   const runner::v1::DataPosition& saved = checkpoint_state_.data();
-  auto progress =
-      RunProgress::Resume(plan, checkpoint_.manifest().progress(), saved);
+  auto progress = RunProgress::Resume(
+      plan, checkpoint_.manifest().progress(), saved, [this](int64_t samples) {
+        return dataloader(Mode::kTrain)->SplitBehind(samples).num_batches;
+      });
   if (absl::IsFailedPrecondition(progress.status())) {
     const bool counts_alike = saved.by_epoch() == plan.by_epoch &&
                               saved.has_stream() == plan.data.has_stream();
@@ -886,6 +899,20 @@ absl::Status RunnerImpl::ResumeProgress(const RunProgress::Plan& plan) {
       absl::StrCat("resume: ", checkpoint_path_, ": train_dataloader"));
 }
 
+absl::Status RunnerImpl::CheckSplit() {
+  if (num_ranks() == 1 || stream_ != nullptr) return absl::OkStatus();
+  const DataLoader& loader = *dataloader(Mode::kTrain);
+  for (const int64_t behind : {int64_t{0}, progress_.place().samples}) {
+    if (loader.SplitBehind(behind).even) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "train_dataloader: sampler: round_up: must be true where ",
+        loader.dataset().size() - behind, " samples in batches of ",
+        loader.batch_size(), " are not as many batches on each of ",
+        num_ranks(), " ranks"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status RunnerImpl::InitProgress() {
   const RunProgress::Plan plan = {plan_->by_epoch(), plan_->total(),
                                   CurrentDataPosition()};
@@ -894,6 +921,7 @@ absl::Status RunnerImpl::InitProgress() {
   } else {
     GRAPNEL_ASSIGN_OR_RETURN(progress_, RunProgress::Create(plan));
   }
+  GRAPNEL_RETURN_IF_ERROR(CheckSplit());
   if (dataloader(Mode::kVal) != nullptr &&
       !plan_->AnyValidation(plan_->by_epoch() ? max_epochs() : max_iters())) {
     start_warnings_.push_back(absl::StrCat(
@@ -955,8 +983,8 @@ absl::Status RunnerImpl::CheckModel() {
     // How many samples a pass leaves for its last batch, nobody knows.
     GRAPNEL_RETURN_IF_ERROR(CheckBatchSize(*model_, stream_->batch_size()));
   } else if (plan_) {
-    GRAPNEL_RETURN_IF_ERROR(CheckSmallestBatch(
-        *model_, *dataloader(Mode::kTrain), progress_, plan_->by_epoch()));
+    GRAPNEL_RETURN_IF_ERROR(
+        CheckSmallestBatch(*model_, *dataloader(Mode::kTrain), progress_));
   }
   return CheckTensorNames(*model_);
 }

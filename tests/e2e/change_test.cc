@@ -307,14 +307,38 @@ TEST_F(ChangeTest, TheLastIterationOfAnEpochIsABorderToo) {
   EXPECT_EQ(validations, 3);
 }
 
-TEST_F(ChangeTest, ElsewhereItIsRefusedAndTheNearestBorderIsNamed) {
+// Killed in the second of 4 epochs of 6: 16 samples are left, 2 batches of 8;
+// the schedule stands where those are left of it.
+TEST_F(ChangeTest, ABatchSizeMayChangeInsideAnEpoch) {
+  const std::string by_iter =
+      "&& default_hooks { checkpoint { by_epoch: false interval: 1 } } ";
+  MustRun(absl::StrCat(kLine, kConverted, Batches(4), by_iter), 24);
+  const auto runner = MustRun(
+      absl::StrCat(kLine, kConverted, Batches(8), by_iter, From("iter_8")), 24);
+  EXPECT_EQ(runner->context().max_iters(), 8 + 2 + 2 * 3);
+  // Steps 4 to 11 of 12.
+  EXPECT_THAT(Rounded(rates_), ElementsAre(0.3182, 0.2727, 0.2273, 0.1818,
+                                           0.1364, 0.0909, 0.0455, 0));
+  EXPECT_THAT(Warnings(),
+              Contains(HasSubstr("had 24 samples in 6 batches of 4, in order; "
+                                 "this one has 24 samples in 3 batches of 8")));
+  // A schedule whose epochs are counted keeps to their number.
+  const std::string stepped = " param_scheduler { step { step_size: 1 } } ";
+  MustRun(absl::StrCat(kLine, stepped, Batches(4), by_iter), 24);
+  MustRun(absl::StrCat(kLine, stepped, Batches(8), by_iter, From("iter_8")),
+          24);
+  EXPECT_THAT(Rounded(rates_),
+              ElementsAre(0.05, 0.05, 0.005, 0.005, 0.005, 5e-4, 5e-4, 5e-4));
+}
+
+TEST_F(ChangeTest, OfOtherDataItIsRefusedAndTheNearestBorderIsNamed) {
   const std::string by_iter =
       "&& default_hooks { checkpoint { by_epoch: false interval: 1 } } ";
   MustRun(absl::StrCat(kLine, Batches(4), by_iter), 24);
   for (const auto& [from, border] :
        {std::pair("iter_8", "/run/iter_6"), {"iter_10", "/run/iter_12"}}) {
     EXPECT_THAT(
-        Run(absl::StrCat(kLine, Batches(8), From(from)), 24),
+        Run(absl::StrCat(kLine, Batches(8), From(from)), 32),
         StatusIs(absl::StatusCode::kFailedPrecondition,
                  HasSubstr(absl::StrCat(
                      "; the nearest one where it may change is ", border))));
@@ -337,7 +361,7 @@ TEST_F(ChangeTest, ByIterationAPassIsABorder) {
     EXPECT_EQ(runner->context().iter(), 30);
     EXPECT_NEAR(rates_[0], 0.5 * (1 - 20.0 / 29), 1e-12);
     EXPECT_THAT(
-        Run(absl::StrCat(config, Batches(5), sampler, From("iter_22")), 10),
+        Run(absl::StrCat(config, Batches(5), sampler, From("iter_22")), 12),
         StatusIs(absl::StatusCode::kFailedPrecondition,
                  HasSubstr("/run/iter_20")));
   }

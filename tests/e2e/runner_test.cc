@@ -679,7 +679,7 @@ TEST_F(RunnerTest, AfterRestoreAllOfTheRunIsThereAgain) {
   }
 }
 
-TEST_F(RunnerTest, OtherBatchSizeInsideAnEpochIsRefused) {
+TEST_F(RunnerTest, AnotherOrderInsideAnEpochIsRefused) {
   runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.mutable_default_hooks()->mutable_checkpoint()->set_by_epoch(false);
   config.mutable_train_cfg()->set_max_epochs(1);
@@ -689,7 +689,8 @@ TEST_F(RunnerTest, OtherBatchSizeInsideAnEpochIsRefused) {
   ASSERT_THAT(New(config, std::move(options))->Train(),
               StatusIs(absl::StatusCode::kCancelled, _));
   config.set_resume(true);
-  config.mutable_train_dataloader()->set_batch_size(2);
+  auto& sampler = *config.mutable_train_dataloader()->mutable_sampler();
+  sampler.set_shuffle(!sampler.shuffle());
   EXPECT_THAT(Create(config).status(),
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        HasSubstr("batches of 4")));

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -112,6 +113,10 @@ struct WholeBatchCase {
   bool affine = true;
   at::ScalarType dtype = at::kFloat;
   double tolerance = 1e-6;
+
+  friend void PrintTo(const WholeBatchCase& c, std::ostream* out) {
+    *out << c.name;
+  }
 };
 
 class WholeBatchTest : public ::testing::TestWithParam<WholeBatchCase> {

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "grapnel/base/device.h"
 #include "grapnel/base/status_macros.h"
@@ -25,6 +26,9 @@ namespace {
 
 using ::grapnel::runner::v1::DistributedConfig;
 using ::grapnel::runner::v1::RunnerConfig;
+
+// How often at most a rank comes again that was too early.
+constexpr int kMeetAgain = 10;
 
 absl::StatusOr<absl::Duration> Seconds(bool set, double seconds,
                                        const char* field,
@@ -77,6 +81,29 @@ absl::StatusOr<JoinOptions> JoinOptionsOf(const RunnerConfig& config,
   return options;
 }
 
+// The runners of a process meet one after the other, as those of the other
+// ranks do: the number tells them apart where a launcher's store knows them all.
+//
+// Without such a store rank 0 closes its own when it lets go of a runner. Who
+// came to the next one before that has waited there in vain, and comes again.
+absl::StatusOr<std::unique_ptr<ProcessGroup>> Meet(Place place,
+                                                   const JoinOptions& options) {
+  static std::atomic<int> met{0};
+  const int number = met++;
+  if (number == 0) return JoinProcessGroup(place, options);
+  place.job = absl::StrCat(place.job, "/", number);
+  auto group = JoinProcessGroup(place, options);
+  const bool may_be_early = place.rank != 0 && !place.launcher_listens;
+  for (int i = 0; may_be_early && i < kMeetAgain &&
+                  (absl::IsUnavailable(group.status()) ||
+                   absl::IsFailedPrecondition(group.status()));
+       ++i) {
+    absl::SleepFor(absl::Milliseconds(200));
+    group = JoinProcessGroup(place, options);
+  }
+  return group;
+}
+
 absl::StatusOr<JoinedRanks> Join(const RunnerConfig& config,
                                  const std::atomic<int>* interrupt) {
   const auto place = [&]() -> absl::StatusOr<Place> {
@@ -89,7 +116,7 @@ absl::StatusOr<JoinedRanks> Join(const RunnerConfig& config,
   if (!options.ok()) return WithContext(options.status(), "distributed");
   options->interrupt = interrupt;
   JoinedRanks joined;
-  auto group = JoinProcessGroup(*place, *options);
+  auto group = Meet(*place, *options);
   if (!group.ok()) return WithContext(group.status(), "launcher");
   joined.group = *std::move(group);
   joined.make_gradient_reducer = [ddp = DdpOptionsOf(config.distributed())](

@@ -20,6 +20,7 @@
 #include "ATen/Version.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "google/protobuf/message.h"
@@ -215,7 +216,16 @@ int LaunchRanks(const std::vector<std::string>& args) {
 
   // What is wrong with it is said once, not by each rank.
   const absl::StatusOr<CommandLine> command = ParseCommandLine(launch->args);
-  if (!command.ok()) return Report(command.status(), kBadInput);
+  if (!command.ok()) {
+    const std::string& first = launch->args[0];
+    if (!absl::StrContains(first, '/')) {
+      return Report(command.status(), kBadInput);
+    }
+    return Report(absl::InvalidArgumentError(absl::StrCat(
+                      "\"", first, "\" is no command of grapnel: a program is ",
+                      "launched by --program ", first, " -- ARG ...")),
+                  kBadInput);
+  }
   if (command->verb != Verb::kTrain && command->verb != Verb::kTest) {
     return Report(
         absl::InvalidArgumentError(absl::StrCat(

@@ -622,6 +622,8 @@ TEST_F(LaunchTest, SaysOnceWhatIsWrongWithACommand) {
                 2, HasSubstr("did you mean --seed?"));
   ExpectRefused({"launch", "--nproc-per-nod=2", "--", "train", "none.pb"}, 2,
                 HasSubstr("did you mean --nproc-per-node?"));
+  ExpectRefused({"launch", "--nproc-per-node=2", "--", "./mine", "arg"}, 2,
+                HasSubstr("launched by --program ./mine -- ARG ..."));
   ExpectRefused({"launch", "--", "config", "data/net.textproto"}, 2,
                 HasSubstr("for train and test, and not for config"));
   ExpectRefused({"launch", "--", "test", "data/net.textproto"}, 2,

@@ -110,6 +110,39 @@ func TestBaseDirIsWhereRelativePathsStart(t *testing.T) {
 	}
 }
 
+// With others: //tests/bindings:ranks_test.
+func TestAProcessAloneIsRankZeroOfOne(t *testing.T) {
+	noLeaks(t)
+	for _, launcher := range []string{"none", "auto"} {
+		type place struct {
+			rank, size int
+			isMaster   bool
+		}
+		var seen place
+		options := lineOptions(grapnel.HookFunc("looks", func(run *grapnel.Run) error {
+			seen = place{run.Rank(), run.WorldSize(), run.IsMaster()}
+			return nil
+		}, grapnel.AfterTrain))
+		options.Overrides = []string{"launcher=" + launcher}
+		runner := newRunner(t, lineConfig(t), options)
+		check(t, runner.Train(background))
+		if want := (place{0, 1, true}); seen != want {
+			t.Errorf("%s: a hook sees %v, want %v", launcher, seen, want)
+		}
+		if must[int](t)(runner.Rank()) != 0 || must[int](t)(runner.LocalRank()) != 0 ||
+			must[int](t)(runner.WorldSize()) != 1 || !must[bool](t)(runner.IsMaster()) {
+			t.Errorf("%s: the runner says another place", launcher)
+		}
+		check(t, runner.Close())
+		_, err := runner.Rank()
+		wantError(t, err, grapnel.ErrClosed, "runner")
+	}
+	options := lineOptions()
+	options.Overrides = []string{"launcher=torchrun"}
+	_, err := grapnel.New(lineConfig(t), options)
+	wantError(t, err, grapnel.ErrFailedPrecondition, "launcher: WORLD_SIZE: is missing")
+}
+
 func TestAnotherRunInTheWorkDir(t *testing.T) {
 	noLeaks(t)
 	config := lineConfig(t)

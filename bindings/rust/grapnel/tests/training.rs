@@ -2,7 +2,7 @@
 
 mod runs;
 
-use std::sync::mpsc;
+use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -184,6 +184,30 @@ fn a_runner_tells_of_its_run() {
         ["0.weight", "0.bias", "3.weight", "3.bias"].map(str::to_owned)
     );
     assert!(format!("{runner:?}").contains("iter: 24"), "{runner:?}");
+}
+
+// With others: //tests/bindings:ranks_test.
+#[test]
+fn a_process_alone_is_rank_zero_of_one() {
+    for launcher in ["none", "auto"] {
+        let dir = TempDir::new();
+        let seen = Arc::new(Mutex::new(None));
+        let place = Arc::clone(&seen);
+        let hook = hook_fn(Stage::AfterTrain, move |_, run| {
+            *place.lock().unwrap() = Some((run.rank(), run.world_size(), run.is_master()));
+            Ok(())
+        });
+        let mut runner =
+            small(&dir).set(&format!("launcher={launcher}")).hook("looks", hook).build().unwrap();
+        runner.train().unwrap();
+        assert_eq!(*seen.lock().unwrap(), Some((0, 1, true)), "{launcher}");
+        assert_eq!((runner.rank(), runner.local_rank(), runner.world_size()), (0, 0, 1));
+        assert!(runner.is_master());
+    }
+    let dir = TempDir::new();
+    let error = small(&dir).set("launcher=torchrun").build().unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition);
+    assert!(error.to_string().contains("launcher: WORLD_SIZE: is missing"), "{error}");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //                        "<optimizer>/" comes first; here, of several ranks,
 //                        "rank_<rank>/" before that
 //   section "hooks"      tensors of hooks, "<hook>/<tensor>"
+//   section "rank_buffers"  of other ranks than the first; see rank_buffers.h
 //   section "ema", ...   averages of the model, as hooks/ema adds them
 //   blob "state"         grapnel.runner.v1.RunState
 

@@ -33,6 +33,7 @@
 #include "grapnel/runner/message_hub.h"
 #include "grapnel/runner/mode.h"
 #include "grapnel/runner/rank_agreement.h"
+#include "grapnel/runner/rank_buffers.h"
 #include "grapnel/runner/run_checkpoint.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/runner/run_progress.h"
@@ -159,6 +160,8 @@ absl::Status RunnerImpl::Resume() {
                  {model_.get(), optim_wrapper_.get(), schedulers_, &hub_,
                   &hooks_, generators_, &process_group()},
                  PointOf(progress_, saved, state), &warnings));
+  GRAPNEL_RETURN_IF_ERROR(
+      LoadRankBuffers(checkpoint_, process_group(), model_->buffers()));
   for (const std::string& warning : warnings) {
     log_->Warning(absl::StrCat("resume: ", warning));
   }
@@ -394,6 +397,8 @@ absl::StatusOr<CapturedSave> RunnerImpl::Capture(const WaitingSave& waiting) {
   save.progress_key = ProgressKey(progress_);
   GRAPNEL_ASSIGN_OR_RETURN(save.contents,
                            CaptureRun(parts, seed_, CurrentDataPosition()));
+  GRAPNEL_RETURN_IF_ERROR(
+      AddRankBuffers(process_group(), model_->buffers(), &save.contents));
   io::v1::CheckpointManifest& manifest = save.contents.manifest();
   *manifest.mutable_progress() = progress_.state();
   manifest.set_run_uuid(run_uuid_);

@@ -272,6 +272,8 @@ class MMEngineRanksTest(unittest.TestCase):
         for path in glob.glob(f"{folder}/ours/*/*.safetensors"):
             name, section = path.split("/")[-2:]
             section = section.removesuffix(".safetensors")
+            if section == "rank_buffers":
+                continue  # Theirs has the first rank's alone.
             if name.startswith("best_") and section == "optimizer":
                 continue  # c5: theirs leaves it out.
             theirs = load(f"{folder}/theirs.dump/{name}.{section}.safetensors")

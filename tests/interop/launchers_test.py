@@ -8,20 +8,12 @@ import re
 import subprocess
 import sys
 
-import slim_torch
-
 
 def _torchrun(program, count, restarts):
-    # That of the wheel which the program is linked with; see _as_torchrun.
-    return [sys.executable, __file__, "--torchrun", program, "--nproc-per-node", str(count),
+    torchrun = os.path.join(os.path.dirname(os.path.abspath(__file__)), "torchrun.py")
+    return [sys.executable, torchrun, program, "--nproc-per-node", str(count),
             "--no-python", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0",
             "--max-restarts", str(restarts), program]
-
-
-def _as_torchrun(program, *arguments):
-    slim_torch.load(program)
-    from torch.distributed import run
-    run.main(list(arguments))
 
 
 def _mpirun(program, count, _):
@@ -48,8 +40,6 @@ def _check(condition, said, output):
 
 
 def main():
-    if sys.argv[1] == "--torchrun":
-        return _as_torchrun(*sys.argv[2:])
     program, name = os.path.abspath(sys.argv[1]), sys.argv[2]
     launcher = _LAUNCHERS[name]
 

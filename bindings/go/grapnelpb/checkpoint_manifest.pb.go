@@ -419,7 +419,8 @@ type Progress struct {
 	Pass          int64 `protobuf:"varint,9,opt,name=pass,proto3" json:"pass,omitempty"`
 	SamplesInPass int64 `protobuf:"varint,10,opt,name=samples_in_pass,json=samplesInPass,proto3" json:"samples_in_pass,omitempty"`
 	// In order, one for the run's beginning and one for each resume with epochs
-	// of another length. Empty in checkpoints of before there was this field.
+	// of another length, or other ranks. Empty in checkpoints of before there was
+	// this field.
 	EpochLengths []*EpochLength `protobuf:"bytes,11,rep,name=epoch_lengths,json=epochLengths,proto3" json:"epoch_lengths,omitempty"`
 	// Of a run by iteration: the end of its one epoch was done too.
 	LoopEnded     bool `protobuf:"varint,12,opt,name=loop_ended,json=loopEnded,proto3" json:"loop_ended,omitempty"`
@@ -544,10 +545,15 @@ func (x *Progress) GetLoopEnded() bool {
 // From here on an epoch, or in a run by iteration a pass of the data, is so
 // long.
 type EpochLength struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Epoch         int64                  `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"` // Epochs, or passes, before it.
-	Iter          int64                  `protobuf:"varint,2,opt,name=iter,proto3" json:"iter,omitempty"`   // Iterations before it.
-	NumBatches    int64                  `protobuf:"varint,3,opt,name=num_batches,json=numBatches,proto3" json:"num_batches,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Epoch      int64                  `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"` // Epochs, or passes, before it.
+	Iter       int64                  `protobuf:"varint,2,opt,name=iter,proto3" json:"iter,omitempty"`   // Iterations before it.
+	NumBatches int64                  `protobuf:"varint,3,opt,name=num_batches,json=numBatches,proto3" json:"num_batches,omitempty"`
+	// Of one that begins inside an epoch, or a pass, which is then shared out
+	// anew: samples of it, of all ranks, that were given before, and batches that
+	// are left of it from here on, 1..num_batches. Both 0 at a border.
+	Samples       int64 `protobuf:"varint,4,opt,name=samples,proto3" json:"samples,omitempty"`
+	BatchesLeft   int64 `protobuf:"varint,5,opt,name=batches_left,json=batchesLeft,proto3" json:"batches_left,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -599,6 +605,20 @@ func (x *EpochLength) GetIter() int64 {
 func (x *EpochLength) GetNumBatches() int64 {
 	if x != nil {
 		return x.NumBatches
+	}
+	return 0
+}
+
+func (x *EpochLength) GetSamples() int64 {
+	if x != nil {
+		return x.Samples
+	}
+	return 0
+}
+
+func (x *EpochLength) GetBatchesLeft() int64 {
+	if x != nil {
+		return x.BatchesLeft
 	}
 	return 0
 }
@@ -668,12 +688,14 @@ const file_grapnel_io_checkpoint_manifest_proto_rawDesc = "" +
 	" \x01(\x03R\rsamplesInPass\x12?\n" +
 	"\repoch_lengths\x18\v \x03(\v2\x1a.grapnel.io.v1.EpochLengthR\fepochLengths\x12\x1d\n" +
 	"\n" +
-	"loop_ended\x18\f \x01(\bR\tloopEnded\"X\n" +
+	"loop_ended\x18\f \x01(\bR\tloopEnded\"\x95\x01\n" +
 	"\vEpochLength\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x12\n" +
 	"\x04iter\x18\x02 \x01(\x03R\x04iter\x12\x1f\n" +
 	"\vnum_batches\x18\x03 \x01(\x03R\n" +
-	"numBatchesb\x06proto3"
+	"numBatches\x12\x18\n" +
+	"\asamples\x18\x04 \x01(\x03R\asamples\x12!\n" +
+	"\fbatches_left\x18\x05 \x01(\x03R\vbatchesLeftb\x06proto3"
 
 var (
 	file_grapnel_io_checkpoint_manifest_proto_rawDescOnce sync.Once

@@ -157,7 +157,8 @@ pub struct Progress {
     #[prost(int64, tag = "10")]
     pub samples_in_pass: i64,
     /// In order, one for the run's beginning and one for each resume with epochs
-    /// of another length. Empty in checkpoints of before there was this field.
+    /// of another length, or other ranks. Empty in checkpoints of before there was
+    /// this field.
     #[prost(message, repeated, tag = "11")]
     pub epoch_lengths: ::prost::alloc::vec::Vec<EpochLength>,
     /// Of a run by iteration: the end of its one epoch was done too.
@@ -186,6 +187,13 @@ pub struct EpochLength {
     pub iter: i64,
     #[prost(int64, tag = "3")]
     pub num_batches: i64,
+    /// Of one that begins inside an epoch, or a pass, which is then shared out
+    /// anew: samples of it, of all ranks, that were given before, and batches that
+    /// are left of it from here on, 1..num_batches. Both 0 at a border.
+    #[prost(int64, tag = "4")]
+    pub samples: i64,
+    #[prost(int64, tag = "5")]
+    pub batches_left: i64,
 }
 impl ::prost::Name for EpochLength {
     const NAME: &'static str = "EpochLength";

@@ -362,7 +362,11 @@ absl::StatusOr<RunProgress> RunProgress::Resume(
   Progress& state = progress.state_;
   Complete(saved_data, &state);
   progress.converted_before_ = progress.converted_steps();
-  if (!SameLength(saved_data, plan.data)) {
+  // drop_last may leave whole epochs alone, but not a part.
+  const EpochLength& last = progress.length();
+  if (!SameLength(saved_data, plan.data) ||
+      (last.samples() > 0 &&
+       batches_behind(last.samples()) != last.batches_left())) {
     progress.ChangeLength(saved_data, batches_behind);
   }
   progress.epoch_length_ =

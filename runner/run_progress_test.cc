@@ -326,6 +326,25 @@ TEST(RunProgressTest, AnEpochIsOverWhereDropLastLeavesNoBatch) {
   ExpectPlace(progress, 1, 0, 0);
 }
 
+// 24 samples are 6 batches of 4 either way; behind 10 of them 14 are 4 or 3.
+TEST(RunProgressTest, DropLastCountsInAPartToo) {
+  const Plan before = {true, 2, Data(24, 5, true)};
+  const Plan now = ByEpoch(2, 6);
+  RunProgress progress = Begin(before);
+  Train(2, &progress);
+  progress = Resume(now, progress, before);
+  EXPECT_EQ(progress.epoch_length(), 2 + 4);
+  Train(1, &progress);
+  progress = Resume(now, progress, now, /*drop_last=*/true);
+  EXPECT_EQ(progress.data_change(), "");
+  EXPECT_EQ(progress.epoch_length(), 2 + 3);
+  EXPECT_EQ(progress.max_iters(), 2 + 3 + 6);
+  ExpectPlace(progress, 0, 14, 0);
+  progress = Resume(now, progress, now, true);
+  EXPECT_EQ(progress.state().epoch_lengths_size(), 3);
+  ExpectPlace(progress, 0, 14, 0);
+}
+
 // All ways to be killed twice, ranks and batches of many sizes: each sample's
 // place in an epoch's order is gone through once.
 TEST(RunProgressTest, EverySampleOfAnEpochIsGivenOnce) {

@@ -45,6 +45,9 @@ class ProgressBar {
   // A loop begins, or goes on after another one, with `done` of its units done.
   void Begin(std::string label, int64_t done, int64_t total);
 
+  // Once it is known better.
+  void set_total(int64_t total) { total_ = total; }
+
   void Update(int64_t done) {
     if (++unseen_ < stride_ && done != total_) return;
     Look(done);

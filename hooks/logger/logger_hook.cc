@@ -187,7 +187,11 @@ absl::Status LoggerHook::AfterVal(RunContext& run) {
 
 absl::Status LoggerHook::AfterTrainIter(RunContext& run, const IterInfo& info,
                                         const LogVars&) {
-  if (bar_) bar_->Update(info.batch_idx + 1);
+  if (bar_) {
+    // An epoch that was resumed with other ranks has a length of its own.
+    if (run.by_epoch()) bar_->set_total(info.num_batches);
+    bar_->Update(info.batch_idx + 1);
+  }
   const int64_t count = run.iter() + 1;
   if (info.end_of_epoch() || EveryN(count, config_.interval_exp_name())) {
     run.log().Info(absl::StrCat("Exp name: ", run.experiment_name()));

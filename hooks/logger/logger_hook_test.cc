@@ -401,6 +401,23 @@ TEST_F(LoggerProgressTest, AResumeWithinAnEpochBeginsThere) {
               ElementsAre("Epoch(train) [2/2]  75", "Epoch(train) [2/2] 100"));
 }
 
+// Its 3 batches of before and the 3 that are left are no 4.
+TEST_F(LoggerProgressTest, AnEpochThatWasSharedOutAnewHasItsOwnLength) {
+  auto hook = SetUp("");
+  run_.epochs = 1;
+  run_.iters = 9;
+  run_.iters_in_epoch = 3;
+  ASSERT_THAT(hook->BeforeEpoch(run_, Mode::kTrain), IsOk());
+  info_.num_batches = 6;
+  for (info_.batch_idx = 3; info_.batch_idx < 6; ++info_.batch_idx) {
+    ASSERT_THAT(hook->AfterTrainIter(run_, info_, LogVars()), IsOk());
+    ++run_.iters;
+  }
+  EXPECT_THAT(run_.terminal.shown,
+              ElementsAre("Epoch(train) [2/2]  75", "Epoch(train) [2/2]  66",
+                          "Epoch(train) [2/2]  83", "Epoch(train) [2/2] 100"));
+}
+
 TEST_F(LoggerProgressTest, IterationBasedTrainingIsOneLoopAroundItsValidation) {
   auto hook = SetUp("");
   run_.counts_epochs = false;

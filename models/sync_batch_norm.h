@@ -19,8 +19,9 @@ namespace grapnel {
 // requires a gradient, which it does on all ranks or on none: LibTorch then has
 // this rank's share of the input's gradient, of the sum of all ranks' losses.
 // Those of weight and bias are of this rank's values, as in any other layer.
-// Each sends 2 C numbers a rank; the result of the merge has the same bits on
-// all ranks. `group` outlives the graph. A second derivative is refused.
+// What is sent is 2 C + 1 numbers for each rank, and backward 2 C; what comes
+// of it has the same bits on all ranks. `group` outlives the graph. There is no
+// second derivative.
 //
 // Ranks are processes. Threads of one process may be ranks on the CPU; on
 // another device LibTorch goes backward on one thread for all of them, where

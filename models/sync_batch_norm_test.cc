@@ -239,10 +239,13 @@ TEST(SyncBatchNormTest, VarianceBesideALargeMeanKeepsItsDigits) {
       Each(IsOk()));
 }
 
-TEST(SyncBatchNormTest, HalvesAreNormalizedInFloats) {
+class HalvesTest : public ::testing::TestWithParam<bool> {};
+
+TEST_P(HalvesTest, AreNormalizedInFloats) {
+  const bool affine = GetParam();
   const at::Tensor batch = Filled({8, 3, 4, 4}, 0).mul(3).add(8);
   const at::Tensor above = Filled({8, 3, 4, 4}, 5);
-  const Norm whole(/*affine=*/true);
+  const Norm whole(affine);
   const Step want =
       StepOf(whole, batch.to(at::kBFloat16).to(at::kFloat), above,
              [&](const at::Tensor& input) { return whole.Alone(input); });
@@ -253,7 +256,7 @@ TEST(SyncBatchNormTest, HalvesAreNormalizedInFloats) {
             const auto own = [&](const at::Tensor& tensor) {
               return tensor.narrow(0, 4 * group.rank(), 4);
             };
-            const Norm norm(/*affine=*/true);
+            const Norm norm(affine);
             return CatchAsStatus([&] {
               const Step step =
                   StepOf(norm, own(batch.to(at::kBFloat16)), own(above),
@@ -274,6 +277,11 @@ TEST(SyncBatchNormTest, HalvesAreNormalizedInFloats) {
           }),
       Each(IsOk()));
 }
+
+INSTANTIATE_TEST_SUITE_P(, HalvesTest, Values(false, true),
+                         [](const auto& test) {
+                           return test.param ? "Affine" : "NotAffine";
+                         });
 
 TEST(SyncBatchNormTest, InputWithoutGradientIsGoneBackwardFromAlone) {
   EXPECT_THAT(

@@ -14,9 +14,11 @@
 #include <string>
 #include <vector>
 
+#include "ATen/core/Tensor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -612,6 +614,35 @@ TEST_F(LaunchTest, RunsTrainAndTestAsGrapnelAlone) {
   EXPECT_THAT(tested.out,
               AllOf(StartsWith("{\"accuracy/top1\": 100.0"), EndsWith("}\n")));
   EXPECT_EQ(std::count(tested.out.begin(), tested.out.end(), '\n'), 1);
+}
+
+TEST_F(LaunchTest, RanksWithOneBatchNormTrainWhatOneProcessTrains) {
+  Write(dir_ + "/data/norm.textproto",
+        absl::StrReplaceAll(kConfig, {{"layers { flatten {} }",
+                                       "layers { flatten {} } "
+                                       "layers { batch_norm1d {} }"},
+                                      {"lr: 0.5", "lr: 0.1"}}));
+  const Result alone = Run({"train", "data/norm.textproto", "--work-dir=one"});
+  ASSERT_EQ(alone.exit_code, 0) << alone.err;
+  // With one sample each, which no batch norm could take alone.
+  const Result ranks =
+      Run({"launch", "--nproc-per-node=4", "--", "train", "data/norm.textproto",
+           "--work-dir=four", "--cfg-options", "train_dataloader.batch_size=1",
+           "distributed={sync_batch_norm:true}",
+           "log_processor={reduce_logged:true}"});
+  ASSERT_EQ(ranks.exit_code, 0) << ranks.err;
+  const auto want = io::ReadWeights(io::Env::Posix(), dir_ + "/one/epoch_3");
+  const auto weights =
+      io::ReadWeights(io::Env::Posix(), dir_ + "/four/epoch_3");
+  ASSERT_THAT(want, IsOk());
+  ASSERT_THAT(weights, IsOk());
+  EXPECT_EQ(weights->size(), 7);
+  for (const NamedTensor& one : *want) {
+    const at::Tensor* const tensor = weights->Find(one.name);
+    ASSERT_NE(tensor, nullptr) << one.name;
+    EXPECT_LE(tensor->sub(one.tensor).abs().max().item().toDouble(), 1e-6)
+        << one.name;
+  }
 }
 
 TEST_F(LaunchTest, SaysOnceWhatIsWrongWithACommand) {

@@ -76,8 +76,13 @@ std::chrono::milliseconds ToChrono(absl::Duration duration) {
 constexpr char kFailureKey[] = "failure";
 constexpr char kCameKey[] = "came/";  // How many processes came as it.
 constexpr char kWhoKey[] = "who/";    // What it was told and built with.
-constexpr char kDownKey[] = "down/";  // A collective failed.
+constexpr char kDownKey[] = "down/";  // How a collective failed.
 constexpr char kLeftKey[] = "left/";  // It ends.
+
+// Values of kDownKey: it waited too long, or its connections broke, as they do
+// because another one waited too long.
+constexpr char kLate[] = "late";
+constexpr char kBroken[] = "broken";
 
 std::string Key(const char* key, int rank) { return absl::StrCat(key, rank); }
 
@@ -141,6 +146,14 @@ std::vector<int> RanksWithout(c10d::Store& store, const char* key,
     if (!store.check({Key(key, rank)})) ranks.push_back(rank);
   }
   return ranks;
+}
+
+bool AnyIsLate(c10d::Store& store, int world_size) {
+  for (int rank = 0; rank < world_size; ++rank) {
+    const std::string key = Key(kDownKey, rank);
+    if (store.check({key}) && Read(store, key) == kLate) return true;
+  }
+  return false;
 }
 
 // "rank 2", or "ranks 1, 2".
@@ -669,20 +682,23 @@ class C10dGroup final : public C10dProcessGroup {
     struct Found {
       absl::Status first;
       std::vector<int> silent;
+      bool late = false;  // Was one of those that aren't?
     };
-    const absl::StatusOr<Found> found =
-        Ask<Found>([rank = rank(), n = world_size()](c10d::Store& store) {
-          Set(store, Key(kDownKey, rank), "1");
+    const bool was_late = absl::StrContains(failure.message(), "imed out") ||
+                          absl::StrContains(failure.message(), "timeout");
+    const absl::StatusOr<Found> found = Ask<Found>(
+        [rank = rank(), n = world_size(), was_late](c10d::Store& store) {
+          Set(store, Key(kDownKey, rank), was_late ? kLate : kBroken);
           Found found;
           WaitUntil(absl::Now() + kExplainLimit, [&] {
             found.first = ReadFailure(store);
             found.silent = RanksWithout(store, kDownKey, n);
             return !found.first.ok() || found.silent.empty();
           });
+          found.late = AnyIsLate(store, n);
           return found;
         });
-    const bool late = absl::StrContains(failure.message(), "imed out") ||
-                      absl::StrContains(failure.message(), "timeout");
+    const bool late = found.ok() ? found->late : was_late;
     const std::string limit = absl::FormatDuration(timeout_);
     std::string reason;
     if (!found.ok()) {

@@ -20,7 +20,7 @@ import rank_runs
 PROGRAM = os.path.abspath(sys.argv.pop(1))
 ROOT = os.path.join(os.environ.get("TEST_TMPDIR", "/tmp"), "faults")
 
-TIMEOUT = 4
+TIMEOUT = 3
 # What the runner promises: in training, and at the start.
 IN_TRAINING = TIMEOUT + 5
 AT_START = 2 * TIMEOUT + 30
@@ -42,6 +42,11 @@ def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+def listens(port):
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextlib.contextmanager
@@ -279,6 +284,15 @@ class FaultsTest(unittest.TestCase):
         ranks = [self.rank(rank, 3, port) for rank in (0, 2)]
         for job in ranks:
             self.expect_end(job, 1, AT_START, "rank 1 of 3 did not come to 127.0.0.1:")
+
+    def test_rank_that_stands_still_at_the_start_is_named(self):
+        self.write()
+        port = free_port()
+        first = self.rank(0, 2, port)
+        self.assertTrue(rank_runs.wait_for(lambda: listens(port), 20))
+        rank_runs.send(first.process.pid, signal.SIGSTOP)
+        self.expect_end(self.rank(1, 2, port), 1, AT_START, f"127.0.0.1:{port} takes connections, "
+                        f"and does not answer within {TIMEOUT}s: it has stopped")
 
     def test_masters_port_is_in_use(self):
         self.write()

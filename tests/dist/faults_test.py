@@ -155,12 +155,12 @@ class FaultsTest(unittest.TestCase):
                 self.stack.close()
 
     def test_rank_that_is_ten_times_slower_is_waited_for(self):
-        config = rank_runs.CONFIG.replace("max_epochs: 40", "max_epochs: 10")
+        config = rank_runs.CONFIG.replace("max_epochs: 40", "max_epochs: 15")
         outcomes = []
         for slow in (False, True):
             shutil.rmtree(self.folder, ignore_errors=True)
             self.write(config)
-            ranks = self.start(2)
+            ranks = self.start_and_train(2)
             while slow and ranks[1].process.poll() is None:
                 for number, seconds in ((signal.SIGSTOP, 0.09), (signal.SIGCONT, 0.01)):
                     rank_runs.send(ranks[1].process.pid, number)

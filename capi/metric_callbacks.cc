@@ -55,6 +55,11 @@ class CallbackMetric final : public Metric {
     return absl::OkStatus();
   }
 
+  absl::Status SaveCounts(std::string*) override {
+    return absl::UnimplementedError(
+        "a metric of callbacks can't be gathered over ranks");
+  }
+
  private:
   static absl::Status Named(absl::string_view callback, absl::Status status) {
     if (status.ok()) return status;

@@ -40,7 +40,8 @@ import (
 //
 // LoadState gets what SaveState gave, and nothing if the checkpoint has none.
 // Both are called for evaluations too: one that is cut short, and one between
-// two steps, leave the state as it was before.
+// two steps, leave the state as it was before. Of several ranks the state of rank
+// 0 is kept, and all get it.
 type Hook interface {
 	// Name returns what the hook is called: unique in the run. It is the key of
 	// its state in checkpoints.

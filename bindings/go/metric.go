@@ -5,7 +5,8 @@ package grapnel
 */
 import "C"
 
-// A Metric is computed over an evaluation, beside those of the config.
+// A Metric is computed over an evaluation, beside those of the config. Not over
+// several ranks: ErrUnimplemented.
 type Metric interface {
 	// Reset forgets everything: an evaluation begins.
 	Reset()

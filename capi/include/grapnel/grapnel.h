@@ -424,7 +424,8 @@ typedef struct grapnel_hook_callbacks {
   /* What to keep in checkpoints. NULL, both, for nothing. load_state gets
    * what save_state gave, and nothing, size 0, if the checkpoint has none. Both
    * are called for evaluations too: one in training that is cut short, and one
-   * between two steps, leave the state as it was before. */
+   * between two steps, leave the state as it was before. Of several ranks the
+   * state of rank 0 is kept, and all get it. */
   grapnel_status* (*save_state)(void* user_data, grapnel_bytes* state);
   grapnel_status* (*load_state)(void* user_data, const void* state,
                                 size_t state_size);
@@ -530,6 +531,7 @@ typedef struct grapnel_loss_callbacks {
   void (*destroy)(void* user_data); /* Once. May be NULL. */
 } grapnel_loss_callbacks;
 
+/* Not over several ranks: GRAPNEL_UNIMPLEMENTED. */
 typedef struct grapnel_metric_callbacks {
   size_t struct_size; /* sizeof(grapnel_metric_callbacks) */
 

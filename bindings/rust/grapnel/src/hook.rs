@@ -49,7 +49,8 @@ pub trait Hook: Send + 'static {
         Priority::NORMAL
     }
 
-    /// What it keeps in checkpoints; `Some(self)` where `self` is a [`State`]. Always or never.
+    /// What it keeps in checkpoints; `Some(self)` where `self` is a [`State`]. Always or never. Of
+    /// several ranks that of rank 0 is kept, and all get it.
     fn state(&mut self) -> Option<&mut dyn State> {
         None
     }

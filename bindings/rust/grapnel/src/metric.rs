@@ -11,7 +11,8 @@ use crate::error::CallbackResult;
 use crate::scalars::ScalarsRef;
 use crate::tensors::TensorsRef;
 
-/// What an evaluation comes to. Calls come on the thread that called the runner.
+/// What an evaluation comes to. Calls come on the thread that called the runner. Not over several
+/// ranks: [`Code::Unimplemented`](crate::Code::Unimplemented).
 pub trait Metric: Send + 'static {
     /// An evaluation begins: forgets everything.
     fn reset(&mut self) -> CallbackResult;

@@ -82,8 +82,7 @@ absl::StatusOr<JoinOptions> JoinOptionsOf(const RunnerConfig& config,
 }
 
 // The runners of a process meet one after the other, as those of the other
-// ranks do: the number tells them apart where a launcher's store knows them
-// all.
+// ranks do: a number tells them apart where a launcher's store has seen both.
 //
 // Without such a store rank 0 closes its own when it lets go of a runner. Who
 // came to the next one before that has waited there in vain, and comes again.

@@ -237,8 +237,9 @@ TEST_P(GlooSyncBatchNormTest, ErrorOfOneEndsTheOthersBackwardWithItsMessage) {
     EXPECT_THAT(ends[rank], StatusIs(absl::StatusCode::kUnavailable,
                                      HasSubstr("rank 2: it is broken")));
   }
-  // For gradients that were on their way nobody waits for the timeout.
-  EXPECT_LT(absl::Now() - start, absl::Seconds(15));
+  // For gradients that were on their way nobody waits for the timeout; of
+  // shared connections they may have to.
+  EXPECT_LT(absl::Now() - start, absl::Seconds(GetParam() ? 15 : 25));
 }
 
 TEST(GlooSyncBatchNormOrderTest, SilentRankIsADeadline) {

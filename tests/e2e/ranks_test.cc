@@ -532,6 +532,39 @@ TEST_F(RanksTest, OfAnotherNumberGoOnWithTheMean) {
   }
 }
 
+// A linear model whose functions know the gradient of its squared error.
+std::unique_ptr<Model> NewCallbackModel() {
+  const at::Tensor w = ops::linspace(-1, 1, 5);
+  CallbackModel::Options options;
+  options.parameters = {{"w", w}};
+  options.train_step = [w](const Batch& batch, TensorMap* gradients,
+                           LogVars* losses) {
+    const at::Tensor off = batch.inputs.matmul(w.detach()).sub(batch.targets);
+    losses->Add("loss", off.square().mean());
+    return gradients->Add("w", batch.inputs.t().matmul(off).mul(
+                                   2.0 / static_cast<double>(batch.size())));
+  };
+  auto model = CallbackModel::Create(std::move(options));
+  EXPECT_THAT(model, IsOk());
+  return *std::move(model);
+}
+
+TEST_F(RanksTest, GradientsOfFunctionsAreThoseOfOneProcess) {
+  constexpr char kSgd[] =
+      "optim_wrapper { optimizer { sgd { lr: 0.05 momentum: 0.9 } } }";
+  std::vector<at::Tensor> alone;
+  for (const int num_ranks : {1, 2, 4}) {
+    SCOPED_TRACE(num_ranks);
+    envs_.clear();
+    Changes changes = Splitting(kSgd, num_ranks);
+    changes.model = &NewCallbackModel;
+    ASSERT_THAT(Train(num_ranks, changes), Each(IsOk()));
+    ExpectSameParams();
+    if (num_ranks == 1) alone = params_[0];
+    ExpectClose(alone);
+  }
+}
+
 // Two parts with an optimizer each: one that makes points of the data's, and
 // one that tells both apart.
 class Pair : public Model {

@@ -210,10 +210,13 @@ absl::Status LoaderImpl::CheckPosition() const {
                               next_.begin, " samples");
   };
   if (!IsValid(next_)) {
+    const int64_t samples = parts_.builder.dataset_size();
+    const bool is_rest = next_.begin > 0 && next_.begin < samples;
     return absl::InvalidArgumentError(
-        absl::StrCat("there is no batch ", next_.batch, " of ", epoch(),
-                     ": epochs have ", num_batches_, " batches of ",
-                     parts_.builder.dataset_size(), " samples"));
+        absl::StrCat("there is no batch ", next_.batch, " of ", epoch(), ": ",
+                     is_rest ? "what is left has " : "epochs have ",
+                     is_rest ? NumBatches(next_) : num_batches_, " batches of ",
+                     is_rest ? samples - next_.begin : samples, " samples"));
   }
   if (!infinite_ && next_.batch == NumBatches(next_)) {
     return absl::OutOfRangeError(

@@ -290,15 +290,18 @@ absl::StatusOr<c10::intrusive_ptr<c10d::Store>> Connect(
 }
 
 // What all ranks have to agree on, before they say anything else to each other.
-std::string WhoIs(const Place& place) {
+std::string WhoIs(const Place& place, const JoinOptions& options) {
   return absl::StrCat(place.world_size, "\n", kGrapnelVersion,
-                      " with LibTorch ", kLibTorchVersion);
+                      " with LibTorch ", kLibTorchVersion, "\n",
+                      options.own_connections ? "true" : "false");
 }
 
-absl::Status Compare(const Place& place, int other, const std::string& who) {
-  const std::vector<std::string> ours = absl::StrSplit(WhoIs(place), '\n');
+absl::Status Compare(const Place& place, const JoinOptions& options, int other,
+                     const std::string& who) {
+  const std::vector<std::string> ours =
+      absl::StrSplit(WhoIs(place, options), '\n');
   const std::vector<std::string> theirs = absl::StrSplit(who, '\n');
-  GRAPNEL_RET_CHECK(theirs.size() == ours.size());
+  GRAPNEL_RET_CHECK(theirs.size() >= 2);
   if (theirs[0] != ours[0]) {
     return absl::InvalidArgumentError(absl::StrCat("world size: is ", ours[0],
                                                    " here, and ", theirs[0],
@@ -308,6 +311,12 @@ absl::Status Compare(const Place& place, int other, const std::string& who) {
     return absl::FailedPreconditionError(absl::StrCat("version: is ", ours[1],
                                                       " here, and ", theirs[1],
                                                       " for rank ", other));
+  }
+  GRAPNEL_RET_CHECK(theirs.size() == ours.size());
+  if (theirs[2] != ours[2]) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "own_connections, which a run has for sync_batch_norm: is ", ours[2],
+        " here, and ", theirs[2], " for rank ", other));
   }
   return absl::OkStatus();
 }
@@ -320,7 +329,7 @@ absl::Status CallRoll(c10d::Store& store, const Place& place,
         "rank ", place.rank, ": another process has joined as it already at ",
         Address(place)));
   }
-  Set(store, Key(kWhoKey, place.rank), WhoIs(place));
+  Set(store, Key(kWhoKey, place.rank), WhoIs(place, options));
   absl::Status status;
   for (int rank = 0; rank < place.world_size && status.ok(); ++rank) {
     bool there = false;
@@ -337,7 +346,7 @@ absl::Status CallRoll(c10d::Store& store, const Place& place,
           place.world_size, " did not come to ", Address(place), " within ",
           absl::FormatDuration(options.join_timeout)));
     }
-    status = Compare(place, rank, Read(store, Key(kWhoKey, rank)));
+    status = Compare(place, options, rank, Read(store, Key(kWhoKey, rank)));
   }
   if (!status.ok()) WriteFailure(store, status, place.rank).IgnoreError();
   return status;
@@ -820,6 +829,8 @@ class C10dGroup final : public C10dProcessGroup {
             absl::StrCat("rank ", rank, " calls ", calls[rank].name,
                          ", rank 0 calls ", calls[0].name));
         Break(status, absl::OkStatus());
+        // All ranks see it: none waits for what another one has left there.
+        if (lent_gloo_ != gloo_) lent_gloo_->CloseConnections();
         return status;
       }
       sizes.push_back(calls[rank].size);

@@ -47,7 +47,8 @@ struct JoinOptions {
 //                        that the message names didn't come
 //   kFailedPrecondition  the master's port is in use, what listens there is no
 //                        store of c10d, its host has no address, or another
-//                        rank was built with other versions
+//                        rank was built with other versions, or has another
+//                        own_connections
 //   kInvalidArgument     an option, or another rank was told of another number
 //                        of ranks
 //   kAlreadyExists       another process has joined as this rank

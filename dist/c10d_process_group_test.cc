@@ -201,6 +201,29 @@ TEST(JoinProcessGroupTest, DifferentNumbersOfRanksAreAnErrorOnAll) {
   EXPECT_LT(absl::Now() - start, absl::Seconds(8));
 }
 
+TEST(JoinProcessGroupTest, RanksWithOtherConnectionsAreAnErrorOnAll) {
+  const int port = FreePort();
+  const absl::Time start = absl::Now();
+  std::vector<absl::Status> statuses(2);
+  const auto join = [&](int rank) {
+    JoinOptions options = Timeouts(absl::Seconds(20), absl::Seconds(20));
+    options.own_connections = rank == 1;
+    statuses[rank] =
+        JoinProcessGroup(LocalPlace(rank, 2, port), options).status();
+  };
+  std::thread other([&] { join(1); });
+  join(0);
+  other.join();
+  EXPECT_THAT(statuses,
+              Each(AnyOf(StatusIs(absl::StatusCode::kUnavailable,
+                                  HasSubstr(": own_connections")),
+                         StatusIs(absl::StatusCode::kFailedPrecondition,
+                                  HasSubstr("own_connections, which a "
+                                            "run has for "
+                                            "sync_batch_norm: is ")))));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(8));
+}
+
 TEST(JoinProcessGroupTest, SecondProcessOfARankIsRefusedAndTheFirstGoesOn) {
   const int port = FreePort();
   const auto statuses = JoinAs(

@@ -160,6 +160,10 @@ at::Tensor BatchNormOverRanks(const at::Tensor& input, const at::Tensor& weight,
                     "batch norm needs a value per channel in training: input "
                     "is ",
                     input.sizes());
+  TORCH_CHECK_VALUE(group.world_size() > 1 || input.numel() > input.size(1),
+                    "batch norm needs more than one value per channel in "
+                    "training: input is ",
+                    input.sizes());
   Moments moments;
   {
     const c10::AutoGradMode no_grad(false);

@@ -8,12 +8,13 @@
 
 namespace grapnel {
 
-// `input`, (N, C, ...) with at least one value per channel, normalized as batch
+// `input`, (N, C, ...) with at least one value per channel, of a process alone
+// two, normalized as batch
 // norm in training does: by the mean and variance of each channel, of all
 // values on all ranks of `group`. N, and what is behind C, may differ from rank
 // to rank. weight, bias: (C), both or none; running_mean, running_var: (C),
 // both or none, which move towards the new ones by `momentum`. All on one
-// device, and those of (C) of float32, or of the input's type.
+// device, and those of (C) of the input's type, of a half of float32.
 //
 // A collective, and going backward through the result is one too if the input
 // requires a gradient, which it does on all ranks or on none: LibTorch then has

@@ -31,7 +31,9 @@ struct JoinedRanks {
 
 // Joins the processes of RunnerConfig.launcher, with RunnerConfig.distributed
 // and .device. Returns when all of them have called it, or with kCancelled once
-// `interrupt`, which may be null, isn't 0. Errors name the field.
+// `interrupt`, which may be null, isn't 0. Errors name the field. Where one of
+// several calls failed on some ranks alone, they don't find each other any more
+// in the calls after it.
 using JoinRanks = absl::StatusOr<JoinedRanks> (*)(
     const runner::v1::RunnerConfig& config, const std::atomic<int>* interrupt);
 

@@ -99,7 +99,10 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> Meet(Place place,
                    absl::IsFailedPrecondition(group.status()));
        ++i) {
     absl::SleepFor(absl::Milliseconds(200));
-    group = JoinProcessGroup(place, options);
+    auto again = JoinProcessGroup(place, options);
+    // It was no other meeting's store, but this one's, which has failed.
+    if (absl::IsAlreadyExists(again.status())) break;
+    group = std::move(again);
   }
   return group;
 }

@@ -72,7 +72,8 @@ struct RunnerOptions {
 
   // What a signal handler sets. Polled at every iteration, those of a
   // validation included, and while Create waits for the folder or for other
-  // ranks, which then returns kCancelled.
+  // ranks, which then returns kCancelled. Of several ranks about once a second,
+  // when they ask each other, and not within a validation.
   // Once it is not 0, the run stops and saves, and Train() returns kCancelled;
   // a validation that was cut short is repeated when the run goes on. Not
   // owned; may be null.

@@ -200,17 +200,17 @@ void RunnerImpl::WarnOfOtherRanks() {
   const int64_t before = checkpoint_state_.data().batch_size() * ranks;
   const int64_t now =
       config_->train_dataloader().batch_size() * int64_t{num_ranks()};
-  const std::string step =
+  const std::string iteration =
       before == now
-          ? absl::StrCat("the ", now, " samples of a step are shared out anew")
-          : absl::StrCat("a step is of ", now, " samples in place of ", before);
+          ? absl::StrCat("the ", now,
+                         " samples of an iteration are shared out anew")
+          : absl::StrCat("an iteration is of ", now, " samples in place of ",
+                         before);
   log_->Warning(absl::StrCat(
-      "resume: the checkpoint was made by ", ranks, " ranks, this run has ",
-      num_ranks(), ": it goes on behind the last sample, but will not be the ",
-      "same to the bit: ", step, ", ranks draw other random numbers",
-      optim_wrapper_->accumulated() == 0
-          ? ""
-          : ", gradients that wait for a step are of the ranks of before"));
+      "resume: the checkpoint was made by ", ranks,
+      ranks == 1 ? " rank" : " ranks", ", this run has ", num_ranks(),
+      ": it goes on behind the last sample, but will not be the ",
+      "same to the bit: ", iteration, ", ranks draw other random numbers"));
 }
 
 void RunnerImpl::ForgetWhatOptimizersDoNotGive() {

@@ -1,5 +1,6 @@
 // Making a Runner: everything that can be wrong in a config is looked at here.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -198,6 +199,22 @@ class ErrorsAlone final : public RunLog {
  private:
   RunLog& log_;
 };
+
+// Batch norm's backward pass mixes what the ranks' losses are multiplied by,
+// and all ranks do it; by samples each multiplies by its own weight, and leaves
+// a batch out where that is 0.
+absl::Status CheckSyncBatchNorm(const optim::v1::OptimWrapperConfig& config) {
+  const auto by_samples = [](const auto& one) {
+    return one.accumulate_by() == optim::v1::OptimWrapperConfig::SAMPLES;
+  };
+  const auto& several = config.optimizers();
+  if (!by_samples(config) &&
+      std::none_of(several.begin(), several.end(), by_samples)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      "distributed: sync_batch_norm: can't be with accumulate_by: SAMPLES");
+}
 
 // The first thing in which a rank isn't like another one; "" if they are alike.
 std::string DifferenceOf(const runner::v1::RankIdentity& first,
@@ -971,6 +988,7 @@ absl::Status RunnerImpl::CheckModel() {
   GRAPNEL_RETURN_IF_ERROR(WithContext(
       CatchAsStatus([&] { return model_->MoveTo(device_); }), "model"));
   if (plan_ && num_ranks() > 1 && config_->distributed().sync_batch_norm()) {
+    GRAPNEL_RETURN_IF_ERROR(CheckSyncBatchNorm(config_->optim_wrapper()));
     GRAPNEL_RETURN_IF_ERROR(WithContext(model_->SyncBatchNorm(process_group()),
                                         "distributed: sync_batch_norm"));
   }

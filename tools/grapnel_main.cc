@@ -77,9 +77,13 @@ void HandleSignal(int signal) {
   sigaction(signal, &action, nullptr);
 }
 
-void HandleSignals() {
-  const absl::StatusOr<Place> place = FindPlace(Launcher::kAuto);
-  second_is_meant = !place.ok() || place->launcher == Launcher::kNone;
+// `launcher`: RunnerConfig.launcher.
+void HandleSignals(const std::string& launcher) {
+  const absl::StatusOr<Launcher> parsed = ParseLauncher(launcher);
+  if (parsed.ok() && *parsed != Launcher::kNone) {
+    const absl::StatusOr<Place> place = FindPlace(*parsed);
+    second_is_meant = !place.ok() || place->launcher == Launcher::kNone;
+  }
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) HandleSignal(signal);
 }
 
@@ -314,7 +318,7 @@ int Main(const std::vector<std::string>& args) {
   options.interrupt = &interrupt;
   options.wait_for_lock = command->wait_for_lock.value_or(absl::ZeroDuration());
   // A test has nothing to save: a signal ends it as it ends any process.
-  if (options.for_training) HandleSignals();
+  if (options.for_training) HandleSignals(config->launcher());
   const absl::StatusOr<std::unique_ptr<Runner>> runner =
       Runner::Create(*config, std::move(options));
   if (!runner.ok()) {

@@ -322,7 +322,8 @@ class DdpReducer final : public GradientReducer {
           "gradients");
     }
     std::vector<at::Tensor> gradients;
-    const absl::Status agreed = FindGradients(counts, &gradients);
+    const absl::Status agreed =
+        CatchAsStatus([&] { return FindGradients(counts, &gradients); });
     if (!agreed.ok()) return Fail(WithContext(agreed, kAveraging));
     GRAPNEL_RETURN_IF_ERROR(Communicate(kAveraging, [&] {
       const c10::AutoGradMode no_grad(false);

@@ -394,9 +394,9 @@ TEST_F(RanksTest, AnInterruptOfOneSavesTheRunOfAll) {
 
 TEST_F(RanksTest, ADeadlineOfOneEndsAllAndSaves) {
   Changes changes = ForEpochs(100000);
-  const absl::Time soon = absl::Now() + absl::Milliseconds(300);
-  changes.deadline = [soon](int rank) {
-    return rank == 1 ? soon : absl::InfiniteFuture();
+  // Evaluated where the runner is there and has only to train.
+  changes.deadline = [](int rank) {
+    return rank == 1 ? absl::Now() + absl::Seconds(2) : absl::InfiniteFuture();
   };
   EXPECT_THAT(Train(3, changes), Each(IsOk()));
   EXPECT_THAT(iters_, Each(iters_[0]));
@@ -796,6 +796,22 @@ TEST_F(RanksTest, ThatWaitInABatchNormEndWithTheErrorOfAnother) {
                                        "BeforeTrainIter: it is broken"))));
   EXPECT_THAT(statuses[1],
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("broken")));
+}
+
+// By samples each rank would weigh its losses differently, and leave some out.
+TEST_F(RanksTest, WithOneBatchNormCountByIterations) {
+  Changes changes = ForBatchNorm(2, true);
+  const auto by_iterations = changes.config;
+  changes.config = [&](runner::v1::RunnerConfig& config, int rank) {
+    by_iterations(config, rank);
+    config.mutable_optim_wrapper()->set_accumulate_by(
+        optim::v1::OptimWrapperConfig::SAMPLES);
+  };
+  EXPECT_THAT(Train(2, changes),
+              Each(StatusIs(absl::StatusCode::kInvalidArgument,
+                            HasSubstr("sync_batch_norm: can't be with "
+                                      "accumulate_by: SAMPLES"))));
+  EXPECT_THAT(Train(1, changes), Each(IsOk()));
 }
 
 TEST_F(RanksTest, OfAModelThatCannotSyncBatchNormAreRefused) {

@@ -578,19 +578,19 @@ TEST_F(WorldSizeTest, OneWarningSaysWhatCannotBeEqual) {
   EXPECT_THAT(
       Warnings(),
       ElementsAre(AllOf(
-          HasSubstr("resume: the checkpoint was made by 2 ranks, this run has "
-                    "3: it goes on behind the last sample, but will not be the "
-                    "same to the bit: a step is of 6 samples in place of 4, "
-                    "ranks draw other random numbers"),
-          Not(HasSubstr("wait for a step")))));
+          HasSubstr(
+              "resume: the checkpoint was made by 2 ranks, this run has "
+              "3: it goes on behind the last sample, but will not be the "
+              "same to the bit: an iteration is of 6 samples in place of 4, "
+              "ranks draw other random numbers"),
+          Not(HasSubstr("mean")))));
   // The gradient of iteration 9 waits for that of the next one.
   Finish(2, absl::StrCat(config, Batches(3)));
   EXPECT_THAT(
       Warnings(),
       ElementsAre(
-          HasSubstr("batches of 3"),
-          AllOf(HasSubstr("the 6 samples of a step are shared out anew"),
-                HasSubstr(", gradients that wait for a step"))));
+          HasSubstr("batches of 3"), HasSubstr("go on as their mean"),
+          HasSubstr("the 6 samples of an iteration are shared out anew")));
 }
 
 TEST_F(WorldSizeTest, RanksThatWouldNotEndTogetherAreRefused) {

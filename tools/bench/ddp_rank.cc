@@ -255,7 +255,8 @@ absl::Status RunRunner(absl::string_view model, absl::string_view work_dir) {
           ConfigFormat::kText, "config"));
   config.set_work_dir(std::string(work_dir));
   RunnerOptions options;
-  options.terminal_fd = open("/dev/null", O_WRONLY);  // As a service's.
+  // As a service's; without it nothing is written there.
+  options.terminal_fd = open("/dev/null", O_WRONLY);
   GRAPNEL_ASSIGN_OR_RETURN(options.train_dataset, NewDataset());
   options.hooks.push_back(Schedule(std::make_unique<BlocksHook>()));
   GRAPNEL_ASSIGN_OR_RETURN(const std::unique_ptr<Runner> runner,

@@ -622,6 +622,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(FinalCase{"BadInput", "exit 2", 2},
                     FinalCase{"BadCheckpoint", "exit 4", 4},
                     FinalCase{"Interrupted", "exit 130", 130},
+                    FinalCase{"HungUp", "exit 129", 129},
                     FinalCase{"Terminated", "kill -TERM $$", 143}),
     [](const auto& info) { return info.param.name; });
 

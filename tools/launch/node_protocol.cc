@@ -268,6 +268,7 @@ std::vector<Command> Coordinator::Decide() {
   const bool again =
       asked_ == 0 && failure_.has_value() && attempt_ < max_restarts_ &&
       !failure_->is_final && code != 128 + SIGINT && code != 128 + SIGTERM &&
+      code != 128 + SIGHUP &&
       std::count(final_exit_codes_.begin(), final_exit_codes_.end(), code) == 0;
   if (!again) {
     const Failure failure = std::move(command.failure);

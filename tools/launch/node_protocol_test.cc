@@ -148,8 +148,8 @@ TEST_F(CoordinatorTest, RestartsWhenAllHaveStopped) {
 }
 
 TEST_F(CoordinatorTest, SomeFailuresAreFinal) {
-  for (const Report& failed :
-       {Failed(0, 4), Failed(0, 7, true), Failed(0, 130), Failed(0, 143)}) {
+  for (const Report& failed : {Failed(0, 4), Failed(0, 7, true), Failed(0, 129),
+                               Failed(0, 130), Failed(0, 143)}) {
     Coordinator coordinator(2, 9, {4});
     coordinator.Begin();
     coordinator.OnReport(1, failed);

@@ -356,8 +356,8 @@ type DistributedConfig struct {
 	// Batch norm in training is of the batches of all processes, as torch's
 	// SyncBatchNorm, and not of each one's own; a batch_size of 1 will do then.
 	// Each batch norm waits for all processes, in forward and in backward. Of a
-	// model of layers; of several processes another kind is refused. Default:
-	// false.
+	// model of layers; of several processes another kind is refused, and so is
+	// accumulate_by: SAMPLES. Default: false.
 	SyncBatchNorm *bool `protobuf:"varint,8,opt,name=sync_batch_norm,json=syncBatchNorm,proto3,oneof" json:"sync_batch_norm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -714,8 +714,8 @@ pub struct DistributedConfig {
     /// Batch norm in training is of the batches of all processes, as torch's
     /// SyncBatchNorm, and not of each one's own; a batch_size of 1 will do then.
     /// Each batch norm waits for all processes, in forward and in backward. Of a
-    /// model of layers; of several processes another kind is refused. Default:
-    /// false.
+    /// model of layers; of several processes another kind is refused, and so is
+    /// accumulate_by: SAMPLES. Default: false.
     #[prost(bool, optional, tag = "8")]
     pub sync_batch_norm: ::core::option::Option<bool>,
 }

@@ -2,9 +2,9 @@
 
 Plain Python with nothing of Grapnel in it. Words, as in the rules: E epochs
 done; q iterations done in the current one; I iterations done in all; n batches
-per epoch now; M max_epochs. A run by iteration is one epoch of passes; q is
-then the position in the pass. A function names the rule that it is. "Decision"
-marks what the rules leave open.
+per epoch now; r batches left of the epoch under way; M max_epochs. A run by
+iteration is one epoch of passes; q is then the position in the pass. A function
+names the rule that it is. "Decision" marks what the rules leave open.
 
 A config is a dictionary, as random_plans.py draws it. State is what a
 checkpoint holds, Folder a work_dir, Outcome what a run shows.
@@ -22,8 +22,11 @@ class State:
     def __init__(self, weights):
         self.E = self.q = self.I = 0
         self.lengths = []        # Of the epochs (passes) done, as they were.
+        self.end = 0             # q at the end of the epoch (pass) under way.
+        self.given = 0           # Samples of it that were trained.
+        self.passes = 0          # Before it, in a run by iteration.
         self.data = None         # data_facts() of the run that saved.
-        self.data_start = 0      # By iteration: I when the data changed last.
+        self.changes = []        # Where lengths began, as the manifest has them.
         self.max_iters = 0
         self.weights = weights   # Of each parameter, a flat list.
         self.slots = {}          # Of each parameter, by name.
@@ -65,6 +68,7 @@ class Outcome:
         self.saves = []          # Periodic and last ones, in order.
         self.published = {}      # Name without its digest to metrics.
         self.warnings = []       # Texts that one line of warning has all of.
+        self.silent = []         # Texts that no line of warning has all of.
         self.unsure = False      # float32 could have decided otherwise.
 
 
@@ -72,9 +76,15 @@ class Outcome:
 
 
 def batches_per_epoch(data):
-    if data["drop_last"] or data["infinite"]:
-        return data["size"] // data["batch"]
-    return -(-data["size"] // data["batch"])
+    return batches_behind(data, 0)
+
+
+def batches_behind(data, given):
+    """R1: batches of what is left of an epoch, as of a whole one."""
+    left = data["size"] - given
+    if data["drop_last"]:
+        return left // data["batch"]
+    return -(-left // data["batch"])
 
 
 def data_facts(config):
@@ -85,33 +95,25 @@ def data_facts(config):
 
 
 def batch_at(config, state, samples):
-    """The samples of the next iteration. The order is that of the files."""
+    """The samples of the next iteration: those behind the last one given. The
+    order is that of the files."""
     d = config["data"]
-    if config["train"]["by_epoch"]:
-        first = state.q * d["batch"]
-    else:
-        # Passes go on from the saved position; after a change a new one begins.
-        done = state.I - state.data_start
-        if d["infinite"]:
-            return [samples[(done * d["batch"] + i) % d["size"]]
-                    for i in range(d["batch"])]
-        first = done % batches_per_epoch(d) * d["batch"]
-    return samples[first:min(first + d["batch"], d["size"])]
+    if d["infinite"]:
+        return [samples[(state.given + i) % d["size"]] for i in range(d["batch"])]
+    return samples[state.given:min(state.given + d["batch"], d["size"])]
 
 
-def r1_may_change(by_epoch, state):
-    """R1: where n, and what it depends on, may change.
-
-    Decision: a change of batch size or dataset that leaves n as it was is a
-    change too; drop_last that changes no batch is none.
-    """
-    old = state.data
+def r1_at_border(by_epoch, state):
+    """R1: where another dataset or order may come."""
     if by_epoch:
-        return state.q in (0, old["n"])
-    done = state.I - state.data_start
-    if old["infinite"]:
-        return done * old["batch"] % old["size"] == 0
-    return done % old["n"] == 0
+        return state.q in (0, state.end)
+    return state.given == 0
+
+
+def r1_refused(by_epoch, state, facts):
+    """R1: batch size and drop_last may change anywhere."""
+    return (any(facts[key] != state.data[key] for key in ("size", "infinite")) and
+            not r1_at_border(by_epoch, state))
 
 
 def r1_nearest(by_epoch, folder, state):
@@ -120,13 +122,13 @@ def r1_nearest(by_epoch, folder, state):
     Decision: nearest by iterations, before or after; any of those as near.
     """
     at = {name: abs(s.I - state.I) for name, (s, _) in folder.checkpoints.items()
-          if r1_may_change(by_epoch, s)}
+          if r1_at_border(by_epoch, s)}
     return [name for name, far in at.items() if far == min(at.values())]
 
 
-def r2_max_iters(by_epoch, maximum, E, q, I, n):
-    """R2. At a complete epoch's end E and q are those after it."""
-    return (I - q) + (maximum - E) * n if by_epoch else maximum
+def r2_max_iters(by_epoch, maximum, E, r, I, n):
+    """R2. Of a complete epoch r is 0."""
+    return I + r + (maximum - E - 1) * n if by_epoch else maximum
 
 
 def due(count, begin, interval, last):
@@ -240,7 +242,7 @@ class Run:
         self.out = Outcome()
         self.iterations = 0  # Of this process.
         self.metrics, self.validated_at = {}, None
-        self.complete = False  # R1: resumed at the end of an epoch's iterations.
+        self.complete = False  # R1: resumed where an epoch lacks its end alone.
 
     # Setup.
 
@@ -248,7 +250,9 @@ class Run:
         """A fresh start."""
         s = self.s = State(copy.deepcopy(weights))
         s.data = data_facts(self.config)
-        s.max_iters = r2_max_iters(self.by_epoch, self.maximum, 0, 0, 0, self.n)
+        s.end = self.n
+        s.changes = [(0, 0, self.n, 0, 0)]
+        s.max_iters = r2_max_iters(self.by_epoch, self.maximum, 0, self.n, 0, self.n)
         self.resolve()
         s.schedules = self.resolved
         s.configured = configured_options(self.config, weights)
@@ -265,18 +269,13 @@ class Run:
         """Go on from a checkpoint's state, with this config."""
         s = self.s = copy.deepcopy(state)
         facts = data_facts(self.config)
-        changed = facts != s.data
-        if changed and not r1_may_change(self.by_epoch, s):
+        if r1_refused(self.by_epoch, s, facts):
             self.out.refused = r1_nearest(self.by_epoch, from_folder, s)
             return self.out
-        # R1: the epoch is complete, what comes after it is still to be done.
-        self.complete = self.by_epoch and s.q > 0 and s.q == s.data["n"]
-        if changed and not self.by_epoch:
-            s.data_start = s.I  # A new pass begins.
-        s.data = facts
+        changed = self.share_out(facts)
         old_max_iters = s.max_iters
-        E, q = (s.E + 1, 0) if self.complete else (s.E, s.q)
-        s.max_iters = r2_max_iters(self.by_epoch, self.maximum, E, q, s.I, self.n)
+        s.max_iters = r2_max_iters(self.by_epoch, self.maximum, s.E, s.end - s.q,
+                                   s.I, self.n)
         self.resolve()
         for x in self.resolved:
             # R3: a window of literal iterations keeps its state. One that begins
@@ -294,11 +293,54 @@ class Run:
             # Checkpoints of another folder aren't rotated; the score is to beat.
             s.kept = []
             s.best = s.best and (s.best[0], "")
-        elif self.folder.best:
-            s.best = self.folder.best
+        else:
+            # Those of before count, also if none were to be deleted then.
+            there = {name: c.I for name, (c, _) in self.folder.checkpoints.items()
+                     if not name.startswith("best_") and c.I <= s.I}
+            s.kept = sorted(there, key=there.get)
+            s.best = self.folder.best or s.best
         self.rotate()
         self.train()
         return self.out
+
+    def share_out(self, facts):
+        """R1: what is left of the epoch (pass), in batches of now. Whether that
+        changed anything.
+
+        Decision: an epoch whose batches were all given has none left, even where
+        drop_last left samples that smaller batches would hold.
+        """
+        s, old = self.s, self.s.data
+        s.data = facts
+        inside = not r1_at_border(self.by_epoch, s)
+        r = batches_behind(self.config["data"], s.given) if inside else 0
+        over = inside and r == 0
+        # An infinite sampler's passes end inside batches.
+        changed = facts != old or inside and not facts["infinite"] and (
+            r != s.end - s.q)
+        if facts != old:
+            self.out.warnings.append(["train_dataloader"] + [
+                "%d samples in %d batches of %d" % (x["size"], x["n"], x["batch"])
+                for x in (old, facts)])
+        else:
+            self.out.silent.append(["train_dataloader"])
+        if not changed:
+            self.complete = self.by_epoch and s.q == s.end
+            return False
+        if s.q == 0:
+            s.end = self.n
+        elif inside:
+            s.end = s.q + r
+        # R1: the epoch is complete, what comes after it is still to be done.
+        self.complete = self.by_epoch and s.q == s.end
+        if over and not self.by_epoch:
+            self.next_pass()
+        if s.changes[-1][1] == s.I:
+            s.changes.pop()
+        begun = s.E + self.complete if self.by_epoch else s.passes
+        s.changes.append((begun, s.I, self.n) + (
+            (s.given, r) if inside and not over else (0, 0)))
+        return True
 
     def resolve(self):
         """The schedules in steps, with the state of those with a monitor."""
@@ -311,20 +353,24 @@ class Run:
             s.moves.append([])
 
     def replay(self, option, base):
-        """R3, to the clocks' present values: E, I, and S = E n + q."""
+        """R3, to the clocks' present values: E, I, and S."""
         s = self.s
         chosen = [i for i, x in enumerate(self.resolved)
                   if x["param_name"] == option]
-        # A complete epoch has its new length on the converted clock.
-        q = (s.q, self.n) if self.complete else s.q
+        # The epoch has its new length on the converted clock.
+        q = (s.q, self.converted_clock() - len(s.lengths) * self.n)
         return schedules.replay([self.resolved[i] for i in chosen],
                                 [s.moves[i] for i in chosen], base,
                                 s.lengths, self.n, q, self.by_epoch)
 
     def converted_clock(self):
-        """R3: S = E n + q. Decision: by iteration, E is passes done here, since
-        a converted window is one of passes."""
-        return len(self.s.lengths) * self.n + self.s.q
+        """R3: S = E n + q, which in an epoch of two lengths is (E + 1) n - r.
+        Decision: by iteration, E is passes done here, since a converted window
+        is one of passes; an infinite sampler's are as if they never ended."""
+        s = self.s
+        if self.config["data"]["infinite"]:
+            return s.q
+        return (len(s.lengths) + 1) * self.n - (s.end - s.q)
 
     def open_window(self):
         s = self.s
@@ -355,7 +401,7 @@ class Run:
             if self.complete:
                 self.after_epoch()
             while s.E < self.maximum:
-                while s.q < self.n:
+                while s.q < s.end:
                     self.iteration()
                 self.after_epoch()
         else:
@@ -390,6 +436,7 @@ class Run:
             config["model"], s.weights, batch, config["loss"])
         s.q += 1
         s.I += 1
+        s.given += len(batch)
         self.update(grads, weight)
         s.samples += len(batch)
         self.iterations += 1
@@ -402,14 +449,22 @@ class Run:
         self.out.records.append(record)
         self.average()
         self.step_schedules({"iter": s.I, "converted": self.converted_clock()})
-        if not self.by_epoch and s.q == self.n and not config["data"]["infinite"]:
-            s.lengths.append(s.q)
-            s.q = 0
+        if config["data"]["infinite"]:
+            s.passes += s.given // config["data"]["size"]
+            s.given %= config["data"]["size"]
+        elif not self.by_epoch and s.q == s.end:
+            self.next_pass()
         s.pending = (not self.by_epoch and self.validates(s.I))
         checkpoint = config["checkpoint"]
         if not checkpoint["by_epoch"] and save_due(checkpoint, s.I,
                                                    s.I == s.max_iters):
             self.save(s.I, "iter")
+
+    def next_pass(self):
+        s = self.s
+        s.lengths.append(s.q)
+        s.passes += 1
+        s.q, s.given, s.end = 0, 0, self.n
 
     def update(self, grads, weight):
         """R4: one Update, and a step if it ends the window. inner_count is I."""
@@ -462,8 +517,8 @@ class Run:
     def after_epoch(self):
         """AfterTrainEpoch, the save and the validation."""
         s, checkpoint = self.s, self.config["checkpoint"]
-        s.lengths.append(s.q)
-        s.E, s.q = s.E + 1, 0
+        self.next_pass()
+        s.E += 1
         self.step_schedules({"epoch": s.E})
         s.pending = self.validates(s.E)
         if checkpoint["by_epoch"] and save_due(checkpoint, s.E,

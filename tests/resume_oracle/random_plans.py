@@ -9,9 +9,9 @@ import random
 
 import oracle
 
-CHANGES = ["none", "batch", "batch", "batch", "size", "size", "drop_last", "max", "max", "lr",
-           "lr", "weight_decay", "slots", "lr_mult", "auto_scale", "schedule", "schedule",
-           "window", "keep", "workers"]
+CHANGES = ["none", "batch", "batch", "batch", "size", "size", "drop_last", "drop_last",
+           "max", "max", "lr", "lr", "weight_decay", "slots", "lr_mult", "auto_scale",
+           "schedule", "schedule", "window", "keep", "workers"]
 # Nothing of these moves a rate or a loss.
 HARMLESS = ("none", "window", "keep", "workers")
 
@@ -78,6 +78,8 @@ def draw_config(rng):
     if rng.random() < 0.12:  # So that half-filled windows are saved.
         optim["accum"] = rng.randint(4, 6)
         config["checkpoint"].update(by_epoch=False, interval=1, save_begin=0, keep=-1)
+    elif rng.random() < 0.2:  # Also of the inside of epochs.
+        config["checkpoint"].update(by_epoch=False, interval=1, save_begin=0)
     config["window"] = rng.choice([1, 2, 3, 5, 10, 12, 15])
     config["ema"] = draw_ema(rng, config) if rng.random() < 0.3 else None
     return config
@@ -261,7 +263,9 @@ def draw_change(rng, kind, config):
         if data["infinite"]:
             return None
         data["drop_last"] = not data["drop_last"]
-        if oracle.batches_per_epoch(data) == oracle.batches_per_epoch(config["data"]):
+        # May change what is left of an epoch and no whole one.
+        if (oracle.batches_per_epoch(data) == oracle.batches_per_epoch(config["data"])
+                and rng.random() < 0.5):
             return None
     elif kind == "max":
         train["max"] = max(1, train["max"] + rng.randint(-2, 3) *
@@ -376,13 +380,20 @@ def draw_steps(rng, plan, world):
         if left and kind != "max" and rng.random() < 0.85:
             names = left
         name = rng.choice(names)
-        border = [k for k in names if oracle.r1_may_change(
-            config["train"]["by_epoch"], folder.checkpoints[k][0])]
-        if kind in IN_THE_DATA and border and rng.random() < 0.8:
-            name = rng.choice(border)
-        # Rarely come across: a ring that is too short, a half-filled window that
-        # the run's end cut, slots that come back, a metric's moves.
+        border = {k for k in names if oracle.r1_at_border(
+            config["train"]["by_epoch"], folder.checkpoints[k][0])}
+        # Mostly where the change is allowed, and where more comes of it.
+        liked = ([k for k in names if k in border] if kind == "size" else
+                 [k for k in names if k not in border])
+        if kind in IN_THE_DATA and liked and rng.random() < 0.8:
+            name = rng.choice(liked)
+        # Rarely come across: an epoch that was shared out before, a ring that is
+        # too short, a half-filled window that the run's end cut, slots that come
+        # back, a metric's moves.
         states = {k: folder.checkpoints[k][0] for k in names}
+        shared = [k for k in liked if states[k].end != states[k].data["n"]]
+        if kind in IN_THE_DATA and shared and rng.random() < 0.7:
+            name = rng.choice(shared)
         if kind == "window" and rng.random() < 0.8:
             name = sorted(names, key=lambda k: states[k].I)[-2:][0]
         if kind in ("max", "batch") and cut and rng.random() < 0.7:

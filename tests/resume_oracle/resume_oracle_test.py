@@ -176,6 +176,10 @@ def compare_checkpoint(p, path, name, state, metrics, by_epoch):
     if by_epoch:
         p.equal("progress", "epoch and iteration in it" + at,
                 (m["epoch"], m["iter_in_epoch"]), (state.E, state.q))
+    else:
+        p.equal("progress", "pass and samples of it" + at,
+                (m["pass"], m["samples_in_pass"]), (state.passes, state.given))
+    p.equal("progress", "epoch_lengths" + at, m["epoch_lengths"], state.changes)
     p.equal("progress", "max_iters" + at, m["max_iters"], state.max_iters)
     p.equal("progress", "validation_pending" + at, m["pending"], state.pending)
     p.equal("steps", "optimizer steps" + at, m["updates"], state.updates)
@@ -256,10 +260,11 @@ def compare_run(p, before, work_dir, code, log, out, folder, by_epoch, verbose):
         compare_metrics(p, " in " + name, what_is_left.manifest(work_dir + "/" + name),
                         out.published.get(name[:-9], {}))
     lines = what_is_left.warnings(log)
-    for words in out.warnings:
+    for words in out.warnings + out.silent:
         found = [line for line in lines
                  if all(w in line.split(" - WARNING - ")[1] for w in words)]
-        p.equal("warnings", "lines of warning with %s" % words, len(found), 1)
+        p.equal("warnings", "lines of warning with %s" % words, len(found),
+                0 if words in out.silent else 1)
     if verbose:
         for line in lines:
             print("  " + line)

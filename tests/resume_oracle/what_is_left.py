@@ -52,10 +52,14 @@ def manifest(path):
     with open(path + "/manifest.pb", "rb") as f:
         body = f.read()[28:]
     progress = dict(fields(values(body, 15)[0]))
+    lengths = [dict(fields(v)) for v in values(values(body, 15)[0], 11)]
     return {"epoch": progress.get(1, 0), "iter": progress.get(2, 0),
             "iter_in_epoch": progress.get(3, 0), "updates": progress.get(4, 0),
             "samples": progress.get(5, 0), "max_iters": progress.get(7, 0),
             "pending": bool(progress.get(8, 0)),
+            "pass": progress.get(9, 0), "samples_in_pass": progress.get(10, 0),
+            "epoch_lengths": [tuple(x.get(i, 0) for i in range(1, 6))
+                              for x in lengths],
             "metrics": options(values(body, 17)), "bytes": body}
 
 

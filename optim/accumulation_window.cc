@@ -38,7 +38,7 @@ void AccumulationWindow::Initialize(int64_t iter, int64_t max_iters) {
   count_ = iter;
   max_count_ = max_iters;
   begin_ = iter - iter % counts_;
-  weight_ = first_weight_ = 0;
+  weight_ = unit_weight_ = 0;
   shared_ = false;
 }
 
@@ -50,13 +50,13 @@ int64_t AccumulationWindow::size() const {
 
 void AccumulationWindow::End() {
   begin_ = count_;
-  weight_ = first_weight_ = 0;
+  weight_ = unit_weight_ = 0;
   shared_ = false;
 }
 
 double AccumulationWindow::Share(double mean) {
-  const double factor = weight_ == 0 ? 1 : first_weight_ / mean;
-  first_weight_ = mean;
+  const double factor = weight_ == 0 ? 1 : unit_weight_ / mean;
+  unit_weight_ = mean;
   shared_ = true;
   return factor;
 }
@@ -70,7 +70,7 @@ void AccumulationWindow::SaveState(OptimWrapperState* state) const {
                                        : OptimWrapperConfig::ITERATIONS);
   if (!by_samples_) return;
   state->set_window_weight(weight_);
-  state->set_first_weight(first_weight_);
+  state->set_first_weight(unit_weight_);
 }
 
 absl::Status AccumulationWindow::CheckState(const OptimWrapperState& state) {
@@ -115,7 +115,7 @@ std::string AccumulationWindow::LoadState(const OptimWrapperState& state) {
   begin_ = state.window_begin();
   const Weights saved = SavedWeights(state);
   weight_ = saved.all;
-  first_weight_ = saved.first;
+  unit_weight_ = saved.first;
   return "";
 }
 

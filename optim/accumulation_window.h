@@ -40,7 +40,7 @@ class AccumulationWindow {
   // Call before the backward of an Update of that weight: relative_weight needs
   // it.
   void Weigh(double weight) {
-    if (weight_ == 0) first_weight_ = weight;
+    if (weight_ == 0) unit_weight_ = weight;
   }
   // Call after it, and Uncount if the step that it is part of fails.
   void Count(double weight) {
@@ -62,19 +62,20 @@ class AccumulationWindow {
   double Share(double mean);
 
   // By samples: what a loss of that weight goes backward with. Relative to the
-  // first one's, since weights themselves would use up the range of float16.
+  // first one's, or once it is shared to the ranks' mean, since weights
+  // themselves would use up the range of float16.
   double relative_weight(double weight) const {
-    return weight == first_weight_ ? 1 : weight / first_weight_;
+    return weight == unit_weight_ ? 1 : weight / unit_weight_;
   }
 
   // What makes the sum of what went backward its mean.
   double mean_factor() const {
-    return by_samples_ && !shared_ ? first_weight_ / weight_ : 1;
+    return by_samples_ && !shared_ ? unit_weight_ / weight_ : 1;
   }
 
   // True if there is nothing to be the mean of, on any rank once it is shared.
   bool weighs_nothing() const {
-    return by_samples_ && (shared_ ? first_weight_ : weight_) == 0;
+    return by_samples_ && (shared_ ? unit_weight_ : weight_) == 0;
   }
 
   void SaveState(optim::v1::OptimWrapperState* state) const;
@@ -89,10 +90,13 @@ class AccumulationWindow {
   bool by_samples_;
   int64_t count_ = 0;  // Of all Updates.
   int64_t max_count_ = -1;
-  int64_t begin_ = 0;        // count_ when the window was empty.
-  double weight_ = 0;        // Of its Updates,
-  double first_weight_ = 0;  // and of the first of them that has one, or the
-  bool shared_ = false;      // mean of all ranks' windows once it is shared.
+  int64_t begin_ = 0;    // count_ when the window was empty.
+  double weight_ = 0;    // Of its Updates.
+  bool shared_ = false;  // Between Share and its end.
+
+  // What others are relative to: the weight of its first Update that has one;
+  // once it is shared, the mean of all ranks' windows.
+  double unit_weight_ = 0;
 };
 
 }  // namespace grapnel

@@ -490,9 +490,9 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
 
   double scale() const { return scaler_.has_value() ? scaler_->scale() : 1; }
 
-  // What goes backward. By samples the weights are relative to the first
-  // Update's, and FinishWindow divides by their sum: it isn't known before, and
-  // weights themselves would use up the range of float16.
+  // What goes backward. By samples with its relative weight: what the sum is to
+  // be divided by isn't known before the window's last Update. FinishWindow
+  // does it then, and of several ranks ShareWeights has done it.
   at::Tensor Weighed(const at::Tensor& loss, int64_t size,
                      double weight) const {
     at::Tensor weighed = scaler_.has_value() ? scaler_->Scale(loss) : loss;

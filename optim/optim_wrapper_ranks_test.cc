@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <memory>
 #include <ostream>
 #include <string>
 #include <utility>
@@ -15,7 +14,6 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
-#include "google/protobuf/text_format.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
@@ -24,7 +22,7 @@
 #include "grapnel/dist/fake_process_group.h"
 #include "grapnel/dist/process_group.h"
 #include "grapnel/optim/optim_wrapper.h"
-#include "grapnel/optim/optim_wrapper.pb.h"
+#include "grapnel/optim/steps_of_ranks_for_test.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
@@ -32,33 +30,6 @@ namespace {
 
 using ::testing::Each;
 using ::testing::HasSubstr;
-
-constexpr int kWindows = 2;  // What a window leaves behind would be seen.
-
-absl::StatusOr<std::unique_ptr<OptimWrapper>> Make(
-    const std::string& config_text, const std::vector<NamedTensor>& params) {
-  optim::v1::OptimWrapperConfig config;
-  GRAPNEL_RET_CHECK(google::protobuf::TextFormat::ParseFromString(
-      absl::StrCat("optimizer { sgd { lr: 0.5 } } ", config_text), &config));
-  return OptimWrapper::Create(config, params);
-}
-
-std::vector<NamedTensor> NewParams() {
-  return {
-      {"w", ops::tensor<double>({0.5, -1, 2}).requires_grad_()},
-      {"b", ops::tensor<double>({0.25}).requires_grad_()},
-  };
-}
-
-// The mean over samples x: (N, 3); NaN of none.
-at::Tensor LossOf(const std::vector<NamedTensor>& params, const at::Tensor& x) {
-  return x.matmul(params[0].tensor)
-      .add(params[1].tensor)
-      .tanh()
-      .sub(0.5)
-      .square()
-      .mean();
-}
 
 absl::StatusOr<TensorMap> GradientsOf(const at::Tensor& x) {
   const std::vector<NamedTensor> params = NewParams();
@@ -70,20 +41,9 @@ absl::StatusOr<TensorMap> GradientsOf(const at::Tensor& x) {
   return gradients;
 }
 
-// Numbers of samples, by Update of a window and by rank.
-using Batches = std::vector<std::vector<int64_t>>;
-
-at::Tensor SamplesOf(int window, int update, int rank, int64_t size) {
-  return ops::arange(size * 3, at::kDouble)
-      .add(100 * window + 10 * update + rank)
-      .mul(0.7)
-      .sin()
-      .view({size, 3});
-}
-
 struct RanksCase {
   const char* name;
-  Batches batches;
+  WindowSizes window;
   const char* config;  // Besides sgd, and how windows are made.
   double tolerance = 1e-14;
 };
@@ -93,27 +53,12 @@ void PrintTo(const RanksCase& test, std::ostream* out) { *out << test.name; }
 class OptimWrapperRanksTest : public ::testing::TestWithParam<RanksCase> {
  protected:
   static int num_ranks() {
-    return static_cast<int>(GetParam().batches.front().size());
+    return static_cast<int>(GetParam().window.front().size());
   }
 
-  // The parameters of one process, which has each window as one batch.
-  static absl::StatusOr<std::vector<NamedTensor>> TrainOne() {
-    std::vector<NamedTensor> params = NewParams();
-    GRAPNEL_ASSIGN_OR_RETURN(const auto wrapper,
-                             Make(GetParam().config, params));
-    for (int window = 0; window < kWindows; ++window) {
-      std::vector<at::Tensor> all;
-      for (size_t i = 0; i < GetParam().batches.size(); ++i) {
-        for (int rank = 0; rank < num_ranks(); ++rank) {
-          all.push_back(
-              SamplesOf(window, i, rank, GetParam().batches[i][rank]));
-        }
-      }
-      const at::Tensor x = ops::cat(all);
-      if (x.size(0) == 0) continue;  // No step.
-      GRAPNEL_RETURN_IF_ERROR(wrapper->Update(LossOf(params, x)));
-    }
-    return params;
+  // What a window leaves behind would be seen in the next.
+  static std::vector<WindowSizes> windows() {
+    return {GetParam().window, GetParam().window};
   }
 
   // `params`: of a rank, trained.
@@ -121,27 +66,18 @@ class OptimWrapperRanksTest : public ::testing::TestWithParam<RanksCase> {
                                 const std::vector<NamedTensor>& params) {
     GRAPNEL_ASSIGN_OR_RETURN(
         const auto wrapper,
-        Make(absl::StrCat(GetParam().config, " accumulate_by: SAMPLES",
-                          " accumulative_counts: ", GetParam().batches.size()),
-             params));
+        NewWrapper(
+            absl::StrCat(GetParam().config, " accumulate_by: SAMPLES",
+                         " accumulative_counts: ", GetParam().window.size()),
+            params));
     FakeGradientReducer reducer(group, params);
     GRAPNEL_RETURN_IF_ERROR(wrapper->SetGradientReducer(&reducer));
-    for (int window = 0; window < kWindows; ++window) {
-      for (size_t i = 0; i < GetParam().batches.size(); ++i) {
-        const int64_t size = GetParam().batches[i][group.rank()];
-        const at::Tensor x = SamplesOf(window, i, group.rank(), size);
-        wrapper->BeginStep();
-        GRAPNEL_RETURN_IF_ERROR(
-            wrapper->Update(LossOf(params, x), static_cast<double>(size)));
-      }
-      EXPECT_EQ(wrapper->accumulated(), 0);
-    }
-    return absl::OkStatus();
+    return TrainAsRank(windows(), group.rank(), *wrapper, params);
   }
 };
 
 TEST_P(OptimWrapperRanksTest, StepIsThatOfAllSamplesInOneProcess) {
-  const auto expected = TrainOne();
+  const auto expected = TrainAsOne(windows(), GetParam().config);
   ASSERT_THAT(expected, IsOk());
   EXPECT_THAT(RunRanks(num_ranks(),
                        [&](ProcessGroup& group) -> absl::Status {
@@ -192,7 +128,7 @@ absl::Status TrainFromGradients(ProcessGroup& group, const std::string& config,
                                 const std::vector<NamedTensor>& params) {
   GRAPNEL_ASSIGN_OR_RETURN(
       const auto wrapper,
-      Make(absl::StrCat("accumulative_counts: 2 ", config), params));
+      NewWrapper(absl::StrCat("accumulative_counts: 2 ", config), params));
   FakeGradientReducer reducer(group, params);
   GRAPNEL_RETURN_IF_ERROR(wrapper->SetGradientReducer(&reducer));
   for (int i = 0; i < 2; ++i) {
@@ -269,8 +205,8 @@ TEST(OptimWrapperRanksErrorTest, AWeightIsCheckedBeforeItIsSent) {
     const std::vector<absl::Status> ends =
         RunRanks(2, [&](ProcessGroup& group) -> absl::Status {
           const std::vector<NamedTensor> params = NewParams();
-          GRAPNEL_ASSIGN_OR_RETURN(const auto wrapper,
-                                   Make("accumulate_by: SAMPLES", params));
+          GRAPNEL_ASSIGN_OR_RETURN(
+              const auto wrapper, NewWrapper("accumulate_by: SAMPLES", params));
           FakeGradientReducer reducer(group, params);
           GRAPNEL_RETURN_IF_ERROR(wrapper->SetGradientReducer(&reducer));
           const absl::Status status =

@@ -308,7 +308,8 @@ class Run:
         changed anything.
 
         Decision: an epoch whose batches were all given has none left, even where
-        drop_last left samples that smaller batches would hold.
+        drop_last left samples that smaller batches would hold. drop_last that
+        changes what is left alone, and no whole epoch, may have a warning.
         """
         s, old = self.s, self.s.data
         s.data = facts
@@ -322,7 +323,7 @@ class Run:
             self.out.warnings.append(["train_dataloader"] + [
                 "%d samples in %d batches of %d" % (x["size"], x["n"], x["batch"])
                 for x in (old, facts)])
-        else:
+        elif not changed:
             self.out.silent.append(["train_dataloader"])
         if not changed:
             self.complete = self.by_epoch and s.q == s.end

@@ -157,6 +157,12 @@ class OpenReducer final : public c10d::Reducer {
     for (auto& [index, count] : numGradHooksTriggeredMap_) count = 0;
   }
 
+  // Which parameters a window used. A backward pass that averages does so at
+  // its end.
+  void ForgetUsed() {
+    if (local_used_map_.defined()) local_used_map_.zero_();
+  }
+
   // Of the gradients; empty before buckets are made by it.
   std::vector<int64_t> order() const {
     if (!has_rebuilt_bucket_) return rebuilt_param_indices_;
@@ -338,6 +344,7 @@ class DdpReducer final : public GradientReducer {
         AverageBucket({begin, end});
         begin = end;
       }
+      reducer_->ForgetUsed();
       return absl::OkStatus();
     }));
     phase_ = Phase::kIdle;
@@ -439,7 +446,9 @@ class DdpReducer final : public GradientReducer {
     return absl::OkStatus();
   }
 
-  // `gradients`: of one dtype. With the bits of the Reducer's buckets.
+  // `gradients`: of one dtype. Each is scaled and rounded as in the Reducer's
+  // buckets: two ranks come to the same bits. On more, those depend on the
+  // order that ranks are added up in, and that on the place in a bucket.
   void AverageBucket(const std::vector<at::Tensor>& gradients) {
     std::vector<at::Tensor> flat;
     for (const at::Tensor& gradient : gradients) {

@@ -55,7 +55,8 @@ struct DdpOptions {
 // go into the buckets, and the gradients become views; so one set of gradients
 // is held all the time, and in accumulation windows a second one.
 // AverageGradients copies them into a bucket and back, one bucket after the
-// other, and asks all ranks first which they have.
+// other, and asks all ranks first which they have. On two ranks that gives a
+// backward pass's bits; on more the ranks may be added up in another order.
 //
 // `group`: what JoinProcessGroup gave for several processes; outlives the
 // reducer. kInvalidArgument for another one. `params`, `buffers`: with unique

@@ -684,6 +684,36 @@ TEST(DdpReducerTest, AMissingGradientThatIsAllowedIsZero) {
   EXPECT_THAT(ends, Each(IsOk()));
 }
 
+TEST(DdpReducerTest, WhatAWindowUsedThatEndsSoIsUnusedInTheNextOne) {
+  std::vector<DdpOptions> all_options(2);
+  all_options[0].find_unused_parameters = true;
+  all_options[1].static_graph = true;
+  for (const DdpOptions& options : all_options) {
+    SCOPED_TRACE(options.static_graph);
+    const std::vector<absl::Status> ends =
+        RunGlooRanks(2, [&](const GlooRank& r) {
+          Net net(0);
+          GRAPNEL_ASSIGN_OR_RETURN(const auto reducer, Reduce(r, net, options));
+          for (int window = 0; window < 2; ++window) {
+            GRAPNEL_RETURN_IF_ERROR(
+                Iterate(*reducer, net, Batch(r.rank, 0), /*sync=*/false));
+            GRAPNEL_RETURN_IF_ERROR(reducer->BeginForward(true));
+            GRAPNEL_RETURN_IF_ERROR(reducer->AverageGradients(true));
+            EXPECT_TRUE(net.grad(4).defined());
+            net.ZeroGrad();
+            GRAPNEL_RETURN_IF_ERROR(Iterate(
+                *reducer, net, Batch(r.rank, 1), /*sync=*/true,
+                [](const Net& n, const at::Tensor& x) { return n.Loss(x); }));
+            EXPECT_TRUE(net.grad(0).defined());
+            EXPECT_FALSE(net.grad(4).defined());
+            net.ZeroGrad();
+          }
+          return absl::OkStatus();
+        });
+    EXPECT_THAT(ends, Each(IsOk()));
+  }
+}
+
 TEST(DdpReducerTest, NumbersAreAveragedInOneCollective) {
   const std::vector<absl::Status> ends = RunGlooRanks(3, [](const GlooRank& r) {
     Net net(0);

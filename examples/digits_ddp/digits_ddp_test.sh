@@ -39,15 +39,19 @@ rank_1() { # MARK
 
 # Kills rank 1 of a command that has got that far, and sets `code` to the command's.
 kill_rank_1() { # WORK_DIR COMMAND...
-  local i pid mark=$1 pids
+  local pid mark=$1 pids="" end=$((SECONDS + 120))
   MARK=$mark "${@:2}" >"$out" 2>"$err" &
   pid=$!
-  for ((i = 0; i < 600; ++i)); do
-    [ ! -e "$mark/epoch_3" ] || break
+  # Looked for before: that takes long enough for a run to end.
+  while [ -z "$pids" ] && [ "$SECONDS" -lt "$end" ]; do
+    sleep 0.05
+    pids=$(rank_1 "$mark")
+  done
+  [ "$(wc -w <<<"$pids")" = 1 ] || fail "not one process to kill, but: $pids"
+  while [ ! -e "$mark/epoch_3" ]; do
+    [ "$SECONDS" -lt "$end" ] || fail "no epoch_3 after 120 s"
     sleep 0.05
   done
-  pids=$(rank_1 "$mark")
-  [ "$(wc -w <<<"$pids")" = 1 ] || fail "not one process to kill, but: $pids"
   kill -KILL "$pids"
   code=0
   wait "$pid" || code=$?

@@ -113,7 +113,9 @@ absl::Status TakeMean(const RunState& state, int world_size,
       weight += rank.windows(member).window_weight();
     }
     TensorMap sums;
-    for (int rank = 0; rank < state.ranks_size(); ++rank) {
+    // Of no samples there is no mean.
+    const int counted = by_samples && weight == 0 ? 0 : state.ranks_size();
+    for (int rank = 0; rank < counted; ++rank) {
       const RankWindow& window = state.ranks(rank).windows(member);
       const double factor = by_samples ? window.first_weight() / weight
                                        : 1.0 / state.ranks_size();

@@ -132,9 +132,12 @@ TEST(RankWindowsTest, EmptyWindowsSayNothing) {
 }
 
 TEST(RankWindowsTest, WindowsThatWeighNothingHaveNoMean) {
-  const std::string nothing = "accumulate_by: SAMPLES";
+  const std::string nothing = "accumulate_by: SAMPLES gradients: 'w'";
   Saved saved({nothing, nothing});
+  saved.gradients = Gradients({{"rank_0/w", 1}, {"rank_1/w", 2}});
   ASSERT_THAT(saved.Restore(0, 3), IsOk());
+  EXPECT_THAT(saved.gradients, SizeIs(0));
+  EXPECT_THAT(saved.optim.gradients(), IsEmpty());
   EXPECT_EQ(saved.optim.window_weight(), 0);
   EXPECT_EQ(saved.optim.first_weight(), 0);
 }

@@ -167,8 +167,9 @@ DataLoader::Split LoaderImpl::SplitBehind(int64_t samples) const {
   Split split;
   split.num_batches = NumBatches(parts_, samples, options.rank);
   // Ranks take in turn: the first one has most, the last one least.
-  split.even = NumBatches(parts_, samples, 0) ==
-               NumBatches(parts_, samples, options.world_size - 1);
+  split.most_batches = NumBatches(parts_, samples, 0);
+  split.even =
+      split.most_batches == NumBatches(parts_, samples, options.world_size - 1);
   if (split.num_batches == 0) return split;
   split.last_batch_size = parts_.batch_size;
   if (!infinite_) {

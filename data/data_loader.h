@@ -92,6 +92,9 @@ class DataLoader {
   struct Split {
     int64_t num_batches = 0;
 
+    // Of the first rank, which has most: the same number on all ranks.
+    int64_t most_batches = 0;
+
     // Samples of the last one. All others, and all of an infinite loader, have
     // batch_size(). 0 if there is none.
     int64_t last_batch_size = 0;

@@ -581,6 +581,7 @@ TEST(DataLoaderTest, RanksThatDoNotEndTogetherAreKnown) {
     EXPECT_TRUE(loader->SplitBehind(5).even);
     EXPECT_FALSE(loader->SplitBehind(6).even);
     EXPECT_EQ(loader->SplitBehind(6).num_batches, 1 - rank);
+    EXPECT_EQ(loader->SplitBehind(6).most_batches, 1);
     EXPECT_EQ(loader->SplitBehind(6).last_batch_size, 1 - rank);
   }
 }

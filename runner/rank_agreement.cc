@@ -1,5 +1,6 @@
 #include "grapnel/runner/rank_agreement.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -7,6 +8,7 @@
 #include "ATen/core/Tensor.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/GradMode.h"
+#include "c10/core/ScalarType.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/base/tensor_ops.h"
@@ -103,6 +105,52 @@ absl::Status BroadcastNumbers(ProcessGroup& group,
   return absl::OkStatus();
 }
 
+// What is broadcast, in its order, by the rank that it is of.
+using TensorsByRank = std::vector<std::vector<at::Tensor>>;
+
+int64_t NumBytes(const SharedContents::Tensor& tensor) {
+  int64_t bytes = static_cast<int64_t>(
+      c10::elementSize(static_cast<c10::ScalarType>(tensor.dtype())));
+  for (const int64_t size : tensor.sizes()) bytes *= size;
+  return bytes;
+}
+
+// Adds to `*tensors` where those of other ranks come: on rank 0 into the maps
+// of `*gathered`, one for each rank; elsewhere, where nobody wants them, all
+// into the same bytes.
+absl::Status MakeRoom(const std::vector<std::string>& described,
+                      const ProcessGroup& group, TensorsByRank* tensors,
+                      std::vector<TensorMap>* gathered) {
+  std::vector<SharedContents::Section> sections(described.size());
+  int64_t largest = 0;
+  for (size_t rank = 0; rank < described.size(); ++rank) {
+    if (!sections[rank].ParseFromString(described[rank])) {
+      return NotUnderstood(rank);
+    }
+    for (const SharedContents::Tensor& tensor : sections[rank].tensors()) {
+      largest = std::max(largest, NumBytes(tensor));
+    }
+  }
+  at::Tensor passing;
+  if (IsMaster(group)) {
+    gathered->resize(described.size());
+  } else {
+    passing = ops::empty({largest}, at::kByte);
+  }
+  for (size_t rank = 1; rank < described.size(); ++rank) {
+    if (static_cast<int>(rank) == group.rank()) continue;
+    for (const SharedContents::Tensor& one : sections[rank].tensors()) {
+      at::Tensor tensor =
+          IsMaster(group) ? Allocate(one) : passing.narrow(0, 0, NumBytes(one));
+      (*tensors)[rank].push_back(tensor);
+      if (!IsMaster(group)) continue;
+      GRAPNEL_RETURN_IF_ERROR(
+          (*gathered)[rank].Add(one.name(), std::move(tensor)));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<std::string>> GatherIfOk(ProcessGroup& group,
@@ -117,8 +165,9 @@ absl::StatusOr<std::vector<std::string>> GatherIfOk(ProcessGroup& group,
   mine.set_message(std::string(own.message()));
   if (own.ok()) mine.set_content(std::string(bytes));
   const auto gathered = group.AllGather(mine.SerializeAsString());
-  // Of a group that is broken the own error says more.
-  if (!gathered.ok() && !own.ok()) return own;
+  // It says more than that the group is broken, and may have been agreed upon
+  // before.
+  if (!own.ok()) return own;
   GRAPNEL_RETURN_IF_ERROR(gathered.status());
   std::vector<std::string> contents;
   for (size_t rank = 0; rank < gathered->size(); ++rank) {
@@ -128,7 +177,6 @@ absl::StatusOr<std::vector<std::string>> GatherIfOk(ProcessGroup& group,
       contents.push_back(std::move(*theirs.mutable_content()));
       continue;
     }
-    if (static_cast<int>(rank) == group.rank()) return own;
     return absl::Status(
         static_cast<absl::StatusCode>(theirs.code()),
         absl::StrCat("rank ", rank, ": ", EscapeToUtf8(theirs.message())));
@@ -170,31 +218,30 @@ absl::Status ShareContents(ProcessGroup& group,
 absl::StatusOr<std::vector<TensorMap>> GatherTensors(ProcessGroup& group,
                                                      const TensorMap& own) {
   const c10::NoGradGuard no_grad;
+  TensorsByRank tensors(group.world_size());
   SharedContents::Section mine;
-  Describe(own, &mine);
-  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> described,
-                           group.AllGather(mine.SerializeAsString()));
-  std::vector<TensorMap> gathered;
-  if (IsMaster(group)) gathered.push_back(own);
-  for (int rank = 1; rank < group.world_size(); ++rank) {
-    SharedContents::Section theirs;
-    if (!theirs.ParseFromString(described[rank])) return NotUnderstood(rank);
-    TensorMap tensors;
-    for (const SharedContents::Tensor& one : theirs.tensors()) {
-      at::Tensor tensor;
-      GRAPNEL_RETURN_IF_ERROR(CatchAsStatus([&] {
-        tensor = rank == group.rank() ? own.Find(one.name())->to(at::kCPU)
-                                      : Allocate(one);
-        return absl::OkStatus();
-      }));
-      GRAPNEL_RETURN_IF_ERROR(
-          WithContext(BroadcastBytes(group, tensor, rank),
-                      absl::StrCat("tensor \"", one.name(), "\"")));
-      if (!IsMaster(group)) continue;
-      GRAPNEL_RETURN_IF_ERROR(tensors.Add(one.name(), std::move(tensor)));
+  const absl::Status copied = CatchAsStatus([&] {
+    Describe(own, &mine);
+    if (IsMaster(group)) return absl::OkStatus();
+    for (const NamedTensor& named : own) {
+      tensors[group.rank()].push_back(named.tensor.to(at::kCPU).contiguous());
     }
-    if (IsMaster(group)) gathered.push_back(std::move(tensors));
+    return absl::OkStatus();
+  });
+  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> described,
+                           GatherIfOk(group, copied, mine.SerializeAsString()));
+  // All that a rank can fail with alone comes before the others wait for it.
+  std::vector<TensorMap> gathered;
+  const absl::Status ready = CatchAsStatus(
+      [&] { return MakeRoom(described, group, &tensors, &gathered); });
+  GRAPNEL_RETURN_IF_ERROR(AgreeOnStatus(group, ready));
+  for (int rank = 1; rank < group.world_size(); ++rank) {
+    for (const at::Tensor& tensor : tensors[rank]) {
+      GRAPNEL_RETURN_IF_ERROR(WithContext(BroadcastBytes(group, tensor, rank),
+                                          absl::StrCat("rank ", rank)));
+    }
   }
+  if (IsMaster(group)) gathered[0] = own;
   return gathered;
 }
 

@@ -21,8 +21,8 @@ namespace grapnel {
 // The rank that writes files and logs, and whose word counts.
 inline bool IsMaster(const ProcessGroup& group) { return group.rank() == 0; }
 
-// OK if it is on all ranks. Else the error of the first rank that has one: its
-// own on that rank, and with "rank 1: " in front on the others.
+// OK if it is on all ranks. Else each rank has an error: its own or, if it has
+// none, that of the first rank that has one, with "rank 1: " in front.
 absl::Status AgreeOnStatus(ProcessGroup& group, const absl::Status& own);
 
 // What rank 0 gives, on every rank.
@@ -40,8 +40,10 @@ absl::Status ShareContents(ProcessGroup& group,
                            io::CheckpointContents* contents);
 
 // Every rank's tensors, by rank, on rank 0; on the others, nothing. Names and
-// shapes may differ. Those of other ranks come to the CPU, where each rank has
-// room for one of them at a time.
+// shapes may differ. Rank 0's own are not copied, those of other ranks come to
+// the CPU; on each other rank that takes a copy there of its own, if they
+// aren't there, and room for the largest of all. What one rank fails with
+// before anything is sent, all do.
 absl::StatusOr<std::vector<TensorMap>> GatherTensors(ProcessGroup& group,
                                                      const TensorMap& own);
 

@@ -1,7 +1,7 @@
 #include "grapnel/runner/rank_buffers.h"
 
+#include <algorithm>
 #include <cstddef>
-#include <cstring>
 #include <string>
 #include <utility>
 
@@ -12,7 +12,6 @@
 #include "absl/strings/string_view.h"
 #include "c10/core/GradMode.h"
 #include "grapnel/base/status_macros.h"
-#include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/digest.h"
@@ -67,18 +66,6 @@ absl::StatusOr<Digests> GatherDigests(
   return digests;
 }
 
-std::vector<size_t> WhereRanksDiffer(const Digests& digests) {
-  std::vector<size_t> differing;
-  for (size_t i = 0; i < digests[0].size(); ++i) {
-    for (const std::vector<std::string>& rank : digests) {
-      if (rank[i] == digests[0][i]) continue;
-      differing.push_back(i);
-      break;
-    }
-  }
-  return differing;
-}
-
 }  // namespace
 
 absl::Status AddRankBuffers(ProcessGroup& group,
@@ -88,25 +75,26 @@ absl::Status AddRankBuffers(ProcessGroup& group,
   const c10::NoGradGuard no_grad;
   const auto mine = OnHost(buffers);
   GRAPNEL_ASSIGN_OR_RETURN(const Digests digests, GatherDigests(group, mine));
-  const std::vector<size_t> differing = WhereRanksDiffer(digests);
-  if (differing.empty()) return absl::OkStatus();
-
-  std::string bytes;
-  for (const size_t i : differing) absl::StrAppend(&bytes, BytesOf((*mine)[i]));
-  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> gathered,
-                           group.AllGather(bytes));
+  const std::vector<std::string>& first = digests.front();
+  const auto as_first = [&](const std::vector<std::string>& theirs) {
+    return theirs == first;
+  };
+  if (std::all_of(digests.begin(), digests.end(), as_first)) {
+    return absl::OkStatus();
+  }
+  TensorMap differing;
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    if (digests[group.rank()][i] == first[i]) continue;
+    GRAPNEL_RETURN_IF_ERROR(differing.Add(buffers[i].name, (*mine)[i]));
+  }
+  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<TensorMap> gathered,
+                           GatherTensors(group, differing));
+  if (!IsMaster(group)) return absl::OkStatus();
   TensorMap section;
   for (size_t rank = 1; rank < gathered.size(); ++rank) {
-    GRAPNEL_RET_CHECK(gathered[rank].size() == bytes.size());
-    const char* next = gathered[rank].data();
-    for (const size_t i : differing) {
-      const char* const begin = next;
-      next += (*mine)[i].nbytes();
-      if (digests[rank][i] == digests[0][i]) continue;
-      at::Tensor theirs = ops::empty_like((*mine)[i]);
-      std::memcpy(theirs.mutable_data_ptr(), begin, theirs.nbytes());
-      GRAPNEL_RETURN_IF_ERROR(section.Add(
-          absl::StrCat(rank, "/", buffers[i].name), std::move(theirs)));
+    for (const NamedTensor& theirs : gathered[rank]) {
+      GRAPNEL_RETURN_IF_ERROR(
+          section.Add(absl::StrCat(rank, "/", theirs.name), theirs.tensor));
     }
   }
   contents->sections.emplace_back(kSection, std::move(section));

@@ -16,9 +16,9 @@
 
 namespace grapnel {
 
-// Adds the section, on the CPU, on every rank; none where ranks don't differ. A
-// collective: with one rank it does nothing. Costs a digest of each buffer, and
-// sends those that differ.
+// Adds the section, on the CPU, on rank 0, which writes it; none where ranks
+// don't differ. A collective: with one rank it does nothing. Costs a digest of
+// each buffer; those that differ are sent and held as GatherTensors does.
 absl::Status AddRankBuffers(ProcessGroup& group,
                             const std::vector<NamedTensor>& buffers,
                             io::CheckpointContents* contents);

@@ -395,8 +395,12 @@ absl::StatusOr<CapturedSave> RunnerImpl::Capture(const WaitingSave& waiting) {
   save.checkpoint.path = io::JoinPath(request.dir, request.name);
   save.checkpoint.is_last = request.update_last_checkpoint;
   save.progress_key = ProgressKey(progress_);
-  GRAPNEL_ASSIGN_OR_RETURN(save.contents,
-                           CaptureRun(parts, seed_, CurrentDataPosition()));
+  // What one rank's hooks fail with comes before the others ask for more.
+  GRAPNEL_RETURN_IF_ERROR(OnAllRanks([&]() -> absl::Status {
+    GRAPNEL_ASSIGN_OR_RETURN(save.contents,
+                             CaptureRun(parts, seed_, CurrentDataPosition()));
+    return absl::OkStatus();
+  }));
   GRAPNEL_RETURN_IF_ERROR(
       AddRankBuffers(process_group(), model_->buffers(), &save.contents));
   io::v1::CheckpointManifest& manifest = save.contents.manifest();

@@ -208,6 +208,8 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
 
   // The parts of Init.
   absl::Status InitUntilCheckpoint();
+  // All of the run that needs no other rank: a rank that fails here alone
+  // agrees with the others on it before they wait for it elsewhere.
   absl::Status InitRun(std::vector<std::string>* left_out);
   absl::Status InitFiles();
   // What all ranks need to know of it, and whether they are of one kind.
@@ -231,6 +233,7 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   // The newest that can be read whole; none is OK, with checkpoint_path_ "".
   absl::Status ReadLatestCheckpoint();
   absl::Status InitDevice();
+  // Behind InitRun, of a training of several ranks: asks the others.
   absl::Status InitGradientReducers();
   absl::Status AddGradientReducer(const std::vector<NamedTensor>& params,
                                   const std::vector<NamedTensor>& buffers,

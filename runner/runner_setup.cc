@@ -347,6 +347,7 @@ absl::Status RunnerImpl::Init(const RunnerConfig& config) {
   std::vector<std::string> left_out;
   GRAPNEL_RETURN_IF_ERROR(
       OnAllRanks([this, &left_out] { return InitRun(&left_out); }));
+  if (plan_ && num_ranks() > 1) GRAPNEL_RETURN_IF_ERROR(InitGradientReducers());
   GRAPNEL_RETURN_IF_ERROR(OnAllRanks([this] { return InitFiles(); }));
   for (const std::string& warning : start_warnings_) log_->Warning(warning);
   for (const std::string& slot : left_out) {
@@ -884,7 +885,8 @@ absl::Status RunnerImpl::ResumeProgress(const RunProgress::Plan& plan) {
   const runner::v1::DataPosition& saved = checkpoint_state_.data();
   auto progress = RunProgress::Resume(
       plan, checkpoint_.manifest().progress(), saved, [this](int64_t samples) {
-        return dataloader(Mode::kTrain)->SplitBehind(samples).num_batches;
+        // All ranks come to the same place, also where CheckSplit refuses it.
+        return dataloader(Mode::kTrain)->SplitBehind(samples).most_batches;
       });
   if (absl::IsFailedPrecondition(progress.status())) {
     const bool counts_alike = saved.by_epoch() == plan.by_epoch &&
@@ -1016,7 +1018,10 @@ absl::Status RunnerImpl::InitOptimizer() {
   if (!wrapper.ok()) return WithContext(wrapper.status(), "optim_wrapper");
   optim_wrapper_ = *std::move(wrapper);
   optim_wrapper_->set_step_observer(this);
-  if (num_ranks() > 1) GRAPNEL_RETURN_IF_ERROR(InitGradientReducers());
+  if (num_ranks() > 1 && options_.make_gradient_reducer == nullptr) {
+    return absl::InvalidArgumentError(
+        "make_gradient_reducer: must be set for several ranks");
+  }
   GRAPNEL_RETURN_IF_ERROR(CheckParamNames(*optim_wrapper_));
 
   if (config_->auto_scale_lr().enable()) {
@@ -1061,10 +1066,6 @@ absl::Status RunnerImpl::InitOptimizer() {
 }
 
 absl::Status RunnerImpl::InitGradientReducers() {
-  if (options_.make_gradient_reducer == nullptr) {
-    return absl::InvalidArgumentError(
-        "make_gradient_reducer: must be set for several ranks");
-  }
   // What isn't optimized has no gradient to wait for.
   std::vector<NamedTensor> params;
   for (const NamedTensor& param : model_->parameters()) {
@@ -1090,11 +1091,13 @@ absl::Status RunnerImpl::InitGradientReducers() {
 absl::Status RunnerImpl::AddGradientReducer(
     const std::vector<NamedTensor>& params,
     const std::vector<NamedTensor>& buffers, OptimWrapper& optim_wrapper) {
-  GRAPNEL_ASSIGN_OR_RETURN(
-      std::unique_ptr<GradientReducer> reducer,
-      options_.make_gradient_reducer(process_group(), params, buffers));
-  gradient_reducers_.push_back(std::move(reducer));
-  return optim_wrapper.SetGradientReducer(gradient_reducers_.back().get());
+  return OnAllRanks([&]() -> absl::Status {
+    GRAPNEL_ASSIGN_OR_RETURN(
+        std::unique_ptr<GradientReducer> reducer,
+        options_.make_gradient_reducer(process_group(), params, buffers));
+    gradient_reducers_.push_back(std::move(reducer));
+    return optim_wrapper.SetGradientReducer(gradient_reducers_.back().get());
+  });
 }
 
 absl::Status RunnerImpl::InitOneOptimizer(

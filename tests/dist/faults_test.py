@@ -84,12 +84,12 @@ class FaultsTest(unittest.TestCase):
             config += f"custom_hooks {{ config {{ [testing/FaultHook] {{ {fault} }} }} }}\n"
         rank_runs.write_inputs(self.folder, config)
 
-    def rank(self, rank, world_size, port, more=(), program=PROGRAM, **environment):
-        """One that was started by hand."""
+    def rank(self, rank, world_size, port, more=(), program=PROGRAM, inputs=None, **environment):
+        """One that was started by hand. `inputs`: the folder where it has them."""
         environment = {"RANK": str(rank), "WORLD_SIZE": str(world_size),
                        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **environment}
         return self.stack.enter_context(rank_runs.Job(
-            rank_runs.train(program, self.folder, *more), self.folder, f"rank_{rank}",
+            rank_runs.train(program, inputs or self.folder, *more), self.folder, f"rank_{rank}",
             environment))
 
     def start(self, world_size, **more):
@@ -324,6 +324,22 @@ class FaultsTest(unittest.TestCase):
         for job in ranks:
             self.expect_end(job, 2, AT_START, "rank 1 isn't like rank 0: its configuration has "
                             '"max_epochs: 7" and not "max_epochs: 1000000"')
+
+    def test_a_file_that_one_rank_lacks_is_told_on_all(self):
+        for lacking in (0, 1):
+            with self.subTest(lacking=lacking):
+                shutil.rmtree(self.folder, ignore_errors=True)
+                self.write()
+                elsewhere = f"{self.folder}/elsewhere"
+                rank_runs.write_inputs(elsewhere, ENDLESS)
+                os.remove(f"{elsewhere}/images")
+                port = free_port()
+                ranks = [self.rank(rank, 2, port, inputs=elsewhere if rank == lacking else None)
+                         for rank in range(2)]
+                said = "train_dataloader: dataset: idx: images: "
+                self.expect_end(ranks[lacking], 2, AT_START, said)
+                self.expect_end(ranks[1 - lacking], 2, AT_START, f"rank {lacking}: {said}")
+                self.stack.close()
 
     def test_versions_that_differ_are_told(self):
         self.write()

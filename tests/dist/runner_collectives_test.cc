@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
@@ -35,6 +36,7 @@ namespace {
 
 using ::testing::Each;
 using ::testing::SizeIs;
+using ::testing::StartsWith;
 
 constexpr char kConfig[] = R"pb(
   work_dir: "/run"
@@ -93,7 +95,8 @@ absl::StatusOr<std::unique_ptr<GradientReducer>> NewReducer(
   return CreateDdpReducer(group, params, buffers, {});
 }
 
-absl::Status Train(const GlooRank& rank, std::unique_ptr<Hook> hook) {
+absl::Status Train(const GlooRank& rank, std::unique_ptr<Hook> hook,
+                   int64_t samples = 64) {
   GRAPNEL_ASSIGN_OR_RETURN(
       const runner::v1::RunnerConfig config,
       ParseRunnerConfig(kConfig, ConfigFormat::kText, "config"));
@@ -110,9 +113,9 @@ absl::Status Train(const GlooRank& rank, std::unique_ptr<Hook> hook) {
   options.make_gradient_reducer = &NewReducer;
   GRAPNEL_ASSIGN_OR_RETURN(
       options.train_dataset,
-      TensorDataset::Create(ops::ones({64, 5}),
-                            ops::arange(64, at::kLong).remainder(3)));
-  options.hooks.push_back(Schedule(std::move(hook)));
+      TensorDataset::Create(ops::ones({samples, 5}),
+                            ops::arange(samples, at::kLong).remainder(3)));
+  if (hook != nullptr) options.hooks.push_back(Schedule(std::move(hook)));
   GRAPNEL_ASSIGN_OR_RETURN(const std::unique_ptr<Runner> runner,
                            Runner::Create(config, std::move(options)));
   return runner->Train();
@@ -138,6 +141,22 @@ TEST(RunnerCollectivesTest, AnIterationSendsItsGradientsAndNothingElse) {
             << "iteration " << i + 1;
       }
     }
+  }
+}
+
+// Ranks ask each other for much with the real reducer: none takes that for the
+// error of one which doesn't come so far.
+TEST(RunnerCollectivesTest, WhatOneRankLacksAtTheStartIsToldOnAll) {
+  const std::vector<absl::Status> said =
+      RunGlooRanks(3, [](const GlooRank& rank) {
+        return Train(rank, nullptr, /*samples=*/rank.rank == 1 ? 1 : 64);
+      });
+  EXPECT_THAT(said[1], StatusIs(absl::StatusCode::kInvalidArgument,
+                                StartsWith("train_dataloader: ")));
+  for (const int other : {0, 2}) {
+    EXPECT_THAT(said[other],
+                StatusIs(absl::StatusCode::kInvalidArgument,
+                         absl::StrCat("rank 1: ", said[1].message())));
   }
 }
 

@@ -55,6 +55,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::SizeIs;
+using ::testing::StartsWith;
 
 // What a step gives doesn't depend on who computes it, but by rounding.
 constexpr char kConfig[] = R"pb(
@@ -605,6 +606,17 @@ TEST_F(WorldSizeTest, RanksThatWouldNotEndTogetherAreRefused) {
                                    "batches of 3 are not as many batches on "
                                    "each of 3 ranks")));
   }
+  // Of the one that is left the second rank has none, which it doesn't take for
+  // the epoch's end: what it says is its own.
+  Forget();
+  samples_ = 10;
+  Kill(1, absl::StrCat(config, Batches(9)), 1);
+  EXPECT_THAT(Run(2, absl::StrCat(config, Batches(4))),
+              Each(StatusIs(absl::StatusCode::kInvalidArgument,
+                            StartsWith("train_dataloader: sampler: round_up: "
+                                       "must be true where 1 samples in "
+                                       "batches of 4 are not as many batches "
+                                       "on each of 2 ranks"))));
 }
 
 TEST_F(WorldSizeTest, ARestThatTheModelCannotTrainOnIsRefused) {

@@ -91,7 +91,6 @@ v1::CheckpointManifest BeginManifest(const std::string& name,
                                      const v1::CheckpointManifest& given) {
   v1::CheckpointManifest manifest = given;
   manifest.set_schema_version(kSchemaVersion);
-  manifest.clear_required_features();
   manifest.set_name(name);
   manifest.set_checkpoint_uuid(RandomBytes(16));
   manifest.clear_files();

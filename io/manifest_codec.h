@@ -20,6 +20,12 @@ namespace io {
 inline constexpr uint32_t kSchemaVersion = 1;
 inline constexpr int64_t kMaxManifestSize = 64 << 20;
 
+// Names for `required_features`, of what a reader that doesn't know it would
+// read wrongly: an epoch that was shared out anew inside, and accumulation
+// windows with each rank's own gradients.
+inline constexpr absl::string_view kEpochParts = "epoch_parts";
+inline constexpr absl::string_view kRankWindows = "rank_windows";
+
 // Framed as the .proto says. kInvalidArgument if DecodeManifest would refuse
 // it.
 absl::StatusOr<std::string> EncodeManifest(

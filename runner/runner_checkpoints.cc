@@ -73,6 +73,21 @@ ResumePoint PointOf(const RunProgress& progress, const Progress& saved,
   return point;
 }
 
+// Of what a version of before would read wrongly.
+void AddRequiredFeatures(const io::CheckpointContents& contents,
+                         io::v1::CheckpointManifest* manifest) {
+  for (const io::v1::EpochLength& length :
+       manifest->progress().epoch_lengths()) {
+    if (length.samples() == 0) continue;
+    manifest->add_required_features(std::string(io::kEpochParts));
+    break;
+  }
+  if (manifest->world_size() > 1 &&
+      contents.FindSection("gradients") != nullptr) {
+    manifest->add_required_features(std::string(io::kRankWindows));
+  }
+}
+
 }  // namespace
 
 // ------------------------------------------------------------------ loading
@@ -414,6 +429,7 @@ absl::StatusOr<CapturedSave> RunnerImpl::Capture(const WaitingSave& waiting) {
   manifest.set_num_threads(at::get_num_threads());
   if (!device_.is_cpu()) manifest.set_device(DeviceKind(device_));
   manifest.set_world_size(num_ranks());
+  AddRequiredFeatures(save.contents, &manifest);
   manifest.set_config(config_text_);
   manifest.mutable_input_shape()->Assign(input_shape_.begin(),
                                          input_shape_.end());

@@ -53,6 +53,7 @@ using ::testing::AllOf;
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::SizeIs;
 using ::testing::StartsWith;
@@ -551,6 +552,26 @@ TEST_F(WorldSizeTest, WeightsAveragesOptimizerAndRatesGoOn) {
       }
     }
   }
+}
+
+// Versions of before know neither an epoch in parts nor windows of ranks.
+TEST_F(WorldSizeTest, AManifestSaysWhatItsReaderMustKnow) {
+  const std::string config =
+      absl::StrCat(kEpochs, "&& optim_wrapper { accumulative_counts: 2 } ");
+  Kill(1, config, 1);
+  EXPECT_THAT(Newest().manifest().required_features(), IsEmpty());
+  Kill(1, config, 11);
+  Kill(2, config, 12);
+  EXPECT_THAT(Newest().manifest().required_features(), IsEmpty());
+  Kill(2, config, 13);
+  EXPECT_THAT(Newest().manifest().required_features(),
+              ElementsAre("rank_windows"));
+  Kill(3, config, 14);
+  EXPECT_THAT(Newest().manifest().required_features(),
+              ElementsAre("epoch_parts"));
+  Kill(3, config, 15);
+  EXPECT_THAT(Newest().manifest().required_features(),
+              ElementsAre("epoch_parts", "rank_windows"));
 }
 
 // What is no mean over samples is the checkpoint's, on every rank.

@@ -84,13 +84,13 @@ class FaultsTest(unittest.TestCase):
             config += f"custom_hooks {{ config {{ [testing/FaultHook] {{ {fault} }} }} }}\n"
         rank_runs.write_inputs(self.folder, config)
 
-    def rank(self, rank, world_size, port, more=(), program=PROGRAM, inputs=None, **environment):
-        """One that was started by hand. `inputs`: the folder where it has them."""
+    def rank(self, rank, world_size, port, more=(), program=PROGRAM, cwd=".", **environment):
+        """One that was started by hand."""
         environment = {"RANK": str(rank), "WORLD_SIZE": str(world_size),
                        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **environment}
         return self.stack.enter_context(rank_runs.Job(
-            rank_runs.train(program, inputs or self.folder, *more), self.folder, f"rank_{rank}",
-            environment))
+            ["env", f"--chdir={cwd}", *rank_runs.train(program, self.folder, *more)],
+            self.folder, f"rank_{rank}", environment))
 
     def start(self, world_size, **more):
         port = free_port()
@@ -329,15 +329,15 @@ class FaultsTest(unittest.TestCase):
         for lacking in (0, 1):
             with self.subTest(lacking=lacking):
                 shutil.rmtree(self.folder, ignore_errors=True)
-                self.write()
-                elsewhere = f"{self.folder}/elsewhere"
-                rank_runs.write_inputs(elsewhere, ENDLESS)
-                os.remove(f"{elsewhere}/images")
+                # The same path, and another file for each rank.
+                self.write(ENDLESS.replace('"images"', '"/proc/self/cwd/images"'))
+                os.mkdir(f"{self.folder}/empty")
                 port = free_port()
-                ranks = [self.rank(rank, 2, port, inputs=elsewhere if rank == lacking else None)
+                ranks = [self.rank(rank, 2, port,
+                                   cwd=f"{self.folder}/empty" if rank == lacking else self.folder)
                          for rank in range(2)]
                 said = "train_dataloader: dataset: idx: images: "
-                self.expect_end(ranks[lacking], 2, AT_START, said)
+                self.expect_end(ranks[lacking], 2, AT_START, f"grapnel: {said}")
                 self.expect_end(ranks[1 - lacking], 2, AT_START, f"rank {lacking}: {said}")
                 self.stack.close()
 

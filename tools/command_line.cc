@@ -48,8 +48,7 @@ const char kHelp[] =
   --wait-for-lock TIME     of a run in the work dir to end: 90s, 10m, 1h30m
   --help, --version
 CONFIG is a grapnel.runner.v1.RunnerConfig in a .textproto, .json or .pb file.
-SIGINT, SIGTERM and SIGHUP save and stop; a second SIGINT or SIGTERM stops a
-process that has no launcher at once.
+SIGINT, SIGTERM, SIGHUP save and stop; a second one at once, but for ranks.
 Exit codes: 0 done, 1 the run failed, 2 bad command line, configuration, data
 files or work dir, 3 unreadable sample, 4 bad checkpoint, 128 + N signal N.
 )";

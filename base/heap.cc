@@ -1,6 +1,7 @@
 #include "grapnel/base/heap.h"
 
 #include <cstdlib>
+#include <initializer_list>
 #include <limits>
 
 // Defines __GLIBC__.

@@ -100,6 +100,13 @@ absl::Status AccumulationWindow::CheckState(const OptimWrapperState& state) {
   return absl::OkStatus();
 }
 
+void AccumulationWindow::ShareWeights(int before, int now,
+                                      OptimWrapperState* state) {
+  const Weights saved = SavedWeights(*state);
+  state->set_window_weight(saved.all * before / now);
+  state->set_first_weight(saved.first * before / now);
+}
+
 std::string AccumulationWindow::LoadState(const OptimWrapperState& state) {
   count_ = state.inner_count();
   End();

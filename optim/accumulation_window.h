@@ -81,6 +81,9 @@ class AccumulationWindow {
   void SaveState(optim::v1::OptimWrapperState* state) const;
   // kInvalidArgument, naming the field, if LoadState can't take it.
   static absl::Status CheckState(const optim::v1::OptimWrapperState& state);
+  // Of weights of `before` ranks makes those of `now` other ones.
+  static void ShareWeights(int before, int now,
+                           optim::v1::OptimWrapperState* state);
   // Returns a note for the log: a window that was counted in the other unit is
   // dropped. "" if nothing was.
   std::string LoadState(const optim::v1::OptimWrapperState& state);

@@ -367,14 +367,10 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     GRAPNEL_RETURN_IF_ERROR(reducer_->AverageNumbers(absl::MakeSpan(means)));
     const double factor = window_.Share(means[0]);
     if (factor != 1) {
-      const c10::AutoGradMode no_grad(false);
-      GatherGradients();
-      const absl::Status status = CatchAsStatus([&] {
-        if (!grads_.empty()) ops::foreach_mul_(grads_, factor);
+      GRAPNEL_RETURN_IF_ERROR(OnGradients([&] {
+        ScaleGradients(factor);
         return absl::OkStatus();
-      });
-      grads_.clear();
-      GRAPNEL_RETURN_IF_ERROR(status);
+      }));
     }
     return means[1] == 0;
   }
@@ -553,7 +549,10 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
     return absl::OkStatus();
   }
 
-  void GatherGradients() {
+  // Calls `change` while grads_ has the window's gradients.
+  template <typename F>
+  absl::Status OnGradients(F&& change) {
+    const c10::AutoGradMode no_grad(false);
     for (int i = 0; i < optimizer_->num_groups(); ++i) {
       for (const NamedTensor& param : optimizer_->params(i)) {
         if (param.tensor.grad().defined()) {
@@ -561,6 +560,14 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
         }
       }
     }
+    const absl::Status status = CatchAsStatus(std::forward<F>(change));
+    grads_.clear();  // Keeps its memory.
+    return status;
+  }
+
+  // Those in grads_.
+  void ScaleGradients(double factor) {
+    if (factor != 1 && !grads_.empty()) ops::foreach_mul_(grads_, factor);
   }
 
   // Makes the window's gradients those of its mean, unscaled. False if one of
@@ -569,10 +576,8 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
   // Where norms that aren't finite are errors, those of an overflow are none.
   absl::StatusOr<bool> CompleteGradients(at::Tensor* overflow) {
     const double factor = window_.mean_factor();
-    const c10::AutoGradMode no_grad(false);
-    GatherGradients();
     bool finite = true;
-    const absl::Status status = CatchAsStatus([&] {
+    GRAPNEL_RETURN_IF_ERROR(OnGradients([&] {
       if (scaler_.has_value()) {
         std::vector<at::Tensor> overflows = scaler_->Unscale(grads_, factor);
         const bool must_know =
@@ -583,23 +588,16 @@ class AccumulatingOptimWrapper final : public OptimWrapper {
         } else {
           finite = LossScaler::AreFinite(overflows);
         }
-      } else if (factor != 1 && !grads_.empty()) {
-        ops::foreach_mul_(grads_, factor);
+      } else {
+        ScaleGradients(factor);
       }
       return absl::OkStatus();
-    });
-    grads_.clear();  // Keeps its memory.
-    GRAPNEL_RETURN_IF_ERROR(status);
+    }));
     return finite;
   }
 
   absl::Status ClipGradients(at::Tensor* grad_norm) {
-    const c10::AutoGradMode no_grad(false);
-    GatherGradients();
-    const absl::Status status =
-        CatchAsStatus([&] { return clip_->Clip(grads_, grad_norm); });
-    grads_.clear();
-    return status;
+    return OnGradients([&] { return clip_->Clip(grads_, grad_norm); });
   }
 
   absl::StatusOr<OptimizerState> SaveBase() const {

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
+#include "grapnel/optim/accumulation_window.h"
 #include "grapnel/optim/optim_wrapper.pb.h"
 #include "grapnel/runner/run_state.pb.h"
 
@@ -168,13 +169,7 @@ absl::Status RestoreRankWindows(const RunState& state, int rank, int world_size,
   if (state.ranks().empty() || state.ranks(0).windows().empty()) {
     // The gradients of one are as good for each of many.
     for (const Member& member : members) {
-      OptimWrapperState& one = *member.state;
-      if (one.window_weight() == 0) {  // Or of before there were weights.
-        one.set_window_weight(static_cast<double>(one.window_samples()));
-        one.set_first_weight(static_cast<double>(one.first_samples()));
-      }
-      one.set_window_weight(one.window_weight() * saved_ranks / world_size);
-      one.set_first_weight(one.first_weight() * saved_ranks / world_size);
+      AccumulationWindow::ShareWeights(saved_ranks, world_size, member.state);
     }
     return absl::OkStatus();
   }

@@ -12,5 +12,5 @@ reference
 for language in go rust; do
   check_ranks "$language" "${programs[$language]}"
   says "[rank 1] it is this rank's own"
-  grep -qx "it is another rank's" "$err" || fail "$language: rank 0 doesn't know whose error it is"
+  says "[rank 0] it is another rank's"
 done

@@ -2,6 +2,9 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "grapnel/base/status_macros.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 
 namespace grapnel {
@@ -13,6 +16,33 @@ absl::Status DeleteManifestFirst(Env& env, const std::string& path) {
     if (!status.ok() && !absl::IsNotFound(status)) return status;
   }
   return DeleteRecursively(env, path);
+}
+
+std::string CopyPath(absl::string_view path, absl::string_view ending) {
+  while (path.size() > 1 && absl::ConsumeSuffix(&path, "/")) {
+  }
+  return absl::StrCat(path, ending);
+}
+
+absl::Status DeleteCopies(Env& env, const std::string& dir,
+                          const std::string& path) {
+  for (const std::string& ending : ReadCopyEndings(env, dir)) {
+    const absl::Status status = env.DeleteFile(CopyPath(path, ending));
+    if (!absl::IsNotFound(status)) GRAPNEL_RETURN_IF_ERROR(status);
+  }
+  return absl::OkStatus();
+}
+
+std::vector<std::string> ReadCopyEndings(Env& env, const std::string& dir) {
+  constexpr int64_t kMaxSize = 4096;
+  std::vector<std::string> endings;
+  const absl::StatusOr<std::string> text =
+      ReadFile(env, JoinPath(dir, kCopiesFile), kMaxSize);
+  if (!text.ok()) return endings;
+  for (const absl::string_view line : absl::StrSplit(*text, '\n')) {
+    if (line == ".pth" || line == ".safetensors") endings.emplace_back(line);
+  }
+  return endings;
 }
 
 absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenListedFile(

@@ -150,7 +150,8 @@ absl::Status ReadPart(Env& env, const std::string& checkpoint,
 
 std::vector<std::string> Unlisted(Env& env, const std::string& path,
                                   const v1::CheckpointManifest& manifest) {
-  absl::flat_hash_set<absl::string_view> listed = {kManifestFile};
+  absl::flat_hash_set<absl::string_view> listed = {kManifestFile, kPinFile,
+                                                   kCopiesFile};
   for (const v1::FileRecord& file : manifest.files()) {
     listed.insert(file.name());
   }

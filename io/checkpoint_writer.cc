@@ -176,6 +176,11 @@ absl::Status Publish(Env& env, const std::string& parent,
   std::string replaced;
   if (env.FileExists(path) || env.IsSymlink(path)) {
     replaced = JoinPath(parent, HiddenName(kReplaced, name));
+    if (env.FileExists(JoinPath(path, kPinFile))) {
+      GRAPNEL_RETURN_IF_ERROR(
+          WriteFileAndSync(env, JoinPath(temporary, kPinFile), ""));
+      GRAPNEL_RETURN_IF_ERROR(env.SyncDir(temporary));
+    }
     GRAPNEL_RETURN_IF_ERROR(env.Rename(path, replaced));
   }
   absl::Status status = env.Rename(temporary, path);
@@ -189,7 +194,10 @@ absl::Status Publish(Env& env, const std::string& parent,
     return status;
   }
   // What can't be deleted is for RemoveLeftovers, which says so.
-  if (!replaced.empty()) DeleteManifestFirst(env, replaced).IgnoreError();
+  if (!replaced.empty()) {
+    DeleteCopies(env, replaced, path).IgnoreError();
+    DeleteManifestFirst(env, replaced).IgnoreError();
+  }
   return absl::OkStatus();
 }
 

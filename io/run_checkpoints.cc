@@ -1,12 +1,17 @@
 #include "grapnel/io/run_checkpoints.h"
 
+#include <algorithm>
 #include <set>
 #include <tuple>
+#include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "grapnel/base/check_field.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/io/checkpoint.h"
+#include "grapnel/io/checkpoint_files.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 
 namespace grapnel {
@@ -22,7 +27,10 @@ RunCheckpoint DescribeCheckpoint(const v1::CheckpointManifest& manifest) {
   checkpoint.name = manifest.name();
   checkpoint.iter = manifest.progress().iter();
   checkpoint.epoch = manifest.progress().epoch();
+  checkpoint.iter_in_epoch = manifest.progress().iter_in_epoch();
   checkpoint.created_unix_nanos = manifest.created_unix_nanos();
+  checkpoint.metrics.insert(manifest.metrics().begin(),
+                            manifest.metrics().end());
   return checkpoint;
 }
 
@@ -35,11 +43,15 @@ std::vector<RunCheckpoint> ListRunCheckpoints(
     if (!names.ok()) continue;
     for (const std::string& name : *names) {
       if (!is_wanted(name)) continue;
-      const auto manifest = ReadManifest(env, JoinPath(dir, name));
-      if (manifest.ok() && manifest->run_uuid() == run_uuid &&
-          !manifest->partial()) {
-        found.insert(DescribeCheckpoint(*manifest));
+      const std::string path = JoinPath(dir, name);
+      const auto manifest = ReadManifest(env, path);
+      if (!manifest.ok() || manifest->run_uuid() != run_uuid ||
+          manifest->partial()) {
+        continue;
       }
+      RunCheckpoint checkpoint = DescribeCheckpoint(*manifest);
+      checkpoint.pinned = IsPinned(env, path);
+      found.insert(std::move(checkpoint));
     }
   }
   return {found.begin(), found.end()};
@@ -56,6 +68,10 @@ absl::Status DeleteRunCheckpoint(Env& env, const std::string& path,
     return absl::FailedPreconditionError(manifest.status().message());
   }
   GRAPNEL_RETURN_IF_ERROR(manifest.status());
+  if (IsPinned(env, path)) {
+    return absl::FailedPreconditionError("it is pinned");
+  }
+  GRAPNEL_RETURN_IF_ERROR(DeleteCopies(env, path, path));
   return DeleteCheckpoint(env, path);
 }
 
@@ -65,10 +81,51 @@ absl::Status KeepNewestCheckpoints(Env& env, const std::string& dir,
   const std::vector<RunCheckpoint> all = ListRunCheckpoints(
       env, {dir}, run_uuid, [](absl::string_view) { return true; });
   for (int64_t i = 0; i + keep < static_cast<int64_t>(all.size()); ++i) {
+    if (all[i].pinned) continue;
     GRAPNEL_RETURN_IF_ERROR(
         DeleteRunCheckpoint(env, JoinPath(dir, all[i].name), run_uuid));
   }
   return absl::OkStatus();
+}
+
+absl::Status PinCheckpoint(Env& env, const std::string& path, bool pinned) {
+  if (!env.FileExists(JoinPath(path, kManifestFile))) {
+    return absl::NotFoundError(
+        absl::StrCat(path, ": no checkpoint: has no ", kManifestFile));
+  }
+  if (IsPinned(env, path) == pinned) return absl::OkStatus();
+  const std::string pin = JoinPath(path, kPinFile);
+  GRAPNEL_RETURN_IF_ERROR(pinned ? WriteFileAndSync(env, pin, "")
+                                 : env.DeleteFile(pin));
+  return env.SyncDir(path);
+}
+
+bool IsPinned(Env& env, const std::string& path) {
+  return env.FileExists(JoinPath(path, kPinFile));
+}
+
+absl::Status NoteCopy(Env& env, const std::string& path,
+                      const std::string& ending) {
+  if (ending != ".pth" && ending != ".safetensors") {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "ending: must be \".pth\" or \".safetensors\", is \"", ending, "\""));
+  }
+  std::vector<std::string> endings = ReadCopyEndings(env, path);
+  if (std::find(endings.begin(), endings.end(), ending) != endings.end()) {
+    return absl::OkStatus();
+  }
+  endings.push_back(ending);
+  return WriteFileAtomically(env, JoinPath(path, kCopiesFile),
+                             absl::StrCat(absl::StrJoin(endings, "\n"), "\n"));
+}
+
+std::vector<std::string> ListCopies(Env& env, const std::string& path) {
+  std::vector<std::string> copies;
+  for (const std::string& ending : ReadCopyEndings(env, path)) {
+    std::string copy = CopyPath(path, ending);
+    if (env.FileExists(copy)) copies.push_back(std::move(copy));
+  }
+  return copies;
 }
 
 }  // namespace io

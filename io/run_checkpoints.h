@@ -16,12 +16,19 @@
 //   }
 //   GRAPNEL_RET_CHECK(!env.FileExists("work_dir/iter_1"));
 //   GRAPNEL_RET_CHECK(env.FileExists("work_dir/iter_2"));
+//
+//   // A person's own choice, which outlives every rule.
+//   GRAPNEL_RETURN_IF_ERROR(io::PinCheckpoint(env, "work_dir/iter_2", true));
+//   GRAPNEL_RETURN_IF_ERROR(
+//       io::KeepNewestCheckpoints(env, "work_dir", "my run", 1));
+//   GRAPNEL_RET_CHECK(env.FileExists("work_dir/iter_2"));
 
 #ifndef GRAPNEL_IO_RUN_CHECKPOINTS_H_
 #define GRAPNEL_IO_RUN_CHECKPOINTS_H_
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -38,17 +45,21 @@ namespace v1 {
 class CheckpointManifest;
 }  // namespace v1
 
-// Where in its run a checkpoint is.
+// Where in its run a checkpoint is, and what tells whether it stays.
 struct RunCheckpoint {
   std::string name;
   int64_t iter = 0;
-  int64_t epoch = 0;
+  int64_t epoch = 0;          // Completed ones.
+  int64_t iter_in_epoch = 0;  // Of the epoch under way; 0 at an epoch's edge.
   int64_t created_unix_nanos = 0;
+  std::map<std::string, double> metrics;  // As in the manifest.
+  bool pinned = false;
 };
 
 // By iteration, epoch, time and name.
 bool operator<(const RunCheckpoint& a, const RunCheckpoint& b);
 
+// Of a manifest, which doesn't tell whether it is pinned.
 RunCheckpoint DescribeCheckpoint(const v1::CheckpointManifest& manifest);
 
 // Those in `dirs` that the run `run_uuid`, as in a manifest, has made, with a
@@ -59,16 +70,37 @@ std::vector<RunCheckpoint> ListRunCheckpoints(
     Env& env, absl::Span<const std::string> dirs, absl::string_view run_uuid,
     const std::function<bool(absl::string_view)>& is_wanted);
 
-// Deletes the checkpoint at `path` if that run has made it; OK also if it was
-// gone before. kFailedPrecondition if it stays for good: another run made it,
-// or it is too damaged to tell. Other errors: it can't be deleted now.
+// Deletes the checkpoint at `path` if that run has made it, its copies (below)
+// first; OK also if it was
+// gone before. kFailedPrecondition if it stays for good: it is pinned, another
+// run made it, or it is too damaged to tell. Other errors: it can't be deleted
+// now.
 absl::Status DeleteRunCheckpoint(Env& env, const std::string& path,
                                  absl::string_view run_uuid);
 
-// Deletes all but the newest `keep`, >= 0, that the run has made in `dir`.
-// Stops at the first that can't be deleted.
+// Deletes all but the newest `keep`, >= 0, that the run has made in `dir`, and
+// pinned ones. Stops at the first that can't be deleted. io/retention.h has
+// more rules.
 absl::Status KeepNewestCheckpoints(Env& env, const std::string& dir,
                                    absl::string_view run_uuid, int64_t keep);
+
+// Pins the checkpoint at `path`, so that nothing which cleans up deletes it, or
+// undoes that. The pin is an empty file "pinned" in the directory: it moves and
+// is copied with it, and a checkpoint that replaces one of its name is pinned
+// too. OK if it is as asked for already. kNotFound if there is no checkpoint.
+absl::Status PinCheckpoint(Env& env, const std::string& path, bool pinned);
+
+bool IsPinned(Env& env, const std::string& path);
+
+// Says, in the text file "copies" in the directory of the checkpoint at `path`,
+// that the file `path` + `ending` was made of it, and goes when it goes. Call
+// it before that is written. `ending`: ".pth" or ".safetensors". Other files
+// beside a checkpoint are never touched.
+absl::Status NoteCopy(Env& env, const std::string& path,
+                      const std::string& ending);
+
+// The files that were noted so and are there.
+std::vector<std::string> ListCopies(Env& env, const std::string& path);
 
 }  // namespace io
 }  // namespace grapnel

@@ -113,6 +113,132 @@ TEST(RunCheckpointsTest, TheNewestOfTheRunAreKept) {
   EXPECT_THAT(*env.ListDir("/run"), testing::SizeIs(4));
 }
 
+TEST(RunCheckpointsTest, WhatTellsWhetherItStaysIsListed) {
+  MemEnv env;
+  CheckpointContents contents;
+  contents.blobs.emplace_back("state", "x");
+  contents.manifest().set_run_uuid(kMine);
+  contents.manifest().mutable_progress()->set_epoch(3);
+  contents.manifest().mutable_progress()->set_iter_in_epoch(7);
+  (*contents.manifest().mutable_metrics())["acc"] = 0.5;
+  ASSERT_THAT(WriteCheckpoint(env, "/run", "iter_37", contents), IsOk());
+  const auto list = [&] {
+    return ListRunCheckpoints(env, {"/run"}, kMine,
+                              [](absl::string_view) { return true; });
+  };
+  ASSERT_EQ(list().size(), 1u);
+  EXPECT_EQ(list()[0].epoch, 3);
+  EXPECT_EQ(list()[0].iter_in_epoch, 7);
+  EXPECT_THAT(list()[0].metrics, ElementsAre(testing::Pair("acc", 0.5)));
+  EXPECT_FALSE(list()[0].pinned);
+  ASSERT_THAT(PinCheckpoint(env, "/run/iter_37", true), IsOk());
+  EXPECT_TRUE(list()[0].pinned);
+}
+
+TEST(RunCheckpointsTest, PinnedOnesStay) {
+  MemEnv env;
+  for (int i = 1; i <= 4; ++i) {
+    Write(env, absl::StrCat("/run/iter_", i), i, kMine);
+  }
+  EXPECT_THAT(PinCheckpoint(env, "/run/iter_9", true),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("/run/iter_9")));
+  ASSERT_THAT(PinCheckpoint(env, "/run/iter_1/", true), IsOk());
+  ASSERT_THAT(PinCheckpoint(env, "/run/iter_1", true), IsOk());
+  EXPECT_THAT(DeleteRunCheckpoint(env, "/run/iter_1", kMine),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("it is pinned")));
+  ASSERT_THAT(KeepNewestCheckpoints(env, "/run", kMine, 2), IsOk());
+  EXPECT_THAT(*env.ListDir("/run"), ElementsAre("iter_1", "iter_3", "iter_4"));
+
+  ASSERT_THAT(PinCheckpoint(env, "/run/iter_1", false), IsOk());
+  ASSERT_THAT(PinCheckpoint(env, "/run/iter_1", false), IsOk());
+  EXPECT_FALSE(IsPinned(env, "/run/iter_1"));
+  ASSERT_THAT(DeleteRunCheckpoint(env, "/run/iter_1", kMine), IsOk());
+  EXPECT_FALSE(env.FileExists("/run/iter_1"));
+}
+
+TEST(RunCheckpointsTest, PinChangesNothingOfWhatIsRead) {
+  MemEnv env;
+  Write(env, "/run/iter_1", 1, kMine);
+  ASSERT_THAT(PinCheckpoint(env, "/run/iter_1", true), IsOk());
+  const auto read = ReadCheckpoint(env, "/run/iter_1");
+  ASSERT_THAT(read, IsOk());
+  EXPECT_THAT(read->unlisted, IsEmpty());
+  // Moved and put back.
+  ASSERT_THAT(env.CreateDir("/kept"), IsOk());
+  ASSERT_THAT(env.Rename("/run/iter_1", "/kept/iter_1"), IsOk());
+  EXPECT_TRUE(IsPinned(env, "/kept/iter_1"));
+}
+
+TEST(RunCheckpointsTest, PinIsOfWhateverIsSavedUnderTheName) {
+  MemEnv env;
+  Write(env, "/run/iter_1", 1, kMine);
+  ASSERT_THAT(PinCheckpoint(env, "/run/iter_1", true), IsOk());
+  Write(env, "/run/iter_1", 2, kMine);
+  EXPECT_TRUE(IsPinned(env, "/run/iter_1"));
+  EXPECT_EQ(ReadManifest(env, "/run/iter_1")->progress().iter(), 2);
+  Write(env, "/run/iter_2", 2, kMine);
+  EXPECT_FALSE(IsPinned(env, "/run/iter_2"));
+}
+
+// A pin that is told of as set is on the disk.
+TEST(RunCheckpointsTest, PinOutlivesAPowerCut) {
+  MemEnv mem;
+  FaultInjectionEnv env(mem, "/");
+  Write(env, "/run/iter_1", 1, kMine);
+  ASSERT_THAT(PinCheckpoint(env, "/run/iter_1", true), IsOk());
+  ASSERT_THAT(env.Crash(), IsOk());
+  EXPECT_TRUE(IsPinned(mem, "/run/iter_1"));
+}
+
+TEST(RunCheckpointsTest, CopiesGoWithTheirCheckpointAndOtherFilesStay) {
+  MemEnv env;
+  Write(env, "/run/iter_1", 1, kMine);
+  EXPECT_THAT(NoteCopy(env, "/run/iter_1", "/../x"),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("ending: must be \".pth\"")));
+  ASSERT_THAT(NoteCopy(env, "/run/iter_1", ".pth"), IsOk());
+  ASSERT_THAT(NoteCopy(env, "/run/iter_1", ".pth"), IsOk());
+  EXPECT_THAT(ListCopies(env, "/run/iter_1"), IsEmpty()) << "not yet written";
+  for (const char* file :
+       {"iter_1.pth", "iter_1.safetensors", "iter_1.txt", "iter_10.pth"}) {
+    ASSERT_THAT(WriteFileAndSync(env, JoinPath("/run", file), "x"), IsOk());
+  }
+  EXPECT_THAT(ListCopies(env, "/run/iter_1/"), ElementsAre("/run/iter_1.pth"));
+  const auto read = ReadCheckpoint(env, "/run/iter_1");
+  ASSERT_THAT(read, IsOk());
+  EXPECT_THAT(read->unlisted, IsEmpty());
+  ASSERT_THAT(DeleteRunCheckpoint(env, "/run/iter_1", kMine), IsOk());
+  EXPECT_THAT(*env.ListDir("/run"),
+              ElementsAre("iter_1.safetensors", "iter_1.txt", "iter_10.pth"));
+}
+
+TEST(RunCheckpointsTest, CopiesThatCannotBeDeletedKeepTheirCheckpoint) {
+  MemEnv mem;
+  FaultInjectionEnv env(mem, "/");
+  Write(mem, "/run/iter_1", 1, kMine);
+  ASSERT_THAT(NoteCopy(mem, "/run/iter_1", ".pth"), IsOk());
+  ASSERT_THAT(WriteFileAndSync(mem, "/run/iter_1.pth", "x"), IsOk());
+  env.FailOperation(0, absl::PermissionDeniedError("not yours"));
+  EXPECT_THAT(
+      DeleteRunCheckpoint(env, "/run/iter_1", kMine),
+      StatusIs(absl::StatusCode::kPermissionDenied, HasSubstr("not yours")));
+  env.StopFailing();
+  EXPECT_TRUE(mem.FileExists("/run/iter_1"));
+  ASSERT_THAT(DeleteRunCheckpoint(env, "/run/iter_1", kMine), IsOk());
+  EXPECT_THAT(*mem.ListDir("/run"), IsEmpty());
+}
+
+TEST(RunCheckpointsTest, CopiesOfWhatIsReplacedGo) {
+  MemEnv env;
+  Write(env, "/run/iter_1", 1, kMine);
+  ASSERT_THAT(NoteCopy(env, "/run/iter_1", ".safetensors"), IsOk());
+  ASSERT_THAT(WriteFileAndSync(env, "/run/iter_1.safetensors", "x"), IsOk());
+  ASSERT_THAT(WriteFileAndSync(env, "/run/iter_1.pth", "x"), IsOk());
+  Write(env, "/run/iter_1", 2, kMine);
+  EXPECT_THAT(*env.ListDir("/run"), ElementsAre("iter_1", "iter_1.pth"));
+}
+
 }  // namespace
 }  // namespace io
 }  // namespace grapnel

@@ -27,6 +27,7 @@
 #include "grapnel/io/env.h"
 #include "grapnel/io/pth_writer.h"
 #include "grapnel/io/retention.h"
+#include "grapnel/io/pth.h"
 #include "grapnel/io/run_checkpoints.h"
 #include "grapnel/io/safetensors.h"
 #include "grapnel/loggers/log_backend.h"

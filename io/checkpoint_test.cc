@@ -330,7 +330,7 @@ INSTANTIATE_TEST_SUITE_P(Files, DamageTest,
                            return name.substr(0, name.find('.'));
                          });
 
-TEST(CheckpointTest, AFlippedBitOfATensorNamesTheTensor) {
+TEST(CheckpointTest, Row035AFlippedBitOfATensorNamesTheTensor) {
   MemEnv env;
   ASSERT_THAT(WriteCheckpoint(env, "/w", "epoch_1", Contents(1)), IsOk());
   const auto manifest = ReadManifest(env, "/w/epoch_1");
@@ -346,6 +346,38 @@ TEST(CheckpointTest, AFlippedBitOfATensorNamesTheTensor) {
         StatusIs(Code::kDataLoss,
                  AllOf(HasSubstr(path),
                        HasSubstr(absl::StrCat("\"", tensor.name(), "\"")))));
+  }
+}
+
+TEST(CheckpointTest, Row036AHeaderThatDiffersFromTheManifestNamesTheTensor) {
+  MemEnv env;
+  ASSERT_THAT(WriteCheckpoint(env, "/w", "epoch_1", Contents(1)), IsOk());
+  const auto manifest = ReadManifest(env, "/w/epoch_1");
+  ASSERT_THAT(manifest, IsOk());
+  v1::CheckpointManifest dtype = *manifest;
+  v1::CheckpointManifest shape = *manifest;
+  v1::CheckpointManifest offset = *manifest;
+  for (int i = 0; i < manifest->tensors_size(); ++i) {
+    if (manifest->tensors(i).name() != "z.weight") continue;
+    dtype.mutable_tensors(i)->set_dtype("I32");
+    shape.mutable_tensors(i)->mutable_shape()->SwapElements(0, 1);
+  }
+  ASSERT_EQ(manifest->tensors_size(), 2);  // Of one length.
+  offset.mutable_tensors(0)->set_file_offset(
+      manifest->tensors(1).file_offset());
+  offset.mutable_tensors(1)->set_file_offset(
+      manifest->tensors(0).file_offset());
+  for (const auto& [what, changed] :
+       {std::pair("\"z.weight\": dtype is I64", dtype),
+        std::pair("\"z.weight\": shape is 2, 3", shape),
+        std::pair(": offset is ", offset)}) {
+    const auto bytes = EncodeManifest(changed);
+    ASSERT_THAT(bytes, IsOk());
+    Put(env, "/w/epoch_1/manifest.pb", *bytes);
+    EXPECT_THAT(
+        ReadCheckpoint(env, "/w/epoch_1", Verify::kStructure),
+        StatusIs(Code::kDataLoss,
+                 AllOf(HasSubstr(what), HasSubstr("the manifest says"))));
   }
 }
 
@@ -392,7 +424,7 @@ TEST(CheckpointTest, UnlistedFilesDoNoHarm) {
   EXPECT_THAT(contents->unlisted, testing::ElementsAre("notes.txt"));
 }
 
-TEST(CheckpointTest, PipesAndLinksInPlaceOfFilesAreRefusedAtOnce) {
+TEST(CheckpointTest, Row037PipesAndLinksInPlaceOfFilesAreRefusedAtOnce) {
   Env& env = Env::Posix();
   const std::string dir = JoinPath(testing::TempDir(), "pipes_and_links");
   if (env.FileExists(dir)) {

@@ -11,6 +11,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/digest.h"
+#include "grapnel/io/unique_name.h"
 
 namespace grapnel {
 namespace io {
@@ -71,15 +72,6 @@ absl::StatusOr<absl::string_view> Unframe(absl::string_view bytes) {
     return absl::DataLossError("body does not have the frame's digest");
   }
   return body;
-}
-
-// One component of a path, seen by `ls`.
-bool IsVisibleName(absl::string_view name, size_t max_size) {
-  if (name.empty() || name.size() > max_size || name[0] == '.') return false;
-  for (const char c : name) {
-    if (!absl::ascii_isprint(c) || c == '/') return false;
-  }
-  return true;
 }
 
 std::string Quoted(absl::string_view name) {

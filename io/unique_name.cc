@@ -41,5 +41,13 @@ bool ParseHiddenName(absl::string_view hidden, absl::string_view prefix,
   return true;
 }
 
+bool IsVisibleName(absl::string_view name, size_t max_size) {
+  if (name.empty() || name.size() > max_size || name[0] == '.') return false;
+  for (const char c : name) {
+    if (!absl::ascii_isprint(c) || c == '/') return false;
+  }
+  return true;
+}
+
 }  // namespace io
 }  // namespace grapnel

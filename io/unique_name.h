@@ -1,4 +1,5 @@
-// Random bytes, and names of what must not be seen before it is whole.
+// Random bytes, names of what must not be seen before it is whole, and of what
+// may.
 
 #ifndef GRAPNEL_IO_UNIQUE_NAME_H_
 #define GRAPNEL_IO_UNIQUE_NAME_H_
@@ -25,6 +26,10 @@ std::string HiddenName(absl::string_view prefix, absl::string_view name);
 // Whether HiddenName(prefix, x) can have made `hidden`; if so, `*name` is x.
 bool ParseHiddenName(absl::string_view hidden, absl::string_view prefix,
                      std::string* name);
+
+// Whether `name` is one component of a path, printable ASCII that `ls` shows,
+// of at most `max_size` bytes.
+bool IsVisibleName(absl::string_view name, size_t max_size);
 
 }  // namespace io
 }  // namespace grapnel

@@ -5,8 +5,8 @@ set -euo pipefail
 
 export PATH=/usr/local/bin:/usr/bin:/bin
 cache=${XDG_CACHE_HOME:-${HOME:?HOME is not set: run with --test_env=HOME}/.cache}
-wheels=$cache/grapnel/interop-3
-for package in mmengine numpy safetensors tensorboard wandb; do
+wheels=$cache/grapnel/interop-4
+for package in lightning mmengine numpy safetensors tensorboard wandb; do
   if [ ! -d "$wheels/$package" ]; then
     echo "no $package in $wheels: run ./bazelw setup --all" >&2
     exit 1

@@ -7,6 +7,8 @@ does, made by every process for itself.
 
 import ctypes
 import glob
+import importlib.abc
+import importlib.machinery
 import os
 import re
 import subprocess
@@ -76,4 +78,37 @@ def leave_out_compiler(torch):
     dynamo.trace_rules = types.SimpleNamespace(clear_lru_cache=lambda: None)
     dynamo.disable = lambda function, *args, **kwargs: function
     dynamo.graph_break = lambda: None
+    dynamo.OptimizedModule = type("OptimizedModule", (torch.nn.Module,), {})
     sys.modules["torch._dynamo"] = torch._dynamo = dynamo
+
+
+_FSDP = "torch.distributed.fsdp"
+
+
+class _StandIn(types.ModuleType):
+    """Has a class of any name that is asked for."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        setattr(self, name, type(name, (), {}))
+        return getattr(self, name)
+
+
+class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, fullname, path, target=None):
+        if fullname == _FSDP or fullname.startswith(f"{_FSDP}."):
+            return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+        return None
+
+    def create_module(self, spec):
+        return _StandIn(spec.name)
+
+    def exec_module(self, module):
+        pass
+
+
+def leave_out_fsdp():
+    """A part of torch that no training here calls, and that wants packages of its
+    own."""
+    sys.meta_path.insert(0, _StandIns())

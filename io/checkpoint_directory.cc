@@ -7,10 +7,8 @@
 #include <tuple>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_files.h"
@@ -20,15 +18,6 @@
 namespace grapnel {
 namespace io {
 namespace {
-
-constexpr char kLastCheckpoint[] = "last_checkpoint";
-constexpr int64_t kMaxPathSize = 4096;
-
-absl::string_view StripSlashes(absl::string_view path) {
-  while (path.size() > 1 && absl::ConsumeSuffix(&path, "/")) {
-  }
-  return path;
-}
 
 // What a killed replacement or deletion left of one name. `*deletes`: whether
 // it is to be deleted, or put back.
@@ -56,34 +45,9 @@ absl::Status CheckStructure(Env& env, const std::string& path,
   return absl::OkStatus();
 }
 
-// The path in last_checkpoint; "" if there is none.
-absl::StatusOr<std::string> ReadLastCheckpoint(Env& env,
-                                               const std::string& work_dir) {
-  const std::string file = JoinPath(work_dir, kLastCheckpoint);
-  absl::StatusOr<std::string> content = ReadFile(env, file, kMaxPathSize);
-  if (absl::IsNotFound(content.status())) return std::string();
-  if (!content.ok()) return content.status();
-  const absl::string_view path =
-      StripSlashes(absl::StripAsciiWhitespace(*content));
-  if (path.empty()) {
-    return absl::DataLossError(absl::StrCat(file, ": is empty"));
-  }
-  for (const char c : path) {
-    if (absl::ascii_iscntrl(c)) {
-      return absl::DataLossError(absl::StrCat(file, ": holds no path"));
-    }
-  }
-  return JoinPath(work_dir, path);
-}
-
 std::filesystem::path Normal(absl::string_view path) {
   return std::filesystem::path(std::string(StripSlashes(path)))
       .lexically_normal();
-}
-
-bool LooksLikeCheckpoint(absl::string_view name) {
-  return absl::StartsWith(name, "epoch_") || absl::StartsWith(name, "iter_") ||
-         absl::StartsWith(name, "best_");
 }
 
 // Of the run sought, not called "best_...", iteration, epoch. The largest is

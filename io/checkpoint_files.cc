@@ -1,14 +1,29 @@
 #include "grapnel/io/checkpoint_files.h"
 
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
+#include "grapnel/io/manifest_codec.h"
 
 namespace grapnel {
 namespace io {
+namespace {
+
+constexpr int64_t kMaxPathSize = 4096;
+
+}  // namespace
+
+absl::string_view StripSlashes(absl::string_view path) {
+  while (path.size() > 1 && absl::ConsumeSuffix(&path, "/")) {
+  }
+  return path;
+}
 
 absl::Status DeleteManifestFirst(Env& env, const std::string& path) {
   if (env.IsDirectory(path) && !env.IsSymlink(path)) {
@@ -19,9 +34,7 @@ absl::Status DeleteManifestFirst(Env& env, const std::string& path) {
 }
 
 std::string CopyPath(absl::string_view path, absl::string_view ending) {
-  while (path.size() > 1 && absl::ConsumeSuffix(&path, "/")) {
-  }
-  return absl::StrCat(path, ending);
+  return absl::StrCat(StripSlashes(path), ending);
 }
 
 absl::Status DeleteCopies(Env& env, const std::string& dir,
@@ -65,6 +78,83 @@ absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenListedFile(
                                             record.num_bytes()));
   }
   return file;
+}
+
+absl::StatusOr<ListedPart> ParsePartFile(absl::string_view file_name,
+                                         bool has_tensors) {
+  ListedPart part;
+  absl::string_view name = file_name;
+  part.is_section = absl::ConsumeSuffix(&name, kSectionSuffix);
+  const bool is_blob =
+      !part.is_section && absl::ConsumeSuffix(&name, kBlobSuffix);
+  if (!(part.is_section || is_blob) || !IsPartName(name) ||
+      file_name == kManifestFile || (is_blob && has_tensors)) {
+    return absl::UnimplementedError("is no file that this reads");
+  }
+  part.name = std::string(name);
+  return part;
+}
+
+absl::Status CheckSectionHeader(const std::vector<SafetensorsEntry>& entries,
+                                const TensorRecords& records) {
+  absl::flat_hash_map<absl::string_view, const SafetensorsEntry*> by_name;
+  for (const SafetensorsEntry& entry : entries) by_name[entry.name] = &entry;
+  if (entries.size() != records.size()) {
+    return absl::DataLossError(absl::StrCat("has ", entries.size(),
+                                            " tensors, the manifest lists ",
+                                            records.size()));
+  }
+  for (const v1::TensorRecord* record : records) {
+    const auto differs = [&](absl::string_view what, const auto& is,
+                             const auto& listed) {
+      return absl::DataLossError(absl::StrCat("tensor \"", record->name(),
+                                              "\": ", what, " is ", is,
+                                              ", the manifest says ", listed));
+    };
+    const auto it = by_name.find(record->name());
+    if (it == by_name.end()) {
+      return absl::DataLossError(absl::StrCat("tensor \"", record->name(),
+                                              "\": is in the manifest only"));
+    }
+    const SafetensorsEntry& entry = *it->second;
+    if (entry.dtype != record->dtype()) {
+      return differs("dtype", entry.dtype, record->dtype());
+    }
+    const std::string shape = absl::StrJoin(entry.shape, ", ");
+    const std::string listed_shape = absl::StrJoin(record->shape(), ", ");
+    if (shape != listed_shape) return differs("shape", shape, listed_shape);
+    if (static_cast<uint64_t>(entry.file_offset) != record->file_offset()) {
+      return differs("offset", entry.file_offset, record->file_offset());
+    }
+    if (static_cast<uint64_t>(entry.num_bytes) != record->num_bytes()) {
+      return differs("length", entry.num_bytes, record->num_bytes());
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ReadLastCheckpoint(Env& env,
+                                               const std::string& work_dir) {
+  const std::string file = JoinPath(work_dir, kLastCheckpoint);
+  absl::StatusOr<std::string> content = ReadFile(env, file, kMaxPathSize);
+  if (absl::IsNotFound(content.status())) return std::string();
+  if (!content.ok()) return content.status();
+  const absl::string_view path =
+      StripSlashes(absl::StripAsciiWhitespace(*content));
+  if (path.empty()) {
+    return absl::DataLossError(absl::StrCat(file, ": is empty"));
+  }
+  for (const char c : path) {
+    if (absl::ascii_iscntrl(c)) {
+      return absl::DataLossError(absl::StrCat(file, ": holds no path"));
+    }
+  }
+  return JoinPath(work_dir, path);
+}
+
+bool LooksLikeCheckpoint(absl::string_view name) {
+  return absl::StartsWith(name, "epoch_") || absl::StartsWith(name, "iter_") ||
+         absl::StartsWith(name, "best_");
 }
 
 absl::Status AsDataLoss(absl::Status status) {

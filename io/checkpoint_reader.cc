@@ -5,8 +5,6 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/strip.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_files.h"
@@ -20,47 +18,6 @@
 namespace grapnel {
 namespace io {
 namespace {
-
-using TensorRecords = std::vector<const v1::TensorRecord*>;
-
-// The header of a safetensors file must say what the manifest says.
-absl::Status CheckHeader(const std::vector<SafetensorsEntry>& entries,
-                         const TensorRecords& records) {
-  absl::flat_hash_map<absl::string_view, const SafetensorsEntry*> by_name;
-  for (const SafetensorsEntry& entry : entries) by_name[entry.name] = &entry;
-  if (entries.size() != records.size()) {
-    return absl::DataLossError(absl::StrCat("has ", entries.size(),
-                                            " tensors, the manifest lists ",
-                                            records.size()));
-  }
-  for (const v1::TensorRecord* record : records) {
-    const auto differs = [&](absl::string_view what, const auto& is,
-                             const auto& listed) {
-      return absl::DataLossError(absl::StrCat("tensor \"", record->name(),
-                                              "\": ", what, " is ", is,
-                                              ", the manifest says ", listed));
-    };
-    const auto it = by_name.find(record->name());
-    if (it == by_name.end()) {
-      return absl::DataLossError(absl::StrCat("tensor \"", record->name(),
-                                              "\": is in the manifest only"));
-    }
-    const SafetensorsEntry& entry = *it->second;
-    if (entry.dtype != record->dtype()) {
-      return differs("dtype", entry.dtype, record->dtype());
-    }
-    const std::string shape = absl::StrJoin(entry.shape, ", ");
-    const std::string listed_shape = absl::StrJoin(record->shape(), ", ");
-    if (shape != listed_shape) return differs("shape", shape, listed_shape);
-    if (static_cast<uint64_t>(entry.file_offset) != record->file_offset()) {
-      return differs("offset", entry.file_offset, record->file_offset());
-    }
-    if (static_cast<uint64_t>(entry.num_bytes) != record->num_bytes()) {
-      return differs("length", entry.num_bytes, record->num_bytes());
-    }
-  }
-  return absl::OkStatus();
-}
 
 absl::Status CheckDigests(const SafetensorsFile& read,
                           const v1::FileRecord& file,
@@ -90,7 +47,8 @@ absl::StatusOr<TensorMap> ReadSection(const RandomAccessFile& file,
                                       Verify verify) {
   GRAPNEL_ASSIGN_OR_RETURN(const std::vector<SafetensorsEntry> entries,
                            ReadSafetensorsHeader(file, path));
-  GRAPNEL_RETURN_IF_ERROR(WithContext(CheckHeader(entries, records), path));
+  GRAPNEL_RETURN_IF_ERROR(
+      WithContext(CheckSectionHeader(entries, records), path));
   SafetensorsFile read;
   GRAPNEL_ASSIGN_OR_RETURN(
       const TensorMap tensors,
@@ -126,24 +84,19 @@ absl::Status ReadPart(Env& env, const std::string& checkpoint,
                       const TensorRecords& records, Verify verify,
                       CheckpointContents& contents) {
   const std::string path = JoinPath(checkpoint, record.name());
-  absl::string_view name = record.name();
-  const bool is_section = absl::ConsumeSuffix(&name, kSectionSuffix);
-  const bool is_blob = !is_section && absl::ConsumeSuffix(&name, kBlobSuffix);
-  if (!(is_section || is_blob) || !IsPartName(name) ||
-      record.name() == kManifestFile || (is_blob && !records.empty())) {
-    return absl::UnimplementedError(
-        absl::StrCat(path, ": is no file that this reads"));
-  }
+  absl::StatusOr<ListedPart> part =
+      ParsePartFile(record.name(), !records.empty());
+  if (!part.ok()) return WithContext(part.status(), path);
   GRAPNEL_ASSIGN_OR_RETURN(const std::unique_ptr<RandomAccessFile> file,
                            OpenListedFile(env, checkpoint, record));
-  if (is_section) {
+  if (part->is_section) {
     GRAPNEL_ASSIGN_OR_RETURN(TensorMap tensors,
                              ReadSection(*file, path, record, records, verify));
-    contents.sections.emplace_back(std::string(name), std::move(tensors));
+    contents.sections.emplace_back(std::move(part->name), std::move(tensors));
   } else {
     GRAPNEL_ASSIGN_OR_RETURN(std::string content,
                              ReadBlob(*file, path, record, verify));
-    contents.blobs.emplace_back(std::string(name), std::move(content));
+    contents.blobs.emplace_back(std::move(part->name), std::move(content));
   }
   return absl::OkStatus();
 }
@@ -166,9 +119,7 @@ std::vector<std::string> Unlisted(Env& env, const std::string& path,
 
 // The name that a checkpoint at `path` must have; "" if the path doesn't tell.
 std::string ExpectedName(absl::string_view path) {
-  while (path.size() > 1 && absl::ConsumeSuffix(&path, "/")) {
-  }
-  std::string name = Basename(path);
+  std::string name = Basename(StripSlashes(path));
   if (name == "." || name == "..") return "";
   std::string replaced;
   return ParseHiddenName(name, kReplaced, &replaced) ? replaced : name;

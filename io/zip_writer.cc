@@ -1,10 +1,10 @@
 #include "grapnel/io/zip_writer.h"
 
-#include <zlib.h>
-
 #include <cstddef>
+#include <utility>
 
 #include "grapnel/base/status_macros.h"
+#include "grapnel/io/crc32.h"
 
 namespace grapnel {
 namespace io {
@@ -87,15 +87,12 @@ absl::Status ZipWriter::Add(absl::string_view name, absl::string_view data) {
       .Bytes(name)
       .Bytes(extra.bytes());
   GRAPNEL_RETURN_IF_ERROR(Append(header.bytes()));
-  uLong crc = ::crc32(0, nullptr, 0);
   while (!data.empty()) {
     const absl::string_view chunk = data.substr(0, kChunkSize);
-    crc = ::crc32(crc, reinterpret_cast<const Bytef*>(chunk.data()),
-                  static_cast<uInt>(chunk.size()));
+    entry.crc = Crc32(chunk, entry.crc);
     GRAPNEL_RETURN_IF_ERROR(Append(chunk));
     data.remove_prefix(chunk.size());
   }
-  entry.crc = static_cast<uint32_t>(crc);
   Fields descriptor;
   descriptor.U32(kDataDescriptor).U32(entry.crc);
   if (zip64) {

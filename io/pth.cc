@@ -181,6 +181,7 @@ absl::Status CheckArchive(const RandomAccessFile& file, const ZipReader& zip) {
   if (zip.Find("data.pkl") == nullptr) {
     return Invalid("has no data.pkl: not a file of torch.save");
   }
+  GRAPNEL_RETURN_IF_ERROR(zip.CheckStored());
   GRAPNEL_ASSIGN_OR_RETURN(const std::string version,
                            ReadSmallRecord(file, zip, "version"));
   int64_t number = 0;

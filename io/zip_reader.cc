@@ -149,6 +149,7 @@ struct Entry {
   uint64_t num_bytes = 0;
   uint64_t header_offset = 0;
   uint32_t crc32 = 0;
+  bool is_compressed = false;
 };
 
 absl::Status About(const Entry& entry, absl::string_view what) {
@@ -206,15 +207,12 @@ absl::StatusOr<Entry> TakeEntry(absl::string_view* rest) {
       ReadExtra(rest->substr(name_size, extra_size), &stored_size, &entry));
   rest->remove_prefix(name_size + extra_size + comment_size);
   if (U16(fixed + 8) & kRefusedFlags) return About(entry, "is encrypted");
-  if (U16(fixed + 10) != 0) {
-    return absl::UnimplementedError(
-        absl::StrCat("record ", QuotedName(entry.name),
-                     ": is compressed, torch.save only stores"));
+  entry.is_compressed = U16(fixed + 10) != 0;
+  if (!entry.is_compressed && stored_size != entry.num_bytes) {
+    return About(entry, absl::StrCat("has ", entry.num_bytes,
+                                     " bytes stored as ", stored_size));
   }
-  if (stored_size != entry.num_bytes) {
-    return About(entry, absl::StrCat("has ", stored_size, " bytes stored as ",
-                                     entry.num_bytes));
-  }
+  entry.num_bytes = stored_size;
   return entry;
 }
 
@@ -310,7 +308,8 @@ absl::StatusOr<ZipReader> ZipReader::Open(const RandomAccessFile& file) {
                              FindBytes(file, entry, directory.offset, local));
     GRAPNEL_RETURN_IF_ERROR(TakeFolder(entry, reader.folder_));
     const auto num_bytes = static_cast<int64_t>(entry.num_bytes);
-    reader.records_.push_back({entry.name, begin, num_bytes, entry.crc32});
+    reader.records_.push_back(
+        {entry.name, begin, num_bytes, entry.crc32, entry.is_compressed});
     extents.push_back({static_cast<int64_t>(entry.header_offset),
                        begin + num_bytes, entry.name});
   }
@@ -325,6 +324,15 @@ absl::StatusOr<ZipReader> ZipReader::Open(const RandomAccessFile& file) {
     }
   }
   return reader;
+}
+
+absl::Status ZipReader::CheckStored() const {
+  for (const ZipRecord& record : records_) {
+    if (!record.is_compressed) continue;
+    return absl::UnimplementedError(
+        absl::StrCat(record.name, ": is compressed, torch.save only stores"));
+  }
+  return absl::OkStatus();
 }
 
 const ZipRecord* ZipReader::Find(absl::string_view name) const {

@@ -1,5 +1,5 @@
-// The records of a ZIP file of torch.save: stored, not compressed, all in one
-// folder.
+// The records of a ZIP file of torch.save: all in one folder, and stored, not
+// compressed.
 
 #ifndef GRAPNEL_IO_ZIP_READER_H_
 #define GRAPNEL_IO_ZIP_READER_H_
@@ -21,7 +21,8 @@ struct ZipRecord {
   absl::string_view name;  // Without the folder: "data/0". Of the ZipReader.
   int64_t offset = 0;      // Of its bytes, from the start of the file.
   int64_t num_bytes = 0;
-  uint32_t crc32 = 0;  // 0: the writer didn't compute it, or it is 0.
+  uint32_t crc32 = 0;          // 0: the writer didn't compute it, or it is 0.
+  bool is_compressed = false;  // Then these bytes are of no use here.
 
   bool has_crc() const { return crc32 != 0 || num_bytes == 0; }
 
@@ -32,11 +33,11 @@ struct ZipRecord {
 // Thread-compatible.
 class ZipReader {
  public:
-  // Reads the directory of `file`. Never trusts it: records are stored, lie
-  // inside the file before the directory, don't overlap, have the same name in
-  // the directory and in front of their bytes, and none twice. At most 262,144.
+  // Reads the directory of `file`. Never trusts it: records lie inside the file
+  // before the directory, don't overlap, have the same name in the directory
+  // and in front of their bytes, and none twice. At most 262,144.
   //   kInvalidArgument: not a ZIP file, or not such a one: names the record.
-  //   kUnimplemented: a compressed record, or a file in several parts.
+  //   kUnimplemented: a file in several parts.
   //   kResourceExhausted: more records.
   static absl::StatusOr<ZipReader> Open(const RandomAccessFile& file);
 
@@ -45,6 +46,9 @@ class ZipReader {
 
   const std::string& folder() const { return folder_; }
   absl::Span<const ZipRecord> records() const { return records_; }  // By name.
+
+  // kUnimplemented, naming it, if a record is compressed: nothing here expands.
+  absl::Status CheckStored() const;
 
   // Null if there is none of that name.
   const ZipRecord* Find(absl::string_view name) const;

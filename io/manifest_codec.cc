@@ -243,7 +243,7 @@ absl::StatusOr<std::string> EncodeManifest(
 absl::StatusOr<v1::CheckpointManifest> DecodeManifest(absl::string_view bytes) {
   GRAPNEL_ASSIGN_OR_RETURN(const absl::string_view body, Unframe(bytes));
   v1::CheckpointManifest manifest;
-  if (!manifest.ParseFromArray(body.data(), static_cast<int>(body.size()))) {
+  if (!ParseQuietly(body, &manifest)) {
     return absl::DataLossError("body is not a CheckpointManifest");
   }
   GRAPNEL_RETURN_IF_ERROR(CheckManifest(manifest));

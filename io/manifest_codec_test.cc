@@ -132,10 +132,12 @@ TEST(ManifestCodecTest, BadBytesAreRefused) {
       {"name isn't UTF-8", Frame(body + "\x1a\x01\xff"), Code::kDataLoss,
        "not a CheckpointManifest"},
   };
+  testing::internal::CaptureStderr();
   for (const BytesCase& c : cases) {
     EXPECT_THAT(DecodeManifest(c.bytes), StatusIs(c.code, HasSubstr(c.message)))
         << c.name;
   }
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
 }
 
 struct FieldCase {

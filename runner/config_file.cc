@@ -1,10 +1,12 @@
 #include "grapnel/runner/config_file.h"
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/checked_message.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/utf8.h"
 #include "grapnel/io/env.h"
 #include "grapnel/runner/config_text.h"
 #include "grapnel/runner/default_hooks.h"
@@ -39,24 +41,19 @@ const Ending* FindEnding(absl::string_view path) {
   return nullptr;
 }
 
-}  // namespace
-
-absl::StatusOr<ConfigFormat> ConfigFormatOf(absl::string_view path) {
-  const Ending* ending = FindEnding(path);
-  if (ending != nullptr) return ending->format;
-  std::string known;
-  for (const Ending& each : kEndings) absl::StrAppend(&known, " ", each.text);
-  return absl::InvalidArgumentError(
-      absl::StrCat(path, ": a config file ends in one of", known));
+// Names and values in a message are those of the content, and go to terminals:
+// control characters become "?", what isn't UTF-8 is escaped.
+absl::Status Legible(const absl::Status& status) {
+  std::string message(status.message());
+  for (char& c : message) {
+    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) c = '?';
+  }
+  return absl::Status(status.code(), EscapeToUtf8(message));
 }
 
-absl::StatusOr<RunnerConfig> ParseRunnerConfig(absl::string_view content,
-                                               ConfigFormat format,
-                                               absl::string_view name) {
-  if (static_cast<int64_t>(content.size()) > kMaxConfigBytes) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat(name, ": larger than ", kMaxConfigBytes, " bytes"));
-  }
+absl::StatusOr<RunnerConfig> Parse(absl::string_view content,
+                                   ConfigFormat format,
+                                   absl::string_view name) {
   RunnerConfig config;
   ConfigTextError error;
   switch (format) {
@@ -82,6 +79,29 @@ absl::StatusOr<RunnerConfig> ParseRunnerConfig(absl::string_view content,
   if (config.ByteSizeLong() == 0) {
     return absl::InvalidArgumentError(absl::StrCat(name, ": sets nothing"));
   }
+  return config;
+}
+
+}  // namespace
+
+absl::StatusOr<ConfigFormat> ConfigFormatOf(absl::string_view path) {
+  const Ending* ending = FindEnding(path);
+  if (ending != nullptr) return ending->format;
+  std::string known;
+  for (const Ending& each : kEndings) absl::StrAppend(&known, " ", each.text);
+  return absl::InvalidArgumentError(
+      absl::StrCat(path, ": a config file ends in one of", known));
+}
+
+absl::StatusOr<RunnerConfig> ParseRunnerConfig(absl::string_view content,
+                                               ConfigFormat format,
+                                               absl::string_view name) {
+  if (static_cast<int64_t>(content.size()) > kMaxConfigBytes) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(name, ": larger than ", kMaxConfigBytes, " bytes"));
+  }
+  absl::StatusOr<RunnerConfig> config = Parse(content, format, name);
+  if (!config.ok()) return Legible(config.status());
   return config;
 }
 

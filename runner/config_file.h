@@ -44,6 +44,8 @@ absl::StatusOr<ConfigFormat> ConfigFormatOf(absl::string_view path);
 // where:
 //
 //   x.textproto:3:3: no field "momentun" in SgdConfig; did you mean "momentum"?
+//
+// Messages are UTF-8 without control characters, whatever the content holds.
 absl::StatusOr<runner::v1::RunnerConfig> ParseRunnerConfig(
     absl::string_view content, ConfigFormat format, absl::string_view name);
 

@@ -1,5 +1,7 @@
 #include "grapnel/runner/config_file.h"
 
+#include <unistd.h>
+
 #include <memory>
 #include <set>
 #include <string>
@@ -198,6 +200,9 @@ TEST(ParseRunnerConfigTest, AcceptsALinkedTypeThatIsNotRegisteredByFullName) {
   EXPECT_EQ(loose.x(), 3);
 }
 
+// "Row109..." are those of a numbered list of bad inputs that all readers here
+// are tested with. Its rows 114 and 115, numbers that are infinite or no
+// numbers, are in the tests of what the fields are for.
 struct BadText {
   const char* name;
   std::string text;
@@ -215,7 +220,7 @@ TEST_P(BadTextTest, IsRefusedWithItsPlace) {
 INSTANTIATE_TEST_SUITE_P(
     All, BadTextTest,
     testing::ValuesIn(std::vector<BadText>{
-        {"UnknownField",
+        {"Row109UnknownField",
          "optim_wrapper {\n optimizer { sgd {\n  momentun: 0.9\n } } }",
          "x.textproto:3:3: no field \"momentun\" in SgdConfig; did you mean "
          "\"momentum\"?"},
@@ -270,37 +275,43 @@ INSTANTIATE_TEST_SUITE_P(
          "linked in; depend on the target that defines it"},
         {"WrongType", "train_cfg { max_epochs: \"ten\" }",
          "x.textproto:1:25: expected integer, got: \"ten\""},
-        {"Overflow", "train_cfg { max_epochs: 9223372036854775808 }",
+        {"Row111Overflow", "train_cfg { max_epochs: 9223372036854775808 }",
          "x.textproto:1:25: integer out of range (9223372036854775808)"},
         {"MissingBrace", "train_cfg { max_epochs: 3",
          "x.textproto:1:26: expected identifier, got: "},
-        {"DuplicateScalar", "work_dir: \"a\" work_dir: \"b\"",
+        {"Row110DuplicateScalar", "work_dir: \"a\" work_dir: \"b\"",
          "x.textproto:1:23: non-repeated field \"work_dir\" is specified "
          "multiple times"},
         {"TwoMembersOfAOneof", "optim_wrapper { optimizer { sgd {} adam {} } }",
          "x.textproto:1:41: field \"adam\" is specified along with field "
          "\"sgd\", another member of oneof \"kind\""},
-        {"UnterminatedString", "work_dir: \"a\n",
+        {"Row112UnterminatedString", "work_dir: \"a\n",
          "x.textproto:1:13: string literals cannot cross line boundaries"},
-        {"Nul", std::string("work_dir\0: 'a'", 14),
+        {"Row113Nul", std::string("work_dir\0: 'a'", 14),
          "x.textproto:1:9: invalid control characters encountered in text"},
-        {"NotUtf8", "# fine\nwork_dir: '\xff'", "x.textproto:2:12: not UTF-8"},
-        {"EscapedNotUtf8", "work_dir: 'ab\\xff'",
+        {"Row116NotUtf8", "# fine\nwork_dir: '\xff'",
+         "x.textproto:2:12: not UTF-8"},
+        {"Row116EscapedNotUtf8", "work_dir: 'ab\\xff'",
          "x.textproto: work_dir: not UTF-8 from byte 2 on: \"ab\\xff\""},
         {"OverlongUtf8", "work_dir: '\xc0\xaf'", "x.textproto:1:12: not UTF-8"},
+        {"NotUtf8InATypeUrl",
+         "custom_hooks { config { type_url: \"t/a\\x1b[2J\\xff\\n\" } }",
+         "x.textproto: custom_hooks[0]: config: no message type "
+         "\"a?[2J\\xff?\" "
+         "is linked in; depend on the target that defines it"},
         {"Surrogate", "work_dir: '\xed\xa0\x80'",
          "x.textproto:1:12: not UTF-8"},
         {"CutUtf8", "work_dir: 'a'#\xe2\x82", "x.textproto:1:15: not UTF-8"},
-        {"DuplicateMapKey",
+        {"Row117DuplicateMapKey",
          "default_hooks { priority { key: 'a' value: '1' } "
          "priority { key: 'a' value: '2' } }",
          "x.textproto: default_hooks: priority: key \"a\" is given twice"},
-        {"Empty", "", "x.textproto: sets nothing"},
+        {"Row118Empty", "", "x.textproto: sets nothing"},
         {"CommentsOnly", "# nothing\n", "x.textproto: sets nothing"},
     }),
     [](const auto& info) { return info.param.name; });
 
-TEST(ParseRunnerConfigTest, NestingIsLimited) {
+TEST(ParseRunnerConfigTest, Row107NestingIsLimited) {
   std::string text;
   for (int i = 0; i < 100000; ++i) absl::StrAppend(&text, "c{");
   EXPECT_FALSE(ParseText(text).ok());
@@ -334,7 +345,7 @@ TEST(ParseRunnerConfigTest, NestingOfBytesInAnyIsLimited) {
                        EndsWith("nested more than 100 deep")));
 }
 
-TEST(ParseRunnerConfigTest, SizeIsLimited) {
+TEST(ParseRunnerConfigTest, Row108SizeIsLimited) {
   std::string text = "work_dir: 'a'\n#";
   text.resize(kMaxConfigBytes, '#');
   EXPECT_THAT(ParseText(text), IsOk());
@@ -500,6 +511,13 @@ TEST(LoadRunnerConfigTest, NamesTheFileThatIsNotThere) {
       LoadRunnerConfig(io::Env::Posix(), "/no/such.textproto"),
       StatusIs(absl::StatusCode::kNotFound, HasSubstr("/no/such.textproto")));
   EXPECT_FALSE(LoadRunnerConfig(io::Env::Posix(), testing::TempDir()).ok());
+}
+
+TEST(LoadRunnerConfigTest, Row119RefusesADeviceUnread) {
+  const std::string path = testing::TempDir() + "/zero.textproto";
+  ASSERT_EQ(symlink("/dev/zero", path.c_str()), 0);
+  EXPECT_THAT(LoadRunnerConfig(io::Env::Posix(), path),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(path)));
 }
 
 TEST(LoadRunnerConfigTest, RefusesALargeFileUnread) {

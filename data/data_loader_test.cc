@@ -915,7 +915,7 @@ TEST_P(DataLoaderErrorTest, SeekGoesAround) {
   EXPECT_THAT(MustNext(*loader).indices, ElementsAre(8, 9, 10, 11));
 }
 
-TEST_P(DataLoaderErrorTest, ExceptionsBecomeErrors) {
+TEST_P(DataLoaderErrorTest, Row141ExceptionsBecomeErrors) {
   auto dataset = std::make_unique<CountingDataset>(20);
   dataset->on_get = [](int64_t index) -> absl::Status {
     if (index == 1) throw std::runtime_error("thrown by the user's code");

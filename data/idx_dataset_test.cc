@@ -14,6 +14,7 @@
 #include "grapnel/data/dataset.h"
 #include "grapnel/data/sample.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/env_wrapper.h"
 #include "grapnel/io/mem_env.h"
 #include "gtest/gtest.h"
 
@@ -131,7 +132,7 @@ TEST_F(IdxDatasetTest, NumClassesMayEqualTheLargestLabelPlusOne) {
               IsOk());
 }
 
-TEST_F(IdxDatasetTest, LabelBeyondNumClassesIsNamed) {
+TEST_F(IdxDatasetTest, Row135LabelBeyondNumClassesIsNamed) {
   EXPECT_THAT(
       Create("images: 'images' labels: 'labels' num_classes: 10"),
       StatusIs(absl::StatusCode::kInvalidArgument,
@@ -173,6 +174,46 @@ TEST_F(IdxDatasetTest, MissingFileIsNotFound) {
                        AllOf(HasSubstr("labels:"), HasSubstr("/data/lables"))));
 }
 
+// Empties each file as soon as it is open.
+class EmptyingEnv final : public io::EnvWrapper {
+ public:
+  using io::EnvWrapper::EnvWrapper;
+
+  absl::StatusOr<std::unique_ptr<io::RandomAccessFile>> NewRandomAccessFile(
+      const std::string& path) override {
+    auto file = target().NewRandomAccessFile(path);
+    EXPECT_THAT(target().NewWritableFile(path), IsOk());
+    return file;
+  }
+};
+
+TEST_F(IdxDatasetTest, Row139FileThatShrinksUnderTheReaderIsDataLoss) {
+  EmptyingEnv env(env_);
+  data::v1::DatasetConfig config;
+  config.mutable_idx()->set_images("images");
+  config.mutable_idx()->set_labels("labels");
+  DatasetOptions options;
+  options.base_dir = "/data";
+  options.env = &env;
+  EXPECT_THAT(DatasetRegistry::Create(config, options),
+              StatusIs(absl::StatusCode::kDataLoss,
+                       HasSubstr("images: /data/images: ends at byte 0")));
+}
+
+TEST_F(IdxDatasetTest, Row139SamplesOutliveTheirFiles) {
+  const auto dataset = Create();
+  ASSERT_THAT(dataset, IsOk());
+  Write("images", "");
+  ASSERT_THAT(env_.DeleteFile("/data/labels"), IsOk());
+  Sample sample;
+  ASSERT_THAT((*dataset)->Get(2, &sample), IsOk());
+  EXPECT_EQ(sample.input.const_data_ptr<float>()[7],
+            static_cast<float>(23 / 255.0));
+  EXPECT_EQ(sample.target.item<int64_t>(), 255);
+}
+
+// "Row130..." are those of a numbered list of bad inputs that all readers here
+// are tested with.
 struct BadFile {
   std::string name;
   std::string file;  // "images" or "labels"
@@ -192,11 +233,12 @@ INSTANTIATE_TEST_SUITE_P(
         {"CutInTheMagic", "images", std::string("\0\0\x08", 3), "four bytes"},
         {"CutInTheHeader", "images", Idx(0x08, {3, 2, 4}, "").substr(0, 10),
          "header of 16 bytes, has 10"},
-        {"Text", "images", "hello", "no IDX file"},
-        {"Gzip", "images", "\x1f\x8b\x08 and so on", "decompress it first"},
-        {"GzipLabels", "labels", "\x1f\x8b\x08 and so on",
+        {"Row130Text", "images", "hello", "no IDX file"},
+        {"Row133Gzip", "images", "\x1f\x8b\x08 and so on",
          "decompress it first"},
-        {"Floats", "images", Idx(0x0d, {3, 2, 4}, std::string(96, 'x')),
+        {"Row133GzipLabels", "labels", "\x1f\x8b\x08 and so on",
+         "decompress it first"},
+        {"Row130Floats", "images", Idx(0x0d, {3, 2, 4}, std::string(96, 'x')),
          "type 0x0d"},
         {"SwappedFiles", "images", Idx(0x08, {3}, "abc"),
          "number of dimensions must be 3 or 4, is 1"},
@@ -205,21 +247,21 @@ INSTANTIATE_TEST_SUITE_P(
         {"NoDimensions", "images", Idx(0x08, {}, ""), "3 or 4, is 0"},
         {"ManyDimensions", "images",
          Idx(0x08, std::vector<uint32_t>(255, 1), "x"), "3 or 4, is 255"},
-        {"OneByteShort", "images", Idx(0x08, {3, 2, 4}, Bytes(23)),
+        {"Row131OneByteShort", "images", Idx(0x08, {3, 2, 4}, Bytes(23)),
          "(3, 2, 4) says, has 23"},
-        {"OneByteLong", "images", Idx(0x08, {3, 2, 4}, Bytes(25)),
+        {"Row131OneByteLong", "images", Idx(0x08, {3, 2, 4}, Bytes(25)),
          "(3, 2, 4) says, has 25"},
-        {"NoSamples", "images", Idx(0x08, {0, 2, 4}, ""),
+        {"Row138NoSamples", "images", Idx(0x08, {0, 2, 4}, ""),
          "no elements: its shape is (0, 2, 4)"},
         {"NoPixels", "images", Idx(0x08, {3, 0, 4}, ""), "no elements"},
         // The first product is 0 in 64 bits.
-        {"Overflow64", "images", Idx(0x08, {1u << 31, 1u << 31, 4}, ""),
+        {"Row132Overflow64", "images", Idx(0x08, {1u << 31, 1u << 31, 4}, ""),
          "says, has 0"},
-        {"Overflow128", "images", Idx(0x08, {~0u, ~0u, ~0u, ~0u}, ""),
+        {"Row132Overflow128", "images", Idx(0x08, {~0u, ~0u, ~0u, ~0u}, ""),
          "says, has 0"},
-        {"FewerLabels", "labels", Idx(0x08, {2}, "ab"),
+        {"Row134FewerLabels", "labels", Idx(0x08, {2}, "ab"),
          "has 2 labels, but there are 3 images"},
-        {"MoreLabels", "labels", Idx(0x08, {4}, "abcd"),
+        {"Row134MoreLabels", "labels", Idx(0x08, {4}, "abcd"),
          "has 4 labels, but there are 3 images"},
     }),
     [](const auto& info) { return info.param.name; });

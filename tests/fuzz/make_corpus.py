@@ -1,0 +1,261 @@
+#!/usr/bin/env python3
+"""Writes the corpora of the fuzz targets: small files, good and bad, of each format.
+
+    ./bazelw build //tests/fuzz:idx_fuzz
+    tests/interop/python_test.sh tests/fuzz/make_corpus.py bazel-bin/tests/fuzz/idx_fuzz
+
+Any program of ours does: it tells which LibTorch's Python to import. What comes out
+is the same each time. Files whose names begin with "bad_" have to be refused.
+"""
+
+import collections
+import ctypes
+import io
+import json
+import os
+import shutil
+import struct
+import sys
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(_HERE), "interop"))
+
+import slim_torch  # noqa: E402
+
+
+def write(target, name, content):
+    if isinstance(content, str):
+        content = content.encode()
+    folder = os.path.join(_HERE, "corpus", target)
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, name), "wb") as f:
+        f.write(content)
+
+
+# ----------------------------------------------------------------------
+# IDX
+
+
+def idx(dims, elements, kind=8):
+    return struct.pack(">BBBB", 0, 0, kind, len(dims)) + struct.pack(f">{len(dims)}I", *dims) + elements
+
+
+def write_idx():
+    write("idx", "images", idx([3, 2, 4], bytes(range(24))))
+    write("idx", "images_with_channels", idx([2, 3, 2, 2], bytes(range(24))))
+    write("idx", "labels", idx([5], bytes([0, 1, 9, 128, 255])))
+    write("idx", "one_pixel", idx([1, 1, 1], b"\x07"))
+    write("idx", "bad_gzip", b"\x1f\x8b\x08" + bytes(20))
+    write("idx", "bad_floats", idx([1, 1, 1], bytes(4), kind=13))
+    write("idx", "bad_overflow", idx([1 << 31, 1 << 31, 4], b""))
+    write("idx", "bad_short", idx([3, 2, 4], bytes(23)))
+
+
+# ----------------------------------------------------------------------
+# safetensors
+
+
+def safetensors(header, data=b""):
+    text = header if isinstance(header, str) else json.dumps(header, separators=(",", ":"))
+    text = text.encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def entry(dtype, shape, begin, end):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def write_safetensors():
+    sizes = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2,
+             "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8}
+    header, end = {}, 0
+    for dtype, size in sizes.items():
+        header[f"layer.{dtype}"] = entry(dtype, [2, 1], end, end + 2 * size)
+        end += 2 * size
+    write("safetensors", "every_dtype", safetensors(header, b"\x01" * end))
+    write("safetensors", "no_tensors", safetensors({}))
+    write("safetensors", "metadata", safetensors(
+        '{"__metadata__":{"format":"pt","k":"\\u00e9\\ud83d\\ude00"},'
+        '"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}   ', b"\x01\x02"))
+    write("safetensors", "empty_and_scalar", safetensors(
+        {"e": entry("F32", [0, 3], 0, 0), "s": entry("I64", [], 0, 8)}, bytes(8)))
+    write("safetensors", "bad_overlap", safetensors(
+        {"a": entry("U8", [2], 0, 2), "b": entry("U8", [2], 1, 3)}, bytes(3)))
+    write("safetensors", "bad_hole", safetensors(
+        {"a": entry("U8", [2], 0, 2), "b": entry("U8", [2], 3, 5)}, bytes(5)))
+    write("safetensors", "bad_overflow", safetensors(
+        {"a": entry("F64", [1 << 61, 0], 0, 0)}))
+    write("safetensors", "bad_rank", safetensors({"a": entry("U8", [1] * 65, 0, 1)}, b"x"))
+    write("safetensors", "bad_nesting", safetensors('{"a":' + "[" * 300))
+    write("safetensors", "bad_length", struct.pack("<Q", 1 << 63) + b"{}")
+
+
+# ----------------------------------------------------------------------
+# manifest.pb
+
+
+def varint(number):
+    out = bytearray()
+    while True:
+        out.append(number & 127 | (128 if number > 127 else 0))
+        number >>= 7
+        if not number:
+            return bytes(out)
+
+
+def field(number, value):
+    """Of protobuf: an int as a varint, a float as 64 bits, bytes and strings as they are."""
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value & (1 << 64) - 1)
+    if isinstance(value, float):
+        return varint(number << 3 | 1) + struct.pack("<d", value)
+    if isinstance(value, str):
+        value = value.encode()
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def frame(body):
+    xxhash = ctypes.CDLL("libxxhash.so.0")
+    xxhash.XXH3_64bits.restype = ctypes.c_uint64
+    digest = xxhash.XXH3_64bits(body, ctypes.c_size_t(len(body)))
+    return b"GRPNLCK1" + struct.pack("<IQQ", 1, len(body), digest) + body
+
+
+def write_manifest():
+    least = (field(1, 1) + field(3, "epoch_2") + field(4, bytes(range(16))) + field(12, 1) +
+             field(13, field(1, "model.safetensors") + field(2, 100) + field(3, bytes(16))))
+    tensor = (field(1, "fc.weight") + field(3, "F32") + field(4, varint(2) + varint(3)) +
+              field(5, 64) + field(6, 24) + varint(7 << 3 | 1) + bytes(8))
+    length = field(1, 1) + field(2, 45) + field(3, 45) + field(4, 64) + field(5, 7)
+    progress = b"".join(field(i, i) for i in range(1, 11)) + field(11, length) + field(12, 1)
+    everything = (least + field(2, "epoch_parts") + field(2, "rank_windows") + field(5, bytes(16)) +
+                  field(6, bytes(16)) + field(7, 1 << 60) + field(8, "grapnel 0.1.0") +
+                  field(9, "2.11.0") + field(10, "AVX512") + field(11, 2) + field(14, tensor) +
+                  field(15, progress) + field(16, 'work_dir: "w"') +
+                  field(17, field(1, "accuracy/top1") + field(2, 97.5)) + field(18, 1) +
+                  field(19, varint(1) + varint(28)) + field(20, "averaged") + field(21, "cuda"))
+    write("manifest", "least", frame(least))
+    write("manifest", "every_field", frame(everything))
+    write("manifest", "unknown_fields", frame(least + field(1000, 7) + field(1001, b"x")))
+    write("manifest", "metric_of_nan", frame(least + field(17, field(1, "loss") + field(2, float("nan")))))
+    write("manifest", "bad_digest", frame(least)[:-1] + b"?")
+    write("manifest", "bad_path", frame(least.replace(b"model.safetensors", b"../../safetensors")))
+    write("manifest", "bad_feature", frame(least + field(2, "from_the_future")))
+    write("manifest", "bad_tensor", frame(least + field(14, tensor.replace(field(6, 24), field(6, 90)))))
+    write("manifest", "bad_nesting", frame(least + b"\x0b" * 200))
+
+
+# ----------------------------------------------------------------------
+# a run's configuration
+
+
+_DIGITS = r"""# The digits.
+work_dir: "work_dirs/digits"
+model {
+  sequential {
+    layers { conv2d { out_channels: 32 kernel_size: 3 padding: 1 } }
+    layers { batch_norm2d {} }
+    layers { dropout { p: 0.3 } }
+    loss { cross_entropy {} }
+  }
+}
+train_dataloader {
+  batch_size: 64
+  sampler { shuffle: true type: INFINITE }
+  dataset { idx { images: "train-images" labels: "train-labels" scale: 0.0625 } }
+}
+train_cfg { by_epoch: true max_epochs: 20 val_interval: 1 }
+optim_wrapper { optimizer { adamw { lr: 2e-3 weight_decay: 0.05 } } clip_grad { max_norm: 2 norm_type: inf } }
+param_scheduler: [ { linear { start_factor: 0.1 by_epoch: false end: 45 } }, { cosine_annealing < t_max: 19 > } ]
+default_hooks { off: "timer" priority { key: "logger" value: "LOW" } }
+randomness { seed: 0 }
+"""
+
+_ANY = r"""custom_hooks {
+  config {
+    [hooks/ShadowHook] {
+      momentum: -1.5e-3 mode: COSINE names: "h\303\251" names: 'a' "b"
+      limits: [ { low: 1 }, { high: 0x7f } ]
+      limit_by_name { key: "b" value { high: 2 } }
+      weights { key: -7 value: nan }
+      blob: "\xff\000" values: [ 1, 2.5, -inf, 1e308 ]
+      inner { [type.googleapis.com/grapnel.runner.config_file_test.v1.ShadowHookConfig] { files: "x" } }
+    }
+  }
+  priority: "NORMAL"
+}
+"""
+
+
+def write_textproto():
+    write("textproto", "digits", _DIGITS)
+    write("textproto", "any", _ANY)
+    write("textproto", "any_by_url",
+          'custom_hooks { config { type_url: "t/grapnel.runner.config_file_test.v1.ShadowHookConfig" '
+          'value: "\\t\\000\\000\\000\\000\\000\\000\\340?" } }')
+    write("textproto", "json", '{"work_dir": "w", "trainCfg": {"max_epochs": "3"}, "paramScheduler": '
+                               '[{"linear": {"end": 5}}], "default_hooks": {"priority": {"logger": "9"}}}')
+    write("textproto", "bad_field", "optim_wrapper {\n optimizer { sgd {\n  momentun: 0.9\n } } }")
+    write("textproto", "bad_type", "custom_hooks { config { [hooks/ShadwHook] {} } }")
+    write("textproto", "bad_nesting", "model { sequential { " + "layers { sequential { " * 120)
+    write("textproto", "bad_key_twice",
+          "default_hooks { priority { key: 'a' value: '1' } priority { key: 'a' value: '2' } }")
+    write("textproto", "bad_utf8", b"work_dir: '\xff'")
+    write("textproto", "bad_json", '{"randomness": {"seed": NaN}}')
+    write("textproto", "bad_empty", "# nothing\n")
+
+
+# ----------------------------------------------------------------------
+# torch.save
+
+
+def saved(torch, value, **options):
+    buffer = io.BytesIO()
+    torch.save(value, buffer, **options)
+    return buffer.getvalue()
+
+
+def write_pth(torch):
+    base = torch.arange(6, dtype=torch.float32)
+    shared = {"a": base[:3], "b": base[2:], "t": base.view(2, 3).t()}
+    dtypes = {str(dtype): torch.ones(2, dtype=dtype) for dtype in (
+        torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16,
+        torch.bfloat16, torch.float32, torch.float64, torch.complex64)}
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(0.5)
+    plain = {"meta": {"epoch": 2, "iter": 90, "big": 1 << 70, "lr": 1e-3, "none": None, "ok": True},
+             "list": [1, -2, 70000, (1, 2, 3, 4), ()], "set": {1}, "bytes": b"\x00\xff", "text": "h\u00e9",
+             "size": torch.Size([2, 3]), "dtype": torch.float16, "device": torch.device("cuda:1")}
+    contents = {
+        "tensor": base,
+        "shared": shared,
+        "dtypes": dtypes,
+        "state_dict": model.state_dict(),
+        "plain": plain,
+        "empty_and_scalar": [torch.zeros(0, 3), torch.tensor(7)],
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+    }
+    for name, value in contents.items():
+        write("pth", name, saved(torch, value))
+    for name in "tensor", "shared", "state_dict", "plain":
+        write("pth", "legacy_" + name, saved(torch, contents[name], _use_new_zipfile_serialization=False))
+
+
+def main():
+    torch = slim_torch.load(sys.argv[1])
+    torch.manual_seed(0)
+    shutil.rmtree(os.path.join(_HERE, "corpus"), ignore_errors=True)
+    write_idx()
+    write_safetensors()
+    write_manifest()
+    write_textproto()
+    write_pth(torch)
+    size = sum(os.path.getsize(os.path.join(folder, name))
+               for folder, _, names in os.walk(os.path.join(_HERE, "corpus")) for name in names)
+    print(f"{size} bytes")
+
+
+if __name__ == "__main__":
+    main()

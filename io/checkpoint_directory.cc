@@ -13,6 +13,7 @@
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_files.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
+#include "grapnel/io/rejected_checkpoints.h"
 #include "grapnel/io/unique_name.h"
 
 namespace grapnel {
@@ -39,8 +40,8 @@ absl::Status ResolveReplaced(Env& env, const std::string& parent,
 absl::Status CheckStructure(Env& env, const std::string& path,
                             v1::CheckpointManifest* manifest) {
   GRAPNEL_ASSIGN_OR_RETURN(*manifest, ReadManifest(env, path));
-  for (const v1::FileRecord& file : manifest->files()) {
-    GRAPNEL_RETURN_IF_ERROR(OpenListedFile(env, path, file).status());
+  for (int i = 0; i < manifest->files_size(); ++i) {
+    GRAPNEL_RETURN_IF_ERROR(OpenFileOf(env, path, *manifest, i).status());
   }
   return absl::OkStatus();
 }
@@ -155,18 +156,18 @@ absl::Status WriteLastCheckpoint(Env& env, const std::string& work_dir,
                              std::string(StripSlashes(content)));
 }
 
-absl::StatusOr<std::string> FindLatestCheckpoint(
-    Env& env, const std::string& work_dir, std::vector<std::string>* rejected,
-    absl::Span<const std::string> skip, const std::string& checkpoint_dir) {
-  const auto reject = [&](const absl::Status& status) {
-    if (rejected != nullptr) rejected->emplace_back(status.message());
-  };
+namespace {
+
+absl::StatusOr<std::string> Find(Env& env, const std::string& work_dir,
+                                 std::vector<RejectedCheckpoint>* rejected,
+                                 absl::Span<const std::string> skip,
+                                 const std::string& checkpoint_dir) {
   const auto skipped = [&](const std::string& path) {
     return std::find(skip.begin(), skip.end(), path) != skip.end();
   };
 
   const absl::StatusOr<std::string> last = ReadLastCheckpoint(env, work_dir);
-  if (!last.ok()) reject(last.status());
+  if (!last.ok()) rejected->push_back({"", last.status()});
   std::string named = last.ok() ? *last : "";
   const std::string dir = work_dir.empty() ? "." : work_dir;
   std::vector<std::string> dirs = {dir};
@@ -193,7 +194,7 @@ absl::StatusOr<std::string> FindLatestCheckpoint(
   if (!named.empty()) {
     const absl::Status status = CheckStructure(env, named, &manifest);
     if (!status.ok()) {
-      reject(status);
+      rejected->push_back({named, status});
     } else if (!skipped(named)) {
       newest = named;
       named_at = manifest.created_unix_nanos();
@@ -211,15 +212,15 @@ absl::StatusOr<std::string> FindLatestCheckpoint(
     for (const std::string& name : names) {
       const std::string path =
           JoinPath(searched == dir ? work_dir : searched, name);
-      if (name[0] == '.' || path == named || skipped(path) ||
-          !env.IsDirectory(path)) {
+      if (name[0] == '.' || IsSetAsideName(name) || path == named ||
+          skipped(path) || !env.IsDirectory(path)) {
         continue;
       }
       const absl::Status status = CheckStructure(env, path, &manifest);
       if (!status.ok()) {
         // Other directories, of logs for example, are none of ours.
         if (!absl::IsNotFound(status) || LooksLikeCheckpoint(name)) {
-          reject(status);
+          rejected->push_back({path, status});
         }
         continue;
       }
@@ -239,32 +240,62 @@ absl::StatusOr<std::string> FindLatestCheckpoint(
   return newest;
 }
 
-absl::StatusOr<LatestCheckpoint> ReadLatestCheckpoint(
+void AddMessages(const std::vector<RejectedCheckpoint>& from,
+                 std::vector<std::string>* to) {
+  if (to == nullptr) return;
+  for (const RejectedCheckpoint& rejected : from) {
+    to->emplace_back(rejected.status.message());
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> FindLatestCheckpoint(
     Env& env, const std::string& work_dir, std::vector<std::string>* rejected,
+    absl::Span<const std::string> skip, const std::string& checkpoint_dir) {
+  std::vector<RejectedCheckpoint> all;
+  absl::StatusOr<std::string> found =
+      Find(env, work_dir, &all, skip, checkpoint_dir);
+  AddMessages(all, rejected);
+  return found;
+}
+
+absl::StatusOr<LatestCheckpoint> SearchLatestCheckpoint(
+    Env& env, const std::string& work_dir,
+    std::vector<RejectedCheckpoint>* rejected,
     const std::string& checkpoint_dir) {
-  std::vector<std::string> bad, unread;
+  std::vector<std::string> bad;
+  std::vector<RejectedCheckpoint> unread;
   while (true) {
-    std::vector<std::string> unfit;  // Each look lists all but `bad`.
+    std::vector<RejectedCheckpoint> unfit;  // Each look lists all but `bad`.
     absl::StatusOr<std::string> path =
-        FindLatestCheckpoint(env, work_dir, &unfit, bad, checkpoint_dir);
+        Find(env, work_dir, &unfit, bad, checkpoint_dir);
     absl::StatusOr<CheckpointContents> contents =
         path.ok() ? ReadCheckpoint(env, *path) : path.status();
     if (path.ok() && (absl::IsDataLoss(contents.status()) ||
                       absl::IsNotFound(contents.status()))) {
       // Unless it was deleted between the two, by a training that goes on.
       if (env.IsDirectory(*path)) {
-        unread.emplace_back(contents.status().message());
+        unread.push_back({*path, contents.status()});
       }
       bad.push_back(*std::move(path));
       continue;
     }
-    if (rejected != nullptr) {
-      rejected->insert(rejected->end(), unread.begin(), unread.end());
-      rejected->insert(rejected->end(), unfit.begin(), unfit.end());
-    }
+    rejected->insert(rejected->end(), unread.begin(), unread.end());
+    rejected->insert(rejected->end(), unfit.begin(), unfit.end());
     if (!contents.ok()) return std::move(contents).status();
     return LatestCheckpoint{*std::move(path), *std::move(contents)};
   }
+}
+
+absl::StatusOr<LatestCheckpoint> ReadLatestCheckpoint(
+    Env& env, const std::string& work_dir, std::vector<std::string>* rejected,
+    const std::string& checkpoint_dir) {
+  std::vector<RejectedCheckpoint> all;
+  absl::StatusOr<LatestCheckpoint> latest =
+      SearchLatestCheckpoint(env, work_dir, &all, checkpoint_dir);
+  AddMessages(all, rejected);
+  return latest;
 }
 
 }  // namespace io

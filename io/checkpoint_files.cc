@@ -157,6 +157,32 @@ bool LooksLikeCheckpoint(absl::string_view name) {
          absl::StartsWith(name, "best_");
 }
 
+absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenFileOf(
+    Env& env, const std::string& checkpoint,
+    const v1::CheckpointManifest& manifest, int index) {
+  const v1::FileRecord& record = manifest.files(index);
+  auto file = OpenListedFile(env, checkpoint, record);
+  const std::string path = JoinPath(checkpoint, record.name());
+  if (!absl::IsDataLoss(file.status()) || env.IsSymlink(path)) return file;
+  const auto opened = env.NewRandomAccessFile(path);
+  const int64_t size = opened.ok() ? (*opened)->size() : 0;
+  const v1::TensorRecord* first = nullptr;
+  for (const v1::TensorRecord& tensor : manifest.tensors()) {
+    if (tensor.file() != static_cast<uint32_t>(index) ||
+        tensor.file_offset() + tensor.num_bytes() <=
+            static_cast<uint64_t>(size)) {
+      continue;
+    }
+    if (first == nullptr || tensor.file_offset() < first->file_offset()) {
+      first = &tensor;
+    }
+  }
+  if (first == nullptr) return file;
+  return absl::DataLossError(absl::StrCat(file.status().message(),
+                                          ", the first bad tensor is \"",
+                                          first->name(), "\""));
+}
+
 absl::Status AsDataLoss(absl::Status status) {
   if (!absl::IsNotFound(status) && !absl::IsInvalidArgument(status)) {
     return status;

@@ -15,6 +15,7 @@
 #include "grapnel/io/safetensors_header.h"
 
 namespace grapnel::io::v1 {
+class CheckpointManifest;
 class FileRecord;
 class TensorRecord;
 }  // namespace grapnel::io::v1
@@ -85,6 +86,12 @@ absl::StatusOr<std::string> ReadLastCheckpoint(Env& env,
 // Whether a directory of that name, if there is no manifest in it, is taken for
 // a checkpoint that went bad and not for somebody's own.
 bool LooksLikeCheckpoint(absl::string_view name);
+
+// The same of file number `index` of the manifest. The message of a file that
+// is missing or cut short names the first tensor that isn't there whole.
+absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenFileOf(
+    Env& env, const std::string& checkpoint,
+    const v1::CheckpointManifest& manifest, int index);
 
 // kNotFound and kInvalidArgument to kDataLoss: a listed file that is missing or
 // malformed isn't as it was written.

@@ -79,16 +79,17 @@ absl::StatusOr<std::string> ReadBlob(const RandomAccessFile& file,
   return content;
 }
 
-absl::Status ReadPart(Env& env, const std::string& checkpoint,
-                      const v1::FileRecord& record,
+absl::Status ReadPart(Env& env, const std::string& checkpoint, int index,
                       const TensorRecords& records, Verify verify,
                       CheckpointContents& contents) {
+  const v1::FileRecord& record = contents.manifest().files(index);
   const std::string path = JoinPath(checkpoint, record.name());
   absl::StatusOr<ListedPart> part =
       ParsePartFile(record.name(), !records.empty());
   if (!part.ok()) return WithContext(part.status(), path);
-  GRAPNEL_ASSIGN_OR_RETURN(const std::unique_ptr<RandomAccessFile> file,
-                           OpenListedFile(env, checkpoint, record));
+  GRAPNEL_ASSIGN_OR_RETURN(
+      const std::unique_ptr<RandomAccessFile> file,
+      OpenFileOf(env, checkpoint, contents.manifest(), index));
   if (part->is_section) {
     GRAPNEL_ASSIGN_OR_RETURN(TensorMap tensors,
                              ReadSection(*file, path, record, records, verify));
@@ -136,9 +137,8 @@ absl::StatusOr<CheckpointContents> Read(Env& env, const std::string& path,
     records[tensor.file()].push_back(&tensor);
   }
   for (int i = 0; i < manifest.files_size(); ++i) {
-    GRAPNEL_RETURN_IF_ERROR(AsDataLoss(ReadPart(env, path, manifest.files(i),
-                                                records[static_cast<size_t>(i)],
-                                                verify, contents)));
+    GRAPNEL_RETURN_IF_ERROR(AsDataLoss(ReadPart(
+        env, path, i, records[static_cast<size_t>(i)], verify, contents)));
   }
   contents.unlisted = Unlisted(env, path, manifest);
   return contents;

@@ -280,7 +280,9 @@ class DamageTest : public testing::TestWithParam<const char*> {
   std::string bytes_;
 };
 
-TEST_P(DamageTest, EveryCutAndAddedByteIsDataLossOfThatFile) {
+// "Row048..." are those of a numbered list of bad inputs that all readers here
+// are tested with.
+TEST_P(DamageTest, Row048EveryCutAndAddedByteIsDataLossOfThatFile) {
   for (size_t n = 0; n < bytes_.size(); ++n) {
     Put(env_, path_, bytes_.substr(0, n));
     EXPECT_THAT(ReadCheckpoint(env_, "/w/epoch_1", Verify::kStructure),
@@ -312,7 +314,7 @@ TEST_P(DamageTest, EveryFlippedBitIsNoticed) {
   EXPECT_EQ(MarkAt(env_, "/w/epoch_1"), "1");
 }
 
-TEST_P(DamageTest, AMissingOrOtherKindOfFileIsNotTakenForIt) {
+TEST_P(DamageTest, Row048AMissingOrOtherKindOfFileIsNotTakenForIt) {
   if (absl::EndsWith(path_, "manifest.pb")) return;  // No checkpoint then.
   ASSERT_THAT(env_.DeleteFile(path_), IsOk());
   EXPECT_THAT(ReadCheckpoint(env_, "/w/epoch_1"),
@@ -406,7 +408,25 @@ TEST(CheckpointTest, FilesOfAnotherCheckpointAreNoticed) {
                        AllOf(HasSubstr(path), HasSubstr("the manifest says"))));
 }
 
-TEST(CheckpointTest, ARenamedDirectoryIsNoticed) {
+TEST(CheckpointTest, Row050TensorsThatOverlapInTheManifestAreNoticed) {
+  MemEnv env;
+  ASSERT_THAT(WriteCheckpoint(env, "/w", "epoch_1", Contents(1)), IsOk());
+  auto manifest = ReadManifest(env, "/w/epoch_1");
+  ASSERT_THAT(manifest, IsOk());
+  ASSERT_GE(manifest->tensors_size(), 2);
+  manifest->mutable_tensors(1)->set_file_offset(
+      manifest->tensors(0).file_offset());
+  const auto bytes = EncodeManifest(*manifest);
+  ASSERT_THAT(bytes, IsOk());
+  Put(env, "/w/epoch_1/manifest.pb", *bytes);
+  EXPECT_THAT(
+      ReadCheckpoint(env, "/w/epoch_1", Verify::kStructure),
+      StatusIs(Code::kDataLoss,
+               HasSubstr(absl::StrCat("tensor \"", manifest->tensors(1).name(),
+                                      "\": offset is"))));
+}
+
+TEST(CheckpointTest, Row053And059ARenamedDirectoryIsNoticed) {
   MemEnv env;
   ASSERT_THAT(WriteCheckpoint(env, "/w", "epoch_1", Contents(1)), IsOk());
   ASSERT_THAT(env.Rename("/w/epoch_1", "/w/epoch_9"), IsOk());
@@ -414,7 +434,7 @@ TEST(CheckpointTest, ARenamedDirectoryIsNoticed) {
               StatusIs(Code::kDataLoss, HasSubstr("\"epoch_1\"")));
 }
 
-TEST(CheckpointTest, UnlistedFilesDoNoHarm) {
+TEST(CheckpointTest, Row048UnlistedFilesDoNoHarm) {
   MemEnv env;
   ASSERT_THAT(WriteCheckpoint(env, "/w", "epoch_1", Contents(1)), IsOk());
   Put(env, "/w/epoch_1/notes.txt", "x");

@@ -66,7 +66,8 @@ TEST(RunCheckpointsTest, OnesOwnAreListedOldestFirstWhateverTheirNames) {
               IsEmpty());
 }
 
-TEST(RunCheckpointsTest, OnlyOnesOwnAreDeleted) {
+// Row 60 of the list of bad inputs.
+TEST(RunCheckpointsTest, Row060OnlyOnesOwnAreDeleted) {
   MemEnv mem;
   FaultInjectionEnv env(mem, "/");
   Write(mem, "/run/mine", 1, kMine);

@@ -39,6 +39,7 @@
 #include "grapnel/dist/single_process_group.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/rejected_checkpoints.h"
 #include "grapnel/loggers/log_thread.h"
 #include "grapnel/loggers/record_writer.h"
 #include "grapnel/models/log_vars.h"
@@ -232,6 +233,11 @@ class RunnerImpl final : public Runner, private RunContext, StepObserver {
   absl::Status FindCheckpoint();
   // The newest that can be read whole; none is OK, with checkpoint_path_ "".
   absl::Status ReadLatestCheckpoint();
+  // Puts it out of the way, in a training that has the folder's lock, which
+  // goes on from `good`, if not "". What to say of that; "" if it stays where
+  // it is.
+  std::string SetAsideIfDamaged(const io::RejectedCheckpoint& bad,
+                                const std::string& good);
   absl::Status InitDevice();
   // Behind InitRun, of a training of several ranks: asks the others.
   absl::Status InitGradientReducers();

@@ -35,6 +35,7 @@
 #include "grapnel/dist/process_group.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/rejected_checkpoints.h"
 #include "grapnel/io/weights.h"
 #include "grapnel/loggers/log_thread.h"
 #include "grapnel/loggers/record_writer.h"
@@ -744,19 +745,44 @@ absl::Status RunnerImpl::FindCheckpoint() {
 }
 
 absl::Status RunnerImpl::ReadLatestCheckpoint() {
-  std::vector<std::string> rejected;
+  std::vector<io::RejectedCheckpoint> rejected;
   auto latest =
-      io::ReadLatestCheckpoint(*env_, work_dir_, &rejected, checkpoint_dir_);
+      io::SearchLatestCheckpoint(*env_, work_dir_, &rejected, checkpoint_dir_);
   if (!latest.ok() && !absl::IsNotFound(latest.status())) {
     return latest.status();
   }
-  for (const std::string& line : rejected) {
-    start_warnings_.push_back(absl::StrCat("resume: passed over ", line));
+  const std::string good = latest.ok() ? latest->path : "";
+  for (const io::RejectedCheckpoint& bad : rejected) {
+    start_warnings_.push_back(absl::StrCat("resume: passed over ",
+                                           bad.status.message(),
+                                           SetAsideIfDamaged(bad, good)));
   }
   if (!latest.ok()) return absl::OkStatus();
   checkpoint_path_ = std::move(latest->path);
   checkpoint_ = std::move(latest->contents);
   return absl::OkStatus();
+}
+
+std::string RunnerImpl::SetAsideIfDamaged(const io::RejectedCheckpoint& bad,
+                                          const std::string& good) {
+  // Who only reads changes nothing, nor what is in nobody's folder.
+  if (lock_ == nullptr || !io::IsDamaged(*env_, bad)) return "";
+  const std::string dir = io::Dirname(bad.path);
+  if (!IsSamePath(dir, work_dir_) && !IsSamePath(dir, checkpoint_dir_)) {
+    return "";
+  }
+  const auto set_aside = [&]() -> absl::StatusOr<std::string> {
+    // First, for it tells a later search which run this is.
+    if (!good.empty()) {
+      GRAPNEL_RETURN_IF_ERROR(io::WriteLastCheckpoint(*env_, work_dir_, good));
+    }
+    return io::SetAsideCheckpoint(*env_, bad.path);
+  };
+  const absl::StatusOr<std::string> path = set_aside();
+  if (path.ok()) {
+    return absl::StrCat("; it is set aside as ", io::Basename(*path));
+  }
+  return absl::StrCat("; it can't be set aside: ", path.status().message());
 }
 
 absl::Status RunnerImpl::InitSeed() {

@@ -3,11 +3,13 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
@@ -18,6 +20,7 @@
 #include "grapnel/data/tensor_dataset.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/env_wrapper.h"
 #include "grapnel/io/fault_injection_env.h"
 #include "grapnel/io/mem_env.h"
 #include "grapnel/loggers/memory_run_log.h"
@@ -387,6 +390,159 @@ TEST_F(FoldersTest, LeftoversThatCannotBeDeletedAreNoReasonToStop) {
   EXPECT_TRUE(env_->FileExists("/w/.trash-epoch_1-0123abcd"));
   ASSERT_THAT(Train("work_dir: '/w' resume: true"), IsOk());
   EXPECT_FALSE(env_->FileExists("/w/.trash-epoch_1-0123abcd"));
+}
+
+// ------------------------------------------------------- what is damaged
+
+// The tensor lies at the file's end.
+void Damage(io::Env& env, const std::string& checkpoint) {
+  const std::string path = absl::StrCat(checkpoint, "/model.safetensors");
+  std::string bytes = *io::ReadFile(env, path);
+  bytes.back() ^= 1;
+  ASSERT_THAT(io::WriteFileAtomically(env, path, bytes), IsOk());
+}
+
+constexpr char kDamaged[] =
+    "resume: passed over /w/epoch_3/model.safetensors: tensor \"0.weight\": "
+    "bytes differ from those that were written";
+
+TEST_F(FoldersTest, ADamagedNewestIsSetAsideAndTheOneBeforeGoesOn) {
+  ASSERT_THAT(Train("work_dir: '/w'"), IsOk());
+  const std::string whole = *io::ReadFile(*env_, "/w/epoch_3/manifest.pb");
+  Damage(*env_, "/w/epoch_3");
+  ASSERT_THAT(Train("work_dir: '/w' resume: true"), IsOk());
+  EXPECT_THAT(
+      log_.messages(RunLog::Level::kWarning),
+      Contains(absl::StrCat(kDamaged, "; it is set aside as epoch_3.damaged")));
+  EXPECT_THAT(log_.messages(), Contains("resumed epoch: 2, iter: 6"));
+  EXPECT_THAT(Checkpoints("/w"),
+              ElementsAre("epoch_1", "epoch_2", "epoch_3", "epoch_3.damaged"));
+  EXPECT_EQ(*io::ReadFile(*env_, "/w/epoch_3.damaged/manifest.pb"), whole);
+
+  // It is not looked at again.
+  const size_t warnings = log_.messages(RunLog::Level::kWarning).size();
+  ASSERT_THAT(Train("work_dir: '/w' resume: true train_cfg { max_epochs: 4 }"),
+              IsOk());
+  EXPECT_THAT(log_.messages(), Contains("resumed epoch: 3, iter: 9"));
+  EXPECT_EQ(log_.messages(RunLog::Level::kWarning).size(), warnings);
+}
+
+TEST_F(FoldersTest, WhoReadsLeavesADamagedOneWhereItIs) {
+  ASSERT_THAT(Train("work_dir: '/w'"), IsOk());
+  Damage(*env_, "/w/epoch_3");
+  io::FaultInjectionEnv watched(mem_, "/");
+  env_ = &watched;
+  RunnerOptions options;
+  options.for_training = false;
+  const auto test = Create("work_dir: '/w' resume: true", std::move(options));
+  ASSERT_THAT(test, IsOk());
+  EXPECT_THAT((*test)->Test(), IsOk());
+  EXPECT_THAT(log_.messages(RunLog::Level::kWarning), Contains(kDamaged));
+  EXPECT_THAT(log_.messages(), Contains("Load checkpoint from /w/epoch_2"));
+  EXPECT_THAT(Checkpoints("/w"), ElementsAre("epoch_1", "epoch_2", "epoch_3"));
+  EXPECT_EQ(*io::ReadFile(*env_, "/w/last_checkpoint"), "epoch_3");
+}
+
+// A path that is named is the user's.
+TEST_F(FoldersTest, ADamagedOneThatIsNamedIsAnErrorAndStays) {
+  ASSERT_THAT(Train("work_dir: '/w'"), IsOk());
+  Damage(*env_, "/w/epoch_3");
+  for (const char* work_dir : {"/w", "/v"}) {
+    EXPECT_THAT(
+        Train(absl::StrCat("work_dir: '", work_dir,
+                           "' resume: true load_from: '/w/epoch_3'")),
+        StatusIs(absl::StatusCode::kDataLoss, HasSubstr("\"0.weight\"")));
+  }
+  EXPECT_THAT(Checkpoints("/w"), ElementsAre("epoch_1", "epoch_2", "epoch_3"));
+}
+
+TEST_F(FoldersTest, ADamagedOneInAnotherFolderStaysThere) {
+  ASSERT_THAT(Train("work_dir: '/w'"), IsOk());
+  Damage(*env_, "/w/epoch_3");
+  ASSERT_THAT(env_->CreateDir("/v"), IsOk());
+  ASSERT_THAT(
+      io::WriteFileAtomically(*env_, "/v/last_checkpoint", "../w/epoch_3"),
+      IsOk());
+  ASSERT_THAT(Train("work_dir: '/v' resume: true"), IsOk());
+  EXPECT_THAT(
+      log_.messages(RunLog::Level::kWarning),
+      Contains(HasSubstr("/w/epoch_3/model.safetensors: tensor \"0.w")));
+  EXPECT_THAT(log_.messages(), Not(Contains(HasSubstr("set aside"))));
+  EXPECT_THAT(Checkpoints("/w"), ElementsAre("epoch_1", "epoch_2", "epoch_3"));
+}
+
+// Another run's, later by its counters, is in the folder: a run that was killed
+// before its first save still goes on from its own.
+TEST_F(FoldersTest, TheRunIsKnownAfterItsNewestWasSetAside) {
+  ASSERT_THAT(Train("work_dir: '/w' train_cfg { max_epochs: 5 }"), IsOk());
+  ASSERT_THAT(Train("work_dir: '/w'"), IsOk());
+  Damage(*env_, "/w/epoch_3");
+  for (int i = 0; i < 2; ++i) {
+    const auto runner = Create("work_dir: '/w' resume: true");
+    ASSERT_THAT(runner, IsOk());
+    EXPECT_EQ(*io::ReadFile(*env_, "/w/last_checkpoint"), "epoch_2");
+  }
+  ASSERT_THAT(Train("work_dir: '/w' resume: true"), IsOk());
+  EXPECT_THAT(log_.messages(), Contains("resumed epoch: 2, iter: 6"));
+}
+
+TEST_F(FoldersTest, AllOfThemDamagedAreSetAsideForARunFromScratch) {
+  ASSERT_THAT(Train("work_dir: '/w' train_cfg { max_epochs: 1 }"), IsOk());
+  Damage(*env_, "/w/epoch_1");
+  ASSERT_THAT(Train("work_dir: '/w' resume: true train_cfg { max_epochs: 1 }"),
+              IsOk());
+  EXPECT_THAT(log_.messages(RunLog::Level::kWarning),
+              Contains(HasSubstr("starting from scratch")));
+  EXPECT_THAT(Checkpoints("/w"), ElementsAre("epoch_1", "epoch_1.damaged"));
+}
+
+TEST_F(FoldersTest, OneThatCannotBeSetAsideIsWarnedOf) {
+  ASSERT_THAT(Train("work_dir: '/w'"), IsOk());
+  Damage(*env_, "/w/epoch_3");
+  class NoRename : public io::EnvWrapper {
+   public:
+    using EnvWrapper::EnvWrapper;
+    absl::Status Rename(const std::string& from,
+                        const std::string& to) override {
+      return absl::EndsWith(to, ".damaged")
+                 ? absl::PermissionDeniedError("not yours")
+                 : EnvWrapper::Rename(from, to);
+    }
+  };
+  NoRename env(mem_);
+  env_ = &env;
+  ASSERT_THAT(Train("work_dir: '/w' resume: true"), IsOk());
+  EXPECT_THAT(
+      log_.messages(RunLog::Level::kWarning),
+      Contains(absl::StrCat(kDamaged, "; it can't be set aside: not yours")));
+  EXPECT_THAT(log_.messages(), Contains("resumed epoch: 2, iter: 6"));
+}
+
+// A disk that fails says nothing of what is on it.
+TEST_F(FoldersTest, WhatCannotBeReadIsNotSetAside) {
+  ASSERT_THAT(Train("work_dir: '/w'"), IsOk());
+  class Unreadable : public io::EnvWrapper {
+   public:
+    using EnvWrapper::EnvWrapper;
+    absl::StatusOr<std::unique_ptr<io::RandomAccessFile>> NewRandomAccessFile(
+        const std::string& path) override {
+      if (path == "/w/epoch_3/model.safetensors" && left-- <= 0) {
+        return absl::UnavailableError("i/o error");
+      }
+      return EnvWrapper::NewRandomAccessFile(path);
+    }
+    int left = 0;
+  };
+  // When it is looked for, and when it is read.
+  for (const int left : {0, 1}) {
+    Unreadable env(mem_);
+    env.left = left;
+    env_ = &env;
+    const auto runner = Create("work_dir: '/w' resume: true");
+    EXPECT_EQ(runner.ok(), left == 0) << runner.status();
+    EXPECT_THAT(Checkpoints("/w"),
+                ElementsAre("epoch_1", "epoch_2", "epoch_3"));
+  }
 }
 
 }  // namespace

@@ -21,6 +21,8 @@
 namespace grapnel {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::HasSubstr;
 using ::testing::TestWithParam;
 using ::testing::ValuesIn;
 
@@ -166,6 +168,70 @@ TEST_P(KilledRunTest, ResumesAsIfNothingHadHappened) {
   ASSERT_LT(resumed.size(), all.size());
   EXPECT_EQ(resumed,
             std::vector<std::string>(all.end() - resumed.size(), all.end()));
+}
+
+// The program's own lines, of the newest run there.
+std::string LogOf(const std::string& work_dir) {
+  io::Env& env = io::Env::Posix();
+  std::string newest;
+  const auto names = env.ListDir(work_dir);
+  EXPECT_THAT(names, IsOk());
+  for (const std::string& name : *names) {
+    const std::string file =
+        absl::StrCat(work_dir, "/", name, "/", name, ".log");
+    if (env.FileExists(file)) newest = file;
+  }
+  const auto text = io::ReadFile(env, newest);
+  EXPECT_THAT(text, IsOk());
+  return text.value_or("");
+}
+
+TEST(DamagedRunTest, GoesOnFromTheOneBeforeAndSetsTheDamagedOneAside) {
+  io::Env& env = io::Env::Posix();
+  const std::string dir = absl::StrCat(::testing::TempDir(), "/damaged_run");
+  const std::string whole = absl::StrCat(dir, "/whole");
+  const std::string killed = absl::StrCat(dir, "/killed");
+  const auto run = [](const char* command, const std::string& work_dir,
+                      std::vector<std::string> more) {
+    std::vector<std::string> args = {
+        kGrapnel,        command,
+        kConfig,         absl::StrCat("--work-dir=", work_dir),
+        "--cfg-options", "default_hooks.checkpoint.max_keep_ckpts=-1"};
+    for (std::string& argument : more) args.push_back(std::move(argument));
+    return RunProgram(std::move(args));
+  };
+  constexpr char kThree[] = "train_cfg={max_epochs: 3}";
+  ASSERT_EQ(run("train", whole, {kThree}), 0);
+  ASSERT_TRUE(WIFSIGNALED(
+      run("train", killed,
+          {kThree,
+           "custom_hooks.0.config={[type.googleapis.com/"
+           "grapnel.testing.KillHookConfig] { point: AFTER_TRAIN_ITER "
+           "count: 50 }}"})));
+  const std::string file = io::JoinPath(killed, "epoch_2/model.safetensors");
+  std::string bytes = *io::ReadFile(env, file);
+  bytes.back() ^= 1;
+  ASSERT_THAT(io::WriteFileAndSync(env, file, bytes), IsOk());
+
+  ASSERT_EQ(run("test", killed, {}), 0);
+  EXPECT_TRUE(env.FileExists(io::JoinPath(killed, "epoch_2")));
+  const auto contents = [&](const std::string& work_dir) {
+    auto read = io::ReadCheckpoint(env, io::JoinPath(work_dir, "epoch_3"));
+    EXPECT_THAT(read, IsOk());
+    return *std::move(read);
+  };
+  ASSERT_EQ(run("train", killed, {kThree, "--resume"}), 0);
+  EXPECT_THAT(
+      LogOf(killed),
+      AllOf(HasSubstr(absl::StrCat("passed over ", file, ": tensor \"")),
+            HasSubstr("; it is set aside as epoch_2.damaged\n"),
+            HasSubstr("resumed epoch: 1, iter: 23\n")));
+  EXPECT_EQ(*io::ReadFile(env, io::JoinPath(killed,
+                                            "epoch_2.damaged/"
+                                            "model.safetensors")),
+            bytes);
+  ExpectSameTensors(contents(whole), contents(killed));
+  EXPECT_EQ(StateText(contents(whole)), StateText(contents(killed)));
 }
 
 INSTANTIATE_TEST_SUITE_P(, KilledRunTest, ValuesIn(Params()),

@@ -1,0 +1,82 @@
+#include "grapnel/io/rejected_checkpoints.h"
+
+#include <algorithm>
+#include <cstddef>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/io/checkpoint_files.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
+#include "grapnel/io/manifest_codec.h"
+
+namespace grapnel {
+namespace io {
+namespace {
+
+constexpr absl::string_view kSetAside = ".damaged";
+
+bool HoldsPartsOfACheckpoint(Env& env, const std::string& path) {
+  const absl::StatusOr<std::vector<std::string>> names = env.ListDir(path);
+  if (!names.ok()) return false;
+  return std::any_of(names->begin(), names->end(), [](absl::string_view name) {
+    if (!absl::ConsumeSuffix(&name, kSectionSuffix) &&
+        !absl::ConsumeSuffix(&name, kBlobSuffix)) {
+      return false;
+    }
+    return IsPartName(name);
+  });
+}
+
+// A whole manifest, of another name.
+bool IsRenamed(Env& env, const std::string& path) {
+  const absl::StatusOr<std::string> bytes =
+      ReadFile(env, JoinPath(path, kManifestFile), kMaxManifestSize);
+  if (!bytes.ok()) return false;
+  const auto manifest = DecodeManifest(*bytes);
+  return manifest.ok() && manifest->name() != Basename(StripSlashes(path));
+}
+
+}  // namespace
+
+bool IsDamaged(Env& env, const RejectedCheckpoint& rejected) {
+  const std::string path(StripSlashes(rejected.path));
+  if (path.empty() || env.IsSymlink(path) || !env.IsDirectory(path)) {
+    return false;
+  }
+  if (absl::IsNotFound(rejected.status)) {
+    return !env.FileExists(JoinPath(path, kManifestFile)) &&
+           HoldsPartsOfACheckpoint(env, path);
+  }
+  return absl::IsDataLoss(rejected.status) && !IsRenamed(env, path);
+}
+
+absl::StatusOr<std::string> SetAsideCheckpoint(Env& env,
+                                               const std::string& path) {
+  const std::string from(StripSlashes(path));
+  if (from.empty() || Basename(from).empty() || Basename(from)[0] == '.') {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", path, "\": does not name a checkpoint"));
+  }
+  std::string to = absl::StrCat(from, kSetAside);
+  for (int number = 2; env.FileExists(to) || env.IsSymlink(to); ++number) {
+    to = absl::StrCat(from, kSetAside, "-", number);
+  }
+  GRAPNEL_RETURN_IF_ERROR(env.Rename(from, to));
+  const std::string parent = Dirname(from);
+  GRAPNEL_RETURN_IF_ERROR(env.SyncDir(parent.empty() ? "." : parent));
+  return to;
+}
+
+bool IsSetAsideName(absl::string_view name) {
+  if (absl::EndsWith(name, kSetAside)) return true;
+  const size_t at = name.rfind('-');
+  return at != absl::string_view::npos && at + 1 < name.size() &&
+         absl::EndsWith(name.substr(0, at), kSetAside) &&
+         std::all_of(name.begin() + at + 1, name.end(), absl::ascii_isdigit);
+}
+
+}  // namespace io
+}  // namespace grapnel

@@ -1,0 +1,244 @@
+#include "grapnel/io/rejected_checkpoints.h"
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
+#include "grapnel/io/checkpoint.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
+#include "grapnel/io/env.h"
+#include "grapnel/io/fault_injection_env.h"
+#include "grapnel/io/mem_env.h"
+#include "gtest/gtest.h"
+
+namespace grapnel {
+namespace io {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+
+constexpr char kFile[] = "/run/epoch_2/model.safetensors";
+
+// epoch_1 and epoch_2 in /run, which last_checkpoint names.
+void WriteTwo(Env& env) {
+  for (int epoch = 1; epoch <= 2; ++epoch) {
+    CheckpointContents contents;
+    TensorMap model;
+    ASSERT_THAT(model.Add("fc.weight", ops::ones({3, 2})), IsOk());
+    ASSERT_THAT(model.Add("fc.bias", ops::ones({3})), IsOk());
+    contents.sections.emplace_back("model", model);
+    contents.blobs.emplace_back("state", "x");
+    contents.manifest().set_run_uuid("0123456789abcdef");
+    contents.manifest().mutable_progress()->set_epoch(epoch);
+    contents.manifest().mutable_progress()->set_iter(10 * epoch);
+    const std::string name = absl::StrCat("epoch_", epoch);
+    ASSERT_THAT(WriteCheckpoint(env, "/run", name, contents), IsOk());
+    ASSERT_THAT(WriteLastCheckpoint(env, "/run", JoinPath("/run", name)),
+                IsOk());
+  }
+}
+
+void FlipABit(Env& env, const std::string& path, int64_t from_the_end) {
+  std::string bytes = *ReadFile(env, path);
+  bytes[bytes.size() - static_cast<size_t>(from_the_end)] ^= 1;
+  ASSERT_THAT(WriteFileAndSync(env, path, bytes), IsOk());
+}
+
+void CutOff(Env& env, const std::string& path, int64_t bytes) {
+  std::string content = *ReadFile(env, path);
+  content.resize(content.size() - static_cast<size_t>(bytes));
+  ASSERT_THAT(WriteFileAndSync(env, path, content), IsOk());
+}
+
+// What is wrong with the newest checkpoint, and whether it is damage.
+struct DamageCase {
+  std::string name;
+  void (*damage)(Env& env);
+  std::string message;  // Of the first that was rejected.
+  bool damaged;
+};
+
+class SetAsideTest : public testing::TestWithParam<DamageCase> {};
+
+INSTANTIATE_TEST_SUITE_P(
+    , SetAsideTest,
+    testing::ValuesIn(std::vector<DamageCase>{
+        {"AFlippedBit", [](Env& env) { FlipABit(env, kFile, 1); },
+         "/run/epoch_2/model.safetensors: tensor \"fc.weight\": bytes differ "
+         "from those that were written",
+         true},
+        {"CutOff", [](Env& env) { CutOff(env, kFile, 1); },
+         "the first bad tensor is \"fc.weight\"", true},
+        {"CutOffMore", [](Env& env) { CutOff(env, kFile, 30); },
+         "the first bad tensor is \"fc.bias\"", true},
+        {"AFileIsMissing",
+         [](Env& env) { ASSERT_THAT(env.DeleteFile(kFile), IsOk()); },
+         "the first bad tensor is \"fc.bias\"", true},
+        {"ABadManifest",
+         [](Env& env) { FlipABit(env, "/run/epoch_2/manifest.pb", 1); },
+         "/run/epoch_2/manifest.pb", true},
+        {"ACopyThatWasCutShort",
+         [](Env& env) {
+           ASSERT_THAT(env.DeleteFile("/run/epoch_2/manifest.pb"), IsOk());
+         },
+         "/run/epoch_2: no checkpoint: has no manifest.pb", true},
+        {"AFolderOfThatName",
+         [](Env& env) {
+           ASSERT_THAT(DeleteRecursively(env, "/run/epoch_2"), IsOk());
+           ASSERT_THAT(env.CreateDir("/run/epoch_2/images"), IsOk());
+         },
+         "/run/epoch_2: no checkpoint: has no manifest.pb", false},
+        {"SomebodyRenamedIt",
+         [](Env& env) {
+           ASSERT_THAT(DeleteCheckpoint(env, "/run/epoch_1"), IsOk());
+           ASSERT_THAT(env.Rename("/run/epoch_2", "/run/epoch_1"), IsOk());
+           ASSERT_THAT(DeleteRecursively(env, "/run/last_checkpoint"), IsOk());
+         },
+         "/run/epoch_1/manifest.pb: is of \"epoch_2\"", false},
+        {"ABadLastCheckpoint",
+         [](Env& env) {
+           ASSERT_THAT(WriteFileAndSync(env, "/run/last_checkpoint", ""),
+                       IsOk());
+         },
+         "/run/last_checkpoint: is empty", false},
+        {"DeletedByHand",
+         [](Env& env) {
+           ASSERT_THAT(DeleteCheckpoint(env, "/run/epoch_2"), IsOk());
+         },
+         "/run/epoch_2: no checkpoint: is no directory", false},
+    }),
+    [](const auto& info) { return info.param.name; });
+
+TEST_P(SetAsideTest, IsForDamageAndNothingElse) {
+  MemEnv env;
+  WriteTwo(env);
+  GetParam().damage(env);
+  std::vector<RejectedCheckpoint> rejected;
+  const auto latest = SearchLatestCheckpoint(env, "/run", &rejected);
+  ASSERT_EQ(rejected.size(), 1u);
+  EXPECT_THAT(std::string(rejected[0].status.message()),
+              HasSubstr(GetParam().message));
+  EXPECT_EQ(IsDamaged(env, rejected[0]), GetParam().damaged);
+  // Both ways of asking say the same.
+  std::vector<std::string> lines;
+  const auto read = ReadLatestCheckpoint(env, "/run", &lines);
+  EXPECT_THAT(lines, ElementsAre(std::string(rejected[0].status.message())));
+  EXPECT_EQ(read.ok(), latest.ok());
+  if (!GetParam().damaged) return;
+  ASSERT_THAT(latest, IsOk());
+  EXPECT_EQ(latest->path, "/run/epoch_1");
+
+  const std::vector<std::string> files = *env.ListDir("/run/epoch_2");
+  const auto path = SetAsideCheckpoint(env, "/run/epoch_2/");
+  ASSERT_THAT(path, IsOk());
+  EXPECT_EQ(*path, "/run/epoch_2.damaged");
+  EXPECT_EQ(*env.ListDir("/run/epoch_2.damaged"), files);
+  EXPECT_FALSE(env.FileExists("/run/epoch_2"));
+}
+
+TEST(SetAsideCheckpointTest, IsNeverFoundAgain) {
+  MemEnv env;
+  WriteTwo(env);
+  FlipABit(env, kFile, 1);
+  ASSERT_THAT(SetAsideCheckpoint(env, "/run/epoch_2"), IsOk());
+  ASSERT_THAT(WriteLastCheckpoint(env, "/run", "/run/epoch_1"), IsOk());
+  std::vector<std::string> rejected;
+  EXPECT_EQ(*FindLatestCheckpoint(env, "/run", &rejected), "/run/epoch_1");
+  EXPECT_THAT(rejected, IsEmpty());
+  EXPECT_THAT(ReadCheckpoint(env, "/run/epoch_2.damaged"), Not(IsOk()));
+}
+
+TEST(SetAsideCheckpointTest, NothingIsReplaced) {
+  MemEnv env;
+  for (const char* name :
+       {"epoch_2.damaged", "epoch_2.damaged-2", "epoch_2.damaged-3"}) {
+    WriteTwo(env);
+    const auto path = SetAsideCheckpoint(env, "/run/epoch_2");
+    ASSERT_THAT(path, IsOk());
+    EXPECT_EQ(Basename(*path), name);
+    EXPECT_TRUE(IsSetAsideName(name));
+  }
+  EXPECT_THAT(*env.ListDir("/run"),
+              ElementsAre("epoch_1", "epoch_2.damaged", "epoch_2.damaged-2",
+                          "epoch_2.damaged-3", "last_checkpoint"));
+}
+
+TEST(SetAsideCheckpointTest, OtherNamesAreFree) {
+  for (const char* name :
+       {"epoch_2", "damaged", "epoch_2.damaged-", "epoch_2.damaged-x",
+        "epoch_2-damaged-2", "-2", "epoch_2.damaged.pth"}) {
+    EXPECT_FALSE(IsSetAsideName(name)) << name;
+  }
+}
+
+TEST(SetAsideCheckpointTest, WhatIsNoCheckpointsNameIsRefused) {
+  MemEnv env;
+  for (const char* path : {"", "/", "/run/..", "/run/.lock"}) {
+    EXPECT_THAT(SetAsideCheckpoint(env, path),
+                StatusIs(absl::StatusCode::kInvalidArgument,
+                         HasSubstr("does not name a checkpoint")));
+  }
+}
+
+// At each operation it fails, or the power goes out: the damaged one is there,
+// whole, under one of the two names, and the good one is found.
+TEST(SetAsideCheckpointTest, LosesNothingWhateverFails) {
+  for (const auto times : {FaultInjectionEnv::Times::kOnce,
+                           FaultInjectionEnv::Times::kFromThenOn}) {
+    for (const auto names : {FaultInjectionEnv::Names::kAsSynced,
+                             FaultInjectionEnv::Names::kAsSeen}) {
+      int failures = 0;
+      for (int64_t n = 0;; ++n) {
+        MemEnv mem;
+        WriteTwo(mem);
+        FlipABit(mem, kFile, 1);
+        const std::vector<std::string> files = *mem.ListDir("/run/epoch_2");
+        FaultInjectionEnv env(mem, "/");
+        env.FailOperation(n, absl::UnavailableError("i/o error"), times);
+        const auto path = SetAsideCheckpoint(env, "/run/epoch_2");
+        const bool failed = static_cast<size_t>(n) < env.operations().size();
+        ASSERT_THAT(env.Crash(names), IsOk());
+        EXPECT_EQ(path.ok(), !failed);
+        if (failed) ++failures;
+        const bool was_renamed = env.FileExists("/run/epoch_2.damaged");
+        EXPECT_NE(was_renamed, env.FileExists("/run/epoch_2"));
+        EXPECT_TRUE(was_renamed || !path.ok());
+        EXPECT_EQ(
+            *env.ListDir(was_renamed ? "/run/epoch_2.damaged" : "/run/epoch_2"),
+            files);
+        std::vector<RejectedCheckpoint> rejected;
+        const auto latest = SearchLatestCheckpoint(env, "/run", &rejected);
+        ASSERT_THAT(latest, IsOk());
+        EXPECT_EQ(latest->path, "/run/epoch_1");
+        if (!failed) break;
+      }
+      EXPECT_GE(failures, 2);
+    }
+  }
+}
+
+// What can't be read now may be good.
+TEST(RejectedCheckpointsTest, WhatCannotBeReadIsNotDamaged) {
+  MemEnv env;
+  WriteTwo(env);
+  for (const absl::Status& status :
+       {absl::UnavailableError("i/o error"),
+        absl::PermissionDeniedError("not yours"),
+        absl::ResourceExhaustedError("out of memory"),
+        absl::UnimplementedError("newer"), absl::InternalError("?")}) {
+    EXPECT_FALSE(IsDamaged(env, {"/run/epoch_2", status})) << status;
+  }
+  EXPECT_TRUE(IsDamaged(env, {"/run/epoch_2", absl::DataLossError("bad")}));
+}
+
+}  // namespace
+}  // namespace io
+}  // namespace grapnel

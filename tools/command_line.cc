@@ -36,6 +36,7 @@ const char kHelp[] =
   grapnel check CONFIG     try one batch, write nothing, and print a table
   grapnel config CONFIG    print the configuration as it would be used
   grapnel launch -- train CONFIG    in several processes; see launch --help
+  grapnel ckpt ls          what was saved; verify, diff, ...: see ckpt --help
 
   --work-dir DIR           where checkpoints and logs go
   --resume[=PATH]          go on from PATH, or from the newest in the work dir
@@ -43,8 +44,7 @@ const char kHelp[] =
   --no-strict              take of weights what the model has, and fits
   --cfg-options A.B=V ...  set fields of the configuration
   --device NAME            cpu, cuda, cuda:1, or auto: cuda if there is one
-  --seed N                 of weights, order, augmentation and dropout
-  --threads N              of LibTorch's operators
+  --seed N, --threads N    of all that is random; of LibTorch's operators
   --wait-for-lock TIME     of a run in the work dir to end: 90s, 10m, 1h30m
   --help, --version
 CONFIG is a grapnel.runner.v1.RunnerConfig in a .textproto, .json or .pb file.
@@ -68,7 +68,8 @@ struct VerbName {
 constexpr VerbName kVerbs[] = {
     {"train", Verb::kTrain},   {"test", Verb::kTest},
     {"export", Verb::kExport}, {"check", Verb::kCheck},
-    {"config", Verb::kConfig}, {"launch", Verb::kLaunch}};
+    {"config", Verb::kConfig}, {"launch", Verb::kLaunch},
+    {"ckpt", Verb::kCkpt}};
 
 absl::Status SetPath(absl::string_view value,
                      std::optional<std::string>* path) {
@@ -226,6 +227,11 @@ class Reader {
       command_.launch.assign(args_.begin() + 1, args_.end());
       return command_;
     }
+    if (!args_.empty() && args_[0] == "ckpt") {
+      command_.verb = Verb::kCkpt;
+      command_.ckpt.assign(args_.begin() + 1, args_.end());
+      return command_;
+    }
     while (next_ < args_.size()) {
       const std::string& arg = args_[next_++];
       if (arg == "--") {
@@ -335,13 +341,17 @@ class Reader {
   absl::StatusOr<CommandLine> Finish() {
     if (positional_.empty()) {
       return absl::InvalidArgumentError(
-          "no command: train, test, export, check, config or launch; see "
+          "no command: train, test, export, check, config, launch or ckpt; see "
           "grapnel --help");
     }
     GRAPNEL_ASSIGN_OR_RETURN(command_.verb, FindVerb(positional_[0]));
     if (command_.verb == Verb::kLaunch) {
       return absl::InvalidArgumentError(
           "launch comes first: grapnel launch [FLAG]... -- train CONFIG ...");
+    }
+    if (command_.verb == Verb::kCkpt) {
+      return absl::InvalidArgumentError(
+          "ckpt comes first: grapnel ckpt ls [FLAG]...");
     }
     if (positional_.size() < 2) {
       return absl::InvalidArgumentError(absl::StrCat(

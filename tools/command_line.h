@@ -13,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "grapnel/models/metric.h"
+#include "grapnel/tools/exit_code.h"
 
 namespace grapnel::runner::v1 {
 class RunnerConfig;
@@ -27,15 +28,6 @@ class Env;
 // Fits a terminal of 24 lines by 80 columns.
 extern const char kHelp[];
 
-// What a process that ran a command returns. A signal's is 128 and its number.
-enum ExitCode : int {
-  kDone = 0,  // Also: stopped by a hook, as configured.
-  kRunFailed = 1,
-  kBadInput = 2,  // Command line, configuration, data files or work dir.
-  kBadData = 3,   // A sample could not be read while the run was going on.
-  kBadCheckpoint = 4,
-};
-
 struct CommandLine {
   enum class Verb {
     kTrain,
@@ -44,13 +36,15 @@ struct CommandLine {
     kCheck,
     kConfig,
     kLaunch,
+    kCkpt,
     kHelp,
     kVersion
   };
 
   Verb verb = Verb::kHelp;
-  std::string config;  // Path. Set for all but launch, help and version.
+  std::string config;  // Path. Set for all but launch, ckpt, help and version.
   std::vector<std::string> launch;  // What follows launch, which comes first.
+  std::vector<std::string> ckpt;    // The same of ckpt.
   std::optional<std::string> work_dir;
   std::optional<bool> resume;
   std::optional<std::string> load_from;  // Of --load-from, or of --resume=PATH.

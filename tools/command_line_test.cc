@@ -115,6 +115,18 @@ TEST(ParseCommandLineTest, WhatFollowsLaunchIsLeftToIt) {
                        HasSubstr("did you mean \"launch\"?")));
 }
 
+TEST(ParseCommandLineTest, WhatFollowsCkptIsLeftToIt) {
+  const CommandLine command = Parse({"ckpt", "diff", "--all", "a", "--help"});
+  EXPECT_EQ(command.verb, Verb::kCkpt);
+  EXPECT_THAT(command.ckpt, ElementsAre("diff", "--all", "a", "--help"));
+  EXPECT_THAT(ParseCommandLine({"--seed=1", "ckpt", "ls"}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("ckpt comes first")));
+  EXPECT_THAT(ParseCommandLine({"chkpt", "ls"}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("did you mean \"ckpt\"?")));
+}
+
 TEST(ArgsToGoOnTest, NoOtherCheckpointIsNamed) {
   for (const std::vector<std::string>& begins :
        {std::vector<std::string>{"--resume=old"},
@@ -197,7 +209,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::ValuesIn(std::vector<BadArgs>{
         {"Nothing",
          {},
-         "no command: train, test, export, check, config or launch; see "
+         "no command: train, test, export, check, config, launch or ckpt; see "
          "grapnel --help"},
         {"NoConfig", {"train"}, "no configuration: grapnel train CONFIG"},
         {"UnknownVerb",

@@ -37,7 +37,9 @@
 #include "grapnel/runner/run_folders.h"
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/runner_config.pb.h"
+#include "grapnel/tools/ckpt/ckpt.h"
 #include "grapnel/tools/command_line.h"
+#include "grapnel/tools/exit_code.h"
 #include "grapnel/tools/launch/launch_command.h"
 #include "grapnel/tools/launch/launcher.h"
 #include "grapnel/tools/report_table.h"
@@ -296,6 +298,9 @@ int Main(const std::vector<std::string>& args) {
   }
   if (command->verb == Verb::kLaunch) return LaunchRanks(command->launch);
   io::Env& env = io::Env::Posix();
+  if (command->verb == Verb::kCkpt) {
+    return RunCkpt(command->ckpt, env, std::cout, std::cerr);
+  }
   const absl::StatusOr<std::string> current_dir = env.CurrentDir();
   if (!current_dir.ok()) return Report(current_dir.status(), kBadInput);
   const absl::StatusOr<runner::v1::RunnerConfig> config =

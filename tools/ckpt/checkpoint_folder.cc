@@ -1,0 +1,269 @@
+#include "grapnel/tools/ckpt/checkpoint_folder.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/base/suggestion.h"
+#include "grapnel/hooks/checkpoint/best_checkpoints.h"
+#include "grapnel/io/checkpoint_files.h"
+#include "grapnel/io/run_checkpoints.h"
+#include "grapnel/io/unique_name.h"
+#include "grapnel/io/weights.h"
+#include "grapnel/tools/text_table.h"
+
+namespace grapnel {
+namespace {
+
+constexpr size_t kMaxNames = 10;
+
+std::filesystem::path Normal(absl::string_view path) {
+  return std::filesystem::path(std::string(io::StripSlashes(path)))
+      .lexically_normal();
+}
+
+// "epoch_1, epoch_2, and 3 others".
+std::string ListNames(const std::vector<std::string>& names) {
+  const size_t shown = std::min(names.size(), kMaxNames);
+  std::string list =
+      absl::StrJoin(absl::MakeConstSpan(names).first(shown), ", ");
+  if (names.size() > shown) {
+    absl::StrAppend(&list, " and ", names.size() - shown, " more");
+  }
+  return Printable(list);
+}
+
+std::vector<std::string> CheckpointNames(io::Env& env, const std::string& dir) {
+  std::vector<std::string> checkpoints;
+  const auto names = env.ListDir(dir);
+  if (!names.ok()) return checkpoints;
+  for (const std::string& name : *names) {
+    if (name[0] != '.' && IsCheckpoint(env, io::JoinPath(dir, name))) {
+      checkpoints.push_back(name);
+    }
+  }
+  return checkpoints;
+}
+
+// "; in DIR there are epoch_1, epoch_2; did you mean ...?", of the folder that
+// a path that isn't there would be in.
+std::string WhatIsThere(io::Env& env, const std::string& path) {
+  const std::string clean(io::StripSlashes(path));
+  const std::string parent =
+      io::Dirname(clean).empty() ? "." : io::Dirname(clean);
+  if (!env.IsDirectory(parent)) {
+    return absl::StrCat("; there is no folder ", parent);
+  }
+  std::vector<std::string> names = CheckpointNames(env, parent);
+  std::string text;
+  if (!names.empty()) {
+    text = absl::StrCat("; checkpoints in ", parent, ": ", ListNames(names));
+  }
+  const auto all = env.ListDir(parent);
+  if (all.ok()) names = *all;
+  return absl::StrCat(text, DidYouMean(io::Basename(clean), names));
+}
+
+absl::Status CheckFiles(io::Env& env, const std::string& path,
+                        const io::v1::CheckpointManifest& manifest) {
+  for (const io::v1::FileRecord& file : manifest.files()) {
+    GRAPNEL_RETURN_IF_ERROR(io::OpenListedFile(env, path, file).status());
+  }
+  return absl::OkStatus();
+}
+
+void AddCheckpoints(io::Env& env, const std::string& dir,
+                    CheckpointFolder* folder) {
+  const auto names = env.ListDir(dir);
+  if (!names.ok()) return;
+  for (const std::string& name : *names) {
+    FolderCheckpoint checkpoint;
+    checkpoint.dir = dir;
+    checkpoint.name = name;
+    checkpoint.path = io::JoinPath(dir == "." ? "" : dir, name);
+    if (name[0] == '.') {
+      Leftover leftover;
+      leftover.path = checkpoint.path;
+      if (io::ParseHiddenName(name, io::kReplaced, &leftover.of)) {
+        leftover.put_back =
+            !env.FileExists(io::JoinPath(dir, leftover.of)) &&
+            env.FileExists(io::JoinPath(checkpoint.path, io::kManifestFile));
+      } else if (!io::ParseHiddenName(name, io::kTemporary, &leftover.of) &&
+                 !io::ParseHiddenName(name, io::kTrash, &leftover.of)) {
+        continue;
+      }
+      folder->leftovers.push_back(std::move(leftover));
+      continue;
+    }
+    if (!env.IsDirectory(checkpoint.path)) continue;
+    auto manifest = io::ReadManifest(env, checkpoint.path);
+    if (absl::IsNotFound(manifest.status()) && !io::LooksLikeCheckpoint(name)) {
+      continue;  // Somebody's own.
+    }
+    absl::Status status = manifest.status();
+    if (manifest.ok()) {
+      checkpoint.has_manifest = true;
+      checkpoint.manifest = *std::move(manifest);
+      status = CheckFiles(env, checkpoint.path, checkpoint.manifest);
+    }
+    checkpoint.pinned = io::IsPinned(env, checkpoint.path);
+    // The path is in the row already.
+    absl::string_view bad = status.message();
+    if (absl::ConsumePrefix(&bad, checkpoint.path) && !bad.empty()) {
+      bad.remove_prefix(bad[0] == '/' ? 1 : 2);
+    }
+    checkpoint.bad = std::string(bad);
+    folder->checkpoints.push_back(std::move(checkpoint));
+  }
+}
+
+void AddBest(io::Env& env, CheckpointFolder* folder) {
+  std::map<std::pair<std::string, std::string>, BestCheckpointList> lists;
+  for (FolderCheckpoint& checkpoint : folder->checkpoints) {
+    if (!checkpoint.has_manifest) continue;
+    const std::pair<std::string, std::string> key(
+        checkpoint.dir, checkpoint.manifest.run_uuid());
+    auto it = lists.find(key);
+    if (it == lists.end()) {
+      // One of another run, or none, says nothing of these.
+      it = lists
+               .emplace(key, ReadBestCheckpoints(env, key.first, key.second)
+                                 .value_or(BestCheckpointList()))
+               .first;
+    }
+    for (const auto& best : it->second) {
+      if (best.name() == checkpoint.name) {
+        checkpoint.best.push_back(best.indicator());
+      }
+    }
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<CheckpointFolder> ReadCheckpointFolder(io::Env& env,
+                                                      const std::string& dir) {
+  GRAPNEL_RETURN_IF_ERROR(CheckThere(env, dir));
+  if (!env.IsDirectory(dir)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(dir, ": is a file, not a folder of checkpoints"));
+  }
+  if (env.FileExists(io::JoinPath(dir, io::kManifestFile))) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(dir, ": is a checkpoint, not a folder of them"));
+  }
+  CheckpointFolder folder;
+  folder.dirs.push_back(std::string(io::StripSlashes(dir)));
+  const auto last = io::ReadLastCheckpoint(env, dir);
+  if (last.ok()) {
+    folder.last = *last;
+  } else {
+    folder.last_problem = std::string(last.status().message());
+  }
+  if (!folder.last.empty()) {
+    const std::string elsewhere = io::Dirname(folder.last);
+    if (Normal(elsewhere.empty() ? "." : elsewhere) != Normal(dir) &&
+        env.IsDirectory(elsewhere)) {
+      folder.dirs.push_back(elsewhere);
+    }
+    if (!env.FileExists(io::JoinPath(folder.last, io::kManifestFile))) {
+      folder.last_problem =
+          absl::StrCat("names ", folder.last, ", which is no checkpoint");
+    }
+  }
+  for (const std::string& each : folder.dirs) {
+    AddCheckpoints(env, each, &folder);
+  }
+  for (FolderCheckpoint& checkpoint : folder.checkpoints) {
+    checkpoint.is_last =
+        !folder.last.empty() && Normal(checkpoint.path) == Normal(folder.last);
+  }
+  AddBest(env, &folder);
+  const auto key = [](const FolderCheckpoint& checkpoint) {
+    return std::make_tuple(
+        !checkpoint.has_manifest, checkpoint.manifest.progress().iter(),
+        checkpoint.manifest.progress().epoch(),
+        checkpoint.manifest.created_unix_nanos(), checkpoint.name);
+  };
+  std::stable_sort(folder.checkpoints.begin(), folder.checkpoints.end(),
+                   [&](const FolderCheckpoint& a, const FolderCheckpoint& b) {
+                     return key(a) < key(b);
+                   });
+  return folder;
+}
+
+bool IsCheckpoint(io::Env& env, const std::string& path) {
+  return env.IsDirectory(path) &&
+         (env.FileExists(io::JoinPath(path, io::kManifestFile)) ||
+          io::LooksLikeCheckpoint(io::Basename(io::StripSlashes(path))));
+}
+
+absl::Status CheckThere(io::Env& env, const std::string& path) {
+  if (env.FileExists(path)) return absl::OkStatus();
+  return absl::NotFoundError(absl::StrCat(
+      path, ": there is no such file or folder", WhatIsThere(env, path)));
+}
+
+absl::Status CheckIsCheckpoint(io::Env& env, const std::string& path) {
+  GRAPNEL_RETURN_IF_ERROR(CheckThere(env, path));
+  if (IsCheckpoint(env, path)) return absl::OkStatus();
+  const std::vector<std::string> names = CheckpointNames(env, path);
+  return absl::NotFoundError(absl::StrCat(
+      path, ": is no checkpoint",
+      names.empty() ? "" : "; checkpoints in it: ", ListNames(names)));
+}
+
+absl::Status CheckNotThere(io::Env& env, const std::string& path) {
+  if (!env.FileExists(path) && !env.IsSymlink(path)) return absl::OkStatus();
+  return absl::AlreadyExistsError(absl::StrCat(
+      path, ": is there already; delete it first, or choose another name"));
+}
+
+absl::StatusOr<io::CheckpointContents> ReadWeightsAt(io::Env& env,
+                                                     const std::string& path) {
+  GRAPNEL_RETURN_IF_ERROR(CheckThere(env, path));
+  absl::StatusOr<io::CheckpointContents> contents =
+      io::ReadWeightsAndMore(env, path);
+  if (absl::IsNotFound(contents.status()) && env.IsDirectory(path)) {
+    GRAPNEL_RETURN_IF_ERROR(CheckIsCheckpoint(env, path));
+  }
+  return contents;
+}
+
+int64_t BytesOf(io::Env& env, const std::string& path) {
+  if (env.IsSymlink(path)) return 0;
+  if (!env.IsDirectory(path)) {
+    const auto file = env.NewRandomAccessFile(path);
+    return file.ok() ? (*file)->size() : 0;
+  }
+  int64_t bytes = 0;
+  const auto names = env.ListDir(path);
+  if (!names.ok()) return bytes;
+  for (const std::string& name : *names) {
+    bytes += BytesOf(env, io::JoinPath(path, name));
+  }
+  return bytes;
+}
+
+std::string LocalTime(int64_t unix_nanos) {
+  if (unix_nanos == 0) return "";
+  return absl::FormatTime("%Y-%m-%d %H:%M:%S", absl::FromUnixNanos(unix_nanos),
+                          absl::LocalTimeZone());
+}
+
+std::string UtcTime(int64_t unix_nanos) {
+  if (unix_nanos == 0) return "";
+  return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::FromUnixNanos(unix_nanos),
+                          absl::UTCTimeZone());
+}
+
+}  // namespace grapnel

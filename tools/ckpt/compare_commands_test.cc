@@ -1,0 +1,201 @@
+#include "grapnel/tools/ckpt/compare_commands.h"
+
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "grapnel/base/status_matchers.h"
+#include "grapnel/base/tensor_map.h"
+#include "grapnel/base/tensor_ops.h"
+#include "grapnel/io/checkpoint.h"
+#include "grapnel/io/checkpoint_manifest.pb.h"
+#include "grapnel/io/env.h"
+#include "grapnel/io/safetensors.h"
+#include "grapnel/tools/ckpt/checkpoints_for_test.h"
+#include "gtest/gtest.h"
+
+namespace grapnel {
+namespace {
+
+using Code = absl::StatusCode;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+using testing::SizeIs;
+using testing::StartsWith;
+
+using CompareCommandsTest = CheckpointCommandTest;
+
+TEST_F(CompareCommandsTest, VerifyNamesEveryDamagedTensorAndFile) {
+  for (const int epoch : {1, 2}) Save(epoch);
+  Damage("/w/epoch_2/ema.safetensors");
+  Damage("/w/epoch_2/optimizer.safetensors");
+  Damage("/w/epoch_2/state.pb");
+  const auto before = Files("/w");
+  const std::string text =
+      Output(VerifyCheckpoints, {"verify", "/w"}, kBadCheckpoint);
+  EXPECT_THAT(text, StartsWith("/w/epoch_1: ok, 4 files, 4 tensors, "));
+  EXPECT_THAT(text, HasSubstr("/w/epoch_2: optimizer.safetensors: tensor "
+                              "\"conv.weight/momentum_buffer\": bytes differ"));
+  EXPECT_THAT(text, HasSubstr("/w/epoch_2: ema.safetensors: tensor "
+                              "\"conv.weight\": bytes differ"));
+  EXPECT_THAT(text, HasSubstr("/w/epoch_2: state.pb: bytes differ"));
+  EXPECT_THAT(text, Not(HasSubstr("/w/epoch_2: ok")));
+  const auto json =
+      JsonOutput(VerifyCheckpoints, {"verify", "/w"}, kBadCheckpoint);
+  EXPECT_EQ(json["ok"], false);
+  EXPECT_EQ(json["checkpoints"][0]["ok"], true);
+  EXPECT_EQ(json["checkpoints"][0]["tensors"], 4);
+  ASSERT_THAT(json["checkpoints"][1]["damages"], SizeIs(3));
+  EXPECT_EQ(json["checkpoints"][1]["damages"][0]["tensor"],
+            "conv.weight/momentum_buffer");
+  EXPECT_TRUE(json["checkpoints"][1]["damages"][2]["tensor"].is_null());
+  EXPECT_EQ(Files("/w"), before);
+}
+
+TEST_F(CompareCommandsTest, VerifyTakesSeveralPaths) {
+  for (const int epoch : {1, 2}) Save(epoch);
+  Damage("/w/epoch_1/manifest.pb");
+  const auto json =
+      JsonOutput(VerifyCheckpoints, {"verify", "/w/epoch_2", "/w/epoch_1/"},
+                 kBadCheckpoint);
+  EXPECT_EQ(json["checkpoints"][0]["ok"], true);
+  EXPECT_EQ(json["checkpoints"][1]["damages"][0]["file"], "manifest.pb");
+  EXPECT_THAT(Output(VerifyCheckpoints, {"verify", "/w/epoch_2"}),
+              HasSubstr(": ok"));
+  EXPECT_THAT(Run(VerifyCheckpoints, {"verify", "/w/epoch_3"}).exit_code,
+              StatusIs(Code::kNotFound, HasSubstr("epoch_1, epoch_2")));
+}
+
+TEST_F(CompareCommandsTest, VerifyFindsOneThatLostItsManifest) {
+  Save(1);
+  ASSERT_THAT(env_.DeleteFile("/w/epoch_1/manifest.pb"), IsOk());
+  EXPECT_EQ(Output(VerifyCheckpoints, {"verify", "/w"}, kBadCheckpoint),
+            "/w/epoch_1: manifest.pb: is missing\n");
+}
+
+TEST_F(CompareCommandsTest, VerifySaysThatFilesOfWeightsHaveNoDigests) {
+  TensorMap weights;
+  Add("fc.weight", ops::ones({2}), &weights);
+  ASSERT_THAT(io::WriteSafetensors(env_, "/w/m.safetensors", weights), IsOk());
+  EXPECT_THAT(
+      Output(VerifyCheckpoints, {"verify", "/w/m.safetensors"}),
+      AllOf(HasSubstr("ok, 1 file, 1 tensor"), HasSubstr("has no digests")));
+  Cut("/w/m.safetensors");
+  EXPECT_THAT(
+      Output(VerifyCheckpoints, {"verify", "/w/m.safetensors"}, kBadCheckpoint),
+      AllOf(StartsWith("/w/m.safetensors: m.safetensors: "),
+            HasSubstr("cut off")));
+}
+
+TEST_F(CompareCommandsTest, EqualCheckpointsAreEqualWhateverTheirNames) {
+  Save(1);
+  ASSERT_THAT(io::WriteCheckpoint(env_, "/v", "other", Contents(1)), IsOk());
+  EXPECT_EQ(Output(DiffCheckpoints, {"diff", "/w/epoch_1", "/v/other"}),
+            "equal: 4 tensors, and all else\n");
+  const auto json =
+      JsonOutput(DiffCheckpoints, {"diff", "/w/epoch_1", "/v/other"});
+  EXPECT_EQ(json["equal"], true);
+  EXPECT_THAT(json["differences"], SizeIs(0));
+}
+
+TEST_F(CompareCommandsTest, DiffNamesWhatDiffersAndByHowMuch) {
+  Save(1);
+  io::CheckpointContents other = Contents(1);
+  TensorMap model;
+  at::Tensor weight = ops::full({4, 3}, 1.0);
+  weight.data_ptr<float>()[5] = 1.25f;
+  weight.data_ptr<float>()[6] = 0.5f;
+  Add("conv.weight", weight, &model);
+  Add("fc.bias", ops::ones({1}), &model);
+  other.sections[0].second = model;
+  other.sections.erase(other.sections.begin() + 1);
+  other.blobs[0].second = "another state";
+  other.manifest().mutable_progress()->set_updates(7);
+  ASSERT_THAT(io::WriteCheckpoint(env_, "/v", "b", other), IsOk());
+  EXPECT_EQ(Output(DiffCheckpoints, {"diff", "/w/epoch_1", "/v/b"}, kRunFailed),
+            "part       name                    difference\n"
+            "progress   updates                 0 and 7\n"
+            "model      conv.weight             max |d| 0.5, 2 of 12 elements\n"
+            "model      bn.num_batches_tracked  only in A\n"
+            "model      fc.bias                 only in B\n"
+            "optimizer                          only in A, with 1 tensor\n"
+            "state                              bytes differ: 7 and 13\n");
+  const auto json =
+      JsonOutput(DiffCheckpoints, {"diff", "/w/epoch_1", "/v/b"}, kRunFailed);
+  EXPECT_EQ(json["equal"], false);
+  ASSERT_THAT(json["differences"], SizeIs(6));
+  const auto& values = json["differences"][1];
+  EXPECT_EQ(values["part"], "model");
+  EXPECT_EQ(values["tensor"], "conv.weight");
+  EXPECT_EQ(values["kind"], "values");
+  EXPECT_EQ(values["max_abs"], 0.5);
+  EXPECT_EQ(values["different"], 2);
+  EXPECT_EQ(values["elements"], 12);
+  EXPECT_EQ(json["differences"][0]["field"], "updates");
+  EXPECT_EQ(json["differences"][0]["b"], 7);
+}
+
+TEST_F(CompareCommandsTest, DiffOfOneSectionLooksAtNothingElse) {
+  Save(1);
+  io::CheckpointContents other = Contents(1);
+  other.blobs[0].second = "another state";
+  ASSERT_THAT(io::WriteCheckpoint(env_, "/v", "b", other), IsOk());
+  EXPECT_EQ(Output(DiffCheckpoints,
+                   {"diff", "/w/epoch_1", "/v/b", "--section=model"}),
+            "equal: 2 tensors\n");
+  EXPECT_THAT(
+      Run(DiffCheckpoints, {"diff", "/w/epoch_1", "/v/b", "--section=modle"})
+          .exit_code,
+      StatusIs(Code::kNotFound, AllOf(HasSubstr("A has model, optimizer, ema"),
+                                      HasSubstr("did you mean \"model\"?"))));
+}
+
+TEST_F(CompareCommandsTest, DiffWithAFileIsOfTheModel) {
+  Save(2);
+  const io::CheckpointContents contents = Contents(2);
+  ASSERT_THAT(io::WriteSafetensors(env_, "/w/m.safetensors",
+                                   contents.sections[0].second),
+              IsOk());
+  EXPECT_EQ(Output(DiffCheckpoints, {"diff", "/w/m.safetensors", "/w/epoch_2"}),
+            "equal: 2 tensors\n");
+  Save(3);
+  EXPECT_THAT(Output(DiffCheckpoints,
+                     {"diff", "/w/m.safetensors", "/w/epoch_3"}, kRunFailed),
+              HasSubstr("conv.weight             max |d| 1, 12 of 12 "
+                        "elements\n"));
+}
+
+TEST_F(CompareCommandsTest, DiffCutsALongList) {
+  TensorMap a, b;
+  for (int i = 0; i < 30; ++i) {
+    Add(absl::StrCat("t", i), ops::zeros({1}), &a);
+    Add(absl::StrCat("t", i), ops::ones({1}), &b);
+  }
+  ASSERT_THAT(io::WriteSafetensors(env_, "/w/a.safetensors", a), IsOk());
+  ASSERT_THAT(io::WriteSafetensors(env_, "/w/b.safetensors", b), IsOk());
+  const std::vector<std::string> args = {"diff", "/w/a.safetensors",
+                                         "/w/b.safetensors"};
+  EXPECT_THAT(Output(DiffCheckpoints, args, kRunFailed),
+              HasSubstr("... and 10 more: --all\n"));
+  EXPECT_THAT(
+      Output(DiffCheckpoints, {args[0], args[1], args[2], "--all"}, kRunFailed),
+      Not(HasSubstr("more: ")));
+  EXPECT_THAT(JsonOutput(DiffCheckpoints, args, kRunFailed)["differences"],
+              SizeIs(30));
+}
+
+TEST_F(CompareCommandsTest, DiffOfADamagedOneIsAnError) {
+  for (const int epoch : {1, 2}) Save(epoch);
+  Damage("/w/epoch_2/model.safetensors");
+  EXPECT_THAT(
+      Run(DiffCheckpoints, {"diff", "/w/epoch_1", "/w/epoch_2"}).exit_code,
+      StatusIs(Code::kDataLoss,
+               HasSubstr("/w/epoch_2/model.safetensors: tensor "
+                         "\"conv.weight\"")));
+}
+
+}  // namespace
+}  // namespace grapnel

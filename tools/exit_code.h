@@ -1,0 +1,19 @@
+// What the grapnel command returns.
+
+#ifndef GRAPNEL_TOOLS_EXIT_CODE_H_
+#define GRAPNEL_TOOLS_EXIT_CODE_H_
+
+namespace grapnel {
+
+// What a process that ran a command returns. A signal's is 128 and its number.
+enum ExitCode : int {
+  kDone = 0,  // Also: stopped by a hook, as configured.
+  kRunFailed = 1,
+  kBadInput = 2,  // Command line, configuration, data files or work dir.
+  kBadData = 3,   // A sample could not be read while the run was going on.
+  kBadCheckpoint = 4,
+};
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_TOOLS_EXIT_CODE_H_

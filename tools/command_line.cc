@@ -37,6 +37,7 @@ const char kHelp[] =
   grapnel config CONFIG    print the configuration as it would be used
   grapnel launch -- train CONFIG    in several processes; see launch --help
   grapnel ckpt ls          what was saved; verify, diff, ...: see ckpt --help
+  grapnel verify-resume CONFIG      kill and resume; see verify-resume --help
 
   --work-dir DIR           where checkpoints and logs go
   --resume[=PATH]          go on from PATH, or from the newest in the work dir

@@ -43,6 +43,7 @@
 #include "grapnel/tools/launch/launch_command.h"
 #include "grapnel/tools/launch/launcher.h"
 #include "grapnel/tools/report_table.h"
+#include "grapnel/tools/verify_resume/verify_resume_command.h"
 
 namespace grapnel {
 namespace {
@@ -285,6 +286,9 @@ int Main(const std::vector<std::string>& args) {
   const char* const user_dir = getenv("BUILD_WORKING_DIRECTORY");
   if (user_dir != nullptr && chdir(user_dir) != 0) {
     return Report(absl::ErrnoToStatus(errno, user_dir), kBadInput);
+  }
+  if (!args.empty() && args[0] == "verify-resume") {
+    return RunVerifyResume({args.begin() + 1, args.end()});
   }
   const absl::StatusOr<CommandLine> command = ParseCommandLine(args);
   if (!command.ok()) return Report(command.status(), kBadInput);

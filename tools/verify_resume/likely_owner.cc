@@ -1,0 +1,342 @@
+#include "grapnel/tools/verify_resume/likely_owner.h"
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+#include <utility>
+
+#include "ATen/core/Tensor.h"
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+#include "google/protobuf/any.pb.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/message.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/base/tensor_map.h"
+#include "grapnel/base/torch_status.h"
+#include "grapnel/data/data.pb.h"
+#include "grapnel/data/dataset.h"
+#include "grapnel/data/sample.h"
+#include "grapnel/io/checkpoint.h"
+#include "grapnel/io/env.h"
+#include "grapnel/runner/run_checkpoint.h"
+#include "grapnel/runner/run_state.pb.h"
+#include "grapnel/runner/runner_config.pb.h"
+
+namespace grapnel {
+namespace {
+
+using Source = RunDifference::Source;
+using OwnPart = RunParticulars::OwnPart;
+using ::google::protobuf::FieldDescriptor;
+using ::google::protobuf::Message;
+
+bool IsOfGrapnel(absl::string_view type) {
+  return absl::StartsWith(type, "grapnel.");
+}
+
+bool IsHookOfGrapnel(absl::string_view name) {
+  for (const char* own :
+       {"runtime_info", "iter_timer", "dist_sampler_seed", "logger",
+        "param_scheduler", "checkpoint", "check_invalid_loss", "ema",
+        "empty_cache", "sync_buffers", "profiler", "early_stopping",
+        "verify_resume_trace"}) {
+    if (name == own) return true;
+  }
+  return absl::StartsWith(name, "ema_");
+}
+
+// In every Any that the message has, though not inside of one.
+void FindOwnParts(const Message& message, const std::string& place,
+                  std::vector<OwnPart>* parts) {
+  if (message.GetDescriptor() == google::protobuf::Any::descriptor()) {
+    google::protobuf::Any any;
+    any.CopyFrom(message);
+    const std::string& url = any.type_url();
+    const std::string type = url.substr(url.rfind('/') + 1);
+    if (!IsOfGrapnel(type)) {
+      parts->push_back(
+          {std::string(absl::StripSuffix(place, ".custom")), type});
+    }
+    return;
+  }
+  std::vector<const FieldDescriptor*> fields;
+  message.GetReflection()->ListFields(message, &fields);
+  for (const FieldDescriptor* field : fields) {
+    if (field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE ||
+        field->is_map()) {
+      continue;
+    }
+    const std::string at =
+        absl::StrCat(place, place.empty() ? "" : ".", field->name());
+    if (!field->is_repeated()) {
+      FindOwnParts(message.GetReflection()->GetMessage(message, field), at,
+                   parts);
+      continue;
+    }
+    const int size = message.GetReflection()->FieldSize(message, field);
+    for (int i = 0; i < size; ++i) {
+      FindOwnParts(
+          message.GetReflection()->GetRepeatedMessage(message, field, i),
+          absl::StrCat(at, ".", i), parts);
+    }
+  }
+}
+
+// "a", "a or b": those whose place begins so.
+std::string OwnPartsAt(const RunParticulars& run,
+                       const std::vector<std::string>& places) {
+  std::vector<std::string> found;
+  for (const OwnPart& part : run.own_parts) {
+    for (const std::string& place : places) {
+      if (!absl::StartsWith(part.place, place)) continue;
+      found.push_back(absl::StrCat(part.place, " (", part.type, ")"));
+      break;
+    }
+  }
+  return absl::StrJoin(found, " or ");
+}
+
+std::string Quoted(const std::vector<std::string>& names) {
+  return absl::StrCat("\"", absl::StrJoin(names, "\" or \""), "\"");
+}
+
+constexpr char kNobody[] =
+    "none of the run's parts that could be named: please report it, with the "
+    "configuration";
+
+// `else_owner`: if no hook can be it.
+std::string AHook(const RunParticulars& run, const std::string& else_owner) {
+  if (!run.hooks_without_state.empty()) {
+    return absl::StrCat("hook ", Quoted(run.hooks_without_state),
+                        ", which saves no state");
+  }
+  if (!else_owner.empty()) return else_owner;
+  if (!run.hooks_with_state.empty()) {
+    return absl::StrCat("hook ", Quoted(run.hooks_with_state),
+                        ", whose saved state may lack something");
+  }
+  return kNobody;
+}
+
+std::string DataOwner(const RunParticulars& run, const std::string& loader) {
+  const std::string dataset = loader + ".dataset";
+  const std::string transforms = OwnPartsAt(run, {loader + ".transforms"});
+  std::string who;
+  if (std::count(run.varying_datasets.begin(), run.varying_datasets.end(),
+                 dataset) > 0) {
+    who = absl::StrCat(OwnPartsAt(run, {dataset}),
+                       ", which reads a sample otherwise each time: it ");
+  } else if (!transforms.empty()) {
+    who = absl::StrCat(transforms, ", which ");
+  } else {
+    who = OwnPartsAt(run, {dataset});
+    absl::StrAppend(&who,
+                    who.empty() ? loader + ": its dataset or a transform" : "",
+                    ", which ");
+  }
+  return absl::StrCat(
+      who, run.default_generator_moved
+               ? "draws from LibTorch's default generator, which no seed fixes "
+                 "and no checkpoint holds"
+               : "has a generator or a counter of its own, and no checkpoint "
+                 "holds that");
+}
+
+bool SameBits(const at::Tensor& a, const at::Tensor& b) {
+  if (!a.defined() || !b.defined()) return a.defined() == b.defined();
+  const at::Tensor x = a.contiguous(), y = b.contiguous();
+  return x.sizes() == y.sizes() && x.scalar_type() == y.scalar_type() &&
+         memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) == 0;
+}
+
+// False if it can't be made or read here.
+bool Varies(const google::protobuf::Any& config, const std::string& base_dir) {
+  DatasetOptions options;
+  options.base_dir = base_dir;
+  options.env = &io::Env::Posix();
+  const auto dataset = DatasetRegistry::Create(config, options);
+  if (!dataset.ok()) return false;
+  Sample first;
+  bool varies = false;
+  const absl::Status read = CatchAsStatus([&]() -> absl::Status {
+    GRAPNEL_RETURN_IF_ERROR((*dataset)->Get(0, &first));
+    first.input = first.input.clone();
+    for (int i = 0; i < 3; ++i) {
+      Sample again;
+      GRAPNEL_RETURN_IF_ERROR((*dataset)->Get(0, &again));
+      varies |= !SameBits(first.input, again.input) ||
+                !SameBits(first.target, again.target);
+    }
+    return absl::OkStatus();
+  });
+  return read.ok() && varies;
+}
+
+std::string ModelOwner(const RunParticulars& run) {
+  const std::string own = OwnPartsAt(run, {"model"});
+  return absl::StrCat(own.empty() ? "the model" : own,
+                      ", which has something that is neither a parameter nor "
+                      "a registered buffer");
+}
+
+constexpr char kOptimizerStartsOver[] =
+    "default_hooks.checkpoint, with save_optimizer: false: a resumed run "
+    "starts the optimizer over";
+
+std::string OptimizerOwner(const RunParticulars& run) {
+  if (!run.saves_optimizer) return kOptimizerStartsOver;
+  const std::string own = OwnPartsAt(run, {"optim_wrapper"});
+  return AHook(run, own.empty()
+                        ? ""
+                        : absl::StrCat(own, ", whose state isn't all saved"));
+}
+
+std::string OptionsOwner(const RunParticulars& run) {
+  if (!run.saves_optimizer) return kOptimizerStartsOver;
+  if (!run.saves_schedulers) {
+    return "default_hooks.checkpoint, with save_param_scheduler: false: a "
+           "resumed run starts the schedulers over";
+  }
+  const std::string own = OwnPartsAt(run, {"param_scheduler", "optim_wrapper"});
+  return AHook(run, own.empty()
+                        ? ""
+                        : absl::StrCat(own, ", whose state isn't all saved"));
+}
+
+std::string TraceOwner(const std::vector<RunDifference>& differences,
+                       const RunParticulars& run) {
+  const RunDifference& first = differences[0];
+  // All that differs at that event.
+  std::set<std::string> fields;
+  bool logged = false, metric = false, option = false;
+  for (const RunDifference& difference : differences) {
+    if (difference.source != Source::kTrace || difference.kind != first.kind ||
+        difference.iter != first.iter) {
+      continue;
+    }
+    fields.insert(difference.field);
+    logged |= absl::StartsWith(difference.field, trace_field::kLog);
+    metric |= absl::StartsWith(difference.field, trace_field::kMetric);
+    option |= absl::StartsWith(difference.field, trace_field::kOption);
+  }
+  const auto differs = [&](const char* field) {
+    return fields.count(field) > 0;
+  };
+  const bool in_val =
+      first.kind == trace::kValBatch || first.kind == trace::kAfterVal;
+  const std::string loader = in_val ? "val_dataloader" : "train_dataloader";
+  if (differs("")) {
+    // With the optimizer, accumulation begins anew.
+    return first.kind == trace::kStep ? OptimizerOwner(run) : AHook(run, "");
+  }
+  if (differs(trace_field::kIndices)) {
+    return AHook(run, absl::StrCat(loader, ": the order of its samples"));
+  }
+  if (differs(trace_field::kBatch)) return DataOwner(run, loader);
+  if (logged) return ModelOwner(run);
+  if (option || differs(trace_field::kOptions)) return OptionsOwner(run);
+  if (first.kind == trace::kStep && differs(trace_field::kWeights)) {
+    return OptimizerOwner(run);
+  }
+  if (metric) {
+    const std::string own = OwnPartsAt(run, {"val_evaluator"});
+    return own.empty() ? ModelOwner(run)
+                       : absl::StrCat(own,
+                                      ", which keeps something from one "
+                                      "validation to the next");
+  }
+  if (differs(trace_field::kWeights)) return AHook(run, "");
+  if (differs(trace_field::kBuffers)) return ModelOwner(run);
+  if (differs(trace_field::kGenerator)) {
+    return AHook(run, ModelOwner(run));
+  }
+  return kNobody;
+}
+
+std::string CheckpointOwner(const RunDifference& first,
+                            const RunParticulars& run) {
+  if (first.kind == "hooks") {
+    return absl::StrCat("hook \"", first.field.substr(0, first.field.find('/')),
+                        "\", whose saved state isn't what it goes on with");
+  }
+  if (first.kind == "optimizer" || first.kind == "optim_wrapper" ||
+      first.kind == "gradients") {
+    return OptimizerOwner(run);
+  }
+  if (first.kind == "param_schedulers") return OptionsOwner(run);
+  if (absl::StartsWith(first.kind, "ema")) {
+    return absl::StrCat("hook \"", first.kind, "\", or how it averages");
+  }
+  return AHook(run, "");
+}
+
+}  // namespace
+
+absl::StatusOr<RunParticulars> ParticularsOf(
+    const runner::v1::RunnerConfig& config, const std::string& base_dir,
+    const io::CheckpointContents& checkpoint,
+    const std::vector<TraceEvent>& trace) {
+  RunParticulars run;
+  runner::v1::RunnerConfig parts = config;
+  parts.clear_custom_hooks();
+  FindOwnParts(parts, "", &run.own_parts);
+  if (config.train_dataloader().dataset().has_custom() &&
+      Varies(config.train_dataloader().dataset().custom(), base_dir)) {
+    run.varying_datasets.push_back("train_dataloader.dataset");
+  }
+  if (config.val_dataloader().dataset().has_custom() &&
+      Varies(config.val_dataloader().dataset().custom(), base_dir)) {
+    run.varying_datasets.push_back("val_dataloader.dataset");
+  }
+  const auto& saves = config.default_hooks().checkpoint();
+  run.saves_optimizer = !saves.has_save_optimizer() || saves.save_optimizer();
+  run.saves_schedulers =
+      !saves.has_save_param_scheduler() || saves.save_param_scheduler();
+
+  GRAPNEL_ASSIGN_OR_RETURN(const runner::v1::RunState state,
+                           ReadRunState(checkpoint));
+  const TensorMap* const tensors = checkpoint.FindSection("hooks");
+  for (const runner::v1::HookState& hook : state.hooks()) {
+    if (IsHookOfGrapnel(hook.name())) continue;
+    bool saves_something = hook.has_state() || !hook.bytes().empty() ||
+                           checkpoint.FindSection(hook.name()) != nullptr;
+    if (tensors != nullptr) {
+      for (const NamedTensor& tensor : *tensors) {
+        saves_something |=
+            absl::StartsWith(tensor.name, absl::StrCat(hook.name(), "/"));
+      }
+    }
+    (saves_something ? run.hooks_with_state : run.hooks_without_state)
+        .push_back(hook.name());
+  }
+
+  std::set<std::string> states;
+  for (const TraceEvent& event : trace) {
+    for (const auto& [name, value] : event.fields) {
+      if (name == trace_field::kDefaultGenerator) states.insert(value);
+    }
+  }
+  run.default_generator_moved = states.size() > 1;
+  return run;
+}
+
+std::string LikelyOwner(const std::vector<RunDifference>& differences,
+                        const RunParticulars& run) {
+  const RunDifference& first = differences[0];
+  switch (first.source) {
+    case Source::kTrace:
+      return TraceOwner(differences, run);
+    case Source::kRecord:
+      return AHook(run, "");
+    case Source::kCheckpoint:
+      return CheckpointOwner(first, run);
+  }
+  return kNobody;
+}
+
+}  // namespace grapnel

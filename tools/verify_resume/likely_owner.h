@@ -1,0 +1,64 @@
+// Which part of a run is likely to blame when a resumed run isn't the same.
+//
+// These are rules, not proofs: docs/verify_resume.md has them in words.
+
+#ifndef GRAPNEL_TOOLS_VERIFY_RESUME_LIKELY_OWNER_H_
+#define GRAPNEL_TOOLS_VERIFY_RESUME_LIKELY_OWNER_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "grapnel/tools/verify_resume/resume_trace.h"
+#include "grapnel/tools/verify_resume/run_difference.h"
+
+namespace grapnel::runner::v1 {
+class RunnerConfig;
+}  // namespace grapnel::runner::v1
+
+namespace grapnel {
+
+namespace io {
+struct CheckpointContents;
+}  // namespace io
+
+// What is known of a run's parts.
+struct RunParticulars {
+  // A part of the user's own that the configuration names, by its place:
+  // "train_dataloader.dataset", "acme.LineDatasetConfig".
+  struct OwnPart {
+    std::string place;
+    std::string type;
+  };
+  std::vector<OwnPart> own_parts;  // But hooks.
+
+  // Names of hooks that aren't Grapnel's, by whether they save anything.
+  std::vector<std::string> hooks_without_state;
+  std::vector<std::string> hooks_with_state;
+
+  bool saves_optimizer = true;
+  bool saves_schedulers = true;
+
+  // Something drew from LibTorch's default generator, which a run doesn't.
+  bool default_generator_moved = false;
+
+  // Places of own datasets that give other tensors for one sample when it is
+  // read again.
+  std::vector<std::string> varying_datasets;
+};
+
+// Of an uninterrupted run: its configuration, whose relative paths start at
+// `base_dir`, its newest checkpoint, its trace. Reads samples of datasets.
+absl::StatusOr<RunParticulars> ParticularsOf(
+    const runner::v1::RunnerConfig& config, const std::string& base_dir,
+    const io::CheckpointContents& checkpoint,
+    const std::vector<TraceEvent>& trace);
+
+// For people: "hook \"count_lr\", which saves no state". `differences`: not
+// empty, the first one first.
+std::string LikelyOwner(const std::vector<RunDifference>& differences,
+                        const RunParticulars& run);
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_TOOLS_VERIFY_RESUME_LIKELY_OWNER_H_

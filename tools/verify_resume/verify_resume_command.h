@@ -1,0 +1,35 @@
+// The command `grapnel verify-resume`.
+
+#ifndef GRAPNEL_TOOLS_VERIFY_RESUME_VERIFY_RESUME_COMMAND_H_
+#define GRAPNEL_TOOLS_VERIFY_RESUME_VERIFY_RESUME_COMMAND_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "grapnel/tools/verify_resume/verify_resume.h"
+
+namespace grapnel {
+
+// Fits a terminal of 24 lines by 80 columns.
+extern const char kVerifyResumeHelp[];
+
+struct VerifyResumeCommand {
+  bool help = false;  // Nothing else was read.
+  bool json = false;
+  VerifyResumeOptions options;  // Without `program` and `progress`.
+};
+
+// Reads the arguments that follow "verify-resume". What isn't its own is for
+// train, and read there. kInvalidArgument names the flag and the value.
+absl::StatusOr<VerifyResumeCommand> ParseVerifyResumeCommand(
+    const std::vector<std::string>& args);
+
+// Does it, in this program: /proc/self/exe has a "train" of its own. Returns
+// what the process should: 0 all equal, 1 different, 2 bad command line,
+// configuration or uninterrupted run.
+int RunVerifyResume(const std::vector<std::string>& args);
+
+}  // namespace grapnel
+
+#endif  // GRAPNEL_TOOLS_VERIFY_RESUME_VERIFY_RESUME_COMMAND_H_

@@ -1,0 +1,269 @@
+// The command, as a process, over runs with a fault of each kind planted.
+
+#include <sys/wait.h>
+
+#include <cstddef>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "grapnel/base/status_matchers.h"
+#include "grapnel/io/env.h"
+#include "grapnel/tools/verify_resume/child_process.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+
+namespace grapnel {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::TestWithParam;
+using Json = nlohmann::json;
+
+constexpr char kProgram[] = "tools/verify_resume/planted_grapnel";
+constexpr char kConfig[] = "tools/verify_resume/testdata/planted.textproto";
+
+// Each test has a folder of its own, empty.
+std::string Dir() {
+  const auto* info = testing::UnitTest::GetInstance()->current_test_info();
+  std::string name = absl::StrCat(info->test_suite_name(), "_", info->name());
+  for (char& c : name) c = c == '/' ? '_' : c;
+  const std::string dir = io::JoinPath(testing::TempDir(), name);
+  io::Env& env = io::Env::Posix();
+  if (env.FileExists(dir)) {
+    EXPECT_THAT(io::DeleteRecursively(env, dir), IsOk());
+  }
+  EXPECT_THAT(env.CreateDir(dir), IsOk());
+  return dir;
+}
+
+struct Result {
+  int exit_code = -1;
+  std::string output;  // And errors.
+  Json report;         // The last line, if it is one.
+};
+
+Result VerifyResume(const std::string& dir, std::vector<std::string> args) {
+  std::vector<std::string> command = {kProgram, "verify-resume"};
+  command.insert(command.end(), args.begin(), args.end());
+  for (const std::string& arg :
+       {"--work-dir=" + dir, std::string("--threads=1")}) {
+    command.push_back(arg);
+  }
+  const std::string output = io::JoinPath(dir, "output");
+  auto child = ChildProcess::Start(command, {}, output);
+  EXPECT_THAT(child.status(), IsOk());
+  Result result;
+  if (!child.ok()) return result;
+  const auto status = (*child)->Wait(absl::Minutes(4));
+  if (!status.has_value() || !WIFEXITED(*status)) {
+    ADD_FAILURE() << "doesn't end as it should";
+    return result;
+  }
+  result.exit_code = WEXITSTATUS(*status);
+  result.output = io::ReadFile(io::Env::Posix(), output).value_or("");
+  const size_t begin = result.output.rfind("\n{");
+  if (begin != std::string::npos) {
+    result.report = Json::parse(result.output.substr(begin + 1),
+                                /*cb=*/nullptr, /*allow_exceptions=*/false);
+  }
+  return result;
+}
+
+int CountWhere(const Json& report, const std::string& where) {
+  int count = 0;
+  for (const Json& kill : report["kills"]) {
+    if (absl::StrContains(kill["where"].get<std::string>(), where)) ++count;
+  }
+  return count;
+}
+
+TEST(VerifyResumeTest, AnHonestRunIsEqualAndLeavesNothing) {
+  const std::string dir = Dir();
+  const Result result = VerifyResume(
+      dir, {kConfig, "--json", "--kills=7", "--kill-seed=3", "--seed=1",
+            "--cfg-options",
+            "custom_hooks.1.config={[planted/PlantedHook] {fault: RATE "
+            "remembers: true}}"});
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  ASSERT_TRUE(result.report.is_object()) << result.output;
+  EXPECT_EQ(result.report["verdict"], "equal");
+  EXPECT_EQ(result.report["seed"], 1);
+  EXPECT_EQ(result.report["kill_seed"], 3);
+  EXPECT_EQ(result.report["iters"], 48);
+  EXPECT_EQ(result.report["saves"], "every 7 iterations, as configured");
+  EXPECT_EQ(result.report["kills"].size(), 7);
+  EXPECT_GE(CountWhere(result.report, "the save") +
+                CountWhere(result.report, "the validation"),
+            2)
+      << result.output;
+  const auto left = io::Env::Posix().ListDir(dir);
+  ASSERT_THAT(left, IsOk());
+  EXPECT_THAT(*left, testing::ElementsAre("output"));
+}
+
+struct Planted {
+  std::string name;
+  std::vector<std::string> options;  // --cfg-options
+  std::string item;                  // Part of the first that differs.
+  std::string owner;                 // Part of it.
+  std::string verdict = "different";
+};
+
+void PrintTo(const Planted& planted, std::ostream* out) {
+  *out << planted.name;
+}
+
+std::string Hook(const std::string& fault) {
+  return absl::StrCat(
+      "custom_hooks.1.config={[planted/PlantedHook] {fault: ", fault, "}}");
+}
+
+class PlantedFaultTest : public TestWithParam<Planted> {};
+
+TEST_P(PlantedFaultTest, IsFoundAndItsOwnerNamed) {
+  const std::string dir = Dir();
+  std::vector<std::string> args = {kConfig,     "--json",
+                                   "--kills=3", "--kill-seed=11",
+                                   "--seed=1",  "--cfg-options"};
+  for (const std::string& option : GetParam().options) args.push_back(option);
+  const Result result = VerifyResume(dir, args);
+  EXPECT_EQ(result.exit_code, 1) << result.output;
+  ASSERT_TRUE(result.report.is_object()) << result.output;
+  EXPECT_EQ(result.report["verdict"], GetParam().verdict) << result.output;
+  ASSERT_GE(result.report["differences"].size(), 1);
+  EXPECT_THAT(result.report["differences"][0]["item"].get<std::string>(),
+              HasSubstr(GetParam().item))
+      << result.output;
+  EXPECT_THAT(result.report["owner"].get<std::string>(),
+              HasSubstr(GetParam().owner))
+      << result.output;
+  // To be looked at.
+  const std::string folder = result.report["folder"].get<std::string>();
+  EXPECT_TRUE(io::Env::Posix().FileExists(
+      absl::StrCat(folder, "/uninterrupted_1/verify_resume_trace")));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , PlantedFaultTest,
+    testing::ValuesIn(std::vector<Planted>{
+        {"HookMovesTheRate",
+         {Hook("RATE")},
+         "the option \"lr\"",
+         "hook \"planted\", which saves no state"},
+        {"HookChangesWeights",
+         {Hook("WEIGHTS")},
+         "the weights",
+         "hook \"planted\", which saves no state"},
+        {"HookWritesRecords",
+         {Hook("RECORD")},
+         "the record \"planted\"",
+         "hook \"planted\", which saves no state"},
+        {"HookDrawsAtTheStart",
+         {Hook("GENERATOR")},
+         "the state of the run's generator",
+         "hook \"planted\", which saves no state"},
+        {"HookStopsTheRun",
+         {Hook("STOP")},
+         "that there is such a point",
+         "hook \"planted\", which saves no state"},
+        {"DatasetWithItsOwnGenerator",
+         {"train_dataloader.dataset.custom.fault=OWN_GENERATOR"},
+         "the batch",
+         "train_dataloader.dataset (planted.PlantedDatasetConfig), which reads "
+         "a sample otherwise each time: it has a generator or a counter"},
+        // LibTorch seeds that one otherwise in each process.
+        {"DatasetDrawsFromTheDefaultGenerator",
+         {"train_dataloader.dataset.custom.fault=DEFAULT_GENERATOR"},
+         "the batch",
+         "each time: it draws from LibTorch's default generator",
+         "not_deterministic"},
+        {"DatasetOfTheValidation",
+         {"val_dataloader.dataset.custom.fault=OWN_GENERATOR"},
+         "the batch",
+         "val_dataloader.dataset (planted.PlantedDatasetConfig)"},
+        {"TransformCounts",
+         {"train_dataloader.transforms.0={custom {[planted/PlantedTransform] "
+          "{}}}"},
+         "the batch",
+         "train_dataloader.transforms.0 (planted.PlantedTransformConfig)"},
+        {"LayerHidesABuffer",
+         {"model.sequential.layers.2={custom {[planted/PlantedLayer] {}}}"},
+         "\"loss\" of the training step",
+         "model.sequential.layers.2 (planted.PlantedLayerConfig), which has "
+         "something that is neither"},
+        {"OptimizerIsNotSaved",
+         {"default_hooks.checkpoint.save_optimizer=false"},
+         "",
+         "save_optimizer: false"},
+    }),
+    [](const auto& info) { return info.param.name; });
+
+TEST(VerifyResumeTest, ARunThatIsNeverTheSameIsSaidToBeSo) {
+  const Result result = VerifyResume(
+      Dir(), {kConfig, "--json", "--iters=16", "--seed=1", "--cfg-options",
+              "train_dataloader.dataset.custom.fault=CLOCK"});
+  EXPECT_EQ(result.exit_code, 1) << result.output;
+  ASSERT_TRUE(result.report.is_object()) << result.output;
+  EXPECT_EQ(result.report["verdict"], "not_deterministic");
+  EXPECT_EQ(result.report["iters"], 16);
+  EXPECT_THAT(result.report["owner"].get<std::string>(),
+              HasSubstr("train_dataloader.dataset"));
+}
+
+TEST(VerifyResumeTest, SavesOfItsOwnWhereNoneAreConfigured) {
+  const Result result =
+      VerifyResume(Dir(), {kConfig, "--kills=2", "--iters=20", "--cfg-options",
+                           "default_hooks.checkpoint={}", "randomness={}"});
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  // 20 iterations are 3 epochs of 8.
+  EXPECT_THAT(result.output, HasSubstr("uninterrupted: 24 iterations"));
+  EXPECT_THAT(result.output,
+              HasSubstr("saves: every 3 iterations, since none is configured"));
+  EXPECT_THAT(result.output, HasSubstr("equal: killed 2 times"));
+}
+
+struct Refused {
+  std::string name;
+  std::vector<std::string> args;
+  std::string message;  // Part of it.
+};
+
+void PrintTo(const Refused& refused, std::ostream* out) {
+  *out << refused.name;
+}
+
+class RefusedTest : public TestWithParam<Refused> {};
+
+TEST_P(RefusedTest, WithExitCode2) {
+  const std::string dir = Dir();
+  const Result result = VerifyResume(dir, GetParam().args);
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.output, HasSubstr(GetParam().message));
+  const auto left = io::Env::Posix().ListDir(dir);
+  ASSERT_THAT(left, IsOk());
+  EXPECT_THAT(*left, testing::ElementsAre("output"));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , RefusedTest,
+    testing::ValuesIn(std::vector<Refused>{
+        {"NoConfiguration", {}, "no configuration: grapnel"},
+        {"NoFile", {"none.textproto"}, "none.textproto"},
+        {"ResumeAlone", {kConfig, "--resume"}, "--resume: the runs begin in"},
+        {"NothingToTrain",
+         {kConfig, "--cfg-options", "train_cfg.max_epochs=0"},
+         "max_epochs: must be"},
+        {"ARunThatFails",
+         {kConfig, "--cfg-options",
+          "train_dataloader.dataset.custom.fault=WORN_OUT"},
+         "which nothing interrupted, failed with exit code 3"},
+    }),
+    [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace grapnel

@@ -28,7 +28,7 @@
 namespace grapnel {
 
 const char kHelp[] =
-    R"(grapnel trains LibTorch models from a configuration.
+    R"(grapnel trains LibTorch models from a configuration. Also: --help, --version.
 
   grapnel train CONFIG     train, and validate as configured
   grapnel test CONFIG      evaluate a checkpoint: one line of JSON on stdout
@@ -47,7 +47,6 @@ const char kHelp[] =
   --device NAME            cpu, cuda, cuda:1, or auto: cuda if there is one
   --seed N, --threads N    of all that is random; of LibTorch's operators
   --wait-for-lock TIME     of a run in the work dir to end: 90s, 10m, 1h30m
-  --help, --version
 CONFIG is a grapnel.runner.v1.RunnerConfig in a .textproto, .json or .pb file.
 SIGINT, SIGTERM, SIGHUP save and stop; a second one at once, but for ranks.
 Exit codes: 0 done, 1 the run failed, 2 bad command line, configuration, data

@@ -1,50 +1,175 @@
 #include "grapnel/io/weights.h"
 
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <utility>
+#include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/string_view.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/io/checkpoint_files.h"
+#include "grapnel/io/pth.h"
+#include "grapnel/io/python_layouts.h"
 #include "grapnel/io/safetensors.h"
+#include "grapnel/io/sharded_weights.h"
 
 namespace grapnel {
 namespace io {
 namespace {
 
 constexpr char kModel[] = "model";
-constexpr char kSafetensors[] = ".safetensors";
+constexpr char kAverage[] = "ema";  // As the hook calls its own by default.
+
+// Of a model hub's folder, in the order in which its own loader looks.
+constexpr const char* kModelFiles[] = {
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
+    "pytorch_model.bin.index.json"};
+
+constexpr int64_t kNumFirstBytes = 64;
+
+// A header of at most 4 GiB, which the reader finds too long if it is, and its
+// first byte.
+bool LooksLikeSafetensors(absl::string_view first_bytes) {
+  return first_bytes.size() > 8 && first_bytes[8] == '{' &&
+         first_bytes.substr(4, 4) == absl::string_view("\0\0\0\0", 4);
+}
+
+bool LooksLikeJson(absl::string_view first_bytes) {
+  const size_t begin = first_bytes.find_first_not_of(" \t\r\n");
+  return begin != absl::string_view::npos && first_bytes[begin] == '{';
+}
+
+absl::StatusOr<WeightsFormat> FormatOf(const RandomAccessFile& file) {
+  std::string first(static_cast<size_t>(std::min(file.size(), kNumFirstBytes)),
+                    '\0');
+  GRAPNEL_RETURN_IF_ERROR(
+      file.Read(0, static_cast<int64_t>(first.size()), &first[0]));
+  if (LooksLikeSafetensors(first)) return WeightsFormat::kSafetensors;
+  if (LooksLikePth(first)) return WeightsFormat::kPth;
+  if (LooksLikeJson(first)) return WeightsFormat::kShardIndex;
+  return absl::InvalidArgumentError(absl::StrCat(
+      "holds no weights: is neither a checkpoint's directory nor a file of "
+      "safetensors, of torch.save or of the index of one in shards",
+      first.empty() ? ", but empty" : ""));
+}
+
+absl::StatusOr<WeightsSource> FindInFile(Env& env, const std::string& path) {
+  GRAPNEL_ASSIGN_OR_RETURN(const std::unique_ptr<RandomAccessFile> file,
+                           env.NewRandomAccessFile(path));
+  const absl::StatusOr<WeightsFormat> format = FormatOf(*file);
+  if (!format.ok()) return WithContext(format.status(), path);
+  return WeightsSource{*format, path};
+}
+
+// Of a directory without a manifest.
+absl::StatusOr<WeightsSource> FindInFolder(Env& env, const std::string& path) {
+  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                           env.ListDir(path));
+  for (const std::string& name : names) {
+    // Its weights may be whole, but nothing says so.
+    if (!absl::EndsWith(name, kBlobSuffix)) continue;
+    return absl::NotFoundError(absl::StrCat(path, ": no checkpoint: has ", name,
+                                            ", but no ", kManifestFile));
+  }
+  for (const char* const name : kModelFiles) {
+    if (absl::c_linear_search(names, name)) {
+      return FindInFile(env, JoinPath(path, name));
+    }
+  }
+  return absl::NotFoundError(
+      absl::StrCat(path, ": no checkpoint and no model of a hub: has none of ",
+                   kManifestFile, ", ", absl::StrJoin(kModelFiles, ", ")));
+}
+
+absl::StatusOr<PythonWeights> ReadPth(Env& env, const std::string& path) {
+  PthOptions options;
+  options.allow_foreign = true;  // Only tensors are taken.
+  GRAPNEL_ASSIGN_OR_RETURN(const PthFile file,
+                           PthFile::Read(env, path, options));
+  absl::StatusOr<PythonWeights> weights = FindPythonWeights(file.root());
+  if (!weights.ok()) return WithContext(weights.status(), path);
+  return weights;
+}
+
+absl::StatusOr<TensorMap> ReadShard(Env& env, const std::string& path) {
+  GRAPNEL_ASSIGN_OR_RETURN(const WeightsSource source, FindInFile(env, path));
+  switch (source.format) {
+    case WeightsFormat::kSafetensors:
+      return ReadSafetensors(env, path);
+    case WeightsFormat::kPth: {
+      GRAPNEL_ASSIGN_OR_RETURN(PythonWeights weights, ReadPth(env, path));
+      return std::move(weights.tensors);
+    }
+    default:
+      return absl::InvalidArgumentError(absl::StrCat(
+          path, ": is neither a file of safetensors nor of torch.save"));
+  }
+}
 
 }  // namespace
 
+absl::StatusOr<WeightsSource> FindWeights(Env& env, const std::string& path) {
+  if (!env.FileExists(path)) {
+    return absl::NotFoundError(
+        absl::StrCat(path, ": no checkpoint and no file of weights"));
+  }
+  if (!env.IsDirectory(path)) return FindInFile(env, path);
+  if (env.FileExists(JoinPath(path, kManifestFile))) {
+    return WeightsSource{WeightsFormat::kCheckpoint, path};
+  }
+  return FindInFolder(env, path);
+}
+
 absl::StatusOr<CheckpointContents> ReadWeightsAndMore(Env& env,
                                                       const std::string& path) {
+  GRAPNEL_ASSIGN_OR_RETURN(const WeightsSource source, FindWeights(env, path));
   CheckpointContents contents;
-  if (env.IsDirectory(path) || !env.FileExists(path)) {
-    GRAPNEL_ASSIGN_OR_RETURN(contents, ReadCheckpoint(env, path));
-  } else if (IsWeightsFile(path)) {
-    GRAPNEL_ASSIGN_OR_RETURN(TensorMap tensors, ReadSafetensors(env, path));
-    contents.sections.emplace_back(kModel, std::move(tensors));
-  } else {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": is neither a checkpoint's directory nor a ",
-                     kSafetensors, " file"));
+  switch (source.format) {
+    case WeightsFormat::kCheckpoint: {
+      GRAPNEL_ASSIGN_OR_RETURN(contents, ReadCheckpoint(env, source.path));
+      if (contents.FindSection(kModel) != nullptr) return contents;
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ": has no section \"", kModel, "\""));
+    }
+    case WeightsFormat::kSafetensors: {
+      GRAPNEL_ASSIGN_OR_RETURN(TensorMap tensors,
+                               ReadSafetensors(env, source.path));
+      contents.sections.emplace_back(kModel, std::move(tensors));
+      return contents;
+    }
+    case WeightsFormat::kPth: {
+      GRAPNEL_ASSIGN_OR_RETURN(const PythonWeights weights,
+                               ReadPth(env, source.path));
+      contents.sections.emplace_back(kModel, weights.tensors);
+      if (weights.averaged) {
+        contents.sections.emplace_back(kAverage, weights.tensors);
+      }
+      return contents;
+    }
+    case WeightsFormat::kShardIndex: {
+      GRAPNEL_ASSIGN_OR_RETURN(
+          TensorMap tensors,
+          ReadShardedWeights(env, source.path, [&](const std::string& shard) {
+            return ReadShard(env, shard);
+          }));
+      contents.sections.emplace_back(kModel, std::move(tensors));
+      return contents;
+    }
   }
-  if (contents.FindSection(kModel) == nullptr) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": has no section \"", kModel, "\""));
-  }
-  return contents;
+  GRAPNEL_RET_CHECK(false);
 }
 
 absl::StatusOr<TensorMap> ReadWeights(Env& env, const std::string& path) {
   GRAPNEL_ASSIGN_OR_RETURN(const CheckpointContents contents,
                            ReadWeightsAndMore(env, path));
   return *contents.FindSection(kModel);
-}
-
-bool IsWeightsFile(absl::string_view path) {
-  return absl::EndsWith(path, kSafetensors);
 }
 
 }  // namespace io

@@ -1,5 +1,7 @@
 #include "grapnel/io/weights.h"
 
+#include <cstddef>
+#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
@@ -12,6 +14,7 @@
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/mem_env.h"
+#include "grapnel/io/pth_writer.h"
 #include "grapnel/io/safetensors.h"
 #include "gtest/gtest.h"
 
@@ -19,14 +22,21 @@ namespace grapnel {
 namespace io {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr absl::StatusCode kInvalidArgument =
+    absl::StatusCode::kInvalidArgument;
+constexpr absl::StatusCode kNotFound = absl::StatusCode::kNotFound;
 
 class WeightsTest : public ::testing::Test {
  protected:
   WeightsTest() {
-    EXPECT_THAT(env_.CreateDir("/d"), IsOk());
+    EXPECT_THAT(env_.CreateDir("/d/hub"), IsOk());
     EXPECT_THAT(tensors_.Add("fc.weight", ops::full({2}, 3.0)), IsOk());
     EXPECT_THAT(tensors_.Add("fc.bias", ops::full({1}, 4.0)), IsOk());
+    EXPECT_THAT(other_.Add("fc.weight", ops::full({2}, 9.0)), IsOk());
   }
 
   void ExpectTheTensors(const absl::StatusOr<TensorMap>& read) {
@@ -39,17 +49,39 @@ class WeightsTest : public ::testing::Test {
     }
   }
 
+  // Of a file of weights alone, at `path` or in that folder.
+  void ExpectTheTensorsAlone(const std::string& path) {
+    SCOPED_TRACE(path);
+    ExpectTheTensors(ReadWeights(env_, path));
+    const auto more = ReadWeightsAndMore(env_, path);
+    ASSERT_THAT(more, IsOk());
+    EXPECT_EQ(more->sections.size(), 1u);
+    EXPECT_TRUE(more->blobs.empty());
+  }
+
+  void ExpectFormat(const std::string& path, WeightsFormat format,
+                    const std::string& found) {
+    const auto source = FindWeights(env_, path);
+    ASSERT_THAT(source, IsOk());
+    EXPECT_EQ(source->format, format) << path;
+    EXPECT_EQ(source->path, found);
+  }
+
+  void Put(const std::string& path, const std::string& bytes) {
+    ASSERT_THAT(WriteFileAtomically(env_, path, bytes), IsOk());
+  }
+
   MemEnv env_;
   TensorMap tensors_;
+  TensorMap other_;
 };
 
 TEST_F(WeightsTest, AreTheSectionModelOfACheckpoint) {
   CheckpointContents contents;
   contents.sections.emplace_back("model", tensors_);
-  TensorMap average;
-  ASSERT_THAT(average.Add("fc.weight", ops::full({2}, 9.0)), IsOk());
-  contents.sections.emplace_back("ema", average);
+  contents.sections.emplace_back("ema", other_);
   ASSERT_THAT(WriteCheckpoint(env_, "/d", "epoch_1", contents), IsOk());
+  ExpectFormat("/d/epoch_1", WeightsFormat::kCheckpoint, "/d/epoch_1");
   ExpectTheTensors(ReadWeights(env_, "/d/epoch_1"));
   const auto more = ReadWeightsAndMore(env_, "/d/epoch_1");
   ASSERT_THAT(more, IsOk());
@@ -57,44 +89,156 @@ TEST_F(WeightsTest, AreTheSectionModelOfACheckpoint) {
   EXPECT_EQ(more->manifest().name(), "epoch_1");
 }
 
-TEST_F(WeightsTest, AreAllOfASafetensorsFile) {
-  ASSERT_THAT(WriteSafetensors(env_, "/d/w.safetensors", tensors_), IsOk());
-  ExpectTheTensors(ReadWeights(env_, "/d/w.safetensors"));
-  const auto more = ReadWeightsAndMore(env_, "/d/w.safetensors");
+TEST_F(WeightsTest, AreAllOfAFileWhateverItsName) {
+  for (const char* const path : {"/d/w.safetensors", "/d/w.pth", "/d/w"}) {
+    ASSERT_THAT(WriteSafetensors(env_, path, tensors_), IsOk());
+    ExpectFormat(path, WeightsFormat::kSafetensors, path);
+    ExpectTheTensorsAlone(path);
+    ASSERT_THAT(WritePthWeights(env_, path, tensors_), IsOk());
+    ExpectFormat(path, WeightsFormat::kPth, path);
+    ExpectTheTensorsAlone(path);
+  }
+}
+
+TEST_F(WeightsTest, AreInTheShardsOfAnIndexAndOfAFolder) {
+  TensorMap weight, bias;
+  ASSERT_THAT(weight.Add("fc.weight", *tensors_.Find("fc.weight")), IsOk());
+  ASSERT_THAT(bias.Add("fc.bias", *tensors_.Find("fc.bias")), IsOk());
+  ASSERT_THAT(WriteSafetensors(env_, "/d/hub/w-1.safetensors", weight), IsOk());
+  ASSERT_THAT(WriteSafetensors(env_, "/d/hub/w-2.safetensors", bias), IsOk());
+  ASSERT_THAT(WritePthWeights(env_, "/d/hub/w-1.bin", weight), IsOk());
+  ASSERT_THAT(WritePthWeights(env_, "/d/hub/w-2.bin", bias), IsOk());
+  for (const std::string ending : {"safetensors", "bin"}) {
+    const std::string path = "/d/hub/" +
+                             std::string(ending == "bin" ? "pytorch_" : "") +
+                             "model." + ending + ".index.json";
+    Put(path,
+        "{\"metadata\": {\"total_size\": 12}, \"weight_map\": {"
+        "\"fc.bias\": \"w-2." +
+            ending +
+            "\", "
+            "\"fc.weight\": \"w-1." +
+            ending + "\"}}\n");
+    ExpectFormat(path, WeightsFormat::kShardIndex, path);
+    ExpectTheTensorsAlone(path);
+    ExpectFormat("/d/hub", WeightsFormat::kShardIndex, path);
+    ExpectTheTensorsAlone("/d/hub");
+    ASSERT_THAT(env_.DeleteFile(path), IsOk());
+  }
+
+  Put("/d/hub/i.json", "{\"weight_map\": {\"fc.bias\": \"i.json\"}}");
+  EXPECT_THAT(ReadWeights(env_, "/d/hub/i.json"),
+              StatusIs(kInvalidArgument,
+                       "/d/hub/i.json: /d/hub/i.json: is neither a file of "
+                       "safetensors nor of torch.save"));
+}
+
+// As the hub's own loader looks.
+TEST_F(WeightsTest, OfAFolderAreThoseOfItsFirstFile) {
+  Put("/d/hub/config.json", "{}");
+  EXPECT_THAT(ReadWeights(env_, "/d/hub"),
+              StatusIs(kNotFound,
+                       "/d/hub: no checkpoint and no model of a hub: has none "
+                       "of manifest.pb, model.safetensors, "
+                       "model.safetensors.index.json, pytorch_model.bin, "
+                       "pytorch_model.bin.index.json"));
+  ASSERT_THAT(WritePthWeights(env_, "/d/hub/pytorch_model.bin", tensors_),
+              IsOk());
+  ExpectTheTensorsAlone("/d/hub");
+  ASSERT_THAT(WritePthWeights(env_, "/d/hub/pytorch_model.bin", other_),
+              IsOk());
+  ASSERT_THAT(WriteSafetensors(env_, "/d/hub/model.safetensors", tensors_),
+              IsOk());
+  Put("/d/hub/model.safetensors.index.json", "{}");
+  ExpectTheTensorsAlone("/d/hub");
+}
+
+TEST_F(WeightsTest, OfAnAverageAreThoseThatPythonEvaluates) {
+  const auto writer = PthWriter::Create(env_, "/d/mm.pth");
+  ASSERT_THAT(writer, IsOk());
+  (*writer)->BeginDict();
+  (*writer)->String("state_dict");
+  (*writer)->BeginOrderedDict();
+  for (const NamedTensor& tensor : tensors_) {
+    (*writer)->String(tensor.name);
+    (*writer)->Tensor(tensor.tensor);
+  }
+  (*writer)->End();
+  (*writer)->String("ema_state_dict");
+  (*writer)->BeginOrderedDict();
+  (*writer)->String("module.fc.weight");
+  (*writer)->Tensor(*other_.Find("fc.weight"));
+  (*writer)->End();
+  (*writer)->End();
+  ASSERT_THAT((*writer)->Finish(), IsOk());
+  const auto more = ReadWeightsAndMore(env_, "/d/mm.pth");
   ASSERT_THAT(more, IsOk());
-  EXPECT_EQ(more->sections.size(), 1u);
-  EXPECT_TRUE(more->blobs.empty());
+  ASSERT_EQ(more->sections.size(), 2u);
+  for (const char* const section : {"model", "ema"}) {
+    ASSERT_NE(more->FindSection(section), nullptr);
+    ExpectTheTensors(*more->FindSection(section));
+  }
 }
 
 TEST_F(WeightsTest, WhatHoldsNoneIsRefusedByName) {
   EXPECT_THAT(
-      ReadWeights(env_, "/d/none"),
-      StatusIs(absl::StatusCode::kNotFound, HasSubstr("/d/none: no check")));
-  EXPECT_THAT(
-      ReadWeights(env_, "/d/none.safetensors"),
-      StatusIs(absl::StatusCode::kNotFound, HasSubstr("/d/none.safetensors")));
+      ReadWeights(env_, "/d/none.pth"),
+      StatusIs(kNotFound, "/d/none.pth: no checkpoint and no file of weights"));
   EXPECT_THAT(ReadWeights(env_, "/d"),
-              StatusIs(absl::StatusCode::kNotFound, HasSubstr("/d: no check")));
+              StatusIs(kNotFound, HasSubstr("/d: no checkpoint")));
 
-  ASSERT_THAT(WriteFileAtomically(env_, "/d/w.pth", "PK"), IsOk());
-  EXPECT_THAT(ReadWeights(env_, "/d/w.pth"),
-              StatusIs(absl::StatusCode::kInvalidArgument,
-                       "/d/w.pth: is neither a checkpoint's directory nor a "
-                       ".safetensors file"));
-  ASSERT_THAT(WriteFileAtomically(env_, "/d/w.safetensors", "PK"), IsOk());
-  EXPECT_FALSE(ReadWeights(env_, "/d/w.safetensors").ok());
+  // Also under the names of the formats.
+  for (const std::string path : {"/d/w.safetensors", "/d/w.pth", "/d/w.json"}) {
+    for (const std::string bytes : {"hello, world, what is this?", "PK", "x"}) {
+      Put(path, bytes);
+      EXPECT_THAT(
+          ReadWeights(env_, path),
+          StatusIs(kInvalidArgument,
+                   path + ": holds no weights: is neither a checkpoint's "
+                          "directory nor a file of safetensors, of torch.save "
+                          "or of the index of one in shards"));
+    }
+    Put(path, "");
+    EXPECT_THAT(ReadWeights(env_, path),
+                StatusIs(kInvalidArgument, HasSubstr(", but empty")));
+    Put(path, "{\"architectures\": [\"BertModel\"]}");
+    EXPECT_THAT(
+        ReadWeights(env_, path),
+        StatusIs(kInvalidArgument, path + ": is not an index of shards: has no "
+                                          "\"weight_map\""));
+  }
+}
 
+TEST_F(WeightsTest, ACheckpointWithoutWeightsOrManifestIsNone) {
   CheckpointContents contents;
   contents.blobs.emplace_back("state", "x");
   ASSERT_THAT(WriteCheckpoint(env_, "/d", "epoch_2", contents), IsOk());
-  EXPECT_THAT(ReadWeights(env_, "/d/epoch_2"),
-              StatusIs(absl::StatusCode::kInvalidArgument,
-                       "/d/epoch_2: has no section \"model\""));
+  EXPECT_THAT(
+      ReadWeights(env_, "/d/epoch_2"),
+      StatusIs(kInvalidArgument, "/d/epoch_2: has no section \"model\""));
+
+  // Its weights may be there, but they are not all of it.
+  contents.sections.emplace_back("model", tensors_);
+  ASSERT_THAT(WriteCheckpoint(env_, "/d", "epoch_3", contents), IsOk());
+  ASSERT_THAT(env_.DeleteFile("/d/epoch_3/manifest.pb"), IsOk());
+  EXPECT_THAT(ReadWeights(env_, "/d/epoch_3"),
+              StatusIs(kNotFound,
+                       "/d/epoch_3: no checkpoint: has state.pb, but no "
+                       "manifest.pb"));
 }
 
-TEST_F(WeightsTest, AFileOfWeightsIsKnownByItsEnding) {
-  EXPECT_TRUE(IsWeightsFile("/d/w.safetensors"));
-  EXPECT_FALSE(IsWeightsFile("/d/epoch_1"));
+TEST_F(WeightsTest, WhatIsCutOffIsNeverTakenForAnotherFormat) {
+  ASSERT_THAT(WriteSafetensors(env_, "/d/w.safetensors", tensors_), IsOk());
+  ASSERT_THAT(WritePthWeights(env_, "/d/w.pth", tensors_), IsOk());
+  for (const std::string path : {"/d/w.safetensors", "/d/w.pth"}) {
+    const std::string bytes = *ReadFile(env_, path);
+    for (size_t size = 0; size < bytes.size(); ++size) {
+      Put("/d/cut", bytes.substr(0, size));
+      EXPECT_THAT(ReadWeights(env_, "/d/cut").status().message(),
+                  AllOf(HasSubstr("/d/cut: "), Not(HasSubstr("JSON"))))
+          << path << " of " << size << " bytes";
+    }
+  }
 }
 
 }  // namespace

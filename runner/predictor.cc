@@ -444,7 +444,7 @@ absl::StatusOr<io::LatestCheckpoint> Read(io::Env& env, const std::string& path,
                                           std::vector<std::string>* told) {
   io::LatestCheckpoint found;
   found.path = path;
-  if (io::IsWeightsFile(path) && !env.IsDirectory(path)) {
+  if (env.FileExists(path) && !env.IsDirectory(path)) {
     GRAPNEL_ASSIGN_OR_RETURN(found.contents, io::ReadWeightsAndMore(env, path));
     return found;
   }
@@ -463,6 +463,14 @@ absl::StatusOr<io::LatestCheckpoint> Read(io::Env& env, const std::string& path,
     }
     *told = std::move(rejected);
     return latest;
+  }
+  if (rejected.empty()) {  // It may be a model hub's folder.
+    auto weights = io::ReadWeightsAndMore(env, path);
+    if (weights.ok()) {
+      found.contents = *std::move(weights);
+      return found;
+    }
+    if (!absl::IsNotFound(weights.status())) return weights.status();
   }
   return absl::NotFoundError(
       absl::StrCat(path, ": is no checkpoint, and holds none",

@@ -80,8 +80,8 @@ class Predictor {
  public:
   // Of a checkpoint alone: nothing else of the run need be there. `path` is a
   // checkpoint, or a work_dir, for the newest one in it that can be read whole.
-  // (Or a .safetensors file, with options.make_model.) What the configuration
-  // in it names besides the model needn't be linked in.
+  // (Or what else io::FindWeights knows, with options.make_model.) What the
+  // configuration in it names besides the model needn't be linked in.
   //   kNotFound: there is none, or it has not the weights that are asked for.
   //   kInvalidArgument: it doesn't say what model to make, its weights don't
   //     fit the one that was made, or an option is wrong; names it.

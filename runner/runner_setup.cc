@@ -319,6 +319,24 @@ int64_t DrawSeed() {
   return static_cast<int64_t>(device() & 0x7FFFFFFF);
 }
 
+// kInvalidArgument if there are weights alone at `path`; what else may be wrong
+// the reader finds.
+absl::Status CheckCanGoOnFrom(io::Env& env, const std::string& path) {
+  const auto source = io::FindWeights(env, path);
+  if (!source.ok() || source->format == io::WeightsFormat::kCheckpoint) {
+    return absl::OkStatus();
+  }
+  constexpr absl::string_view kBeginWith =
+      "which a run can begin with (load_from, without resume) but not go on "
+      "from";
+  return absl::InvalidArgumentError(
+      source->format == io::WeightsFormat::kPth
+          ? absl::StrCat(path, ": is a file of torch.save, ", kBeginWith,
+                         ": `grapnel ckpt import` makes a checkpoint of a "
+                         "training's")
+          : absl::StrCat(path, ": holds weights alone, ", kBeginWith));
+}
+
 }  // namespace
 
 RunnerImpl::RunnerImpl(RunnerOptions options)
@@ -720,12 +738,9 @@ absl::Status RunnerImpl::FindCheckpoint() {
   resume_ = config_->resume() && plan_.has_value();
   if (!config_->load_from().empty()) {
     checkpoint_path_ = io::JoinPath(options_.base_dir, config_->load_from());
-    if (resume_ && io::IsWeightsFile(checkpoint_path_) &&
-        !env_->IsDirectory(checkpoint_path_)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "resume: ", checkpoint_path_,
-          ": holds weights alone, which a run can begin with (load_from, "
-          "without resume) but not go on from"));
+    if (resume_) {
+      GRAPNEL_RETURN_IF_ERROR(
+          WithContext(CheckCanGoOnFrom(*env_, checkpoint_path_), "resume"));
     }
     auto contents = resume_ ? io::ReadCheckpoint(*env_, checkpoint_path_)
                             : io::ReadWeightsAndMore(*env_, checkpoint_path_);

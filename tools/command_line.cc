@@ -41,7 +41,7 @@ const char kHelp[] =
 
   --work-dir DIR           where checkpoints and logs go
   --resume[=PATH]          go on from PATH, or from the newest in the work dir
-  --load-from PATH         weights, of a checkpoint or in a .safetensors file
+  --load-from PATH         weights, of a checkpoint, .safetensors or .pth
   --no-strict              take of weights what the model has, and fits
   --cfg-options A.B=V ...  set fields of the configuration
   --device NAME            cpu, cuda, cuda:1, or auto: cuda if there is one

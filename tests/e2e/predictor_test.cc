@@ -29,6 +29,8 @@
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/mem_env.h"
+#include "grapnel/io/pth_writer.h"
+#include "grapnel/io/safetensors.h"
 #include "grapnel/loggers/memory_run_log.h"
 #include "grapnel/models/log_vars.h"
 #include "grapnel/models/model.h"
@@ -475,6 +477,34 @@ runner::v1::RunnerConfig EqualWeightsConfig(const std::string& text) {
   config.clear_val_dataloader();
   config.clear_val_evaluator();
   return config;
+}
+
+TEST_F(PredictorTest, WeightsAloneAreEnoughForAModelMadeInCode) {
+  const EqualWeights model;
+  TensorMap weights;
+  for (const auto* const tensors : {&model.parameters(), &model.buffers()}) {
+    for (const NamedTensor& tensor : *tensors) {
+      ASSERT_THAT(weights.Add(tensor.name, ops::full(tensor.tensor.sizes(), 7)),
+                  IsOk());
+    }
+  }
+  ASSERT_THAT(env_.CreateDir("/hub"), IsOk());
+  ASSERT_THAT(io::WriteSafetensors(env_, "/hub/model.safetensors", weights),
+              IsOk());
+  ASSERT_THAT(io::WritePthWeights(env_, "/w.pth", weights), IsOk());
+  PredictorOptions options;
+  options.env = &env_;
+  options.make_model = [] { return std::make_unique<EqualWeights>(); };
+  for (const char* const path : {"/hub", "/hub/model.safetensors", "/w.pth"}) {
+    SCOPED_TRACE(path);
+    const auto predictor = Predictor::Open(path, options);
+    ASSERT_THAT(predictor, IsOk());
+    EXPECT_TRUE(
+        ops::equal(Outputs(**predictor).select(0, 0), ops::full({4}, 7)));
+  }
+  ASSERT_THAT(io::WriteFileAtomically(env_, "/w.pth", "what?"), IsOk());
+  EXPECT_THAT(Predictor::Open("/w.pth", options).status(),
+              StatusIs(kInvalidArgument, HasSubstr("/w.pth: holds no weight")));
 }
 
 TEST_F(PredictorTest, NoPredictionSeesHalfOfARefresh) {

@@ -25,6 +25,7 @@
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/mem_env.h"
+#include "grapnel/io/pth_writer.h"
 #include "grapnel/io/safetensors.h"
 #include "grapnel/loggers/memory_run_log.h"
 #include "grapnel/models/log_vars.h"
@@ -312,24 +313,63 @@ TEST_F(WeightsTest, AnEvaluationsConfigNamesTheCheckpointThatItWasOf) {
                                       HasSubstr("work_dir: \".\"")));
 }
 
-TEST_F(WeightsTest, ASafetensorsFileIsWeightsToStartFromAndToTest) {
+TEST_F(WeightsTest, AFileOfWeightsIsToStartFromAndToTest) {
   Train(Config());
-  const std::string file = "/run/epoch_2/model.safetensors";
-  const std::string load = absl::StrCat("load_from: '", file, "' ");
-  const auto tested = NewTest(With(Config(), load));
-  ASSERT_THAT(tested->Test(), IsOk());
-  ExpectTakes(*tested, "head.weight", "/run/epoch_2", "head.weight");
-  const auto trained =
-      New(With(Config(), load, "work_dir: '/other' ",
-               "optim_wrapper { optimizer { sgd { lr: 0 } } }"));
-  ASSERT_THAT(trained->Train(), IsOk());
-  ExpectTakes(*trained, "head.weight", "/run/epoch_2", "head.weight");
+  const auto weights = io::ReadWeights(env_, "/run/epoch_2");
+  ASSERT_THAT(weights, IsOk());
+  ASSERT_THAT(io::WritePthWeights(env_, "/run/w.pth", *weights), IsOk());
+  ASSERT_THAT(env_.CreateDir("/hub"), IsOk());
+  ASSERT_THAT(io::WriteSafetensors(env_, "/hub/model.safetensors", *weights),
+              IsOk());
+  for (const auto& [path, why] :
+       {std::pair<std::string, const char*>("/run/epoch_2/model.safetensors",
+                                            "weights alone"),
+        {"/run/w.pth", "`grapnel ckpt import`"},
+        {"/hub", "weights alone"}}) {
+    SCOPED_TRACE(path);
+    const std::string load = absl::StrCat("load_from: '", path, "' ");
+    const auto tested = NewTest(With(Config(), load));
+    ASSERT_THAT(tested->Test(), IsOk());
+    ExpectTakes(*tested, "head.weight", "/run/epoch_2", "head.weight");
+    const auto trained =
+        New(With(Config(), load, "work_dir: '/other' ",
+                 "optim_wrapper { optimizer { sgd { lr: 0 } } }"));
+    ASSERT_THAT(trained->Train(), IsOk());
+    ExpectTakes(*trained, "head.weight", "/run/epoch_2", "head.weight");
 
-  EXPECT_THAT(
-      Create(With(Config(), load, "resume: true")),
-      StatusIs(absl::StatusCode::kInvalidArgument,
-               AllOf(HasSubstr("resume: /run/epoch_2/model.safetensors"),
-                     HasSubstr("weights alone"))));
+    EXPECT_THAT(Create(With(Config(), load, "resume: true")),
+                StatusIs(absl::StatusCode::kInvalidArgument,
+                         AllOf(HasSubstr(absl::StrCat("resume: ", path)),
+                               HasSubstr(why))));
+  }
+}
+
+// Of Python's averages, which its own evaluations see.
+TEST_F(WeightsTest, AnAverageOfPythonsIsTestedWithAnAverageAndWithout) {
+  Train(Config());
+  const auto weights = io::ReadWeights(env_, "/run/epoch_2");
+  ASSERT_THAT(weights, IsOk());
+  const auto writer = io::PthWriter::Create(env_, "/average.pth");
+  ASSERT_THAT(writer, IsOk());
+  (*writer)->BeginDict();
+  (*writer)->String("n_averaged");
+  (*writer)->Tensor(ops::full({}, 2, at::kLong));
+  for (const NamedTensor& tensor : *weights) {
+    (*writer)->String(absl::StrCat("module.", tensor.name));
+    (*writer)->Tensor(tensor.tensor);
+  }
+  (*writer)->End();
+  ASSERT_THAT((*writer)->Finish(), IsOk());
+  for (const char* const hook :
+       {"",
+        "custom_hooks { config { "
+        "[type.googleapis.com/grapnel.hooks.v1.EMAHookConfig] {} } }"}) {
+    const auto tested =
+        NewTest(With(Config(), "load_from: '/average.pth' ", hook));
+    ASSERT_THAT(tested->Test(), IsOk());
+    ExpectTakes(*tested, "head.weight", "/run/epoch_2", "head.weight");
+    EXPECT_THAT(log_.messages(), Not(Contains(HasSubstr("has no average"))));
+  }
 }
 
 // -------------------------------------------------------- the resolved config

@@ -27,6 +27,8 @@
 #include "grapnel/capi/handles.h"
 #include "grapnel/grapnel.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/pth_writer.h"
+#include "grapnel/io/weights.h"
 #include "grapnel/tests/capi/runs/took.h"
 #include "gtest/gtest.h"
 
@@ -329,6 +331,21 @@ void Keep(void* user_data, grapnel_severity severity, const char* message,
   EXPECT_EQ(severity, GRAPNEL_WARNING);
   static_cast<std::vector<std::string>*>(user_data)->emplace_back(message,
                                                                   message_size);
+}
+
+TEST_F(PredictorTest, ARunThatBeginsWithAPthFilePredictsAsItsRunDid) {
+  Create(kEpochs);
+  Step(6);
+  const std::vector<float> expected = Outputs(Make());
+  runner_.reset();
+  const auto weights =
+      io::ReadWeights(io::Env::Posix(), io::JoinPath(work_dir_, "epoch_2"));
+  ASSERT_THAT(weights, IsOk());
+  const std::string path = io::JoinPath(work_dir_, "weights.pth");
+  ASSERT_THAT(io::WritePthWeights(io::Env::Posix(), path, *weights), IsOk());
+  Create(absl::StrCat(kForEver, "load_from: \"", path, "\""));
+  ASSERT_THAT(Took(grapnel_runner_val(runner_.get(), nullptr)), IsOk());
+  EXPECT_EQ(Outputs(Make()), expected);
 }
 
 TEST_F(PredictorTest, TheLogNamesACheckpointThatIsPassedOver) {

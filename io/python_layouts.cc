@@ -1,0 +1,152 @@
+#include "grapnel/io/python_layouts.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/string_view.h"
+#include "grapnel/base/status_macros.h"
+#include "grapnel/io/safetensors_header.h"
+
+namespace grapnel {
+namespace io {
+namespace {
+
+using Kind = PthValue::Kind;
+
+// Keys of a state_dict in a checkpoint.
+constexpr const char* kStateDictKeys[] = {"state_dict", "model",
+                                          "model_state_dict"};
+// Keys that tell that it has averaged weights.
+constexpr const char* kAverageKeys[] = {"ema_state_dict",
+                                        "current_model_state"};
+constexpr char kNumAveraged[] = "n_averaged";
+constexpr char kExtraState[] = "_extra_state";
+constexpr char kWrapped[] = "module.";
+constexpr char kCompiled[] = "_orig_mod.";
+
+bool IsDict(const std::optional<PthValue>& value) {
+  return value.has_value() && value->kind() == Kind::kDict;
+}
+
+std::string DescriptionOf(const PthValue& value) {
+  if (value.kind() == Kind::kOpaque) {
+    return absl::StrCat("an object of ", QuotedName(value.type_name()),
+                        ", which isn't made: save its state_dict()");
+  }
+  return absl::StrCat("of type ", QuotedName(value.type_name()));
+}
+
+// The first few keys of a dict.
+std::string KeysOf(const PthValue& dict) {
+  constexpr int64_t kShown = 8;
+  std::vector<std::string> keys;
+  for (int64_t i = 0; i < std::min(dict.size(), kShown); ++i) {
+    const PthValue key = dict.key(i);
+    keys.push_back(key.kind() == Kind::kString
+                       ? QuotedName(key.string_value())
+                       : absl::StrCat("one of type ", key.type_name()));
+  }
+  if (dict.size() > kShown) keys.push_back("...");
+  return keys.empty() ? "nothing" : absl::StrJoin(keys, ", ");
+}
+
+using Entries = std::vector<NamedTensor>;
+
+// Removes `prefix` if all names begin with it.
+bool StripPrefix(absl::string_view prefix, Entries* entries) {
+  if (entries->empty()) return false;
+  for (const NamedTensor& entry : *entries) {
+    if (!absl::StartsWith(entry.name, prefix)) return false;
+  }
+  for (NamedTensor& entry : *entries) entry.name.erase(0, prefix.size());
+  return true;
+}
+
+// Removes what AveragedModel adds.
+bool StripAverage(Entries* entries) {
+  const auto count = std::find_if(
+      entries->begin(), entries->end(),
+      [](const NamedTensor& entry) { return entry.name == kNumAveraged; });
+  if (count == entries->end()) return false;
+  Entries rest(entries->begin(), count);
+  rest.insert(rest.end(), count + 1, entries->end());
+  if (!StripPrefix(kWrapped, &rest)) return false;
+  *entries = std::move(rest);
+  return true;
+}
+
+absl::StatusOr<PythonWeights> ReadStateDict(const PthValue& dict) {
+  Entries entries;
+  for (int64_t i = 0; i < dict.size(); ++i) {
+    const PthValue key = dict.key(i);
+    const PthValue value = dict.value(i);
+    if (key.kind() != Kind::kString) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("has a key of type ", QuotedName(key.type_name())));
+    }
+    if (value.kind() == Kind::kTensor) {
+      entries.push_back({std::string(key.string_value()), value.tensor()});
+    } else if (!absl::EndsWith(key.string_value(), kExtraState)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(QuotedName(key.string_value()), " is no tensor, but ",
+                       DescriptionOf(value)));
+    }
+  }
+  PythonWeights weights;
+  weights.averaged = StripAverage(&entries);
+  // One may wrap the other.
+  const bool compiled = StripPrefix(kCompiled, &entries);
+  StripPrefix(kWrapped, &entries);
+  if (!compiled) StripPrefix(kCompiled, &entries);
+  for (NamedTensor& entry : entries) {
+    GRAPNEL_RETURN_IF_ERROR(CheckTensorName(entry.name));
+    GRAPNEL_RETURN_IF_ERROR(
+        weights.tensors.Add(std::move(entry.name), std::move(entry.tensor)));
+  }
+  return weights;
+}
+
+}  // namespace
+
+absl::StatusOr<PythonWeights> FindPythonWeights(const PthValue& root) {
+  const std::string keys =
+      absl::StrCat("\"", absl::StrJoin(kStateDictKeys, "\", \""), "\"");
+  if (root.kind() != Kind::kDict) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("holds no weights: neither a state_dict nor a dict with "
+                     "one under any of ",
+                     keys, ", but ", DescriptionOf(root)));
+  }
+  for (const char* const key : kStateDictKeys) {
+    const std::optional<PthValue> states = root.Find(key);
+    if (!IsDict(states)) continue;
+    absl::StatusOr<PythonWeights> weights = ReadStateDict(*states);
+    if (!weights.ok()) {
+      return WithContext(weights.status(), absl::StrCat("\"", key, "\""));
+    }
+    for (const char* const average : kAverageKeys) {
+      if (IsDict(root.Find(average))) weights->averaged = true;
+    }
+    return weights;
+  }
+  absl::StatusOr<PythonWeights> weights = ReadStateDict(root);
+  if (!weights.ok()) {
+    return absl::Status(
+        weights.status().code(),
+        absl::StrCat("holds no weights: has ", KeysOf(root),
+                     "; a state_dict was looked for there and under any of ",
+                     keys, ", and ", weights.status().message()));
+  }
+  return weights;
+}
+
+}  // namespace io
+}  // namespace grapnel

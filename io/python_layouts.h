@@ -1,0 +1,39 @@
+// Where a model's weights are in what Python's programs give to torch.save.
+
+#ifndef GRAPNEL_IO_PYTHON_LAYOUTS_H_
+#define GRAPNEL_IO_PYTHON_LAYOUTS_H_
+
+#include "absl/status/statusor.h"
+#include "grapnel/base/tensor_map.h"
+#include "grapnel/io/pth.h"
+
+namespace grapnel {
+namespace io {
+
+struct PythonWeights {
+  // Those that the file's own library evaluates: averaged ones, if there are.
+  TensorMap tensors;
+  bool averaged = false;
+};
+
+// The weights in the value of a file:
+//   a state_dict;
+//   a dict that has one under "state_dict", "model" or "model_state_dict", the
+//     first of them that is a dict, as checkpoints of MMEngine, Lightning and
+//     others do. They are averaged ones if there is MMEngine's
+//     "ema_state_dict", or "current_model_state" of Lightning's callback.
+// A state_dict has names and tensors; "<module>._extra_state" may be anything
+// and is left out. That of torch.optim.swa_utils.AveragedModel has
+// "n_averaged", which goes, and "module." in front of all other names. If all
+// begin with "module.", of DataParallel, or "_orig_mod.", of torch.compile,
+// they lose that, each once.
+//
+// Tensors share storage where they do in the file. kInvalidArgument if it is
+// something else, or a name is none that ReadSafetensors takes: says what was
+// looked for, and what is there.
+absl::StatusOr<PythonWeights> FindPythonWeights(const PthValue& root);
+
+}  // namespace io
+}  // namespace grapnel
+
+#endif  // GRAPNEL_IO_PYTHON_LAYOUTS_H_

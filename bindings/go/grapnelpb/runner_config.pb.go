@@ -103,8 +103,9 @@ type RunnerConfig struct {
 	DefaultHooks *DefaultHooksConfig `protobuf:"bytes,12,opt,name=default_hooks,json=defaultHooks,proto3" json:"default_hooks,omitempty"`
 	// Registered after the default hooks, in this order.
 	CustomHooks []*HookSpec `protobuf:"bytes,13,rep,name=custom_hooks,json=customHooks,proto3" json:"custom_hooks,omitempty"`
-	// A checkpoint, or a .safetensors file: its weights alone are the start; with
-	// `resume`, the whole state of a checkpoint is. Default: none.
+	// A checkpoint, or another file or folder with weights (.safetensors, .pth, a
+	// model hub's): its weights alone are the start. With `resume`, a checkpoint,
+	// whose whole state is. Default: none.
 	LoadFrom *string `protobuf:"bytes,14,opt,name=load_from,json=loadFrom,proto3,oneof" json:"load_from,omitempty"`
 	// Go on from load_from or, without it, from the newest good checkpoint in
 	// work_dir or in the checkpoint hook's out_dir, if there is one. Default:

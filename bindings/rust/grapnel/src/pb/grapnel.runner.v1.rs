@@ -634,8 +634,9 @@ pub struct RunnerConfig {
     /// Registered after the default hooks, in this order.
     #[prost(message, repeated, tag = "13")]
     pub custom_hooks: ::prost::alloc::vec::Vec<HookSpec>,
-    /// A checkpoint, or a .safetensors file: its weights alone are the start; with
-    /// `resume`, the whole state of a checkpoint is. Default: none.
+    /// A checkpoint, or another file or folder with weights (.safetensors, .pth, a
+    /// model hub's): its weights alone are the start. With `resume`, a checkpoint,
+    /// whose whole state is. Default: none.
     #[prost(string, optional, tag = "14")]
     pub load_from: ::core::option::Option<::prost::alloc::string::String>,
     /// Go on from load_from or, without it, from the newest good checkpoint in

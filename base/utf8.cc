@@ -1,8 +1,27 @@
 #include "grapnel/base/utf8.h"
 
+#include <cstdint>
+#include <cstring>
+
 #include "absl/strings/str_cat.h"
 
 namespace grapnel {
+namespace {
+
+// How many bytes at the start of `text` are ASCII, in whole words: nearly all
+// are, and this is as fast as reading them.
+size_t AsciiWords(absl::string_view text) {
+  constexpr uint64_t kHighBits = 0x8080808080808080;
+  uint64_t word = 0;
+  size_t size = 0;
+  for (; text.size() - size >= sizeof(word); size += sizeof(word)) {
+    std::memcpy(&word, text.data() + size, sizeof(word));
+    if ((word & kHighBits) != 0) break;
+  }
+  return size;
+}
+
+}  // namespace
 
 std::optional<char32_t> TakeCodePoint(absl::string_view* text) {
   const auto byte = [text](size_t i) {
@@ -28,6 +47,8 @@ std::optional<char32_t> TakeCodePoint(absl::string_view* text) {
 size_t ValidUtf8Prefix(absl::string_view text) {
   absl::string_view rest = text;
   while (!rest.empty()) {
+    rest.remove_prefix(AsciiWords(rest));
+    if (rest.empty()) break;
     const size_t begin = text.size() - rest.size();
     if (!TakeCodePoint(&rest).has_value()) return begin;
   }

@@ -51,6 +51,18 @@ INSTANTIATE_TEST_SUITE_P(
         Utf8Case{"GoesOnBehind", "\xff\xc3\xa4\xfe", 0, "\\xff\xc3\xa4\\xfe"}),
     [](const auto& info) { return info.param.name; });
 
+// ASCII is passed over in words: what isn't is found at any place in one.
+TEST(Utf8PlacesTest, BadByteIsFoundAnywhere) {
+  for (size_t size = 1; size < 40; ++size) {
+    for (size_t at = 0; at < size; ++at) {
+      std::string text(size, 'a');
+      text[at] = '\xe9';
+      EXPECT_EQ(ValidUtf8Prefix(text), at);
+    }
+    EXPECT_TRUE(IsUtf8(std::string(size, 'a')));
+  }
+}
+
 TEST_P(Utf8Test, TellsWhatIsValidAndEscapesTheRest) {
   const Utf8Case& c = GetParam();
   EXPECT_EQ(ValidUtf8Prefix(c.text), c.valid);

@@ -52,10 +52,10 @@ constexpr int64_t kMaxSmallRecord = 64;
 constexpr int64_t kFirstWindow = 1 << 20;
 constexpr int64_t kMaxPickleSize = (int64_t{1} << 32) - 1;
 
-// What values may need beside the pickle and the storages; with what is needed
-// to check them that is 64 MiB.
+// What values may need beside the pickle and the storages. With vectors that
+// grow, what is needed to check them, and records, it stays below 64 MiB.
 size_t MaxTreeMemory(int64_t file_size) {
-  return (32 << 20) + static_cast<size_t>(file_size) / 20;
+  return (24 << 20) + static_cast<size_t>(file_size) / 20;
 }
 
 absl::Status Invalid(absl::string_view what) {

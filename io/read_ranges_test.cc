@@ -29,13 +29,6 @@ std::string Noise(size_t size) {
   return bytes;
 }
 
-TEST(Crc32Test, IsThatOfZip) {
-  EXPECT_EQ(Crc32(""), 0);
-  EXPECT_EQ(Crc32("123456789"), 0xcbf43926);
-  EXPECT_EQ(Crc32("6789", Crc32("12345")), 0xcbf43926);
-  EXPECT_EQ(JoinCrc32(Crc32("12345"), Crc32("6789"), 4), 0xcbf43926);
-}
-
 TEST(ReadRangesTest, ReadsManyOnSeveralThreads) {
   MemEnv env;
   const std::string content = Noise((50 << 20) + 12345);

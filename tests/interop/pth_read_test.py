@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import unittest
+import zipfile
 import zlib
 
 import numpy as np
@@ -286,6 +287,21 @@ class TorchTest(ReadTestCase):
         self.assertEqual(data, ["bytes", "bytes", array.tobytes().hex()])
         self.assertEqual(values["scalar"][2][0][2][1],
                          ["bytes", "bytes", np.float32(1.5).tobytes().hex()])
+
+    def test_memory_is_bounded(self):
+        def check(path):
+            needed = int(run(path, "--quiet").stdout.split()[0]) * 1024
+            self.assertLess(needed, (64 << 20) + 1.1 * os.path.getsize(path))
+
+        check(self.save("large.pth", [torch.zeros(16 << 20), torch.zeros(1 << 20)]))
+        check(self.save("large.legacy.pth", [torch.zeros(16 << 20)],
+                        _use_new_zipfile_serialization=False))
+        path = os.path.join(DIR, "wide.pth")
+        for opcode in (b"N", b"]", b"(", b"]Na"):
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
+                file.writestr("a/data.pkl", b"\x80\x02" + opcode * (20 << 20))
+                file.writestr("a/version", "3\n")
+            check(path)
 
     def test_torchscript_is_refused(self):
         path = os.path.join(DIR, "script.pt")

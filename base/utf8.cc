@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "grapnel/base/control_characters.h"
 
 namespace grapnel {
 namespace {
@@ -65,7 +66,7 @@ absl::Status CheckUtf8(absl::string_view text) {
   constexpr size_t kShown = 200;
   return absl::InvalidArgumentError(
       absl::StrCat("not UTF-8 from byte ", valid, " on: \"",
-                   EscapeToUtf8(text.substr(0, kShown)),
+                   EscapeToUtf8(MaskControlCharacters(text.substr(0, kShown))),
                    text.size() > kShown ? "...\"" : "\""));
 }
 

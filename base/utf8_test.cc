@@ -7,6 +7,7 @@
 
 #include "absl/strings/string_view.h"
 #include "gmock/gmock.h"
+#include "grapnel/base/control_characters.h"
 #include "grapnel/base/status_matchers.h"
 #include "gtest/gtest.h"
 
@@ -86,6 +87,16 @@ TEST(Utf8CallsTest, ErrorShowsTheTextAndWhere) {
   EXPECT_THAT(CheckUtf8("caf\xe9"),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        "not UTF-8 from byte 3 on: \"caf\\xe9\""));
+}
+
+TEST(Utf8CallsTest, MessageMovesNoCursor) {
+  const absl::string_view text = "\x1b[2J\n\x7f\xff";
+  EXPECT_TRUE(HasControlCharacter(text));
+  EXPECT_FALSE(HasControlCharacter(" ~\xc3\xa9\xff"));
+  EXPECT_EQ(MaskControlCharacters(" \t~\xc3\xa9"), " ?~\xc3\xa9");
+  EXPECT_THAT(CheckUtf8(text),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "not UTF-8 from byte 6 on: \"?[2J??\\xff\""));
 }
 
 }  // namespace

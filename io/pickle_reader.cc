@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/types/span.h"
+#include "grapnel/base/control_characters.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/utf8.h"
 
@@ -210,7 +211,13 @@ class Machine {
   absl::Status PushGlobal() {
     GRAPNEL_ASSIGN_OR_RETURN(const absl::string_view module, TakeLine());
     GRAPNEL_ASSIGN_OR_RETURN(const absl::string_view name, TakeLine());
-    if (!IsUtf8(module) || !IsUtf8(name)) return Invalid("a name isn't UTF-8");
+    for (const absl::string_view part : {module, name}) {
+      if (!IsUtf8(part)) return Invalid("a name isn't UTF-8");
+      // Python has no such names, and messages have these.
+      if (HasControlCharacter(part)) {
+        return Invalid("a name holds a control character");
+      }
+    }
     GRAPNEL_ASSIGN_OR_RETURN(const PickleId id, objects_.Global(module, name));
     Push(id);
     return absl::OkStatus();

@@ -14,6 +14,7 @@
 #include "c10/core/DispatchKeySet.h"
 #include "c10/core/Storage.h"
 #include "c10/core/TensorImpl.h"
+#include "grapnel/base/control_characters.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/io/out_of_memory.h"
 #include "grapnel/io/pickle_reader.h"
@@ -231,10 +232,13 @@ absl::Status ReadData(const RandomAccessFile& file, const ZipReader& zip,
     const std::string name =
         absl::StrCat("data/", contents.tree.text(storage.key));
     const ZipRecord* const record = zip.Find(name);
-    if (record == nullptr) return Invalid(absl::StrCat(name, ": is missing"));
+    if (record == nullptr) {
+      return Invalid(absl::StrCat(MaskControlCharacters(name), ": is missing"));
+    }
     if (record->num_bytes != storage.num_bytes) {
-      return Invalid(absl::StrCat(name, ": has ", record->num_bytes,
-                                  " bytes, data.pkl says ", storage.num_bytes));
+      return Invalid(absl::StrCat(MaskControlCharacters(name), ": has ",
+                                  record->num_bytes, " bytes, data.pkl says ",
+                                  storage.num_bytes));
     }
     ranges.push_back({record->offset, record->num_bytes});
     records.push_back(record);

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "grapnel/base/control_characters.h"
 #include "grapnel/base/json_string.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/utf8.h"
@@ -325,12 +326,9 @@ const SafetensorsDtype* FindSafetensorsDtype(c10::ScalarType type) {
 }
 
 std::string QuotedName(absl::string_view name) {
-  std::string quoted = "\"";
-  for (const char c : name.substr(0, 200)) {
-    quoted += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
-  }
-  quoted = EscapeToUtf8(quoted);
-  return quoted + (name.size() > 200 ? "...\"" : "\"");
+  return absl::StrCat("\"",
+                      EscapeToUtf8(MaskControlCharacters(name.substr(0, 200))),
+                      name.size() > 200 ? "...\"" : "\"");
 }
 
 absl::Status CheckTensorName(absl::string_view name) {
@@ -343,11 +341,7 @@ absl::Status CheckTensorName(absl::string_view name) {
     return error(absl::StrCat("has more than ", kMaxNameSize, " bytes"));
   }
   if (name == kMetadataKey) return error("is reserved");
-  for (const char c : name) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
-      return error("holds a control character");
-    }
-  }
+  if (HasControlCharacter(name)) return error("holds a control character");
   if (!IsUtf8(name)) return error("isn't UTF-8");
   for (const absl::string_view part : absl::StrSplit(name, '/')) {
     if (part == "..") return error("holds \"..\"");

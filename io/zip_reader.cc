@@ -330,7 +330,8 @@ absl::Status ZipReader::CheckStored() const {
   for (const ZipRecord& record : records_) {
     if (!record.is_compressed) continue;
     return absl::UnimplementedError(
-        absl::StrCat(record.name, ": is compressed, torch.save only stores"));
+        absl::StrCat("record ", QuotedName(record.name),
+                     ": is compressed, torch.save only stores"));
   }
   return absl::OkStatus();
 }

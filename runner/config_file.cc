@@ -1,10 +1,10 @@
 #include "grapnel/runner/config_file.h"
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/checked_message.h"
+#include "grapnel/base/control_characters.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/utf8.h"
 #include "grapnel/io/env.h"
@@ -44,11 +44,8 @@ const Ending* FindEnding(absl::string_view path) {
 // Names and values in a message are those of the content, and go to terminals:
 // control characters become "?", what isn't UTF-8 is escaped.
 absl::Status Legible(const absl::Status& status) {
-  std::string message(status.message());
-  for (char& c : message) {
-    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) c = '?';
-  }
-  return absl::Status(status.code(), EscapeToUtf8(message));
+  return absl::Status(status.code(),
+                      EscapeToUtf8(MaskControlCharacters(status.message())));
 }
 
 absl::StatusOr<RunnerConfig> Parse(absl::string_view content,

@@ -212,9 +212,11 @@ struct BadText {
 class BadTextTest : public testing::TestWithParam<BadText> {};
 
 TEST_P(BadTextTest, IsRefusedWithItsPlace) {
+  testing::internal::CaptureStderr();
   EXPECT_THAT(
       ParseText(GetParam().text),
       StatusIs(absl::StatusCode::kInvalidArgument, Eq(GetParam().message)));
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -294,6 +296,11 @@ INSTANTIATE_TEST_SUITE_P(
         {"Row116EscapedNotUtf8", "work_dir: 'ab\\xff'",
          "x.textproto: work_dir: not UTF-8 from byte 2 on: \"ab\\xff\""},
         {"OverlongUtf8", "work_dir: '\xc0\xaf'", "x.textproto:1:12: not UTF-8"},
+        {"NotUtf8InAny",
+         "custom_hooks { config { [h/ShadowHook] { names: '\\xff' } } }",
+         "x.textproto: custom_hooks[0]: config: names[0]: not UTF-8 from byte "
+         "0 "
+         "on: \"\\xff\""},
         {"NotUtf8InATypeUrl",
          "custom_hooks { config { type_url: \"t/a\\x1b[2J\\xff\\n\" } }",
          "x.textproto: custom_hooks[0]: config: no message type "

@@ -14,6 +14,7 @@
 #include "google/protobuf/io/tokenizer.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/message.h"
+#include "google/protobuf/stubs/logging.h"
 #include "google/protobuf/text_format.h"
 #include "google/protobuf/unknown_field_set.h"
 #include "grapnel/base/status_macros.h"
@@ -310,6 +311,8 @@ bool CheckConfigIsUtf8(absl::string_view text, ConfigTextError* error) {
 bool ParseConfigText(absl::string_view text, Message* message,
                      ConfigTextError* error) {
   if (!CheckConfigIsUtf8(text, error)) return false;
+  // What an Any holds is serialized where it is parsed, and not UTF-8 yet.
+  const google::protobuf::LogSilencer silencer;
   FirstTextError first;
   const TypeFinder finder;
   TextFormat::Parser parser;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/string_view.h"
+#include "grapnel/base/control_characters.h"
 #include "grapnel/base/log.h"
 #include "grapnel/base/utf8.h"
 
@@ -12,11 +13,6 @@ namespace {
 std::map<absl::StatusCode, int64_t>& MutableOutcomes() {
   static auto* const outcomes = new std::map<absl::StatusCode, int64_t>;
   return *outcomes;
-}
-
-// A newline too: what follows would stand in a log as a line of its own.
-bool IsControl(char c) {
-  return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
 }
 
 }  // namespace
@@ -34,8 +30,7 @@ void CheckStatus(const absl::Status& status) {
                 status.code() != absl::StatusCode::kUnknown)
       << status;
   GRAPNEL_CHECK(IsUtf8(message)) << status;
-  GRAPNEL_CHECK(std::none_of(message.begin(), message.end(), IsControl))
-      << status;
+  GRAPNEL_CHECK(!HasControlCharacter(message)) << status;
 }
 
 void NoteOutcome(const absl::Status& status) {

@@ -8,6 +8,7 @@ Any program of ours does: it tells which LibTorch's Python to import. What comes
 is the same each time. Files whose names begin with "bad_" have to be refused.
 """
 
+import argparse
 import collections
 import ctypes
 import io
@@ -16,6 +17,7 @@ import os
 import shutil
 import struct
 import sys
+import zipfile
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(_HERE), "interop"))
@@ -215,6 +217,12 @@ def saved(torch, value, **options):
     return buffer.getvalue()
 
 
+def plain(torch):
+    return {"meta": {"epoch": 2, "iter": 90, "big": 1 << 70, "lr": 1e-3, "none": None, "ok": True},
+            "list": [1, -2, 70000, (1, 2, 3, 4), ()], "set": {1}, "bytes": b"\x00\xff", "text": "h\u00e9",
+            "size": torch.Size([2, 3]), "dtype": torch.float16, "device": torch.device("cuda:1")}
+
+
 def write_pth(torch):
     base = torch.arange(6, dtype=torch.float32)
     shared = {"a": base[:3], "b": base[2:], "t": base.view(2, 3).t()}
@@ -225,15 +233,12 @@ def write_pth(torch):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(0.5)
-    plain = {"meta": {"epoch": 2, "iter": 90, "big": 1 << 70, "lr": 1e-3, "none": None, "ok": True},
-             "list": [1, -2, 70000, (1, 2, 3, 4), ()], "set": {1}, "bytes": b"\x00\xff", "text": "h\u00e9",
-             "size": torch.Size([2, 3]), "dtype": torch.float16, "device": torch.device("cuda:1")}
     contents = {
         "tensor": base,
         "shared": shared,
         "dtypes": dtypes,
         "state_dict": model.state_dict(),
-        "plain": plain,
+        "plain": plain(torch),
         "empty_and_scalar": [torch.zeros(0, 3), torch.tensor(7)],
         "parameter": torch.nn.Parameter(torch.ones(2)),
     }
@@ -241,6 +246,39 @@ def write_pth(torch):
         write("pth", name, saved(torch, value))
     for name in "tensor", "shared", "state_dict", "plain":
         write("pth", "legacy_" + name, saved(torch, contents[name], _use_new_zipfile_serialization=False))
+
+
+def write_pickle(torch):
+    """What the storages of 64 bytes that the target has fit to."""
+    base = torch.arange(16, dtype=torch.float32)
+    contents = {
+        "tensors": {"a": base, "part": base[3:7], "t": base.view(2, 8).t(), "scalar": base[5],
+                    "p": torch.nn.Parameter(torch.ones(4, 4))},
+        "dtypes": [torch.ones(64 // dtype.itemsize, dtype=dtype) for dtype in (
+            torch.bool, torch.int16, torch.float16, torch.bfloat16, torch.float64, torch.complex64,
+            torch.float8_e4m3fn, torch.uint64)],
+        "plain": plain(torch),
+        "ordered": collections.OrderedDict([("a", 1), ((2, None), [b"x"])]),
+        "bad_foreign": argparse.Namespace(lr=0.1, names=["a"]),
+    }
+    for name, value in contents.items():
+        with zipfile.ZipFile(io.BytesIO(saved(torch, value))) as archive:
+            write("pickle", name, archive.read("archive/data.pkl"))
+
+
+# ----------------------------------------------------------------------
+# model.safetensors.index.json
+
+
+def write_index():
+    both = {"a": "1.safetensors", "c": "2.safetensors", "b": "1.safetensors"}
+    write("index", "both", json.dumps({"metadata": {"total_size": 0}, "weight_map": both}, indent=2))
+    write("index", "elsewhere", json.dumps({"weight_map": {"x": "model-00001-of-00001.safetensors"}}))
+    write("index", "no_tensors", '{"weight_map":{},"more":[1,{"a":[null,true,-1.5e3]}]}')
+    write("index", "bad_path", '{"weight_map":{"a":"../1.safetensors"}}')
+    write("index", "bad_twice", '{"weight_map":{"a":"1.safetensors","a":"2.safetensors"}}')
+    write("index", "bad_nesting", '{"x":' + "[" * 200)
+    write("index", "bad_no_map", '{"metadata":{}}')
 
 
 def main():
@@ -252,6 +290,8 @@ def main():
     write_manifest()
     write_textproto()
     write_pth(torch)
+    write_pickle(torch)
+    write_index()
     size = sum(os.path.getsize(os.path.join(folder, name))
                for folder, _, names in os.walk(os.path.join(_HERE, "corpus")) for name in names)
     print(f"{size} bytes")

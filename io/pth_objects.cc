@@ -375,6 +375,7 @@ absl::StatusOr<PickleId> PthObjects::Tensor(int version, Arguments arguments) {
                    QuotedName(tree_.text(storages_[view.storage].key)))));
   tensor.offset +=
       view.begin / static_cast<int64_t>(c10::elementSize(tensor.dtype));
+  if (tensor.dtype == Scalar::Bool) storages_[tensor.storage].is_bool = true;
   tensors_.push_back(tensor);
   return tree_.AddNamed(PickleKind::kTensor, 0, tensors_.size() - 1);
 }
@@ -521,7 +522,6 @@ absl::StatusOr<PickleId> PthObjects::Persistent(PickleId id) {
   storage.key = parts[2];
   storage.num_bytes = count * known.item_size;
   storage.item_size = known.item_size;
-  storage.is_bool = known.dtype == Scalar::Bool;
   StorageView view;
   view.dtype = known.dtype;
   view.num_bytes = storage.num_bytes;

@@ -27,7 +27,7 @@ struct PthStorage {
   PickleId key = 0;  // A kString: "0".
   int64_t num_bytes = 0;
   int64_t item_size = 1;  // Of what the pickle says it is made of.
-  bool is_bool = false;
+  bool is_bool = false;   // A tensor of bool is a view of it.
 };
 
 // A view of a storage. All of it lies inside the storage's num_bytes.

@@ -614,6 +614,11 @@ std::vector<BadCase> BadCases() {
       BuildPth(Pickle(TensorOf(Storage("BoolStorage", "0", 3), 0, {3}, {1})),
                {std::string("\0\1\2", 3)}),
       "storage \"0\": element 2 of bool is 2", Code::kDataLoss);
+  add("BoolOf2InAnUntypedStorage",
+      BuildPth(Pickle(TensorOf(Storage("torch.storage.UntypedStorage", "0", 3),
+                               "bool", 0, {3}, {1})),
+               {std::string("\0\1\2", 3)}),
+      "storage \"0\": element 2 of bool is 2", Code::kDataLoss);
   add("Row106TorchScript", WithRecord("a/constants.pkl", Pickle(")")),
       "is a TorchScript archive", Code::kUnimplemented);
   add("Row106TorchScriptCode", WithRecord("a/code/__torch__.py", ""),

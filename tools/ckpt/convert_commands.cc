@@ -207,7 +207,9 @@ absl::StatusOr<ExitCode> AverageCheckpoints(const CkptCommand& command,
     GRAPNEL_RETURN_IF_ERROR(
         mean.Add(path, *contents.FindSection(kModel),
                  command.weights.empty() ? 1 : command.weights[i]));
-    CopyDescription(contents.manifest(), &result.manifest());
+    if (!contents.manifest().config().empty()) {
+      CopyDescription(contents.manifest(), &result.manifest());
+    }
   }
   GRAPNEL_ASSIGN_OR_RETURN(TensorMap weights, mean.Finish());
   const int64_t tensors = static_cast<int64_t>(weights.size());

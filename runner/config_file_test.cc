@@ -298,9 +298,8 @@ INSTANTIATE_TEST_SUITE_P(
         {"OverlongUtf8", "work_dir: '\xc0\xaf'", "x.textproto:1:12: not UTF-8"},
         {"NotUtf8InAny",
          "custom_hooks { config { [h/ShadowHook] { names: '\\xff' } } }",
-         "x.textproto: custom_hooks[0]: config: names[0]: not UTF-8 from byte "
-         "0 "
-         "on: \"\\xff\""},
+         "x.textproto: custom_hooks[0]: config: not a valid "
+         "grapnel.runner.config_file_test.v1.ShadowHookConfig"},
         {"NotUtf8InATypeUrl",
          "custom_hooks { config { type_url: \"t/a\\x1b[2J\\xff\\n\" } }",
          "x.textproto: custom_hooks[0]: config: no message type "

@@ -16,6 +16,7 @@
 #include "grapnel/base/suggestion.h"
 #include "grapnel/hooks/checkpoint/best_checkpoints.h"
 #include "grapnel/io/checkpoint_files.h"
+#include "grapnel/io/rejected_checkpoints.h"
 #include "grapnel/io/run_checkpoints.h"
 #include "grapnel/io/unique_name.h"
 #include "grapnel/io/weights.h"
@@ -75,8 +76,8 @@ std::string WhatIsThere(io::Env& env, const std::string& path) {
 
 absl::Status CheckFiles(io::Env& env, const std::string& path,
                         const io::v1::CheckpointManifest& manifest) {
-  for (const io::v1::FileRecord& file : manifest.files()) {
-    GRAPNEL_RETURN_IF_ERROR(io::OpenListedFile(env, path, file).status());
+  for (int i = 0; i < manifest.files_size(); ++i) {
+    GRAPNEL_RETURN_IF_ERROR(io::OpenFileOf(env, path, manifest, i).status());
   }
   return absl::OkStatus();
 }
@@ -105,6 +106,11 @@ void AddCheckpoints(io::Env& env, const std::string& dir,
       continue;
     }
     if (!env.IsDirectory(checkpoint.path)) continue;
+    if (io::IsSetAsideName(name)) {
+      checkpoint.set_aside = true;
+      folder->checkpoints.push_back(std::move(checkpoint));
+      continue;
+    }
     auto manifest = io::ReadManifest(env, checkpoint.path);
     if (absl::IsNotFound(manifest.status()) && !io::LooksLikeCheckpoint(name)) {
       continue;  // Somebody's own.

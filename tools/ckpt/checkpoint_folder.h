@@ -27,8 +27,11 @@ struct FolderCheckpoint {
   io::v1::CheckpointManifest manifest;
 
   // What is wrong: the manifest, or a file's length or absence. "" if nothing
-  // is, digests apart.
+  // is, digests apart, and of one that is set aside.
   std::string bad;
+
+  // A training has found it damaged and renamed it: io::SetAsideCheckpoint.
+  bool set_aside = false;
 
   bool pinned = false;
   bool is_last = false;           // last_checkpoint names it.

@@ -57,6 +57,7 @@ another length. `grapnel ckpt verify` reads every byte. In the last column:
   best METRIC   the run has kept it for that
   pinned        grapnel ckpt pin
   partial       a copy to pass on; a run can't go on from it
+  set aside     a training found it damaged, and renamed it
 )";
 
 constexpr char kShowHelp[] =

@@ -12,6 +12,7 @@
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/rejected_checkpoints.h"
 #include "grapnel/io/safetensors.h"
 #include "grapnel/tools/ckpt/checkpoints_for_test.h"
 #include "gtest/gtest.h"
@@ -74,6 +75,17 @@ TEST_F(CompareCommandsTest, VerifyFindsOneThatLostItsManifest) {
   ASSERT_THAT(env_.DeleteFile("/w/epoch_1/manifest.pb"), IsOk());
   EXPECT_EQ(Output(VerifyCheckpoints, {"verify", "/w"}, kBadCheckpoint),
             "/w/epoch_1: manifest.pb: is missing\n");
+}
+
+TEST_F(CompareCommandsTest, VerifyOfAFolderLeavesOutWhatIsSetAside) {
+  for (const int epoch : {1, 2}) Save(epoch);
+  Damage("/w/epoch_1/model.safetensors");
+  ASSERT_THAT(io::SetAsideCheckpoint(env_, "/w/epoch_1"), IsOk());
+  const auto json = JsonOutput(VerifyCheckpoints, {"verify", "/w"});
+  EXPECT_THAT(json["checkpoints"], SizeIs(1));
+  EXPECT_THAT(Output(VerifyCheckpoints, {"verify", "/w/epoch_1.damaged"},
+                     kBadCheckpoint),
+              HasSubstr("manifest.pb: is of \"epoch_1\""));
 }
 
 TEST_F(CompareCommandsTest, VerifySaysThatFilesOfWeightsHaveNoDigests) {

@@ -84,6 +84,7 @@ Json ToJson(const FolderCheckpoint& checkpoint, int64_t bytes) {
   for (const std::string& metric : checkpoint.best) {
     json["best"].push_back(JsonText(metric));
   }
+  json["set_aside"] = checkpoint.set_aside;
   json["bad"] = TextOrNull(checkpoint.bad);
   return json;
 }
@@ -97,6 +98,7 @@ TableRow ToRow(const FolderCheckpoint& checkpoint, const std::string& dir,
     notes.push_back(absl::StrCat("best ", metric));
   }
   if (checkpoint.pinned) notes.push_back("pinned");
+  if (checkpoint.set_aside) notes.push_back("damaged, set aside");
   if (manifest.partial()) notes.push_back("partial");
   if (!checkpoint.bad.empty()) {
     notes.push_back(absl::StrCat("bad: ", checkpoint.bad));

@@ -16,6 +16,7 @@
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/rejected_checkpoints.h"
 #include "grapnel/io/safetensors.h"
 #include "grapnel/tools/ckpt/checkpoints_for_test.h"
 #include "gtest/gtest.h"
@@ -71,7 +72,8 @@ TEST_F(InspectCommandsTest, LsNamesWhatIsBadAndWhy) {
   EXPECT_EQ(json["checkpoints"][1]["name"], "epoch_2");
   EXPECT_THAT(json["checkpoints"][1]["bad"].get<std::string>(),
               AllOf(StartsWith("model.safetensors: has "),
-                    HasSubstr("the manifest says")));
+                    HasSubstr("the manifest says"),
+                    HasSubstr("the first bad tensor is ")));
   EXPECT_EQ(json["checkpoints"][2]["name"], "epoch_3");
   EXPECT_THAT(json["checkpoints"][2]["bad"].get<std::string>(),
               StartsWith("manifest.pb: "));
@@ -80,6 +82,19 @@ TEST_F(InspectCommandsTest, LsNamesWhatIsBadAndWhy) {
               HasSubstr("no checkpoint: has no manifest.pb"));
   const std::string text = Output(ListCheckpoints, {"ls", "/w"});
   EXPECT_THAT(text, HasSubstr("bad: model.safetensors: has "));
+}
+
+TEST_F(InspectCommandsTest, LsNamesWhatATrainingHasSetAside) {
+  for (const int epoch : {1, 2}) Save(epoch);
+  Damage("/w/epoch_1/model.safetensors");
+  ASSERT_THAT(io::SetAsideCheckpoint(env_, "/w/epoch_1"), IsOk());
+  EXPECT_THAT(Output(ListCheckpoints, {"ls", "/w"}),
+              HasSubstr("epoch_1.damaged  -      -     -"));
+  const auto json = JsonOutput(ListCheckpoints, {"ls", "/w"});
+  EXPECT_EQ(json["checkpoints"][0]["set_aside"], false);
+  EXPECT_EQ(json["checkpoints"][1]["name"], "epoch_1.damaged");
+  EXPECT_EQ(json["checkpoints"][1]["set_aside"], true);
+  EXPECT_TRUE(json["checkpoints"][1]["bad"].is_null());
 }
 
 TEST_F(InspectCommandsTest, LsJsonHasWhatTheManifestSays) {

@@ -23,6 +23,7 @@
 #include "grapnel/data/sample.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
+#include "grapnel/runner/hook_registry.h"
 #include "grapnel/runner/run_checkpoint.h"
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner_config.pb.h"
@@ -39,15 +40,9 @@ bool IsOfGrapnel(absl::string_view type) {
   return absl::StartsWith(type, "grapnel.");
 }
 
-bool IsHookOfGrapnel(absl::string_view name) {
-  for (const char* own :
-       {"runtime_info", "iter_timer", "dist_sampler_seed", "logger",
-        "param_scheduler", "checkpoint", "check_invalid_loss", "ema",
-        "empty_cache", "sync_buffers", "profiler", "early_stopping",
-        "verify_resume_trace"}) {
-    if (name == own) return true;
-  }
-  return absl::StartsWith(name, "ema_");
+std::string TypeOf(const google::protobuf::Any& any) {
+  const std::string& url = any.type_url();
+  return url.substr(url.rfind('/') + 1);
 }
 
 // In every Any that the message has, though not inside of one.
@@ -56,8 +51,7 @@ void FindOwnParts(const Message& message, const std::string& place,
   if (message.GetDescriptor() == google::protobuf::Any::descriptor()) {
     google::protobuf::Any any;
     any.CopyFrom(message);
-    const std::string& url = any.type_url();
-    const std::string type = url.substr(url.rfind('/') + 1);
+    const std::string type = TypeOf(any);
     if (!IsOfGrapnel(type)) {
       parts->push_back(
           {std::string(absl::StripSuffix(place, ".custom")), type});
@@ -101,10 +95,6 @@ std::string OwnPartsAt(const RunParticulars& run,
   return absl::StrJoin(found, " or ");
 }
 
-std::string Quoted(const std::vector<std::string>& names) {
-  return absl::StrCat("\"", absl::StrJoin(names, "\" or \""), "\"");
-}
-
 constexpr char kNobody[] =
     "none of the run's parts that could be named: please report it, with the "
     "configuration";
@@ -112,12 +102,12 @@ constexpr char kNobody[] =
 // `else_owner`: if no hook can be it.
 std::string AHook(const RunParticulars& run, const std::string& else_owner) {
   if (!run.hooks_without_state.empty()) {
-    return absl::StrCat("hook ", Quoted(run.hooks_without_state),
+    return absl::StrCat("hook ", absl::StrJoin(run.hooks_without_state, " or "),
                         ", which saves no state");
   }
   if (!else_owner.empty()) return else_owner;
   if (!run.hooks_with_state.empty()) {
-    return absl::StrCat("hook ", Quoted(run.hooks_with_state),
+    return absl::StrCat("hook ", absl::StrJoin(run.hooks_with_state, " or "),
                         ", whose saved state may lack something");
   }
   return kNobody;
@@ -301,18 +291,23 @@ absl::StatusOr<RunParticulars> ParticularsOf(
   GRAPNEL_ASSIGN_OR_RETURN(const runner::v1::RunState state,
                            ReadRunState(checkpoint));
   const TensorMap* const tensors = checkpoint.FindSection("hooks");
-  for (const runner::v1::HookState& hook : state.hooks()) {
-    if (IsHookOfGrapnel(hook.name())) continue;
-    bool saves_something = hook.has_state() || !hook.bytes().empty() ||
-                           checkpoint.FindSection(hook.name()) != nullptr;
+  for (int i = 0; i < config.custom_hooks_size(); ++i) {
+    const google::protobuf::Any& any = config.custom_hooks(i).config();
+    if (IsOfGrapnel(TypeOf(any))) continue;
+    GRAPNEL_ASSIGN_OR_RETURN(const ScheduledHook scheduled, CreateHook(any));
+    const std::string name(scheduled.hook->name());
+    bool saves_something = checkpoint.FindSection(name) != nullptr;
+    for (const runner::v1::HookState& hook : state.hooks()) {
+      saves_something |=
+          hook.name() == name && (hook.has_state() || !hook.bytes().empty());
+    }
     if (tensors != nullptr) {
       for (const NamedTensor& tensor : *tensors) {
-        saves_something |=
-            absl::StartsWith(tensor.name, absl::StrCat(hook.name(), "/"));
+        saves_something |= absl::StartsWith(tensor.name, name + "/");
       }
     }
     (saves_something ? run.hooks_with_state : run.hooks_without_state)
-        .push_back(hook.name());
+        .push_back(absl::StrCat("\"", name, "\" (custom_hooks.", i, ")"));
   }
 
   std::set<std::string> states;

@@ -32,7 +32,8 @@ struct RunParticulars {
   };
   std::vector<OwnPart> own_parts;  // But hooks.
 
-  // Names of hooks that aren't Grapnel's, by whether they save anything.
+  // Hooks of the user's own, by whether they save anything: "\"count_lr\"
+  // (custom_hooks.1)".
   std::vector<std::string> hooks_without_state;
   std::vector<std::string> hooks_with_state;
 
@@ -48,7 +49,8 @@ struct RunParticulars {
 };
 
 // Of an uninterrupted run: its configuration, whose relative paths start at
-// `base_dir`, its newest checkpoint, its trace. Reads samples of datasets.
+// `base_dir`, its newest checkpoint, its trace. Makes hooks and datasets of the
+// user's own, and reads samples.
 absl::StatusOr<RunParticulars> ParticularsOf(
     const runner::v1::RunnerConfig& config, const std::string& base_dir,
     const io::CheckpointContents& checkpoint,

@@ -22,6 +22,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::SizeIs;
 using Source = RunDifference::Source;
 
 RunDifference At(const std::string& kind, const std::string& field) {
@@ -41,7 +42,7 @@ RunDifference In(Source source, const std::string& kind,
 
 RunParticulars WithHook() {
   RunParticulars run;
-  run.hooks_without_state = {"mine"};
+  run.hooks_without_state = {"\"mine\" (custom_hooks.0)"};
   return run;
 }
 
@@ -126,7 +127,7 @@ INSTANTIATE_TEST_SUITE_P(
         {"OtherRate",
          {At("before_iter", "option/lr"), At("before_iter", "options")},
          WithHook(),
-         "hook \"mine\", which saves no state"},
+         "hook \"mine\" (custom_hooks.0), which saves no state"},
         {"OtherRateOfAScheduler",
          {At("before_iter", "option/lr")},
          WithOwnParts(),
@@ -153,13 +154,15 @@ INSTANTIATE_TEST_SUITE_P(
          {At("after_iter", "weights")},
          With(WithHook(),
               [](RunParticulars* run) {
-                run->hooks_without_state.push_back("other");
+                run->hooks_without_state.push_back("\"other\"");
               }),
-         "hook \"mine\" or \"other\", which saves no state"},
+         "hook \"mine\" (custom_hooks.0) or \"other\", which saves no state"},
         {"AHookThatSavesSomething",
          {At("after_iter", "weights")},
          With(RunParticulars(),
-              [](RunParticulars* run) { run->hooks_with_state = {"mine"}; }),
+              [](RunParticulars* run) {
+                run->hooks_with_state = {"\"mine\""};
+              }),
          "hook \"mine\", whose saved state may lack something"},
         {"OtherBuffers",
          {At("after_iter", "buffers")},
@@ -193,30 +196,71 @@ INSTANTIATE_TEST_SUITE_P(
     }),
     [](const auto& info) { return info.param.name; });
 
-TEST(ParticularsOfTest, TellsHooksByWhatTheySave) {
+enum class Saves { kNothing, kMessage, kBytes, kTensors, kSection };
+
+RunParticulars OfAHookThatSaves(Saves saves) {
   runner::v1::RunState state;
-  for (const char* name : {"checkpoint", "ema_slow", "none", "message", "bytes",
-                           "tensors", "verify_resume_trace"}) {
-    state.add_hooks()->set_name(name);
-  }
-  state.mutable_hooks(3)->mutable_state()->set_type_url("x/acme.State");
-  state.mutable_hooks(4)->set_bytes("1");
+  state.add_hooks()->set_name("checkpoint");
+  auto* const hook = state.add_hooks();
+  hook->set_name("planted");
   io::CheckpointContents contents;
-  TensorMap hooks;
-  ASSERT_THAT(hooks.Add("tensors/a", ops::zeros({1})), IsOk());
-  contents.sections.emplace_back("hooks", hooks);
+  TensorMap tensors;
+  EXPECT_THAT(tensors.Add("planted/a", ops::zeros({1})), IsOk());
+  switch (saves) {
+    case Saves::kNothing:
+      break;
+    case Saves::kMessage:
+      hook->mutable_state()->set_type_url("x/planted.PlantedHookState");
+      break;
+    case Saves::kBytes:
+      hook->set_bytes("1");
+      break;
+    case Saves::kTensors:
+      contents.sections.emplace_back("hooks", tensors);
+      break;
+    case Saves::kSection:
+      contents.sections.emplace_back("planted", tensors);
+      break;
+  }
   contents.blobs.emplace_back("state", state.SerializeAsString());
-  const auto config = ParseConfig(R"(
-      default_hooks { checkpoint { save_optimizer: false } })");
-  const auto run = ParticularsOf(config, "", contents, {});
-  ASSERT_THAT(run, IsOk());
-  EXPECT_THAT(run->hooks_without_state, ElementsAre("none"));
-  EXPECT_THAT(run->hooks_with_state,
-              ElementsAre("message", "bytes", "tensors"));
-  EXPECT_FALSE(run->saves_optimizer);
-  EXPECT_TRUE(run->saves_schedulers);
-  EXPECT_THAT(run->own_parts, IsEmpty());
-  EXPECT_FALSE(run->default_generator_moved);
+  const auto run = ParticularsOf(ParseConfig(R"(
+          train_dataloader { dataset { custom {
+            [type.googleapis.com/planted.PlantedDatasetConfig] {
+              size: 4 fault: OWN_GENERATOR } } } }
+          val_dataloader { dataset { custom {
+            [type.googleapis.com/planted.PlantedDatasetConfig] { size: 4 } } } }
+          default_hooks { checkpoint { save_optimizer: false } }
+          custom_hooks { config {
+            [type.googleapis.com/planted.PlantedHookConfig] {} } })"),
+                                 /*base_dir=*/"", contents, {});
+  EXPECT_THAT(run, IsOk());
+  return run.ok() ? *run : RunParticulars();
+}
+
+TEST(ParticularsOfTest, TellsHooksByWhatTheySave) {
+  constexpr char kTitle[] = "\"planted\" (custom_hooks.0)";
+  const RunParticulars without = OfAHookThatSaves(Saves::kNothing);
+  EXPECT_THAT(without.hooks_without_state, ElementsAre(kTitle));
+  EXPECT_THAT(without.hooks_with_state, IsEmpty());
+  for (const Saves saves :
+       {Saves::kMessage, Saves::kBytes, Saves::kTensors, Saves::kSection}) {
+    const RunParticulars with = OfAHookThatSaves(saves);
+    EXPECT_THAT(with.hooks_without_state, IsEmpty()) << int(saves);
+    EXPECT_THAT(with.hooks_with_state, ElementsAre(kTitle)) << int(saves);
+  }
+}
+
+TEST(ParticularsOfTest, KnowsTheConfigurationsOwnParts) {
+  const RunParticulars run = OfAHookThatSaves(Saves::kNothing);
+  EXPECT_FALSE(run.saves_optimizer);
+  EXPECT_TRUE(run.saves_schedulers);
+  EXPECT_FALSE(run.default_generator_moved);
+  ASSERT_THAT(run.own_parts, SizeIs(2));
+  EXPECT_EQ(run.own_parts[0].place, "train_dataloader.dataset");
+  EXPECT_EQ(run.own_parts[0].type, "planted.PlantedDatasetConfig");
+  EXPECT_EQ(run.own_parts[1].place, "val_dataloader.dataset");
+  // The other one has no generator.
+  EXPECT_THAT(run.varying_datasets, ElementsAre("train_dataloader.dataset"));
 }
 
 TEST(ParticularsOfTest, TheDefaultGeneratorMovedIfItsStateEverChanged) {

@@ -17,6 +17,7 @@
 #include "grapnel/data/sample.h"
 #include "grapnel/data/sample_rng.h"
 #include "grapnel/data/transform.h"
+#include "grapnel/io/checkpoint.h"
 #include "grapnel/loggers/log_backend.h"
 #include "grapnel/models/layer.h"
 #include "grapnel/models/log_vars.h"
@@ -43,6 +44,13 @@ class PlantedHook final : public grapnel::Hook {
   absl::string_view name() const override { return "planted"; }
   google::protobuf::Message* mutable_state() override {
     return config_.remembers() ? &state_ : nullptr;
+  }
+
+  absl::Status AfterRestore(grapnel::RunContext&,
+                            const grapnel::io::CheckpointContents&) override {
+    return config_.fault() == Config::REFUSE
+               ? absl::InternalError("doesn't go on")
+               : absl::OkStatus();
   }
 
   absl::Status BeforeTrain(grapnel::RunContext& run) override {

@@ -67,7 +67,7 @@ absl::StatusOr<std::vector<TraceEvent>> ParseTrace(absl::string_view text) {
 }
 
 std::string FormatKillPoint(const KillPoint& point) {
-  return absl::StrCat(point.kind, ":", point.iter, ":",
+  return absl::StrCat(point.kind, ":", point.iter, ":", point.index, ":",
                       absl::ToInt64Microseconds(point.delay));
 }
 
@@ -75,9 +75,10 @@ std::optional<KillPoint> ParseKillPoint(absl::string_view text) {
   const std::vector<absl::string_view> parts = absl::StrSplit(text, ':');
   KillPoint point;
   int64_t micros;
-  if (parts.size() != 3 || parts[0].empty() ||
+  if (parts.size() != 4 || parts[0].empty() ||
       !absl::SimpleAtoi(parts[1], &point.iter) ||
-      !absl::SimpleAtoi(parts[2], &micros) || micros < 0) {
+      !absl::SimpleAtoi(parts[2], &point.index) ||
+      !absl::SimpleAtoi(parts[3], &micros) || micros < 0) {
     return std::nullopt;
   }
   point.kind = std::string(parts[0]);

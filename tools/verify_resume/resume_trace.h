@@ -68,13 +68,14 @@ absl::StatusOr<std::vector<TraceEvent>> ParseTrace(absl::string_view text);
 struct KillPoint {
   std::string kind;
   int64_t iter = 0;
+  int64_t index = -1;  // -1: any.
   absl::Duration delay;
 };
 
 // The environment variable that tells ResumeTraceHook.
 inline constexpr char kKillVariable[] = "GRAPNEL_VERIFY_RESUME_KILL";
 
-// "before_save:28:1500", in microseconds.
+// "val_batch:28:3:1500", in microseconds.
 std::string FormatKillPoint(const KillPoint& point);
 std::optional<KillPoint> ParseKillPoint(absl::string_view text);
 

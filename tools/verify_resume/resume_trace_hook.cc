@@ -263,7 +263,8 @@ class ResumeTraceHook final : public Hook {
     GRAPNEL_RETURN_IF_ERROR(file_->Append(FormatTraceEvent(event)));
     // The system keeps it when this process is killed.
     GRAPNEL_RETURN_IF_ERROR(file_->Flush());
-    if (kill_.has_value() && kill_->kind == kind && kill_->iter == iter) {
+    if (kill_.has_value() && kill_->kind == kind && kill_->iter == iter &&
+        (kill_->index < 0 || kill_->index == index)) {
       const absl::Duration delay = kill_->delay;
       kill_.reset();
       GRAPNEL_ASSIGN_OR_RETURN(std::thread thread, StartThread("kill", [delay] {

@@ -66,16 +66,17 @@ TEST(ResumeTraceTest, ALineThatAKillCutShortIsLeftOut) {
 
 TEST(KillPointTest, ReadsWhatItWrote) {
   const auto point = ParseKillPoint(
-      FormatKillPoint({trace::kBeforeSave, 28, absl::Microseconds(1500)}));
+      FormatKillPoint({trace::kValBatch, 28, 3, absl::Microseconds(1500)}));
   ASSERT_TRUE(point.has_value());
-  EXPECT_EQ(point->kind, "before_save");
+  EXPECT_EQ(point->kind, "val_batch");
   EXPECT_EQ(point->iter, 28);
+  EXPECT_EQ(point->index, 3);
   EXPECT_EQ(point->delay, absl::Microseconds(1500));
 }
 
 TEST(KillPointTest, RefusesWhatIsNone) {
-  for (const char* text :
-       {"", "step", "step:1", ":1:1", "step:x:1", "step:1:-1", "step:1:2:3"}) {
+  for (const char* text : {"", "step", "step:1:1", ":1:1:1", "step:x:1:1",
+                           "step:1:y:1", "step:1:1:-1", "step:1:2:3:4"}) {
     EXPECT_FALSE(ParseKillPoint(text).has_value()) << text;
   }
 }

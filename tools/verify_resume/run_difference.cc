@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
-#include <functional>
 #include <limits>
 #include <map>
 #include <set>
@@ -11,6 +11,7 @@
 
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -292,7 +293,6 @@ void CompareStates(runner::v1::RunState expected, runner::v1::RunState actual,
   for (int i = 0; i < expected.param_schedulers_size() ||
                   i < actual.param_schedulers_size();
        ++i) {
-    const runner::v1::RunState none;
     const std::string title = absl::StrCat("the state of scheduler ", i);
     if (i >= expected.param_schedulers_size() ||
         i >= actual.param_schedulers_size()) {
@@ -327,6 +327,16 @@ void CompareStates(runner::v1::RunState expected, runner::v1::RunState actual,
     CompareMessages(before.at(name), now.at(name), "message_hub", name, title,
                     differences);
   }
+  for (auto* state : {&expected, &actual}) {
+    state->clear_rng();
+    state->clear_data();
+    state->clear_optim_wrapper();
+    state->clear_param_schedulers();
+    state->clear_message_hub();
+    state->clear_hooks();
+  }
+  CompareMessages(expected, actual, "state", "", "the rest of the state",
+                  differences);
 }
 
 }  // namespace

@@ -238,6 +238,7 @@ TEST(CompareCheckpointsTest, NamesThePartOfTheState) {
   (*hub->mutable_infos())["epoch"].set_int_value(4);
   (*hub->mutable_infos())["new"].set_int_value(4);
   other.state.mutable_rng()->set_cpu("x");
+  other.state.add_ranks();
   other.iter = 9;
   EXPECT_THAT(
       Items(NewCheckpoint(), other),
@@ -247,7 +248,7 @@ TEST(CompareCheckpointsTest, NamesThePartOfTheState) {
           HasSubstr("the message hub's scalar \"train/loss\" (modified"),
           HasSubstr("the message hub's info \"epoch\""),
           "the message hub's info \"new\", which is new",
-          HasSubstr("the progress")));
+          HasSubstr("the rest of the state"), HasSubstr("the progress")));
 }
 
 TEST(InOrderTest, IsByIterationWithTheCheckpointLastAndEachItemOnce) {

@@ -24,6 +24,7 @@
 #include "grapnel/base/any_message.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/hooks/checkpoint/checkpoint_hook.pb.h"
+#include "grapnel/hooks/logger/logger_hook.pb.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
@@ -63,6 +64,7 @@ struct Run {
 struct Target {
   std::string kind;
   int64_t iter = 0;
+  int64_t index = -1;
   int64_t nanos = 0;
 };
 
@@ -70,14 +72,21 @@ std::vector<Target> TargetsOf(const std::vector<TraceEvent>& trace) {
   std::vector<Target> targets;
   for (size_t i = 0; i < trace.size(); ++i) {
     const char* end = nullptr;
+    if (trace[i].kind == trace::kStart) end = trace::kBeforeIter;
     if (trace[i].kind == trace::kBeforeIter) end = trace::kAfterIter;
     if (trace[i].kind == trace::kBeforeVal) end = trace::kAfterVal;
     if (trace[i].kind == trace::kBeforeSave) end = trace::kAfterSave;
     for (size_t j = i + 1; end != nullptr && j < trace.size(); ++j) {
       if (trace[j].kind != end) continue;
-      targets.push_back(
-          {trace[i].kind, trace[i].iter, trace[j].nanos - trace[i].nanos});
+      targets.push_back({trace[i].kind, trace[i].iter, /*index=*/-1,
+                         trace[j].nanos - trace[i].nanos});
       break;
+    }
+    // A validation may be faster than a delay: it is killed at one of its
+    // batches.
+    if (trace[i].kind == trace::kValBatch && i + 1 < trace.size()) {
+      targets.push_back({trace[i].kind, trace[i].iter, trace[i].index,
+                         trace[i + 1].nanos - trace[i].nanos});
     }
   }
   return targets;
@@ -98,7 +107,7 @@ std::string WhereItEnded(const std::vector<TraceEvent>& trace) {
   if (last.kind == trace::kAfterIter) {
     return absl::StrCat("behind iteration ", last.iter);
   }
-  return "at its start";
+  return "at its beginning";
 }
 
 class Verifier {
@@ -469,7 +478,8 @@ class Verifier {
     int64_t iter = 0;  // Where it goes on.
     std::string checkpoint;
     for (int process = 0;; ++process) {
-      const std::optional<KillPoint> kill = NextKill(iter);
+      const std::optional<KillPoint> kill =
+          NextKill(iter, /*resumes=*/!checkpoint.empty());
       GRAPNEL_ASSIGN_OR_RETURN(
           const std::optional<int> status,
           Start(checkpoint.empty() ? fresh_ : resume_, kill));
@@ -511,24 +521,29 @@ class Verifier {
   }
 
   // Somewhere behind `iter`, and early enough that those to come find a place;
-  // in a training, a save and a validation by turns.
-  std::optional<KillPoint> NextKill(int64_t iter) {
+  // in an iteration, a save, a validation and, of one that resumes, while it
+  // does, by turns.
+  std::optional<KillPoint> NextKill(int64_t iter, bool resumes) {
     const int left = options_.kills - NumKills();
     if (left <= 0) return std::nullopt;
-    const char* const kinds[] = {trace::kBeforeIter, trace::kBeforeSave,
-                                 trace::kBeforeVal};
-    for (int i = 0; i < 3; ++i) {
-      const char* const kind = kinds[(NumKills() + i) % 3];
+    const std::string kinds[] = {trace::kBeforeIter, trace::kBeforeSave,
+                                 trace::kValBatch, trace::kStart};
+    for (int i = 0; i < 4; ++i) {
+      const std::string& kind = kinds[(NumKills() + i) % 4];
       std::vector<Target> behind;
       for (const Target& target : targets_) {
-        if (target.kind == kind && target.iter > iter) behind.push_back(target);
+        if (target.kind == kind &&
+            (kind == trace::kStart ? resumes : target.iter > iter)) {
+          behind.push_back(target);
+        }
       }
       if (behind.empty()) continue;
       const size_t choice = std::max<size_t>(1, 2 * behind.size() / (left + 1));
       const Target& target = behind[random_() % choice];
-      const int64_t nanos =
-          target.nanos > 0 ? static_cast<int64_t>(random_() % target.nanos) : 0;
-      return KillPoint{target.kind, target.iter, absl::Nanoseconds(nanos)};
+      // Early ones more often than late ones: it may be faster this time.
+      const double part = std::uniform_real_distribution<double>()(random_);
+      return KillPoint{target.kind, target.iter, target.index,
+                       part * part * absl::Nanoseconds(target.nanos)};
     }
     return std::nullopt;
   }

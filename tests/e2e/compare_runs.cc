@@ -3,17 +3,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstring>
-
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "grapnel/base/status_matchers.h"
-#include "grapnel/base/tensor_map.h"
+#include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
-#include "grapnel/runner/run_checkpoint.h"
-#include "grapnel/runner/run_state.pb.h"
+#include "grapnel/tools/verify_resume/run_difference.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 
@@ -60,38 +56,12 @@ std::vector<std::string> RecordsOf(const std::string& work_dir) {
   return records;
 }
 
-std::string StateText(const io::CheckpointContents& contents) {
-  const auto state = ReadRunState(contents);
-  EXPECT_THAT(state, IsOk());
-  runner::v1::RunState scrubbed = *state;
-  auto* hub = scrubbed.mutable_message_hub();
-  for (auto& history : *hub->mutable_scalars()) {
-    if (!absl::EndsWith(history.name(), "time")) continue;
-    for (double& value : *history.mutable_values()) value = 0;
-    history.clear_total();
-    history.clear_epoch_total();
-  }
-  hub->mutable_infos()->erase("eta");
-  hub->mutable_infos()->erase("experiment_name");
-  return scrubbed.DebugString();
-}
-
-void ExpectSameTensors(const io::CheckpointContents& a,
-                       const io::CheckpointContents& b) {
-  ASSERT_EQ(a.sections.size(), b.sections.size());
-  for (size_t i = 0; i < a.sections.size(); ++i) {
-    ASSERT_EQ(a.sections[i].first, b.sections[i].first);
-    const TensorMap& other = b.sections[i].second;
-    ASSERT_EQ(a.sections[i].second.size(), other.size());
-    for (const NamedTensor& tensor : a.sections[i].second) {
-      const at::Tensor* found = other.Find(tensor.name);
-      ASSERT_NE(found, nullptr) << tensor.name;
-      ASSERT_EQ(tensor.tensor.nbytes(), found->nbytes()) << tensor.name;
-      EXPECT_EQ(memcmp(tensor.tensor.const_data_ptr(), found->const_data_ptr(),
-                       found->nbytes()),
-                0)
-          << a.sections[i].first << ": " << tensor.name;
-    }
+void ExpectSameCheckpoints(const io::CheckpointContents& expected,
+                           const io::CheckpointContents& actual) {
+  const auto differences = CompareCheckpoints(expected, actual);
+  ASSERT_THAT(differences, IsOk());
+  for (const RunDifference& difference : *differences) {
+    ADD_FAILURE() << difference.item;
   }
 }
 

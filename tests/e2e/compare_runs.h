@@ -18,12 +18,10 @@ int RunProgram(std::vector<std::string> args);
 // run.
 std::vector<std::string> RecordsOf(const std::string& work_dir);
 
-// The state of a checkpoint, without what depends on the clock.
-std::string StateText(const io::CheckpointContents& contents);
-
-// The same sections of the same tensors, to the bit.
-void ExpectSameTensors(const io::CheckpointContents& a,
-                       const io::CheckpointContents& b);
+// The same tensors, to the bit, and the same state, progress and metrics, but
+// for what depends on the clock.
+void ExpectSameCheckpoints(const io::CheckpointContents& expected,
+                           const io::CheckpointContents& actual);
 
 }  // namespace grapnel
 

@@ -69,7 +69,7 @@ struct TrainingImportOptions {
 //   Lightning's: state_dict, optimizer_states, lr_schedulers, epoch,
 //     global_step;
 //   that of a loop written by hand: the state_dict of the model as model,
-//     model_state_dict, state_dict or net; that of the optimizer as optimizer,
+//     model_state_dict or state_dict; that of the optimizer as optimizer,
 //     optimizer_state_dict or optim; epoch, iter, step or global_step; of
 //     torch.optim.swa_utils.AveragedModel, or of what is like it, as any name.
 //

@@ -40,6 +40,7 @@
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/pth.h"
 #include "grapnel/io/pth_numbers.h"
+#include "grapnel/io/python_layouts.h"
 #include "grapnel/models/shape.h"
 #include "grapnel/optim/optim_wrapper.pb.h"
 #include "grapnel/optim/optimizer.pb.h"
@@ -381,8 +382,7 @@ class TrainingImport {
  private:
   // ---- Weights ----
 
-  // The file's state_dict by the file's names; of an average without
-  // "module.".
+  // Those of an average's state_dict, without the prefix.
   static absl::StatusOr<TensorMap> TensorsOf(const PthValue& dict,
                                              absl::string_view prefix) {
     TensorMap tensors;
@@ -402,18 +402,6 @@ class TrainingImport {
           tensors.Add(std::string(name), std::move(tensor)));
     }
     return tensors;
-  }
-
-  // What DataParallel or torch.compile have put before all names.
-  static std::string WrapperOf(const PthValue& dict) {
-    for (const absl::string_view wrapper : {"module.", "_orig_mod."}) {
-      bool all = true;
-      for (int64_t i = 0; i < dict.size(); ++i) {
-        all = all && absl::StartsWith(dict.key(i).string_value(), wrapper);
-      }
-      if (all) return std::string(wrapper);
-    }
-    return "";
   }
 
   // The same with load_options applied; the name that each then has, by the
@@ -479,26 +467,23 @@ class TrainingImport {
   }
 
   absl::Status ReadWeights() {
-    std::optional<PthValue> weights;
-    for (const absl::string_view name :
-         {kLightningTrained, "state_dict", "model", "model_state_dict",
-          "model_state", "net", "network", "weights"}) {
-      const std::optional<PthValue> found = file_.Find(name);
-      if (found.has_value() && IsStateDict(*found)) {
-        weights = found;
-        break;
-      }
-    }
-    if (!weights.has_value()) {
+    if (!FindAny(file_, {"state_dict", "model", "model_state_dict"})
+             .has_value()) {
       return absl::InvalidArgumentError(
           IsStateDict(file_)
               ? "it holds weights alone, which a run can begin with "
                 "(load_from) but not go on from"
-              : "there are no weights: no \"state_dict\", \"model\", "
-                "\"model_state_dict\" or \"net\" with tensors");
+              : "there are no weights: no \"state_dict\", \"model\" or "
+                "\"model_state_dict\"");
     }
-    GRAPNEL_ASSIGN_OR_RETURN(const TensorMap there,
-                             TensorsOf(*weights, WrapperOf(*weights)));
+    GRAPNEL_ASSIGN_OR_RETURN(
+        const io::PythonWeights weights,
+        io::FindPythonWeights(file_.Find(kLightningTrained).value_or(file_)));
+    TensorMap there;
+    for (const NamedTensor& tensor : weights.tensors) {
+      // Each one of its own, to be known by.
+      GRAPNEL_RETURN_IF_ERROR(there.Add(tensor.name, tensor.tensor.detach()));
+    }
     GRAPNEL_ASSIGN_OR_RETURN(const TensorMap taken, Renamed(there, &names_));
     GRAPNEL_ASSIGN_OR_RETURN(TensorMap model, OfModel(taken, /*all=*/true));
     WarnOfUnused(taken);

@@ -7,6 +7,7 @@
 #include "grapnel/tools/ckpt/convert_commands.h"
 #include "grapnel/tools/ckpt/inspect_commands.h"
 #include "grapnel/tools/ckpt/keep_commands.h"
+#include "grapnel/tools/ckpt/training_commands.h"
 
 namespace grapnel {
 namespace {
@@ -21,11 +22,14 @@ absl::StatusOr<ExitCode> Dispatch(const CkptCommand& command, io::Env& env,
     case CkptCommand::Verb::kDu:
       return ShowDiskUse(command, env, out);
     case CkptCommand::Verb::kExport:
-      return ExportWeights(command, env, out);
+      return command.training ? ExportTraining(command, env, out)
+                              : ExportWeights(command, env, out);
     case CkptCommand::Verb::kGc:
       return CollectGarbage(command, env, out);
     case CkptCommand::Verb::kImport:
-      return ImportWeights(command, env, out);
+      return command.training_config.has_value()
+                 ? ImportTraining(command, env, out)
+                 : ImportWeights(command, env, out);
     case CkptCommand::Verb::kLs:
       return ListCheckpoints(command, env, out);
     case CkptCommand::Verb::kPin:

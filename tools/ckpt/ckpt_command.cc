@@ -157,6 +157,8 @@ constexpr char kExportHelp[] =
                          .bin and .ckpt are .pth)
   --average NAME         of the average in that section, ema for example, in
                          place of the trained weights
+  --training             optimizer, schedules, averages and counters too, as a
+                         .pth that a run of MMEngine resumes from
   --json                 one JSON object
 
 CKPT is a checkpoint or any file of weights. OUT must not exist. In Python,
@@ -172,6 +174,12 @@ constexpr char kImportHelp[] =
 FILE is of torch.save (.pth, .pt, .ckpt), of safetensors, or a model hub's
 folder; OUT is a directory that doesn't exist. Nothing in FILE is run. The
 checkpoint holds the weights alone, for --load-from.
+
+  --training CONFIG     of MMEngine, Lightning or one's own loop: with its
+                        optimizer, schedules, averages and counters, for
+                        grapnel train CONFIG --resume=OUT
+  --epoch N, --iter N   what was done, in place of what FILE says
+  --no-optimizer        which then starts from scratch
 )";
 
 constexpr char kAverageHelp[] =
@@ -309,6 +317,38 @@ absl::Status SetCount(absl::string_view value, std::optional<int64_t>* field) {
   return absl::OkStatus();
 }
 
+absl::Status SetDone(absl::string_view value, std::optional<int64_t>* field) {
+  int64_t done;
+  if (!absl::SimpleAtoi(value, &done) || done < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("must be an integer >= 0, is \"", value, "\""));
+  }
+  *field = done;
+  return absl::OkStatus();
+}
+
+absl::Status SetEpoch(absl::string_view value, CkptCommand* command) {
+  return SetDone(value, &command->epoch);
+}
+
+absl::Status SetIter(absl::string_view value, CkptCommand* command) {
+  return SetDone(value, &command->iter);
+}
+
+absl::Status SetNoOptimizer(absl::string_view, CkptCommand* command) {
+  command->no_optimizer = true;
+  return absl::OkStatus();
+}
+
+absl::Status SetTraining(absl::string_view, CkptCommand* command) {
+  command->training = true;
+  return absl::OkStatus();
+}
+
+absl::Status SetTrainingConfig(absl::string_view value, CkptCommand* command) {
+  return SetText(value, &command->training_config);
+}
+
 absl::Status SetKeepBest(absl::string_view value, CkptCommand* command) {
   return SetCount(value, &command->keep_best);
 }
@@ -358,12 +398,15 @@ constexpr Flag kFlags[] = {
     {"average", Of(Verb::kExport), true, SetAverage},
     {"config", Of(Verb::kShow), false, SetConfig},
     {"dry-run", Of(Verb::kGc), false, SetDryRun},
+    {"epoch", Of(Verb::kImport), true, SetEpoch},
+    {"iter", Of(Verb::kImport), true, SetIter},
     {"json", ~0u, false, SetJson},
     {"keep-best", Of(Verb::kGc), true, SetKeepBest},
     {"keep-every", Of(Verb::kGc), true, SetKeepEvery},
     {"keep-last", Of(Verb::kGc), true, SetKeepLast},
     {"keep-per", Of(Verb::kGc), true, SetKeepPer},
     {"metric", Of(Verb::kGc), true, SetMetric},
+    {"no-optimizer", Of(Verb::kImport), false, SetNoOptimizer},
     {"output", Of(Verb::kAverage), true, SetOutput},
     {"pth", Of(Verb::kExport), false, SetPth},
     {"remove", Of(Verb::kPin), false, SetRemove},
@@ -371,6 +414,8 @@ constexpr Flag kFlags[] = {
     {"run", Of(Verb::kGc), true, SetRun},
     {"safetensors", Of(Verb::kExport), false, SetSafetensors},
     {"section", Of(Verb::kDiff), true, SetSection},
+    {"training", Of(Verb::kExport), false, SetTraining},
+    {"training", Of(Verb::kImport), true, SetTrainingConfig},
     {"weights", Of(Verb::kAverage), true, SetWeights},
 };
 
@@ -391,11 +436,14 @@ absl::StatusOr<const Flag*> FindFlag(absl::string_view typed,
                                      const VerbSpec& verb) {
   const std::string name = absl::StrReplaceAll(typed, {{"_", "-"}});
   std::vector<std::string> names = {"help"};
+  bool of_another = false;
   for (const Flag& flag : kFlags) {
     const bool takes = (flag.verbs & Of(verb.verb)) != 0;
+    if (takes && name == flag.name) return &flag;
     if (takes) names.push_back(flag.name);
-    if (name != flag.name) continue;
-    if (takes) return &flag;
+    of_another = of_another || name == flag.name;
+  }
+  if (of_another) {
     return absl::InvalidArgumentError(
         absl::StrCat("--", name, " is not for ckpt ", verb.name,
                      "; see grapnel ckpt ", verb.name, " --help"));
@@ -431,6 +479,25 @@ absl::Status CheckTogether(const CkptCommand& command, const VerbSpec& verb) {
         return absl::InvalidArgumentError(
             absl::StrCat("--weights: has ", command.weights.size(),
                          ", there are ", n, " checkpoints"));
+      }
+      break;
+    case Verb::kExport:
+      if (command.training && command.average.has_value()) {
+        return absl::InvalidArgumentError(
+            "--average: --training takes every average along");
+      }
+      if (command.training &&
+          command.format == CkptCommand::Format::kSafetensors) {
+        return absl::InvalidArgumentError(
+            "--safetensors: --training is written as .pth");
+      }
+      break;
+    case Verb::kImport:
+      if (!command.training_config.has_value() &&
+          (command.epoch.has_value() || command.iter.has_value() ||
+           command.no_optimizer)) {
+        return absl::InvalidArgumentError(
+            "--epoch, --iter and --no-optimizer are for --training CONFIG");
       }
       break;
     case Verb::kGc:

@@ -56,8 +56,16 @@ struct CkptCommand {
 
   std::optional<Format> format;        // export.
   std::optional<std::string> average;  // export: a section.
-  std::optional<std::string> output;   // average: always set.
-  std::vector<double> weights;         // average: as many as paths, or none.
+  bool training = false;               // export: all of it.
+
+  // import: the file of a configuration; the rest only with that. >= 0.
+  std::optional<std::string> training_config;
+  std::optional<int64_t> epoch;
+  std::optional<int64_t> iter;
+  bool no_optimizer = false;
+
+  std::optional<std::string> output;  // average: always set.
+  std::vector<double> weights;        // average: as many as paths, or none.
 };
 
 // Reads the arguments that follow "ckpt". The verb comes first; flags stand

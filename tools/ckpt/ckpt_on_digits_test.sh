@@ -83,6 +83,15 @@ cmp of_m.safetensors of_zoo || fail "zoo: other metrics"
 ckpt 2 export w/epoch_4 m.pth
 grep -q 'm.pth: is there already' "$err" || fail "export over a file"
 
+# A whole training, out and back.
+ckpt 0 export w/epoch_4 training.pth --training
+ckpt 0 import training.pth back --training digits.textproto
+ckpt 0 diff w/epoch_4 back --section model
+ckpt 0 diff w/epoch_4 back --section ema
+"$grapnel" train digits.textproto --work-dir going_on --resume=back --cfg-options train_cfg.max_epochs=5 \
+  >"$out" 2>"$err" || fail "train --resume=back"
+[ -d going_on/epoch_5 ] || fail "no fifth epoch"
+
 # The mean of one is that one, and of several a model as good.
 ckpt 0 average -o one.safetensors w/epoch_4
 ckpt 0 diff one.safetensors w/epoch_4

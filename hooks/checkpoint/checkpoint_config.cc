@@ -1,9 +1,11 @@
 #include "grapnel/hooks/checkpoint/checkpoint_config.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <optional>
 #include <set>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
@@ -115,6 +117,39 @@ absl::Status CheckPublishedKeys(const RepeatedString& keys) {
       "published_keys: must name a section or blob, as \"model\"");
 }
 
+absl::Status CheckRetention(const CheckpointConfig& config) {
+  const bool has_limit = config.max_keep_ckpts() > 0;
+  for (const auto& [set, field] :
+       {std::make_pair(config.has_keep_every(), "keep_every"),
+        std::make_pair(config.has_keep_minutes(), "keep_minutes")}) {
+    if (!set || has_limit) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        field, ": must be unset without max_keep_ckpts, which keeps all"));
+  }
+  GRAPNEL_RETURN_IF_ERROR(
+      CheckField(!config.has_keep_every() || config.keep_every() >= 1,
+                 "keep_every", ">= 1", config.keep_every()));
+  GRAPNEL_RETURN_IF_ERROR(CheckField(
+      !config.has_keep_minutes() ||
+          (std::isfinite(config.keep_minutes()) && config.keep_minutes() > 0),
+      "keep_minutes", "finite and > 0", config.keep_minutes()));
+  return CheckField(std::isfinite(config.interval_minutes()) &&
+                        config.interval_minutes() >= 0,
+                    "interval_minutes", "finite and >= 0",
+                    config.interval_minutes());
+}
+
+absl::Status CheckAlsoWrite(const RepeatedString& formats) {
+  GRAPNEL_RETURN_IF_ERROR(CheckDistinct("also_write", formats));
+  for (const std::string& format : formats) {
+    if (format == kSafetensorsFormat || format == kPthFormat) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("also_write: must be \"", kPthFormat, "\" or \"",
+                     kSafetensorsFormat, "\", is \"", format, "\""));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<MetricKeys> KeysOf(const CheckpointConfig& config) {
   MetricKeys keys;
   if (config.greater_keys_size() > 0) {
@@ -168,6 +203,8 @@ absl::Status CheckCheckpointConfig(const CheckpointConfig& config) {
   }
   GRAPNEL_RETURN_IF_ERROR(CheckSaveBest(config));
   GRAPNEL_RETURN_IF_ERROR(CheckPublishedKeys(config.published_keys()));
+  GRAPNEL_RETURN_IF_ERROR(CheckRetention(config));
+  GRAPNEL_RETURN_IF_ERROR(CheckAlsoWrite(config.also_write()));
   GRAPNEL_RETURN_IF_ERROR(KeysOf(config).status());
   for (const std::string& rule : config.rule()) {
     GRAPNEL_RETURN_IF_ERROR(

@@ -21,6 +21,10 @@ inline constexpr char kAutoIndicator[] = "auto";
 // In front of the names of best checkpoints.
 inline constexpr char kBestPrefix[] = "best_";
 
+// What also_write may have.
+inline constexpr char kPthFormat[] = "pth";
+inline constexpr char kSafetensorsFormat[] = "safetensors";
+
 // A metric of save_best.
 struct Indicator {
   std::string name;

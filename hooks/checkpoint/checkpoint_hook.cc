@@ -6,19 +6,25 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
+#include "absl/time/time.h"
+#include "grapnel/base/clock.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/dist/process_group.h"
 #include "grapnel/hooks/checkpoint/best_checkpoints.h"
+#include "grapnel/hooks/checkpoint/checkpoint_copy.h"
 #include "grapnel/hooks/checkpoint/publish_checkpoint.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
-#include "grapnel/io/run_checkpoints.h"
+#include "grapnel/io/retention.h"
 #include "grapnel/loggers/run_log.h"
 #include "grapnel/runner/hook_registry.h"
 #include "grapnel/runner/out_dir.h"
+#include "grapnel/runner/rank_agreement.h"
 
 namespace grapnel {
 using hooks::v1::BestCheckpoint;
@@ -85,6 +91,8 @@ absl::Status CheckpointHook::BeforeTrain(RunContext& run) {
   }
   // What a call before has asked for and could not write replaces nothing yet.
   if (being_saved_.empty()) DeleteSurplusBest(run);
+  if (config_.interval_minutes() > 0) NoteTime(run);
+  described_.clear();  // Of a call before; the folder may have changed.
   const auto& kept = state_.kept();
   const bool waits =
       !kept.empty() && !run.env().FileExists(PathOf(run, *kept.rbegin()));
@@ -207,22 +215,33 @@ absl::Status CheckpointHook::SetAuto(RunContext& run, const std::string& name) {
 
 // ------------------------------------------------------ periodic checkpoints
 
-absl::Status CheckpointHook::AfterTrainIter(RunContext& run, const IterInfo&,
+absl::Status CheckpointHook::AfterTrainIter(RunContext& run,
+                                            const IterInfo& info,
                                             const LogVars&) {
-  if (config_.by_epoch()) return absl::OkStatus();
-  const int64_t count = run.iter() + 1;
-  if (EveryN(count, config_.interval(), config_.save_begin()) ||
-      (config_.save_last() && count == run.max_iters())) {
-    return Save(run, count);
+  bool is_time = false;
+  if (config_.interval_minutes() > 0) {
+    GRAPNEL_ASSIGN_OR_RETURN(is_time, IsTimeToSave(run));
   }
-  return absl::OkStatus();
+  if (!config_.by_epoch()) {
+    const int64_t count = run.iter() + 1;
+    const bool is_due =
+        EveryN(count, config_.interval(), config_.save_begin()) ||
+        (config_.save_last() && count == run.max_iters());
+    return is_due || is_time ? Save(run, count) : absl::OkStatus();
+  }
+  if (!is_time) return absl::OkStatus();
+  // The epoch is done in a moment: then it is saved as that.
+  at_epochs_end_ = run.by_epoch() && info.batch_idx + 1 >= info.num_batches;
+  return at_epochs_end_ ? absl::OkStatus()
+                        : Save(run, run.iter() + 1, /*in_epoch=*/true);
 }
 
 absl::Status CheckpointHook::AfterTrainEpoch(RunContext& run) {
   if (!config_.by_epoch()) return absl::OkStatus();
   const int64_t count = run.epoch() + 1;
   if (EveryN(count, config_.interval(), config_.save_begin()) ||
-      (config_.save_last() && count == run.max_epochs())) {
+      (config_.save_last() && count == run.max_epochs()) ||
+      std::exchange(at_epochs_end_, false)) {
     return Save(run, count);
   }
   return absl::OkStatus();
@@ -250,11 +269,14 @@ std::string CheckpointHook::NameOf(int64_t count) const {
                              {{"{}", absl::StrCat(count)}});
 }
 
-absl::Status CheckpointHook::Save(RunContext& run, int64_t count) {
+absl::Status CheckpointHook::Save(RunContext& run, int64_t count,
+                                  bool in_epoch) {
+  at_epochs_end_ = false;
+  const bool is_epoch = config_.by_epoch() && !in_epoch;
   run.log().Info(absl::StrCat("Saving checkpoint at ", count, " ",
-                              config_.by_epoch() ? "epochs" : "iterations"));
+                              is_epoch ? "epochs" : "iterations"));
   SaveRequest request;
-  request.name = NameOf(count);
+  request.name = in_epoch ? absl::StrCat("iter_", count) : NameOf(count);
   request.dir = run.checkpoint_dir();
   request.optimizer = config_.save_optimizer();
   request.param_schedulers = config_.save_param_scheduler();
@@ -266,8 +288,48 @@ absl::Status CheckpointHook::Save(RunContext& run, int64_t count) {
     *kept.Add() = request.name;
   }
   state_.set_last(request.name);
-  state_.set_last_count(count);
+  if (!in_epoch) state_.set_last_count(count);
   return run.Save(std::move(request));
+}
+
+void CheckpointHook::NoteTime(const RunContext& run) {
+  saved_nanos_ = run.clock().NowNanos();
+  told_iter_ = run.iter();
+  told_nanos_ = saved_nanos_;
+  next_telling_iter_ = 0;
+}
+
+absl::StatusOr<bool> CheckpointHook::IsTimeToSave(RunContext& run) {
+  const double interval = 60e9 * config_.interval_minutes();
+  ProcessGroup& group = run.process_group();
+  if (group.world_size() == 1) {
+    const int64_t now = run.clock().NowNanos();
+    return static_cast<double>(now - saved_nanos_) >= interval;
+  }
+  if (run.iter() < next_telling_iter_) return false;
+  // The first rank's clock counts. It tells the others often enough to be in
+  // time, and seldom enough to cost nothing.
+  constexpr double kBetweenNanos = 1e9;
+  constexpr int64_t kMostIters = 1000;
+  const int64_t now = run.clock().NowNanos();
+  const double left = interval - static_cast<double>(now - saved_nanos_);
+  const int64_t iters = run.iter() - told_iter_;
+  const int64_t nanos = now - told_nanos_;
+  int64_t until_next = left <= 0 ? 0 : 1;
+  if (left > 0 && iters > 0 && nanos > 0) {
+    const double per_nano =
+        static_cast<double>(iters) / static_cast<double>(nanos);
+    until_next = static_cast<int64_t>(
+        std::clamp(per_nano * std::max(left / 2, kBetweenNanos), 1.0,
+                   static_cast<double>(kMostIters)));
+  }
+  GRAPNEL_ASSIGN_OR_RETURN(const std::string told,
+                           FromMaster(group, absl::StrCat(until_next)));
+  GRAPNEL_RET_CHECK(absl::SimpleAtoi(told, &until_next));
+  told_iter_ = run.iter();
+  told_nanos_ = now;
+  next_telling_iter_ = run.iter() + until_next;
+  return until_next == 0;
 }
 
 bool CheckpointHook::IsKept(absl::string_view name) const {
@@ -279,14 +341,63 @@ void CheckpointHook::DeleteOld(RunContext& run, int64_t num_written) {
   DeleteRemains(run);
   if (config_.max_keep_ckpts() <= 0) return;
   auto& kept = *state_.mutable_kept();
-  int64_t surplus = num_written - config_.max_keep_ckpts();
-  for (auto name = kept.begin(); surplus > 0; --surplus) {
-    if (Delete(run, std::string(*name))) {
-      name = kept.erase(name);
-    } else {
-      ++name;
+  for (const std::string& name : ToDelete(run, num_written)) {
+    if (!Delete(run, name)) continue;
+    described_.erase(name);
+    kept.erase(std::find(kept.begin(), kept.end(), name));
+  }
+}
+
+std::vector<std::string> CheckpointHook::ToDelete(RunContext& run,
+                                                  int64_t num_written) {
+  const auto& kept = state_.kept();
+  std::vector<std::string> names;
+  if (!run.is_master()) {  // Doesn't see them; its list is not saved.
+    const int64_t surplus = num_written - config_.max_keep_ckpts();
+    for (int64_t i = 0; i < surplus; ++i) names.push_back(kept[i]);
+    return names;
+  }
+  std::vector<io::RunCheckpoint> checkpoints;
+  for (int64_t i = 0; i < num_written; ++i) {
+    const auto checkpoint = Describe(run, kept[i]);
+    if (checkpoint.ok()) {
+      checkpoints.push_back(*checkpoint);
+    } else if (absl::IsNotFound(checkpoint.status()) ||
+               absl::IsDataLoss(checkpoint.status()) ||
+               absl::IsFailedPrecondition(checkpoint.status())) {
+      names.push_back(kept[i]);
     }
   }
+  io::RetentionRules rules;
+  rules.newest = config_.max_keep_ckpts();
+  rules.every = config_.keep_every();
+  rules.by_epoch = config_.by_epoch();
+  rules.per = absl::Minutes(config_.keep_minutes());
+  for (const io::RetentionVerdict& verdict :
+       io::DecideRetention(checkpoints, rules)) {
+    const std::string& name = verdict.checkpoint.name;
+    // A pin may come and go while it is there.
+    if (verdict.reasons.empty() &&
+        !io::IsPinned(run.env(), PathOf(run, name))) {
+      names.push_back(name);
+    }
+  }
+  return names;
+}
+
+absl::StatusOr<io::RunCheckpoint> CheckpointHook::Describe(
+    RunContext& run, const std::string& name) {
+  const std::string path = PathOf(run, name);
+  const auto known = described_.find(name);
+  if (known != described_.end() && run.env().FileExists(path)) {
+    return known->second;
+  }
+  GRAPNEL_ASSIGN_OR_RETURN(const io::v1::CheckpointManifest manifest,
+                           io::ReadManifest(run.env(), path));
+  if (manifest.run_uuid() != run_uuid_) {
+    return absl::FailedPreconditionError("another run made it");
+  }
+  return described_[name] = io::DescribeCheckpoint(manifest);
 }
 
 // out_dir may be new; and one of an interrupt was once in work_dir, wherever
@@ -335,6 +446,8 @@ void CheckpointHook::DeleteRemains(RunContext& run) {
 absl::Status CheckpointHook::BeforeSaveCheckpoint(
     RunContext& run, io::CheckpointContents& contents) {
   run_uuid_ = contents.manifest().run_uuid();
+  // It shares the tensors with the run, which stands still until it is written.
+  if (config_.also_write_size() > 0 && run.is_master()) contents_ = contents;
   // What it says and isn't written, for a kill may come in between, is found
   // missing by the run that resumes; what was written and isn't said would be
   // left for ever.
@@ -343,7 +456,10 @@ absl::Status CheckpointHook::BeforeSaveCheckpoint(
 
 absl::Status CheckpointHook::AfterSaveCheckpoint(RunContext& run,
                                                  const SavedCheckpoint& saved) {
+  described_.erase(saved.name);
   const auto best = being_saved_.find(saved.id);
+  if (saved.is_last || best != being_saved_.end()) WriteCopies(run, saved);
+  contents_.reset();
   if (best != being_saved_.end()) {
     run.log().Info(best->second.message);
     being_saved_.erase(best);
@@ -354,6 +470,7 @@ absl::Status CheckpointHook::AfterSaveCheckpoint(RunContext& run,
   if (!saved.is_last) return absl::OkStatus();
   last_path_ = saved.path;
   saved_iter_ = run.iter();
+  if (config_.interval_minutes() > 0) NoteTime(run);
   state_.set_last(saved.name);
   if (config_.max_keep_ckpts() > 0 && !IsKept(saved.name)) {
     state_.add_kept(saved.name);
@@ -450,6 +567,10 @@ void CheckpointHook::DeleteSurplusBest(RunContext& run) {
         continue;
       }
       const std::string name = record->name();
+      if (!name.empty() && io::IsPinned(run.env(), PathOf(run, name))) {
+        ++record;  // Its turn comes if it is no longer pinned.
+        continue;
+      }
       // "": another folder's.
       if (!name.empty() && !Delete(run, name)) {
         ++record;
@@ -481,11 +602,27 @@ absl::Status CheckpointHook::WriteBestFile(RunContext& run) {
   return absl::OkStatus();
 }
 
+// ----------------------------------------------------- files beside them
+
+void CheckpointHook::WriteCopies(RunContext& run,
+                                 const SavedCheckpoint& saved) {
+  if (!contents_.has_value()) return;  // Another rank writes them.
+  for (const std::string& format : config_.also_write()) {
+    const absl::Status written =
+        WriteCheckpointCopy(run.env(), saved.path, format, *contents_);
+    if (written.ok()) continue;
+    // The run is as good as it was.
+    run.log().Warning(absl::StrCat("also_write: ", written.message(), "; ",
+                                   saved.path, " itself is written"));
+  }
+}
+
 // --------------------------------------------------------------- publishing
 
 // A run that could not save its end has nothing to publish yet.
 void CheckpointHook::OnError(RunContext&, const absl::Status&) {
   failed_ = true;
+  contents_.reset();  // Its memory.
 }
 
 // Not in AfterTrain: what is asked for there is written after it.

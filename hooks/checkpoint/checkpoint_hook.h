@@ -14,7 +14,9 @@
 #include "absl/strings/string_view.h"
 #include "grapnel/hooks/checkpoint/checkpoint_config.h"
 #include "grapnel/hooks/checkpoint/checkpoint_hook.pb.h"
+#include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
+#include "grapnel/io/run_checkpoints.h"
 #include "grapnel/models/metric_value.h"
 #include "grapnel/runner/hook.h"
 
@@ -25,7 +27,8 @@ namespace grapnel {
 // training also for best_<metric>_epoch_5, if it was better than before.
 //
 // An old checkpoint is deleted only when a newer one is on the disk, and only
-// if its manifest says that this run, or one that it continues, made it. A run
+// if its manifest says that this run, or one that it continues, made it, and it
+// isn't pinned. A run
 // that resumes finds them in its folder, whatever was configured when they were
 // made. One that can't be deleted is warned of, and tried again at the next
 // save.
@@ -107,13 +110,24 @@ class CheckpointHook final : public Hook {
 
   // What checkpoints are named after, at this point of the run.
   int64_t CountOf(const RunContext& run) const;
-  // Asks for the checkpoint of `count` completed epochs or iterations.
-  absl::Status Save(RunContext& run, int64_t count);
+  // Asks for the checkpoint of `count` completed epochs or iterations; with
+  // `in_epoch` for one of interval_minutes, of iterations, inside an epoch.
+  absl::Status Save(RunContext& run, int64_t count, bool in_epoch = false);
+  // Whether interval_minutes have passed; the same on all ranks. Called behind
+  // each iteration.
+  absl::StatusOr<bool> IsTimeToSave(RunContext& run);
+  void NoteTime(const RunContext& run);
   std::string NameOf(int64_t count) const;
   bool IsKept(absl::string_view name) const;
   // `num_written`: of those that are kept, which are on the disk but for the
   // newest ones.
   void DeleteOld(RunContext& run, int64_t num_written);
+  // Of the first `num_written` that are kept those that no rule keeps, and
+  // those that are none of this run's, or none any more.
+  std::vector<std::string> ToDelete(RunContext& run, int64_t num_written);
+  // What DecideRetention wants to know of a kept one, but for its pin.
+  absl::StatusOr<io::RunCheckpoint> Describe(RunContext& run,
+                                             const std::string& name);
 
   void DeleteSurplusBest(RunContext& run);
   absl::Status WriteBest(RunContext& run);
@@ -130,6 +144,9 @@ class CheckpointHook final : public Hook {
 
   absl::Status Publish(RunContext& run, const std::string& name);
 
+  // Of what was saved last.
+  void WriteCopies(RunContext& run, const SavedCheckpoint& saved);
+
   const Config config_;  // With defaults filled in.
   const bool auto_;      // save_best is "auto".
   // Empty with "auto" until the first validation.
@@ -137,12 +154,19 @@ class CheckpointHook final : public Hook {
   hooks::v1::CheckpointHookState state_;
   std::string last_path_;
   std::map<std::string, std::string> best_paths_;  // By name; all on the disk.
+  std::map<std::string, io::RunCheckpoint> described_;  // By name.
   std::string run_uuid_;  // Known once something was loaded or saved.
   bool remains_ = false;  // There may be half deleted checkpoints.
   std::set<std::string> undeletable_;  // That was said.
   // RunContext::iter() when the newest was written: of one at the end of an
   // iteration it doesn't include that.
   int64_t saved_iter_ = -1;
+  bool at_epochs_end_ = false;  // One of interval_minutes is due there.
+  int64_t saved_nanos_ = 0;     // When interval_minutes began to count anew.
+  // In a run of several ranks: when the first tells the others, and was asked.
+  int64_t next_telling_iter_ = 0;
+  int64_t told_iter_ = 0;
+  int64_t told_nanos_ = 0;
   bool best_changed_ = false;  // And best_checkpoints doesn't say so yet.
   bool publish_ = false;       // Training has ended.
   bool failed_ = false;        // The call of the runner that goes on.
@@ -155,6 +179,8 @@ class CheckpointHook final : public Hook {
     std::string message;  // For the log, once it is.
   };
   std::map<int64_t, BeingSaved> being_saved_;  // By the save's number.
+  // With also_write: what is being written, from before it to after it.
+  std::optional<io::CheckpointContents> contents_;
 };
 
 }  // namespace grapnel

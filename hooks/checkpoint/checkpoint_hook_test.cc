@@ -10,14 +10,20 @@
 #include <variant>
 #include <vector>
 
+#include "ATen/core/Tensor.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "absl/time/time.h"
 #include "google/protobuf/message.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/base/tensor_ops.h"
+#include "grapnel/dist/fake_process_group.h"
+#include "grapnel/dist/process_group.h"
 #include "grapnel/hooks/checkpoint/best_checkpoints.h"
 #include "grapnel/hooks/checkpoint/checkpoint_hook.pb.h"
 #include "grapnel/io/checkpoint.h"
@@ -25,6 +31,9 @@
 #include "grapnel/io/env.h"
 #include "grapnel/io/fault_injection_env.h"
 #include "grapnel/io/mem_env.h"
+#include "grapnel/io/pth.h"
+#include "grapnel/io/run_checkpoints.h"
+#include "grapnel/io/safetensors.h"
 #include "grapnel/loggers/run_log.h"
 #include "grapnel/models/log_vars.h"
 #include "grapnel/models/metric_value.h"
@@ -355,6 +364,9 @@ TEST(CheckpointHookTest, OneOfAnInterruptIsFoundThoughTheOthersAreElsewhere) {
   EXPECT_EQ(run.saves[0].dir, "/out/work_dir");
   io::CheckpointContents contents = Contents(run, "");
   ASSERT_THAT(hook->BeforeSaveCheckpoint(run, contents), IsOk());
+  ASSERT_THAT(
+      io::WriteCheckpoint(*run.mem_env, "/out/work_dir", "epoch_1", contents),
+      IsOk());
   SavedCheckpoint saved;
   saved.name = "epoch_1";
   saved.path = "/out/work_dir/epoch_1";
@@ -501,6 +513,255 @@ TEST(CheckpointHookTest, ARunThatBeginsLeavesWhatIsThere) {
   const auto hook = NewHook("interval: 1 max_keep_ckpts: 1");
   ASSERT_THAT(hook->BeforeTrain(run), IsOk());
   EXPECT_EQ(Periodic(run).size(), 5u);
+}
+
+// ------------------------------------------------------------- what is kept
+
+// A run whose every epoch has 10 iterations and takes 10 minutes.
+class RetentionTest : public testing::Test {
+ protected:
+  void Start(const std::string& config) {
+    hook_ = NewHook(config);
+    run_.total_epochs = 100;
+    ASSERT_THAT(hook_->BeforeTrain(run_), IsOk());
+  }
+
+  void Resume(const std::string& config, const std::string& name) {
+    const std::string state = hook_->mutable_state()->SerializeAsString();
+    hook_ = NewHook(config);
+    ASSERT_TRUE(hook_->mutable_state()->ParseFromString(state));
+    run_.resumed = absl::StrCat("/work_dir/", name);
+    ASSERT_THAT(hook_->AfterRestore(run_, Contents(run_, kUuid)), IsOk());
+    ASSERT_THAT(hook_->BeforeTrain(run_), IsOk());
+  }
+
+  void Epochs(int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      run_.iters += 10;
+      ASSERT_THAT(hook_->AfterTrainEpoch(run_), IsOk());
+      WriteAsked();
+      ++run_.epochs;
+    }
+  }
+
+  // What the runner saves when it is interrupted inside an epoch.
+  void Interrupt() {
+    SaveRequest request;
+    request.name = absl::StrCat("iter_", ++run_.iters);
+    run_.saves.push_back({request, ++run_.num_saves});
+    run_.iters_in_epoch = 1;
+    --run_.epochs;  // Of what WriteAsked counts as done.
+    WriteAsked();
+    ++run_.epochs;
+    run_.iters_in_epoch = 0;
+  }
+
+  void WriteAsked() {
+    for (const FakeRunContext::Asked& request : run_.saves) {
+      io::CheckpointContents contents = Contents(run_, kUuid);
+      auto& progress = *contents.manifest().mutable_progress();
+      progress.set_epoch(run_.epochs + 1);
+      progress.set_iter(run_.iters);
+      progress.set_iter_in_epoch(run_.iters_in_epoch);
+      contents.manifest().set_created_unix_nanos(
+          absl::ToUnixNanos(run_.fake_clock.wall += absl::Minutes(10)));
+      ASSERT_THAT(hook_->BeforeSaveCheckpoint(run_, contents), IsOk());
+      ASSERT_THAT(
+          io::WriteCheckpoint(*run_.mem_env, run_.work, request.name, contents),
+          IsOk());
+      SavedCheckpoint saved = SavedAs(request);
+      saved.path = io::JoinPath(run_.work, request.name);
+      ASSERT_THAT(hook_->AfterSaveCheckpoint(run_, saved), IsOk());
+    }
+    run_.saves.clear();
+  }
+
+  FakeRunContext run_;
+  std::unique_ptr<CheckpointHook> hook_;
+};
+
+TEST_F(RetentionTest, EveryNthStaysBesideTheNewest) {
+  Start("interval: 1 max_keep_ckpts: 2 keep_every: 3");
+  Epochs(8);
+  EXPECT_THAT(Checkpoints(run_),
+              ElementsAre("epoch_3", "epoch_6", "epoch_7", "epoch_8"));
+  // Also those of before a resume.
+  Resume("interval: 1 max_keep_ckpts: 1 keep_every: 6", "epoch_8");
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("epoch_6", "epoch_8"));
+}
+
+TEST_F(RetentionTest, OneInsideAnEpochIsNotOfItsNumber) {
+  Start("interval: 1 max_keep_ckpts: 1 keep_every: 3");
+  Epochs(3);
+  Interrupt();
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("epoch_3", "iter_31"));
+  Epochs(1);
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("epoch_3", "epoch_4"));
+}
+
+TEST_F(RetentionTest, OnePerTimeStaysBesideTheNewest) {
+  Start("interval: 1 max_keep_ckpts: 1 keep_minutes: 30");
+  Epochs(8);
+  EXPECT_THAT(Checkpoints(run_),
+              ElementsAre("epoch_1", "epoch_4", "epoch_7", "epoch_8"));
+  Resume("interval: 1 max_keep_ckpts: 1 keep_minutes: 30", "epoch_8");
+  Epochs(2);
+  EXPECT_THAT(Checkpoints(run_),
+              ElementsAre("epoch_1", "epoch_10", "epoch_4", "epoch_7"));
+}
+
+TEST_F(RetentionTest, PinnedOnesStayUntilTheyAreNot) {
+  Start("interval: 1 max_keep_ckpts: 1");
+  Epochs(1);
+  ASSERT_THAT(io::PinCheckpoint(*run_.mem_env, "/work_dir/epoch_1", true),
+              IsOk());
+  Epochs(2);
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("epoch_1", "epoch_3"));
+  EXPECT_EQ(Logged(run_, RunLog::Level::kWarning), "");
+  Resume("interval: 1 max_keep_ckpts: 1", "epoch_3");
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("epoch_1", "epoch_3"));
+  ASSERT_THAT(io::PinCheckpoint(*run_.mem_env, "/work_dir/epoch_1", false),
+              IsOk());
+  Epochs(1);
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("epoch_4"));
+}
+
+TEST_F(RetentionTest, OneThatWasDeletedByHandIsForgotten) {
+  Start("interval: 1 max_keep_ckpts: 2");
+  Epochs(2);
+  ASSERT_THAT(io::DeleteCheckpoint(*run_.mem_env, "/work_dir/epoch_2"), IsOk());
+  Epochs(1);
+  // There are no more than two.
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("epoch_1", "epoch_3"));
+  Epochs(1);
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("epoch_3", "epoch_4"));
+}
+
+// ------------------------------------------------------------ saves by time
+
+// One training iteration, after which so many minutes are over.
+void Iterate(CheckpointHook& hook, FakeRunContext& run, double minutes,
+             std::vector<std::string>* written, int64_t per_epoch = 10) {
+  run.fake_clock.Advance(absl::Minutes(minutes));
+  IterInfo info;
+  info.batch_idx = run.iters % per_epoch;
+  info.num_batches = per_epoch;
+  ASSERT_THAT(hook.AfterTrainIter(run, info, LogVars()), IsOk());
+  WriteSaves(hook, run, written);
+  ++run.iters;
+  if (run.iters % per_epoch != 0) return;
+  ASSERT_THAT(hook.AfterTrainEpoch(run), IsOk());
+  WriteSaves(hook, run, written);
+  ++run.epochs;
+}
+
+TEST(CheckpointTimeTest, SavesWhenTheMinutesSinceTheLastOneAreOver) {
+  const auto hook = NewHook("interval: 2 interval_minutes: 5 save_last: false");
+  FakeRunContext run;
+  run.total_epochs = 100;
+  std::vector<std::string> written;
+  ASSERT_THAT(hook->BeforeTrain(run), IsOk());
+  for (int i = 0; i < 34; ++i) Iterate(*hook, run, 1, &written);
+  // Iteration 10 is an epoch's end, and 20 would be saved without the time.
+  EXPECT_THAT(written, ElementsAre("iter_5", "epoch_1", "iter_15", "epoch_2",
+                                   "iter_25", "epoch_3"));
+}
+
+TEST(CheckpointTimeTest, CountsAnewFromEverySaveThatARunGoesOnFrom) {
+  const auto hook = NewHook(
+      "by_epoch: false interval: 4 interval_minutes: 5 save_last: false "
+      "filename_tmpl: 'at_{}'");
+  FakeRunContext run;
+  run.total_iters = 1000;
+  std::vector<std::string> written;
+  ASSERT_THAT(hook->BeforeTrain(run), IsOk());
+  for (int i = 0; i < 8; ++i) Iterate(*hook, run, 1, &written);
+  EXPECT_THAT(written, ElementsAre("at_4", "at_8"));
+  Iterate(*hook, run, 7, &written);
+  EXPECT_THAT(written, ElementsAre("at_4", "at_8", "at_9"));
+  // What another call does in between is not training: a new one counts anew.
+  run.fake_clock.Advance(absl::Hours(1));
+  ASSERT_THAT(hook->BeforeTrain(run), IsOk());
+  Iterate(*hook, run, 1, &written);
+  EXPECT_EQ(written.size(), 3u);
+}
+
+TEST(CheckpointTimeTest, TheyCountAmongThoseToKeep) {
+  const auto hook =
+      NewHook("interval: 1 interval_minutes: 3 max_keep_ckpts: 2");
+  FakeRunContext run;
+  run.total_epochs = 100;
+  std::vector<std::string> written;
+  ASSERT_THAT(hook->BeforeTrain(run), IsOk());
+  for (int i = 0; i < 16; ++i) Iterate(*hook, run, 1, &written);
+  EXPECT_THAT(written, ElementsAre("iter_3", "iter_6", "iter_9", "epoch_1",
+                                   "iter_13", "iter_16"));
+  EXPECT_THAT(Checkpoints(run), ElementsAre("iter_13", "iter_16"));
+}
+
+TEST(CheckpointTimeTest, RanksSaveAtTheSameIterationByTheFirstOnesClock) {
+  constexpr int kRanks = 3;
+  std::vector<std::vector<std::string>> written(kRanks);
+  std::vector<size_t> exchanges(kRanks);
+  const std::vector<absl::Status> statuses =
+      RunRanks(kRanks, [&](ProcessGroup& group) -> absl::Status {
+        class Counted : public ProcessGroup {
+         public:
+          explicit Counted(ProcessGroup& group) : group_(group) {}
+          int rank() const override { return group_.rank(); }
+          int world_size() const override { return group_.world_size(); }
+          int local_rank() const override { return group_.local_rank(); }
+          std::string description() const override {
+            return group_.description();
+          }
+          absl::Status AllReduce(const at::Tensor& tensor,
+                                 ReduceOp op) override {
+            return group_.AllReduce(tensor, op);
+          }
+          absl::Status Broadcast(const at::Tensor& tensor, int root) override {
+            return group_.Broadcast(tensor, root);
+          }
+          absl::StatusOr<std::vector<std::string>> AllGather(
+              absl::string_view bytes) override {
+            ++count;
+            return group_.AllGather(bytes);
+          }
+          absl::Status Barrier() override { return group_.Barrier(); }
+          void ReportFailure(const absl::Status& failure) override {
+            group_.ReportFailure(failure);
+          }
+          absl::Status FirstFailure() override { return group_.FirstFailure(); }
+          size_t count = 0;
+
+         private:
+          ProcessGroup& group_;
+        };
+        Counted counted(group);
+        const auto hook = NewHook("interval_minutes: 10 save_last: false");
+        FakeRunContext run;
+        run.group = &counted;
+        run.total_epochs = 100;
+        EXPECT_THAT(hook->BeforeTrain(run), IsOk());
+        // A tenth of a second each; the others' clocks are much slower.
+        const double minutes = group.rank() == 0 ? 0.1 / 60 : 1e-6;
+        for (int i = 0; i < 15'000; ++i) {
+          Iterate(*hook, run, minutes, &written[group.rank()], 1'000'000);
+        }
+        exchanges[group.rank()] = counted.count;
+        return absl::OkStatus();
+      });
+  EXPECT_THAT(statuses, testing::Each(IsOk()));
+  // 600 s, and what the fake clock adds for each look at it; twice.
+  ASSERT_EQ(written[0].size(), 2u);
+  int64_t at = 0;
+  ASSERT_TRUE(absl::SimpleAtoi(absl::StripPrefix(written[0][0], "iter_"), &at));
+  EXPECT_GT(at, 5800);
+  EXPECT_LT(at, 6100);
+  for (int rank = 1; rank < kRanks; ++rank) {
+    EXPECT_EQ(written[rank], written[0]);
+    EXPECT_EQ(exchanges[rank], exchanges[0]);
+  }
+  EXPECT_LT(exchanges[0], 100u);
 }
 
 // A folder in which some operation fails.
@@ -1048,6 +1309,23 @@ TEST_F(BestCheckpointTest, FewerToKeepOnResumeDeletesTheWorst) {
   EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_3"));
 }
 
+TEST_F(BestCheckpointTest, PinnedOnesStayUntilTheyAreNot) {
+  Start("save_best: 'acc'");
+  Epochs({0.1});
+  ASSERT_THAT(
+      io::PinCheckpoint(*run_.mem_env, "/work_dir/best_acc_epoch_1", true),
+      IsOk());
+  Epochs({0.2, 0.3});
+  EXPECT_THAT(Checkpoints(run_),
+              ElementsAre("best_acc_epoch_1", "best_acc_epoch_3"));
+  EXPECT_EQ(hook_->best_checkpoint("acc")->value, 0.3);
+  ASSERT_THAT(
+      io::PinCheckpoint(*run_.mem_env, "/work_dir/best_acc_epoch_1", false),
+      IsOk());
+  Resume("save_best: 'acc'", "/work_dir/best_acc_epoch_3", State());
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_3"));
+}
+
 TEST_F(BestCheckpointTest, MetricsThatAreNoLongerNamedAreRemembered) {
   Start("save_best: ['acc', 'loss']");
   Epoch({{"acc", 0.9}, {"loss", 1.0}});
@@ -1143,6 +1421,143 @@ TEST_F(BestCheckpointTest, DamagedRecordIsWarnedOf) {
               HasSubstr("/work_dir/best_checkpoints"));
   Epochs({0.4});
   EXPECT_THAT(written_, IsEmpty());
+}
+
+// ------------------------------------------------------- files beside them
+
+std::vector<std::string> Files(const FakeRunContext& run,
+                               const std::string& ending) {
+  std::vector<std::string> files;
+  const auto all = run.mem_env->ListDir(run.work);
+  EXPECT_THAT(all, IsOk());
+  for (const std::string& name : *all) {
+    if (absl::EndsWith(name, ending)) files.push_back(name);
+  }
+  return files;
+}
+
+TEST_F(BestCheckpointTest, FilesForOthersComeAndGoWithTheirCheckpoints) {
+  Start(
+      "save_best: 'acc' interval: 1 max_keep_ckpts: 1 also_write: "
+      "'safetensors'");
+  run_.iters = 7;
+  Epochs({0.1});
+  EXPECT_THAT(
+      Files(run_, ".safetensors"),
+      ElementsAre("best_acc_epoch_1.safetensors", "epoch_1.safetensors"));
+  const auto weights =
+      io::ReadSafetensors(*run_.mem_env, "/work_dir/epoch_1.safetensors");
+  ASSERT_THAT(weights, IsOk());
+  ASSERT_EQ(weights->size(), 1u);
+  EXPECT_TRUE(ops::equal(*weights->Find("w"), ops::full({2}, 7.0)));
+  Epochs({0.2});
+  EXPECT_THAT(
+      Files(run_, ".safetensors"),
+      ElementsAre("best_acc_epoch_2.safetensors", "epoch_2.safetensors"));
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_2", "epoch_2"));
+  // A run that no longer writes them deletes them as before.
+  Resume("save_best: 'acc' interval: 1 max_keep_ckpts: 1", "/work_dir/epoch_2",
+         State());
+  Epochs({0.3});
+  EXPECT_THAT(Files(run_, ".safetensors"), IsEmpty());
+}
+
+TEST_F(BestCheckpointTest, FilesForPythonComeAndGoWithTheirCheckpoints) {
+  Start("interval: 1 max_keep_ckpts: 1 also_write: ['pth', 'safetensors']");
+  run_.iters = 7;
+  Epochs({0.1, 0.2});
+  EXPECT_THAT(Files(run_, ".safetensors"), ElementsAre("epoch_2.safetensors"));
+  EXPECT_THAT(Files(run_, ".pth"), ElementsAre("epoch_2.pth"));
+  const auto file = io::PthFile::Read(*run_.mem_env, "/work_dir/epoch_2.pth");
+  ASSERT_THAT(file, IsOk());
+  const auto weights = file->root().Find("state_dict");
+  ASSERT_TRUE(weights.has_value());
+  EXPECT_EQ(weights->type_name(), "collections.OrderedDict");
+  EXPECT_TRUE(ops::equal(weights->Find("w")->tensor(), ops::full({2}, 7.0)));
+  EXPECT_TRUE(file->root().Find("meta")->Find("epoch").has_value());
+}
+
+TEST_F(BestCheckpointTest, FilesOfTheUsersAreLeft) {
+  ASSERT_THAT(io::WriteFileAtomically(*run_.mem_env,
+                                      "/work_dir/epoch_1.safetensors", "mine"),
+              IsOk());
+  Start("interval: 1 max_keep_ckpts: 1");
+  Epochs({0.1, 0.2});
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("epoch_2"));
+  EXPECT_THAT(Files(run_, ".safetensors"), ElementsAre("epoch_1.safetensors"));
+}
+
+TEST_F(BestCheckpointTest, FilesForOthersHaveTheAverage) {
+  Start("also_write: 'safetensors'");
+  run_.total_epochs = 1;
+  ASSERT_THAT(hook_->AfterTrainEpoch(run_), IsOk());
+  ASSERT_EQ(run_.saves.size(), 1u);
+  io::CheckpointContents contents = Contents(run_, kUuid);
+  TensorMap average;
+  ASSERT_THAT(average.Add("w", ops::full({2}, 0.5)), IsOk());
+  contents.sections.emplace_back("ema", average);
+  contents.manifest().set_evaluated_section("ema");
+  ASSERT_THAT(hook_->BeforeSaveCheckpoint(run_, contents), IsOk());
+  ASSERT_THAT(
+      io::WriteCheckpoint(*run_.mem_env, run_.work, "epoch_1", contents),
+      IsOk());
+  ASSERT_THAT(hook_->AfterSaveCheckpoint(run_, SavedAs(run_.saves[0])), IsOk());
+  const auto weights =
+      io::ReadSafetensors(*run_.mem_env, "/work_dir/epoch_1.safetensors");
+  ASSERT_THAT(weights, IsOk());
+  EXPECT_TRUE(ops::equal(*weights->Find("w"), ops::full({2}, 0.5)));
+}
+
+// At each of its operations: it is warned of, the checkpoint stands, and what
+// is there under the file's name is whole.
+class CheckpointCopyTest : public TestWithParam<std::string> {};
+
+INSTANTIATE_TEST_SUITE_P(, CheckpointCopyTest,
+                         testing::Values("pth", "safetensors"),
+                         [](const auto& info) { return info.param; });
+
+TEST_P(CheckpointCopyTest, OneThatCannotBeWrittenIsWarnedOf) {
+  const std::string file = absl::StrCat("/work_dir/epoch_1.", GetParam());
+  int failures = 0;
+  for (int64_t fail = 0;; ++fail) {
+    SCOPED_TRACE(fail);
+    FakeRunContext run;
+    io::MemEnv mem;
+    auto owned = std::make_unique<io::FaultInjectionEnv>(mem, "/");
+    io::FaultInjectionEnv& env = *owned;
+    run.mem_env = std::move(owned);
+    run.total_epochs = 1;
+    const auto hook = NewHook(absl::StrCat("also_write: '", GetParam(), "'"));
+    ASSERT_THAT(hook->BeforeTrain(run), IsOk());
+    ASSERT_THAT(hook->AfterTrainEpoch(run), IsOk());
+    io::CheckpointContents contents = Contents(run, kUuid);
+    ASSERT_THAT(hook->BeforeSaveCheckpoint(run, contents), IsOk());
+    ASSERT_THAT(io::WriteCheckpoint(env, run.work, "epoch_1", contents),
+                IsOk());
+    const size_t before = env.operations().size();
+    env.FailOperation(fail, absl::ResourceExhaustedError("disk is full"));
+    ASSERT_THAT(hook->AfterSaveCheckpoint(run, SavedAs(run.saves[0])), IsOk());
+    const bool failed =
+        env.operations().size() > before + static_cast<size_t>(fail);
+    env.StopFailing();
+    EXPECT_THAT(io::ReadCheckpoint(env, "/work_dir/epoch_1"), IsOk());
+    if (env.FileExists(file)) {
+      EXPECT_THAT(GetParam() == "pth" ? io::PthFile::Read(env, file).status()
+                                      : io::ReadSafetensors(env, file).status(),
+                  IsOk());
+    }
+    if (!failed) {
+      EXPECT_TRUE(env.FileExists(file));
+      EXPECT_EQ(Logged(run, RunLog::Level::kWarning), "");
+      break;
+    }
+    ++failures;
+    EXPECT_THAT(Logged(run, RunLog::Level::kWarning),
+                AllOf(HasSubstr(absl::StrCat("also_write: ", file, ": ")),
+                      HasSubstr("disk is full"),
+                      HasSubstr("/work_dir/epoch_1 itself is written")));
+  }
+  EXPECT_GT(failures, 6);
 }
 
 // ------------------------------------------------------------------ publish

@@ -33,9 +33,9 @@ type CheckpointHookConfig struct {
 	// Default: true.
 	ByEpoch *bool `protobuf:"varint,2,opt,name=by_epoch,json=byEpoch,proto3,oneof" json:"by_epoch,omitempty"`
 	// Newest checkpoints to keep; older ones of this run are deleted once a newer
-	// one is on the disk, those of before a resume too. Best ones don't count. One
-	// that can't be deleted is warned of and tried again at the next save. <= 0:
-	// all. Default: -1.
+	// one is on the disk, those of before a resume too. Best ones don't count, and
+	// pinned ones (`grapnel ckpt pin`) stay. One that can't be deleted is warned of
+	// and tried again at the next save. <= 0: all. Default: -1.
 	MaxKeepCkpts *int64 `protobuf:"varint,3,opt,name=max_keep_ckpts,json=maxKeepCkpts,proto3,oneof" json:"max_keep_ckpts,omitempty"`
 	// Also save when training ends, at its last epoch or iteration or by a stop.
 	// Default: true.
@@ -81,8 +81,8 @@ type CheckpointHookConfig struct {
 	GreaterKeys []string `protobuf:"bytes,12,rep,name=greater_keys,json=greaterKeys,proto3" json:"greater_keys,omitempty"`
 	// Metrics where less is better, as above. Default: loss, mse, mae.
 	LessKeys []string `protobuf:"bytes,13,rep,name=less_keys,json=lessKeys,proto3" json:"less_keys,omitempty"`
-	// How many best checkpoints to keep for each of save_best. >= 1. Must be unset
-	// without save_best. Default: 1.
+	// How many best checkpoints to keep for each of save_best, besides pinned
+	// ones. >= 1. Must be unset without save_best. Default: 1.
 	KeepBest *int64 `protobuf:"varint,14,opt,name=keep_best,json=keepBest,proto3,oneof" json:"keep_best,omitempty"`
 	// Whether best checkpoints hold the state of optimizer and schedulers, so
 	// that a run can resume from them as from any other. Default: true.
@@ -96,6 +96,30 @@ type CheckpointHookConfig struct {
 	// one of them a section or blob; one that the checkpoint doesn't have is
 	// warned of. Default: nothing is published.
 	PublishedKeys []string `protobuf:"bytes,16,rep,name=published_keys,json=publishedKeys,proto3" json:"published_keys,omitempty"`
+	// Besides the newest ones, keep those after a multiple of so many epochs or
+	// iterations, in the unit of interval. >= 1. Must be unset without
+	// max_keep_ckpts. Default: none are kept for that.
+	KeepEvery *int64 `protobuf:"varint,17,opt,name=keep_every,json=keepEvery,proto3,oneof" json:"keep_every,omitempty"`
+	// Besides, keep the oldest and then always the first one that was written at
+	// least so many minutes after the one before that is kept for that, by the
+	// time of day. Finite, > 0. Must be unset without max_keep_ckpts. Default:
+	// none are kept for that.
+	KeepMinutes *float64 `protobuf:"fixed64,18,opt,name=keep_minutes,json=keepMinutes,proto3,oneof" json:"keep_minutes,omitempty"`
+	// Also save when so many minutes have passed since the last checkpoint of
+	// interval, of these minutes or of a stop, or since training began: behind the
+	// iteration that is done then, as iter_500 inside an epoch. By a clock that
+	// stands still while no training goes on; with several ranks by the first
+	// one's, and then about a second later. It changes nothing of what is trained.
+	// Finite, >= 0; 0: never. Default: 0.
+	IntervalMinutes *float64 `protobuf:"fixed64,19,opt,name=interval_minutes,json=intervalMinutes,proto3,oneof" json:"interval_minutes,omitempty"`
+	// Files for other programs beside each checkpoint that last_checkpoint names or
+	// save_best asks for, called as it is: "safetensors", epoch_5.safetensors with
+	// the weights that evaluations see, which are the average where there is one;
+	// "pth", epoch_5.pth for torch.load(weights_only=True) with the same weights as
+	// `state_dict` and epoch and iter in `meta`. They are written after it and
+	// deleted with it; no run resumes from them. One that can't be written is
+	// warned of: the checkpoint stands. Distinct. Default: none.
+	AlsoWrite     []string `protobuf:"bytes,20,rep,name=also_write,json=alsoWrite,proto3" json:"also_write,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -238,6 +262,34 @@ func (x *CheckpointHookConfig) GetSaveBestOptimizer() bool {
 func (x *CheckpointHookConfig) GetPublishedKeys() []string {
 	if x != nil {
 		return x.PublishedKeys
+	}
+	return nil
+}
+
+func (x *CheckpointHookConfig) GetKeepEvery() int64 {
+	if x != nil && x.KeepEvery != nil {
+		return *x.KeepEvery
+	}
+	return 0
+}
+
+func (x *CheckpointHookConfig) GetKeepMinutes() float64 {
+	if x != nil && x.KeepMinutes != nil {
+		return *x.KeepMinutes
+	}
+	return 0
+}
+
+func (x *CheckpointHookConfig) GetIntervalMinutes() float64 {
+	if x != nil && x.IntervalMinutes != nil {
+		return *x.IntervalMinutes
+	}
+	return 0
+}
+
+func (x *CheckpointHookConfig) GetAlsoWrite() []string {
+	if x != nil {
+		return x.AlsoWrite
 	}
 	return nil
 }
@@ -436,7 +488,7 @@ var File_grapnel_hooks_checkpoint_checkpoint_hook_proto protoreflect.FileDescrip
 
 const file_grapnel_hooks_checkpoint_checkpoint_hook_proto_rawDesc = "" +
 	"\n" +
-	".grapnel/hooks/checkpoint/checkpoint_hook.proto\x12\x10grapnel.hooks.v1\x1a grapnel/base/field_options.proto\"\xa2\x06\n" +
+	".grapnel/hooks/checkpoint/checkpoint_hook.proto\x12\x10grapnel.hooks.v1\x1a grapnel/base/field_options.proto\"\xf2\a\n" +
 	"\x14CheckpointHookConfig\x12\x1f\n" +
 	"\binterval\x18\x01 \x01(\x03H\x00R\binterval\x88\x01\x01\x12\x1e\n" +
 	"\bby_epoch\x18\x02 \x01(\bH\x01R\abyEpoch\x88\x01\x01\x12)\n" +
@@ -456,7 +508,13 @@ const file_grapnel_hooks_checkpoint_checkpoint_hook_proto_rawDesc = "" +
 	"\tkeep_best\x18\x0e \x01(\x03H\tR\bkeepBest\x88\x01\x01\x123\n" +
 	"\x13save_best_optimizer\x18\x0f \x01(\bH\n" +
 	"R\x11saveBestOptimizer\x88\x01\x01\x12%\n" +
-	"\x0epublished_keys\x18\x10 \x03(\tR\rpublishedKeysB\v\n" +
+	"\x0epublished_keys\x18\x10 \x03(\tR\rpublishedKeys\x12\"\n" +
+	"\n" +
+	"keep_every\x18\x11 \x01(\x03H\vR\tkeepEvery\x88\x01\x01\x12&\n" +
+	"\fkeep_minutes\x18\x12 \x01(\x01H\fR\vkeepMinutes\x88\x01\x01\x12.\n" +
+	"\x10interval_minutes\x18\x13 \x01(\x01H\rR\x0fintervalMinutes\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"also_write\x18\x14 \x03(\tR\talsoWriteB\v\n" +
 	"\t_intervalB\v\n" +
 	"\t_by_epochB\x11\n" +
 	"\x0f_max_keep_ckptsB\f\n" +
@@ -470,7 +528,10 @@ const file_grapnel_hooks_checkpoint_checkpoint_hook_proto_rawDesc = "" +
 	"\x0e_filename_tmplB\f\n" +
 	"\n" +
 	"_keep_bestB\x16\n" +
-	"\x14_save_best_optimizer\"\x92\x01\n" +
+	"\x14_save_best_optimizerB\r\n" +
+	"\v_keep_everyB\x0f\n" +
+	"\r_keep_minutesB\x13\n" +
+	"\x11_interval_minutes\"\x92\x01\n" +
 	"\x13CheckpointHookState\x12\x12\n" +
 	"\x04kept\x18\x01 \x03(\tR\x04kept\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\tR\x04last\x124\n" +

@@ -100,7 +100,7 @@ impl ::prost::Name for CheckInvalidLossHookState {
     }
 }
 /// Saves checkpoints, keeps the newest ones and those with the best metrics.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CheckpointHookConfig {
     /// Epochs or iterations between two checkpoints; <= 0: no periodic ones.
     /// Default: -1.
@@ -111,9 +111,9 @@ pub struct CheckpointHookConfig {
     #[prost(bool, optional, tag = "2")]
     pub by_epoch: ::core::option::Option<bool>,
     /// Newest checkpoints to keep; older ones of this run are deleted once a newer
-    /// one is on the disk, those of before a resume too. Best ones don't count. One
-    /// that can't be deleted is warned of and tried again at the next save. <= 0:
-    /// all. Default: -1.
+    /// one is on the disk, those of before a resume too. Best ones don't count, and
+    /// pinned ones (`grapnel ckpt pin`) stay. One that can't be deleted is warned of
+    /// and tried again at the next save. <= 0: all. Default: -1.
     #[prost(int64, optional, tag = "3")]
     pub max_keep_ckpts: ::core::option::Option<i64>,
     /// Also save when training ends, at its last epoch or iteration or by a stop.
@@ -170,8 +170,8 @@ pub struct CheckpointHookConfig {
     /// Metrics where less is better, as above. Default: loss, mse, mae.
     #[prost(string, repeated, tag = "13")]
     pub less_keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// How many best checkpoints to keep for each of save_best. >= 1. Must be unset
-    /// without save_best. Default: 1.
+    /// How many best checkpoints to keep for each of save_best, besides pinned
+    /// ones. >= 1. Must be unset without save_best. Default: 1.
     #[prost(int64, optional, tag = "14")]
     pub keep_best: ::core::option::Option<i64>,
     /// Whether best checkpoints hold the state of optimizer and schedulers, so
@@ -188,6 +188,34 @@ pub struct CheckpointHookConfig {
     /// warned of. Default: nothing is published.
     #[prost(string, repeated, tag = "16")]
     pub published_keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Besides the newest ones, keep those after a multiple of so many epochs or
+    /// iterations, in the unit of interval. >= 1. Must be unset without
+    /// max_keep_ckpts. Default: none are kept for that.
+    #[prost(int64, optional, tag = "17")]
+    pub keep_every: ::core::option::Option<i64>,
+    /// Besides, keep the oldest and then always the first one that was written at
+    /// least so many minutes after the one before that is kept for that, by the
+    /// time of day. Finite, > 0. Must be unset without max_keep_ckpts. Default:
+    /// none are kept for that.
+    #[prost(double, optional, tag = "18")]
+    pub keep_minutes: ::core::option::Option<f64>,
+    /// Also save when so many minutes have passed since the last checkpoint of
+    /// interval, of these minutes or of a stop, or since training began: behind the
+    /// iteration that is done then, as iter_500 inside an epoch. By a clock that
+    /// stands still while no training goes on; with several ranks by the first
+    /// one's, and then about a second later. It changes nothing of what is trained.
+    /// Finite, >= 0; 0: never. Default: 0.
+    #[prost(double, optional, tag = "19")]
+    pub interval_minutes: ::core::option::Option<f64>,
+    /// Files for other programs beside each checkpoint that last_checkpoint names or
+    /// save_best asks for, called as it is: "safetensors", epoch_5.safetensors with
+    /// the weights that evaluations see, which are the average where there is one;
+    /// "pth", epoch_5.pth for torch.load(weights_only=True) with the same weights as
+    /// `state_dict` and epoch and iter in `meta`. They are written after it and
+    /// deleted with it; no run resumes from them. One that can't be written is
+    /// warned of: the checkpoint stands. Distinct. Default: none.
+    #[prost(string, repeated, tag = "20")]
+    pub also_write: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 impl ::prost::Name for CheckpointHookConfig {
     const NAME: &'static str = "CheckpointHookConfig";

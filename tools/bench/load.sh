@@ -1,0 +1,2 @@
+#!/usr/bin/env bash
+exec tests/interop/python_test.sh tools/bench/load.py "$@"

@@ -118,7 +118,7 @@ def take_turns(title, blocks, programs, before_block=lambda: None):
             program.cpu.append(cpu)
     print(title)
     for program in programs:
-        print(f"  {program.name:38} {statistics.median(program.times) * 1e3:7.1f} ms"
+        print(f"  {program.name:39} {statistics.median(program.times) * 1e3:7.1f} ms"
               f"   {ratio(program.times, programs[0].times):.3f}"
               f"   of the processors' {ratio(program.cpu, programs[0].cpu):.3f}"
               f"   {program.memory() / 1e6:5.0f} MB")
@@ -166,9 +166,9 @@ def measure(folder, options):
         ours(f"PthFile::Read   (at most {_GOAL})", "pth", pth),
     ], before_block)
     take_turns(f"a safetensors file of the same, {state}, {options.blocks} blocks", options.blocks, [
-        theirs("safetensors.torch.load_file, sum", "sum", safetensors),
-        theirs("safetensors.torch.load_file, sum", "sum", safetensors),
         theirs("safetensors.torch.load_file, zlib.crc32", "safetensors", safetensors),
+        theirs("safetensors.torch.load_file, zlib.crc32", "safetensors", safetensors),
+        theirs("safetensors.torch.load_file, sum", "sum", safetensors),
         ours(f"ReadSafetensors   (at most {_GOAL})", "safetensors", safetensors),
     ], before_block)
     if options.write:

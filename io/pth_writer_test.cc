@@ -18,6 +18,7 @@
 #include "grapnel/io/env.h"
 #include "grapnel/io/fault_injection_env.h"
 #include "grapnel/io/mem_env.h"
+#include "grapnel/io/pth.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
@@ -600,6 +601,53 @@ TEST(PthWriterTest, EveryOperationMayFail) {
       }
     }
   }
+}
+
+TEST(PthWriterTest, OurReaderReadsIt) {
+  const at::Tensor base = ops::arange(24, at::kFloat).view({4, 6});
+  MemEnv env;
+  ASSERT_THAT(Write(env, "/f",
+                    [&](PthWriter& w) {
+                      w.BeginDict();
+                      w.String("model");
+                      w.BeginOrderedDict();
+                      w.String("base");
+                      w.Tensor(base);
+                      w.String("column");
+                      w.Tensor(base.select(1, 2));
+                      w.String("bytes");
+                      w.Tensor(base.view(at::kFloat8_e5m2));
+                      w.End();
+                      w.Int(7);
+                      w.BeginTuple();
+                      w.Int(std::numeric_limits<int64_t>::min());
+                      w.Float(-0.5);
+                      w.None();
+                      w.End();
+                      w.End();
+                    }),
+              IsOk());
+  const auto file = PthFile::Read(env, "/f");
+  ASSERT_THAT(file, IsOk());
+  EXPECT_TRUE(file->verified());
+  const PthValue root = file->root();
+  ASSERT_EQ(root.size(), 2);
+  EXPECT_EQ(root.key(1).int_value(), 7);
+  EXPECT_EQ(root.value(1).item(0).int_value(),
+            std::numeric_limits<int64_t>::min());
+  EXPECT_EQ(root.value(1).item(1).float_value(), -0.5);
+  EXPECT_EQ(root.value(1).item(2).kind(), PthValue::Kind::kNone);
+  const PthValue model = *root.Find("model");
+  EXPECT_EQ(model.type_name(), "collections.OrderedDict");
+  const at::Tensor read = model.Find("base")->tensor();
+  EXPECT_TRUE(ops::equal(read, base));
+  const at::Tensor column = model.Find("column")->tensor();
+  EXPECT_TRUE(column.is_alias_of(read));
+  EXPECT_EQ(column.strides(), base.select(1, 2).strides());
+  EXPECT_EQ(column.storage_offset(), 2);
+  const at::Tensor bytes = model.Find("bytes")->tensor();
+  EXPECT_EQ(bytes.scalar_type(), at::kFloat8_e5m2);
+  EXPECT_EQ(Bytes(bytes), Bytes(base));
 }
 
 TEST(PthWriterTest, APowerCutLeavesTheOldFileOrTheNewOne) {

@@ -9,11 +9,11 @@
 #include "absl/strings/str_cat.h"
 #include "c10/core/ScalarType.h"
 #include "grapnel/base/status_macros.h"
-#include "grapnel/base/tensor_ops.h"
 #include "grapnel/base/torch_status.h"
 #include "grapnel/io/digest.h"
 #include "grapnel/io/out_of_memory.h"
 #include "grapnel/io/safetensors_header.h"
+#include "grapnel/io/tensor_memory.h"
 
 namespace grapnel {
 namespace io {
@@ -122,15 +122,8 @@ absl::StatusOr<at::Tensor> ReadTensor(const RandomAccessFile& file,
                                       Xxh3Hasher128* digest) {
   const SafetensorsDtype* const dtype = FindSafetensorsDtype(entry.dtype);
   GRAPNEL_RET_CHECK(dtype != nullptr);
-  at::Tensor tensor;
-  const absl::Status allocated = CatchAsStatus([&] {
-    tensor = ops::empty(entry.shape, dtype->type);
-    return absl::OkStatus();
-  });
-  if (!allocated.ok()) {  // The shape was checked: it is the memory.
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "no memory for ", entry.num_bytes, " bytes: ", allocated.message()));
-  }
+  GRAPNEL_ASSIGN_OR_RETURN(at::Tensor tensor,
+                           NewTensor(entry.shape, dtype->type));
   GRAPNEL_RET_CHECK(static_cast<int64_t>(tensor.nbytes()) == entry.num_bytes);
   char* const bytes = static_cast<char*>(tensor.data_ptr());
   Xxh3Hasher64 tensor_digest;

@@ -11,6 +11,11 @@
 #include "c10/core/Allocator.h"
 #include "c10/core/CPUAllocator.h"
 #include "c10/core/Device.h"
+#include "c10/core/DispatchKeySet.h"
+#include "c10/core/ScalarTypeToTypeMeta.h"
+#include "c10/core/TensorImpl.h"
+#include "c10/util/intrusive_ptr.h"
+#include "grapnel/base/status_macros.h"
 #include "grapnel/base/torch_status.h"
 
 namespace grapnel {
@@ -47,6 +52,24 @@ absl::StatusOr<c10::Storage> NewTensorMemory(int64_t num_bytes) {
   });
   if (!status.ok()) return status;
   return storage;
+}
+
+absl::StatusOr<at::Tensor> NewTensor(absl::Span<const int64_t> shape,
+                                     c10::ScalarType dtype) {
+  auto num_bytes = static_cast<int64_t>(c10::elementSize(dtype));
+  for (const int64_t size : shape) num_bytes *= size;
+  GRAPNEL_ASSIGN_OR_RETURN(c10::Storage storage, NewTensorMemory(num_bytes));
+  at::Tensor tensor;
+  const absl::Status status = CatchAsStatus([&] {
+    auto impl = c10::make_intrusive<c10::TensorImpl>(
+        std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CPU),
+        c10::scalarTypeToTypeMeta(dtype));
+    impl->set_sizes_contiguous({shape.data(), shape.size()});
+    tensor = at::Tensor(std::move(impl));
+    return absl::OkStatus();
+  });
+  if (!status.ok()) return status;
+  return tensor;
 }
 
 }  // namespace io

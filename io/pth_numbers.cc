@@ -17,32 +17,6 @@ namespace {
 
 using Kind = PthValue::Kind;
 
-// The bytes that a text stands for, a character a byte.
-std::optional<std::string> Latin1(absl::string_view text) {
-  std::string bytes;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const auto c = static_cast<unsigned char>(text[i]);
-    if (c < 0x80) {
-      bytes.push_back(static_cast<char>(c));
-      continue;
-    }
-    if ((c != 0xC2 && c != 0xC3) || i + 1 == text.size()) return std::nullopt;
-    const auto low = static_cast<unsigned char>(text[++i]);
-    bytes.push_back(static_cast<char>((c & 0x03) << 6 | (low & 0x3F)));
-  }
-  return bytes;
-}
-
-std::optional<std::string> BytesIn(const PthValue& value) {
-  if (value.kind() == Kind::kBytes) return std::string(value.string_value());
-  // What protocol 2 makes bytes of.
-  if (value.kind() != Kind::kOpaque || value.type_name() != "_codecs.encode" ||
-      value.size() < 1 || value.item(0).size() < 1) {
-    return std::nullopt;
-  }
-  return Latin1(value.item(0).item(0).string_value());
-}
-
 // "f8"; "" of one that isn't little-endian.
 std::string TypeIn(const PthValue& dtype) {
   if (dtype.kind() != Kind::kOpaque || dtype.size() < 1 ||
@@ -56,10 +30,15 @@ std::string TypeIn(const PthValue& dtype) {
   return std::string(dtype.item(0).item(0).string_value());
 }
 
+// `count` of them, in exactly these bytes.
 template <typename T>
-std::vector<double> Decode(const std::string& bytes) {
+std::optional<std::vector<double>> Decode(absl::string_view bytes,
+                                          uint64_t count) {
+  if (bytes.size() % sizeof(T) != 0 || bytes.size() / sizeof(T) != count) {
+    return std::nullopt;
+  }
   std::vector<double> values;
-  for (size_t i = 0; i + sizeof(T) <= bytes.size(); i += sizeof(T)) {
+  for (size_t i = 0; i < bytes.size(); i += sizeof(T)) {
     T value;
     std::memcpy(&value, bytes.data() + i, sizeof(T));
     values.push_back(static_cast<double>(value));
@@ -68,14 +47,18 @@ std::vector<double> Decode(const std::string& bytes) {
 }
 
 std::optional<std::vector<double>> DecodeAs(const PthValue& dtype,
-                                            const PthValue& value) {
-  const std::optional<std::string> bytes = BytesIn(value);
-  if (!bytes.has_value()) return std::nullopt;
+                                            const PthValue& bytes,
+                                            int64_t count) {
+  if (bytes.kind() != Kind::kBytes || count < 0) return std::nullopt;
   const std::string type = TypeIn(dtype);
-  if (type == "f8") return Decode<double>(*bytes);
-  if (type == "f4") return Decode<float>(*bytes);
-  if (type == "i8") return Decode<int64_t>(*bytes);
-  if (type == "i4") return Decode<int32_t>(*bytes);
+  const auto decode = [&](auto example) {
+    return Decode<decltype(example)>(bytes.string_value(),
+                                     static_cast<uint64_t>(count));
+  };
+  if (type == "f8") return decode(double{});
+  if (type == "f4") return decode(float{});
+  if (type == "i8") return decode(int64_t{});
+  if (type == "i4") return decode(int32_t{});
   return std::nullopt;
 }
 
@@ -107,8 +90,8 @@ std::optional<double> NumberIn(const PthValue& value) {
         return std::nullopt;
       }
       const auto numbers =
-          DecodeAs(value.item(0).item(0), value.item(0).item(1));
-      if (!numbers.has_value() || numbers->size() != 1) return std::nullopt;
+          DecodeAs(value.item(0).item(0), value.item(0).item(1), 1);
+      if (!numbers.has_value()) return std::nullopt;
       return numbers->front();
     }
     default:
@@ -129,11 +112,16 @@ std::optional<std::vector<double>> NumbersIn(const PthValue& value) {
   // Made empty, and then given version, shape, dtype, order and bytes.
   if (value.kind() != Kind::kOpaque ||
       !absl::EndsWith(value.type_name(), "multiarray._reconstruct") ||
-      value.size() < 2 || value.item(1).size() != 5 ||
-      value.item(1).item(1).size() != 1) {
+      value.size() < 2 || value.item(1).size() != 5) {
     return std::nullopt;
   }
-  return DecodeAs(value.item(1).item(2), value.item(1).item(4));
+  const PthValue state = value.item(1);
+  const PthValue shape = state.item(1);
+  if (shape.kind() != Kind::kTuple || shape.size() != 1 ||
+      shape.item(0).kind() != Kind::kInt) {
+    return std::nullopt;
+  }
+  return DecodeAs(state.item(2), state.item(4), shape.item(0).int_value());
 }
 
 }  // namespace io

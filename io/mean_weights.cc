@@ -1,7 +1,5 @@
 #include "grapnel/io/mean_weights.h"
 
-#include <cmath>
-
 #include "ATen/core/Tensor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -13,6 +11,10 @@
 namespace grapnel {
 namespace io {
 namespace {
+
+// No sum of float32 overflows, or loses bits that count.
+constexpr double kMinWeight = 1e-12;
+constexpr double kMaxWeight = 1e12;
 
 at::ScalarType SumType(at::ScalarType type) {
   return c10::isComplexType(type) ? at::kComplexDouble : at::kDouble;
@@ -50,9 +52,10 @@ absl::Status WeightsMean::Begin(const TensorMap& tensors, double weight) {
 
 absl::Status WeightsMean::Add(const std::string& source,
                               const TensorMap& tensors, double weight) {
-  if (!std::isfinite(weight) || weight <= 0) {
+  if (!(weight >= kMinWeight && weight <= kMaxWeight)) {
     return absl::InvalidArgumentError(
-        absl::StrCat(source, ": weight: must be finite and > 0, is ", weight));
+        absl::StrCat(source, ": weight: must be in [", kMinWeight, ", ",
+                     kMaxWeight, "], is ", weight));
   }
   if (sums_.empty()) {
     if (tensors.empty()) {

@@ -29,16 +29,17 @@ namespace io {
 
 // Holds one sum in double precision, whatever it is given: Add copies.
 //
-// Floating and complex tensors are averaged in double precision and rounded
-// once, so that the mean of equal float32 or shorter ones is equal to the bit.
+// Floating and complex tensors are averaged in double precision, and the mean
+// is rounded to their dtype, to float16, bfloat16 and float8 by way of float32;
+// that of equal float32 or shorter ones is equal to the bit.
 // Others, integers and flags such as a batch norm's num_batches_tracked, have
 // no mean that a model could use: they are those that were added last, as
 // torch.optim.swa_utils leaves them. After an error it can only be destroyed.
 // Thread-compatible.
 class WeightsMean {
  public:
-  // Adds `tensors`, which `source` names in messages, `weight` times: > 0 and
-  // finite; what counts is its part of the sum of all. kInvalidArgument, naming
+  // Adds `tensors`, which `source` names in messages, `weight` times, 1e-12 to
+  // 1e12; what counts is its part of the sum of all. kInvalidArgument, naming
   // the first tensor, if names, dtypes or shapes are not those of the first
   // `tensors`, in any order.
   absl::Status Add(const std::string& source, const TensorMap& tensors,

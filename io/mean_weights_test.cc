@@ -62,6 +62,21 @@ TEST(WeightsMeanTest, EqualOnesStayEqualToTheBit) {
   }
 }
 
+TEST(WeightsMeanTest, HoweverLargeOrSmallTheWeights) {
+  constexpr float kMax = std::numeric_limits<float>::max();
+  constexpr float kMin = std::numeric_limits<float>::denorm_min();
+  const at::Tensor x = ops::tensor({kMax, -kMax, kMin, 3.f});
+  for (const double weight : {1e-12, 1e12}) {
+    WeightsMean mean;
+    for (int i = 0; i < 3; ++i) {
+      ASSERT_THAT(mean.Add("a", Map({{"w", x}}), weight), IsOk());
+    }
+    auto weights = mean.Finish();
+    ASSERT_THAT(weights, IsOk());
+    EXPECT_TRUE(ops::equal(*weights->Find("w"), x)) << weight;
+  }
+}
+
 TEST(WeightsMeanTest, IntegersAndFlagsAreOfTheLast) {
   const auto with = [](int64_t count, bool flag) {
     return Map({{"count", ops::tensor({count})},
@@ -153,9 +168,11 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(WeightsMeanTest, BadWeightsAreRefused) {
   WeightsMean mean;
   for (const double weight :
-       {0.0, -1.0, std::nan(""), std::numeric_limits<double>::infinity()}) {
+       {0.0, -1.0, std::nan(""), std::numeric_limits<double>::infinity(), 1e308,
+        1e-320, 0.99e-12, 1.01e12}) {
     EXPECT_THAT(mean.Add("a", Map({{"x", ops::ones({1})}}), weight),
-                StatusIs(Code::kInvalidArgument, HasSubstr("a: weight: must")));
+                StatusIs(Code::kInvalidArgument,
+                         HasSubstr("a: weight: must be in [1e-12, 1e+12]")));
   }
   EXPECT_THAT(mean.Add("a", TensorMap(), 1),
               StatusIs(Code::kInvalidArgument, HasSubstr("has no tensors")));

@@ -107,14 +107,14 @@ absl::Status CheckSectionHeader(const std::vector<SafetensorsEntry>& entries,
   for (const v1::TensorRecord* record : records) {
     const auto differs = [&](absl::string_view what, const auto& is,
                              const auto& listed) {
-      return absl::DataLossError(absl::StrCat("tensor \"", record->name(),
-                                              "\": ", what, " is ", is,
-                                              ", the manifest says ", listed));
+      return absl::DataLossError(
+          absl::StrCat("tensor ", QuotedName(record->name()), ": ", what,
+                       " is ", is, ", the manifest says ", listed));
     };
     const auto it = by_name.find(record->name());
     if (it == by_name.end()) {
-      return absl::DataLossError(absl::StrCat("tensor \"", record->name(),
-                                              "\": is in the manifest only"));
+      return absl::DataLossError(absl::StrCat(
+          "tensor ", QuotedName(record->name()), ": is in the manifest only"));
     }
     const SafetensorsEntry& entry = *it->second;
     if (entry.dtype != record->dtype()) {
@@ -179,8 +179,8 @@ absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenFileOf(
   }
   if (first == nullptr) return file;
   return absl::DataLossError(absl::StrCat(file.status().message(),
-                                          ", the first bad tensor is \"",
-                                          first->name(), "\""));
+                                          ", the first bad tensor is ",
+                                          QuotedName(first->name())));
 }
 
 absl::Status AsDataLoss(absl::Status status) {

@@ -22,7 +22,6 @@ constexpr uint32_t kFrameVersion = 1;
 constexpr size_t kFrameSize = 28;  // Magic, version, length, digest.
 
 constexpr int kMaxFiles = 10'000;
-constexpr int kMaxTensors = 1 << 18;
 constexpr int kMaxDims = 64;
 constexpr size_t kMaxTensorNameSize = 4096;
 constexpr size_t kMaxCheckpointNameSize = 200;
@@ -175,9 +174,10 @@ absl::Status CheckLimits(const v1::CheckpointManifest& manifest) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "lists ", manifest.files_size(), " files, may list ", kMaxFiles));
   }
-  if (manifest.tensors_size() > kMaxTensors) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "lists ", manifest.tensors_size(), " tensors, may list ", kMaxTensors));
+  if (manifest.tensors_size() > kMaxManifestTensors) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("lists ", manifest.tensors_size(), " tensors, may list ",
+                     kMaxManifestTensors));
   }
   return absl::OkStatus();
 }

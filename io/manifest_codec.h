@@ -19,6 +19,7 @@ namespace io {
 
 inline constexpr uint32_t kSchemaVersion = 1;
 inline constexpr int64_t kMaxManifestSize = 64 << 20;
+inline constexpr int kMaxManifestTensors = 1 << 18;
 
 // Names for `required_features`, of what a reader that doesn't know it would
 // read wrongly: an epoch that was shared out anew inside, and accumulation

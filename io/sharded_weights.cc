@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/io/manifest_codec.h"
 #include "grapnel/io/out_of_memory.h"
 #include "grapnel/io/safetensors_header.h"
 #include "grapnel/io/unique_name.h"
@@ -155,6 +156,11 @@ class IndexReader final : public nlohmann::json_sax<nlohmann::json> {
   bool Tensor(std::string name) {
     status_ = CheckTensorName(name);
     if (!status_.ok()) return false;
+    if (tensors_.size() == kMaxManifestTensors) {
+      status_ = absl::ResourceExhaustedError(
+          absl::StrCat("lists more than ", kMaxManifestTensors, " tensors"));
+      return false;
+    }
     if (!tensors_.insert(name).second) {
       return Fail(absl::StrCat("tensor ", QuotedName(name), " comes twice"));
     }

@@ -28,7 +28,8 @@ struct ShardIndex {
 // files; what else it has is passed over. Never trusts it: no key comes twice,
 // names of tensors are those that ReadSafetensors takes, and a file's is one
 // component of a path, printable, that doesn't begin with ".".
-// kInvalidArgument, naming the tensor or the byte, from 0.
+// kInvalidArgument, naming the tensor or the byte, from 0; kResourceExhausted
+// if it lists more tensors than a checkpoint may have.
 absl::StatusOr<ShardIndex> ParseShardIndex(absl::string_view json);
 
 // Reads one file of an index; messages name `path`.

@@ -97,6 +97,10 @@ std::vector<BadIndexCase> BadIndexCases() {
        "control character"},
       {"TensorLeavesTheDirectory", R"({"weight_map":{"../a":"f"}})",
        "holds \"..\""},
+      {"Row058NameOf10Mb",
+       absl::StrCat("{\"weight_map\":{\"", std::string(10 << 20, 'n'),
+                    "\":\"f\"}}"),
+       "has more than 4096 bytes"},
       {"NestedTooDeep", nested(17), "nested deeper than 16"},
       {"NestedVeryDeep", "{\"metadata\":" + std::string(1'000'000, '['),
        "nested deeper than 16"},
@@ -122,6 +126,19 @@ TEST_P(BadShardIndexTest, IsRefusedWithAReason) {
 INSTANTIATE_TEST_SUITE_P(All, BadShardIndexTest,
                          ::testing::ValuesIn(BadIndexCases()),
                          [](const auto& info) { return info.param.name; });
+
+TEST(ParseShardIndexTest, Row057AMillionTensorsAreRefused) {
+  const auto index = [](int count) {
+    std::string json = "{\"weight_map\":{";
+    for (int i = 0; i < count; ++i) {
+      absl::StrAppend(&json, i == 0 ? "" : ",", "\"", i, "\":\"f\"");
+    }
+    return ParseShardIndex(json + "}}");
+  };
+  EXPECT_THAT(index(262'144), IsOk());
+  EXPECT_THAT(index(1'000'000), StatusIs(absl::StatusCode::kResourceExhausted,
+                                         "lists more than 262144 tensors"));
+}
 
 class ReadShardedWeightsTest : public ::testing::Test {
  protected:

@@ -12,7 +12,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/io/manifest_codec.h"
 #include "grapnel/io/safetensors_header.h"
 
 namespace grapnel {
@@ -83,8 +85,14 @@ bool StripAverage(Entries* entries) {
   return true;
 }
 
+// Of the module itself, or of one in it.
+bool IsExtraState(absl::string_view name) {
+  return absl::ConsumeSuffix(&name, kExtraState) &&
+         (name.empty() || absl::EndsWith(name, "."));
+}
+
 absl::StatusOr<PythonWeights> ReadStateDict(const PthValue& dict) {
-  Entries entries;
+  PythonWeights weights;
   for (int64_t i = 0; i < dict.size(); ++i) {
     const PthValue key = dict.key(i);
     const PthValue value = dict.value(i);
@@ -93,30 +101,44 @@ absl::StatusOr<PythonWeights> ReadStateDict(const PthValue& dict) {
           absl::StrCat("has a key of type ", QuotedName(key.type_name())));
     }
     if (value.kind() == Kind::kTensor) {
-      entries.push_back({std::string(key.string_value()), value.tensor()});
-    } else if (!absl::EndsWith(key.string_value(), kExtraState)) {
+      if (weights.tensors.size() == kMaxManifestTensors) {
+        return absl::ResourceExhaustedError(
+            absl::StrCat("has more than ", kMaxManifestTensors, " tensors"));
+      }
+      GRAPNEL_RETURN_IF_ERROR(
+          weights.tensors.Add(std::string(key.string_value()), value.tensor()));
+    } else if (!IsExtraState(key.string_value())) {
       return absl::InvalidArgumentError(
           absl::StrCat(QuotedName(key.string_value()), " is no tensor, but ",
                        DescriptionOf(value)));
     }
   }
-  PythonWeights weights;
-  weights.averaged = StripAverage(&entries);
-  // One may wrap the other.
-  const bool compiled = StripPrefix(kCompiled, &entries);
-  StripPrefix(kWrapped, &entries);
-  if (!compiled) StripPrefix(kCompiled, &entries);
-  for (NamedTensor& entry : entries) {
-    GRAPNEL_RETURN_IF_ERROR(CheckTensorName(entry.name));
-    GRAPNEL_RETURN_IF_ERROR(
-        weights.tensors.Add(std::move(entry.name), std::move(entry.tensor)));
-  }
   return weights;
+}
+
+bool HasTensor(const PthValue& dict) {
+  for (int64_t i = 0; i < dict.size(); ++i) {
+    if (dict.value(i).kind() == Kind::kTensor) return true;
+  }
+  return false;
+}
+
+// Where a dict has its state_dict, if it does: without any tensor, what would
+// be it.
+const char* FindKey(const PthValue& root) {
+  const char* without = nullptr;
+  for (const char* const key : kStateDictKeys) {
+    const std::optional<PthValue> states = root.Find(key);
+    if (!IsDict(states)) continue;
+    if (HasTensor(*states)) return key;
+    if (without == nullptr) without = key;
+  }
+  return without;
 }
 
 }  // namespace
 
-absl::StatusOr<PythonWeights> FindPythonWeights(const PthValue& root) {
+absl::StatusOr<PythonWeights> FindStateDict(const PthValue& root) {
   const std::string keys =
       absl::StrCat("\"", absl::StrJoin(kStateDictKeys, "\", \""), "\"");
   if (root.kind() != Kind::kDict) {
@@ -125,10 +147,8 @@ absl::StatusOr<PythonWeights> FindPythonWeights(const PthValue& root) {
                      "one under any of ",
                      keys, ", but ", DescriptionOf(root)));
   }
-  for (const char* const key : kStateDictKeys) {
-    const std::optional<PthValue> states = root.Find(key);
-    if (!IsDict(states)) continue;
-    absl::StatusOr<PythonWeights> weights = ReadStateDict(*states);
+  if (const char* const key = FindKey(root)) {
+    absl::StatusOr<PythonWeights> weights = ReadStateDict(*root.Find(key));
     if (!weights.ok()) {
       return WithContext(weights.status(), absl::StrCat("\"", key, "\""));
     }
@@ -138,14 +158,37 @@ absl::StatusOr<PythonWeights> FindPythonWeights(const PthValue& root) {
     return weights;
   }
   absl::StatusOr<PythonWeights> weights = ReadStateDict(root);
-  if (!weights.ok()) {
-    return absl::Status(
-        weights.status().code(),
+  if (absl::IsInvalidArgument(weights.status())) {
+    return absl::InvalidArgumentError(
         absl::StrCat("holds no weights: has ", KeysOf(root),
                      "; a state_dict was looked for there and under any of ",
                      keys, ", and ", weights.status().message()));
   }
   return weights;
+}
+
+absl::StatusOr<PythonWeights> WithoutWrappers(const PythonWeights& weights) {
+  Entries entries;
+  for (const NamedTensor& tensor : weights.tensors) {
+    if (!IsExtraState(tensor.name)) entries.push_back(tensor);
+  }
+  PythonWeights own;
+  own.averaged = StripAverage(&entries) || weights.averaged;
+  // One may wrap the other.
+  const bool compiled = StripPrefix(kCompiled, &entries);
+  StripPrefix(kWrapped, &entries);
+  if (!compiled) StripPrefix(kCompiled, &entries);
+  for (NamedTensor& entry : entries) {
+    GRAPNEL_RETURN_IF_ERROR(CheckTensorName(entry.name));
+    GRAPNEL_RETURN_IF_ERROR(
+        own.tensors.Add(std::move(entry.name), std::move(entry.tensor)));
+  }
+  return own;
+}
+
+absl::StatusOr<PythonWeights> FindPythonWeights(const PthValue& root) {
+  GRAPNEL_ASSIGN_OR_RETURN(const PythonWeights weights, FindStateDict(root));
+  return WithoutWrappers(weights);
 }
 
 }  // namespace io

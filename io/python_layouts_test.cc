@@ -8,13 +8,17 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/base/tensor_ops.h"
+#include "grapnel/io/env.h"
 #include "grapnel/io/mem_env.h"
 #include "grapnel/io/pth.h"
+#include "grapnel/io/pth_builder.h"
 #include "grapnel/io/pth_writer.h"
 #include "gtest/gtest.h"
 
@@ -114,7 +118,14 @@ std::vector<LayoutCase> LayoutCases() {
          w.End();
          w.String("b.c");
          w.Tensor(ops::ones({2}));
+         w.String("_extra_state");
+         w.Tensor(ops::ones({3}));
          w.End();
+       }},
+      {"ExtraStatesInDataParallel",
+       [](PthWriter& w) {
+         Tensors(w, {"module._extra_state", "module.a", "module.b.c",
+                     "module.b._extra_state"});
        }},
       {"MMEngine",
        [=](PthWriter& w) {
@@ -177,6 +188,20 @@ std::vector<LayoutCase> LayoutCases() {
          state_dict(w, "model_state_dict");
          w.End();
        }},
+      {"ModelIsADescription",
+       [=](PthWriter& w) {
+         w.BeginDict();
+         w.String("state_dict");
+         w.BeginDict();
+         w.End();
+         w.String("model");
+         w.BeginDict();
+         w.String("name");
+         w.String("resnet");
+         w.End();
+         state_dict(w, "model_state_dict");
+         w.End();
+       }},
       {"StateDictIsNoModelsName",
        [=](PthWriter& w) {
          w.BeginDict();
@@ -224,10 +249,61 @@ TEST(FindPythonWeightsTest, APrefixThatNotAllHaveStays) {
   EXPECT_FALSE(own->averaged);
 }
 
+TEST(FindPythonWeightsTest, OnlyAWholeNameIsAnExtraState) {
+  const auto weights = Find([](PthWriter& w) {
+    Tensors(w, {"a.foo_extra_state", "b._extra_state.c", "_extra_state"});
+  });
+  ASSERT_THAT(weights, IsOk());
+  EXPECT_THAT(NamesOf(*weights),
+              ElementsAre("a.foo_extra_state", "b._extra_state.c"));
+  EXPECT_THAT(Find([](PthWriter& w) {
+                w.BeginDict();
+                w.String("foo_extra_state");
+                w.Int(1);
+                w.End();
+              }),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("\"foo_extra_state\" is no tensor")));
+}
+
 TEST(FindPythonWeightsTest, NothingIsAStateDictToo) {
   const auto weights = Find([](PthWriter& w) { Tensors(w, {}); });
   ASSERT_THAT(weights, IsOk());
   EXPECT_TRUE(weights->tensors.empty());
+  const auto inside = Find([](PthWriter& w) {
+    w.BeginDict();
+    w.String("state_dict");
+    Tensors(w, {});
+    w.End();
+  });
+  ASSERT_THAT(inside, IsOk());
+  EXPECT_TRUE(inside->tensors.empty());
+}
+
+// All names of one tensor, which cost memory without it.
+TEST(FindPythonWeightsTest, TensorsAreAsManyAsACheckpointMayHave) {
+  const auto many = [](int count) -> absl::StatusOr<PythonWeights> {
+    std::vector<std::string> entries = {
+        pickled::Text("0"),
+        absl::StrCat(pickled::TensorOf(pickled::Storage("FloatStorage", "0", 1),
+                                       0, {1}, {1}),
+                     absl::string_view("q\0", 2))};
+    for (int i = 1; i < count; ++i) {
+      entries.push_back(pickled::Text(absl::StrCat(i)));
+      entries.push_back(std::string("h\0", 2));
+    }
+    MemEnv env;
+    GRAPNEL_RETURN_IF_ERROR(WriteFileAtomically(
+        env, "/f",
+        BuildPth(pickled::Pickle(pickled::Dict(entries)), {"abcd"})));
+    GRAPNEL_ASSIGN_OR_RETURN(const PthFile file, PthFile::Read(env, "/f"));
+    return FindPythonWeights(file.root());
+  };
+  const auto weights = many(262'144);
+  ASSERT_THAT(weights, IsOk());
+  EXPECT_EQ(weights->tensors.size(), 262'144u);
+  EXPECT_THAT(many(262'145), StatusIs(absl::StatusCode::kResourceExhausted,
+                                      "has more than 262144 tensors"));
 }
 
 TEST(FindPythonWeightsTest, TiedWeightsShareMemory) {

@@ -88,12 +88,13 @@ absl::StatusOr<WeightsSource> FindInFolder(Env& env, const std::string& path) {
                    kManifestFile, ", ", absl::StrJoin(kModelFiles, ", ")));
 }
 
+// With the names of the file.
 absl::StatusOr<PythonWeights> ReadPth(Env& env, const std::string& path) {
   PthOptions options;
   options.allow_foreign = true;  // Only tensors are taken.
   GRAPNEL_ASSIGN_OR_RETURN(const PthFile file,
                            PthFile::Read(env, path, options));
-  absl::StatusOr<PythonWeights> weights = FindPythonWeights(file.root());
+  absl::StatusOr<PythonWeights> weights = FindStateDict(file.root());
   if (!weights.ok()) return WithContext(weights.status(), path);
   return weights;
 }
@@ -131,6 +132,7 @@ absl::StatusOr<CheckpointContents> ReadWeightsAndMore(Env& env,
                                                       const std::string& path) {
   GRAPNEL_ASSIGN_OR_RETURN(const WeightsSource source, FindWeights(env, path));
   CheckpointContents contents;
+  PythonWeights weights;
   switch (source.format) {
     case WeightsFormat::kCheckpoint: {
       GRAPNEL_ASSIGN_OR_RETURN(contents, ReadCheckpoint(env, source.path));
@@ -139,31 +141,29 @@ absl::StatusOr<CheckpointContents> ReadWeightsAndMore(Env& env,
           absl::StrCat(path, ": has no section \"", kModel, "\""));
     }
     case WeightsFormat::kSafetensors: {
-      GRAPNEL_ASSIGN_OR_RETURN(TensorMap tensors,
+      GRAPNEL_ASSIGN_OR_RETURN(weights.tensors,
                                ReadSafetensors(env, source.path));
-      contents.sections.emplace_back(kModel, std::move(tensors));
-      return contents;
+      break;
     }
     case WeightsFormat::kPth: {
-      GRAPNEL_ASSIGN_OR_RETURN(const PythonWeights weights,
-                               ReadPth(env, source.path));
-      contents.sections.emplace_back(kModel, weights.tensors);
-      if (weights.averaged) {
-        contents.sections.emplace_back(kAverage, weights.tensors);
-      }
-      return contents;
+      GRAPNEL_ASSIGN_OR_RETURN(weights, ReadPth(env, source.path));
+      break;
     }
     case WeightsFormat::kShardIndex: {
       GRAPNEL_ASSIGN_OR_RETURN(
-          TensorMap tensors,
+          weights.tensors,
           ReadShardedWeights(env, source.path, [&](const std::string& shard) {
             return ReadShard(env, shard);
           }));
-      contents.sections.emplace_back(kModel, std::move(tensors));
-      return contents;
+      break;
     }
   }
-  GRAPNEL_RET_CHECK(false);
+  // Of all formats, and of all shards at once: each may have names of its own.
+  absl::StatusOr<PythonWeights> own = WithoutWrappers(weights);
+  if (!own.ok()) return WithContext(own.status(), source.path);
+  contents.sections.emplace_back(kModel, own->tensors);
+  if (own->averaged) contents.sections.emplace_back(kAverage, own->tensors);
+  return contents;
 }
 
 absl::StatusOr<TensorMap> ReadWeights(Env& env, const std::string& path) {

@@ -52,8 +52,10 @@ struct WeightsSource {
 absl::StatusOr<WeightsSource> FindWeights(Env& env, const std::string& path);
 
 // The tensors of a model, on the CPU and in no other's memory. `path` is as
-// FindWeights takes it: of a checkpoint these are the section "model", of
-// torch.save's files what FindPythonWeights finds, whose tensors may share
+// FindWeights takes it. Of a checkpoint these are the section "model". Of all
+// else they have the model's own names, whatever the format: WithoutWrappers
+// takes off what DataParallel and others put in front (python_layouts.h). In
+// torch.save's files they are where FindStateDict finds them, and may share
 // storage with each other.
 // Fails as FindWeights and as the formats' own functions do; kInvalidArgument
 // also if a checkpoint has no section "model". Messages name `path`.

@@ -1,11 +1,15 @@
 #include "grapnel/io/weights.h"
 
+#include <sys/stat.h>
+
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
@@ -14,8 +18,10 @@
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/mem_env.h"
+#include "grapnel/io/pth.h"
 #include "grapnel/io/pth_writer.h"
 #include "grapnel/io/safetensors.h"
+#include "grapnel/io/sharded_weights.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
@@ -23,8 +29,10 @@ namespace io {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
+using ::testing::UnorderedElementsAre;
 
 constexpr absl::StatusCode kInvalidArgument =
     absl::StatusCode::kInvalidArgument;
@@ -133,6 +141,61 @@ TEST_F(WeightsTest, AreInTheShardsOfAnIndexAndOfAFolder) {
                        "safetensors nor of torch.save"));
 }
 
+// Each shard may have a prefix of its own, which isn't the model's.
+TEST_F(WeightsTest, APrefixGoesIfAllOfTheModelHaveItInEveryFormat) {
+  const auto put = [&](const std::string& path,
+                       const std::vector<std::string>& names) {
+    TensorMap tensors;
+    for (const std::string& name : names) {
+      ASSERT_THAT(tensors.Add(name, ops::ones({1})), IsOk());
+    }
+    ASSERT_THAT(path.back() == 'h'
+                    ? WritePthWeights(env_, path, tensors)
+                    : WriteSafetensors(env_, path, tensors).status(),
+                IsOk());
+  };
+  const auto names = [&](const std::string& path) {
+    std::vector<std::string> found;
+    const auto tensors = ReadWeights(env_, path);
+    EXPECT_THAT(tensors, IsOk());
+    if (!tensors.ok()) return found;
+    for (const NamedTensor& tensor : *tensors) found.push_back(tensor.name);
+    return found;
+  };
+  for (const std::string ending : {".pth", ".safetensors"}) {
+    SCOPED_TRACE(ending);
+    const std::string one = "/d/one" + ending;
+    put(one, {"module.a", "module.b", "module.b._extra_state"});
+    EXPECT_THAT(names(one), ElementsAre("a", "b"));
+    put(one, {"module.a", "head.b"});
+    EXPECT_THAT(names(one), UnorderedElementsAre("module.a", "head.b"));
+    put(one, {"n_averaged", "module.a"});
+    EXPECT_THAT(names(one), ElementsAre("a"));
+    const auto more = ReadWeightsAndMore(env_, one);
+    ASSERT_THAT(more, IsOk());
+    EXPECT_NE(more->FindSection("ema"), nullptr);
+
+    const auto shards = [&](const std::string& first,
+                            const std::string& second) {
+      put("/d/s1" + ending, {first});
+      put("/d/s2" + ending, {second});
+      Put("/d/i.json",
+          absl::StrCat("{\"weight_map\":{\"", first, "\":\"s1", ending, "\",\"",
+                       second, "\":\"s2", ending, "\"}}"));
+      return names("/d/i.json");
+    };
+    EXPECT_THAT(shards("module.a", "head.b"),
+                ElementsAre("module.a", "head.b"));
+    EXPECT_THAT(shards("module.a", "_orig_mod.b"),
+                ElementsAre("module.a", "_orig_mod.b"));
+    EXPECT_THAT(shards("module.a", "module.b"), ElementsAre("a", "b"));
+  }
+  put("/d/bad.safetensors", {"module."});
+  EXPECT_THAT(ReadWeights(env_, "/d/bad.safetensors"),
+              StatusIs(kInvalidArgument,
+                       HasSubstr("/d/bad.safetensors: tensor \"\": name")));
+}
+
 // As the hub's own loader looks.
 TEST_F(WeightsTest, OfAFolderAreThoseOfItsFirstFile) {
   Put("/d/hub/config.json", "{}");
@@ -206,6 +269,40 @@ TEST_F(WeightsTest, WhatHoldsNoneIsRefusedByName) {
         ReadWeights(env_, path),
         StatusIs(kInvalidArgument, path + ": is not an index of shards: has no "
                                           "\"weight_map\""));
+  }
+}
+
+// A checkpoint's own files: checkpoint_test.cc.
+TEST(WeightsOfPosixTest, Row037PipesFoldersAndDevicesAreRefusedAtOnce) {
+  Env& env = Env::Posix();
+  const std::string dir = JoinPath(testing::TempDir(), "weights");
+  if (env.FileExists(dir)) {
+    ASSERT_THAT(DeleteRecursively(env, dir), IsOk());
+  }
+  ASSERT_THAT(env.CreateDir(JoinPath(dir, "folder")), IsOk());
+  const std::string pipe = JoinPath(dir, "pipe");
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const auto refuses = [](const std::string& path) {
+    return StatusIs(kInvalidArgument, HasSubstr(path));
+  };
+  for (const std::string& path :
+       {pipe, std::string("/dev/zero"), JoinPath(dir, "folder")}) {
+    if (path != JoinPath(dir, "folder")) {
+      EXPECT_THAT(ReadWeights(env, path), refuses(path));
+    }
+    EXPECT_THAT(PthFile::Read(env, path), refuses(path));
+    EXPECT_THAT(ReadSafetensors(env, path), refuses(path));
+    EXPECT_THAT(ReadShardedWeights(env, path, nullptr), refuses(path));
+  }
+  for (const std::string shard : {"pipe", "folder"}) {
+    const std::string index = JoinPath(dir, "i.json");
+    ASSERT_THAT(WriteFileAtomically(
+                    env, index,
+                    absl::StrCat("{\"weight_map\":{\"a\":\"", shard, "\"}}")),
+                IsOk());
+    EXPECT_THAT(
+        ReadWeights(env, index),
+        StatusIs(kInvalidArgument, AllOf(HasSubstr(index), HasSubstr(shard))));
   }
 }
 

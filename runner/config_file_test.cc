@@ -201,8 +201,8 @@ TEST(ParseRunnerConfigTest, AcceptsALinkedTypeThatIsNotRegisteredByFullName) {
 }
 
 // "Row109..." are those of a numbered list of bad inputs that all readers here
-// are tested with. Its rows 114 and 115, numbers that are infinite or no
-// numbers, are in the tests of what the fields are for.
+// are tested with. Rows 114 and 115, numbers that are infinite or no numbers,
+// and what of 120 only shows when hooks are made: tests/e2e/runner_test.cc.
 struct BadText {
   const char* name;
   std::string text;
@@ -314,6 +314,9 @@ INSTANTIATE_TEST_SUITE_P(
          "x.textproto: default_hooks: priority: key \"a\" is given twice"},
         {"Row118Empty", "", "x.textproto: sets nothing"},
         {"CommentsOnly", "# nothing\n", "x.textproto: sets nothing"},
+        {"Row120UnknownHook", "default_hooks { chekpoint {} }",
+         "x.textproto:1:17: no field \"chekpoint\" in DefaultHooksConfig; did "
+         "you mean \"checkpoint\"?"},
     }),
     [](const auto& info) { return info.param.name; });
 

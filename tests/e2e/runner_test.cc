@@ -202,6 +202,23 @@ INSTANTIATE_TEST_SUITE_P(
          "auto_scale_lr: base_batch_size: must be >= 1, is 0"},
         {"LearningRate", "optim_wrapper { optimizer { sgd { lr: -1 } } }",
          "optim_wrapper: optimizer: sgd: lr: must be finite and >= 0, is -1"},
+        // By their rows in the list of bad inputs that all readers have.
+        {"Row114Infinity", "optim_wrapper { optimizer { sgd { lr: 1e400 } } }",
+         "optim_wrapper: optimizer: sgd: lr: must be finite and >= 0, is inf"},
+        {"Row115NotANumber", "optim_wrapper { optimizer { sgd { lr: nan } } }",
+         "optim_wrapper: optimizer: sgd: lr: must be finite and >= 0, is nan"},
+        {"Row120NoHook",
+         "custom_hooks { config { "
+         "[type.googleapis.com/grapnel.runner.v1.HookSpec] {} } }",
+         "custom_hooks[0]: config: no hook for config "
+         "\"grapnel.runner.v1.HookSpec\" is linked in; there are: "
+         "grapnel.hooks.v1."},
+        {"Row120NegativeInterval", "default_hooks { logger { interval: -1 } }",
+         "default_hooks: logger: interval: must be >= 1, is -1"},
+        {"Row120TwoHooksOfOneName",
+         "custom_hooks { config { "
+         "[type.googleapis.com/grapnel.hooks.v1.IterTimerHookConfig] {} } }",
+         "two hooks are called \"iter_timer\""},
         {"SchedulerWindow", "param_scheduler { linear { begin: 5 end: 2 } }",
          "param_scheduler[0]: end: must be > begin"},
         {"BatchSize", "val_dataloader { batch_size: 0 }",

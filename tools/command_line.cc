@@ -191,12 +191,10 @@ constexpr Flag kFlags[] = {
 
 absl::StatusOr<const Flag*> FindFlag(absl::string_view typed) {
   const std::string name = absl::StrReplaceAll(typed, {{"_", "-"}});
-  std::vector<std::string> names;
   for (const Flag& flag : kFlags) {
     if (name == flag.name) return &flag;
-    names.push_back(flag.name);
   }
-  const std::string closest = ClosestName(name, names);
+  const std::string closest = ClosestName(name, FlagNames());
   return absl::InvalidArgumentError(absl::StrCat(
       "unknown flag --", typed,
       closest.empty() ? "" : absl::StrCat("; did you mean --", closest, "?")));
@@ -417,6 +415,12 @@ absl::StatusOr<CommandLine> ParseCommandLine(
         WithContext(CheckUtf8(args[i]), absl::StrCat("argument ", i + 1)));
   }
   return Reader(args).Read();
+}
+
+std::vector<std::string> FlagNames() {
+  std::vector<std::string> names;
+  for (const Flag& flag : kFlags) names.push_back(flag.name);
+  return names;
 }
 
 absl::StatusOr<std::vector<std::string>> ArgsToGoOn(

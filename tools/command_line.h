@@ -63,6 +63,9 @@ struct CommandLine {
 absl::StatusOr<CommandLine> ParseCommandLine(
     const std::vector<std::string>& args);
 
+// Names of the flags that it reads: "seed".
+std::vector<std::string> FlagNames();
+
 // `args`, which ParseCommandLine reads, to go on from the newest checkpoint in
 // the work dir, whatever they begin with.
 absl::StatusOr<std::vector<std::string>> ArgsToGoOn(

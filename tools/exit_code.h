@@ -7,11 +7,12 @@ namespace grapnel {
 
 // What a process that ran a command returns. A signal's is 128 and its number.
 enum ExitCode : int {
-  kDone = 0,  // Also: stopped by a hook, as configured.
-  kRunFailed = 1,
-  kBadInput = 2,  // Command line, configuration, data files or work dir.
-  kBadData = 3,   // A sample could not be read while the run was going on.
+  kDone = 0,       // Also: stopped by a hook, as configured.
+  kRunFailed = 1,  // Also: ckpt diff or verify-resume found a difference.
+  kBadInput = 2,   // Command line, configuration, data files or work dir.
+  kBadData = 3,    // A sample could not be read while the run was going on.
   kBadCheckpoint = 4,
+  kNotTested = 5,  // By verify-resume: a full disk, a run that fails anyway.
 };
 
 }  // namespace grapnel

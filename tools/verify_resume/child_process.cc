@@ -86,7 +86,8 @@ ChildProcess::~ChildProcess() {
   }
 }
 
-std::optional<int> ChildProcess::Wait(absl::Duration timeout) {
+std::optional<int> ChildProcess::Wait(absl::Duration timeout,
+                                      const std::atomic<int>* interrupt) {
   const absl::Time deadline = absl::Now() + timeout;
   while (true) {
     int status = 0;
@@ -94,7 +95,10 @@ std::optional<int> ChildProcess::Wait(absl::Duration timeout) {
       pid_ = -1;
       return status;
     }
-    if (absl::Now() >= deadline) return std::nullopt;
+    if (absl::Now() >= deadline ||
+        (interrupt != nullptr && interrupt->load() != 0)) {
+      return std::nullopt;
+    }
     absl::SleepFor(absl::Milliseconds(2));
   }
 }

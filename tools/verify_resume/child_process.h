@@ -5,6 +5,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -31,8 +32,10 @@ class ChildProcess {
   ChildProcess& operator=(const ChildProcess&) = delete;
   ~ChildProcess();
 
-  // What waitpid reports; none if it hasn't ended after `timeout`. Once.
-  std::optional<int> Wait(absl::Duration timeout);
+  // What waitpid reports; none if it hasn't ended after `timeout`, or when
+  // `*interrupt` is no longer 0. Once.
+  std::optional<int> Wait(absl::Duration timeout,
+                          const std::atomic<int>* interrupt = nullptr);
 
  private:
   explicit ChildProcess(pid_t pid) : pid_(pid) {}

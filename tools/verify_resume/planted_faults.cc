@@ -88,6 +88,9 @@ class PlantedHook final : public grapnel::Hook {
     if (config_.fault() == Config::STOP && state_.count() == 30) {
       run.RequestStop("enough", grapnel::StopAt::kNow);
     }
+    if (config_.fault() == Config::GIVE_UP && state_.count() == 30) {
+      return absl::InternalError("gives up");
+    }
     return absl::OkStatus();
   }
 

@@ -34,6 +34,7 @@
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/runner_config.pb.h"
 #include "grapnel/tools/command_line.h"
+#include "grapnel/tools/exit_code.h"
 #include "grapnel/tools/launch/processes.h"
 #include "grapnel/tools/verify_resume/child_process.h"
 #include "grapnel/tools/verify_resume/likely_owner.h"
@@ -116,16 +117,24 @@ class Verifier {
       : options_(options), env_(io::Env::Posix()) {}
 
   absl::StatusOr<VerifyResumeReport> Verify() {
-    GRAPNEL_RETURN_IF_ERROR(Configure());
-    GRAPNEL_RETURN_IF_ERROR(MakeFolder());
-    const absl::Status status = CompareRuns();
+    absl::Status status = Configure();
+    if (!status.ok()) {
+      return ExitCodeAtStart(status) == kRunFailed
+                 ? status
+                 : absl::InvalidArgumentError(status.message());
+    }
+    GRAPNEL_RETURN_IF_ERROR(CheckInterrupt());
+    // Nothing that fails comes between this and what deletes it.
+    GRAPNEL_RETURN_IF_ERROR(env_.CreateNewDir(folder_));
+    status = CompareRuns();
     const bool equal = status.ok() && report_.verdict == Verdict::kEqual;
     // Who reads a verdict wants to look at the runs; errors say what they have
     // to.
     if (options_.keep || (status.ok() && !equal)) {
       report_.folder = folder_;
     } else {
-      GRAPNEL_RETURN_IF_ERROR(io::DeleteRecursively(env_, folder_));
+      const absl::Status deleted = io::DeleteRecursively(env_, folder_);
+      if (status.ok()) status = deleted;
     }
     GRAPNEL_RETURN_IF_ERROR(status);
     return std::move(report_);
@@ -134,6 +143,13 @@ class Verifier {
  private:
   void Say(const std::string& line) {
     if (options_.progress) options_.progress(line);
+  }
+
+  absl::Status CheckInterrupt() const {
+    if (options_.interrupt == nullptr || options_.interrupt->load() == 0) {
+      return absl::OkStatus();
+    }
+    return absl::CancelledError("was told to stop");
   }
 
   absl::Status Set(const std::string& assignment) {
@@ -163,10 +179,14 @@ class Verifier {
     GRAPNEL_ASSIGN_OR_RETURN(current_dir_, env_.CurrentDir());
     GRAPNEL_ASSIGN_OR_RETURN(config_,
                              ResolveConfig(command_, env_, current_dir_));
-    folder_ =
-        io::JoinPath(io::JoinPath(current_dir_, options_.dir),
-                     absl::StrCat("verify_resume_",
-                                  absl::BytesToHexString(io::RandomBytes(4))));
+    const std::string dir = io::JoinPath(current_dir_, options_.dir);
+    if (!env_.IsDirectory(dir)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          dir, ": is no directory: the runs' folder can't be made there"));
+    }
+    folder_ = io::JoinPath(
+        dir, absl::StrCat("verify_resume_",
+                          absl::BytesToHexString(io::RandomBytes(4))));
     work_dir_ = io::JoinPath(folder_, "run");
     config_.set_work_dir(work_dir_);
     if (!config_.has_train_cfg()) {
@@ -196,7 +216,8 @@ class Verifier {
         Rehearsal::Create(config_, std::move(runner_options)));
     GRAPNEL_ASSIGN_OR_RETURN(const RehearsalReport rehearsed, rehearsal->Run());
     GRAPNEL_RETURN_IF_ERROR(LimitLength(rehearsed));
-    return SetSaves();
+    GRAPNEL_RETURN_IF_ERROR(SetSaves());
+    return SetFolders();
   }
 
   absl::Status LimitLength(const RehearsalReport& rehearsed) {
@@ -253,13 +274,7 @@ class Verifier {
     return Set(absl::StrCat("default_hooks.checkpoint.interval=", every));
   }
 
-  absl::Status MakeFolder() {
-    folder_ =
-        io::JoinPath(io::JoinPath(current_dir_, options_.dir),
-                     absl::StrCat("verify_resume_",
-                                  absl::BytesToHexString(io::RandomBytes(4))));
-    GRAPNEL_RETURN_IF_ERROR(env_.CreateDir(folder_));
-    work_dir_ = io::JoinPath(folder_, "run");
+  absl::Status SetFolders() {
     // Inside the work dir, so that what a run wrote is moved with it.
     const std::string out_dir = InQuotes(io::JoinPath(work_dir_, "out"));
     const auto& hooks = config_.default_hooks();
@@ -320,10 +335,14 @@ class Verifier {
     }
     output_ = io::JoinPath(folder_,
                            absl::StrCat("process_", ++num_processes_, ".log"));
+    GRAPNEL_RETURN_IF_ERROR(CheckInterrupt());
     GRAPNEL_ASSIGN_OR_RETURN(
         const std::unique_ptr<ChildProcess> child,
         ChildProcess::Start(std::move(args), std::move(environment), output_));
-    return child->Wait(limit_);
+    const std::optional<int> status = child->Wait(limit_, options_.interrupt);
+    // A terminal's keys end the child, too.
+    GRAPNEL_RETURN_IF_ERROR(CheckInterrupt());
+    return status;
   }
 
   std::string LastLines() {
@@ -396,10 +415,15 @@ class Verifier {
                              Start(fresh_, std::nullopt));
     if (!status.has_value() || !WIFEXITED(*status) ||
         WEXITSTATUS(*status) != 0) {
-      return absl::InvalidArgumentError(absl::StrCat(
+      const std::string message = absl::StrCat(
           "the run, which nothing interrupted, ",
           status.has_value() ? HowItEnded(*status) : "takes too long",
-          LastLines()));
+          LastLines());
+      const int exit_code = status.has_value() ? ExitCodeOfStatus(*status) : 0;
+      return exit_code == kBadInput || exit_code == kBadData ||
+                     exit_code == kBadCheckpoint
+                 ? absl::InvalidArgumentError(message)
+                 : absl::AbortedError(message);
     }
     // Each run is in the same folder while it runs: nothing that it writes
     // down depends on which one it is.
@@ -417,6 +441,8 @@ class Verifier {
     Say(absl::StrCat("verify-resume: ", command_.config, ", seed ",
                      report_.seed, ", --kill-seed ", report_.kill_seed));
     Say(absl::StrCat("saves: ", report_.saves));
+    Say(absl::StrCat("the runs are in ", folder_,
+                     options_.keep ? "" : ", deleted if all is equal"));
     const absl::Time before = absl::Now();
     GRAPNEL_ASSIGN_OR_RETURN(whole_, TrainWhole("uninterrupted_1"));
     limit_ = 10 * (absl::Now() - before) + absl::Minutes(1);
@@ -458,7 +484,7 @@ class Verifier {
       if (NumKills() == kills_before && ++missed_ > 3) break;
     }
     if (NumKills() == 0) {
-      return absl::FailedPreconditionError(
+      return absl::InvalidArgumentError(
           "the run is over before it could be killed: make it longer");
     }
     return absl::OkStatus();

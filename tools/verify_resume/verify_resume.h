@@ -3,6 +3,7 @@
 #ifndef GRAPNEL_TOOLS_VERIFY_RESUME_VERIFY_RESUME_H_
 #define GRAPNEL_TOOLS_VERIFY_RESUME_VERIFY_RESUME_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -35,12 +36,16 @@ struct VerifyResumeOptions {
   // Save after every so many iterations, whatever is configured. >= 1.
   std::optional<int64_t> save_every;
 
-  // Where the folder of the runs is made. Not empty.
+  // Where the folder of the runs is made: a directory. Not empty.
   std::string dir;
   bool keep = false;  // Else it is deleted where all was equal.
 
   // Hears, line by line, what is being done.
   std::function<void(const std::string& line)> progress;
+
+  // Null, or outlives the call: once it isn't 0, the runs end, and their folder
+  // goes as it does after an error.
+  const std::atomic<int>* interrupt = nullptr;
 };
 
 struct VerifyResumeReport {
@@ -74,8 +79,13 @@ struct VerifyResumeReport {
 };
 
 // For a process without other threads that could be in its way: it starts
-// others. Errors: what is wrong with the options, the configuration or its
-// uninterrupted run, kInvalidArgument where a user can set it right.
+// others. The folder of the runs is left with a verdict that isn't kEqual, or
+// if options.keep.
+//   kInvalidArgument: the options, the configuration, or what it names; a user
+//                     can set it right.
+//   kCancelled: options.interrupt.
+//   Any other: it couldn't be tested, since the system doesn't let it, or the
+//              run fails also when nothing interrupts it.
 absl::StatusOr<VerifyResumeReport> VerifyResume(
     const VerifyResumeOptions& options);
 

@@ -1,12 +1,16 @@
 #include "grapnel/tools/verify_resume/verify_resume_command.h"
 
 #include <limits.h>
+#include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <iostream>
 #include <optional>
 
@@ -14,10 +18,16 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/suggestion.h"
+#include "grapnel/tools/command_line.h"
+#include "grapnel/tools/exit_code.h"
+#include "grapnel/tools/text_table.h"
 
 namespace grapnel {
 
@@ -34,13 +44,15 @@ message hub, records. It names what differs first, and the likely owner.
   --iters N        train only N iterations, or the epochs that hold them
   --save-every N   save after every N iterations; as configured if not given,
                    about 8 times in a run if the configuration saves none
-  --work-dir DIR   where the runs are, in a folder that is made; TMPDIR, /tmp
+  --work-dir DIR   where the runs' folder is made: a directory; TMPDIR or /tmp
+                   if not given
   --keep           don't delete that folder; it stays where something differs
   --json           the result as one JSON object on stdout
 
 The configuration's own work_dir isn't touched. --seed, --device, --threads,
 --cfg-options and --load-from are as for grapnel train.
-Exit codes: 0 all equal, 1 different, 2 bad command line or configuration.
+Exit codes: 0 all equal, 1 different, 2 bad command line, configuration or data
+files, 5 could not be tested, 128 + N signal N. Only 1 leaves the folder.
 )";
 
 namespace {
@@ -106,17 +118,69 @@ constexpr Flag kFlags[] = {
     {"kills", true, SetKills},     {"save-every", true, SetSaveEvery},
     {"work-dir", true, SetWorkDir}};
 
-const Flag* FindFlag(absl::string_view typed) {
+// Null for one of train's.
+absl::StatusOr<const Flag*> FindFlag(absl::string_view typed) {
   const std::string name = absl::StrReplaceAll(typed, {{"_", "-"}});
+  std::vector<std::string> names = FlagNames();
+  const bool of_train = std::count(names.begin(), names.end(), name) > 0;
   for (const Flag& flag : kFlags) {
     if (name == flag.name) return &flag;
+    names.push_back(flag.name);
   }
-  return nullptr;
+  // "--" is for train to refuse.
+  if (of_train || name.empty()) return nullptr;
+  const std::string closest = ClosestName(name, names);
+  return absl::InvalidArgumentError(absl::StrCat(
+      "unknown flag --", typed,
+      closest.empty() ? "" : absl::StrCat("; did you mean --", closest, "?")));
 }
 
 std::string DefaultDir() {
   const char* const dir = std::getenv("TMPDIR");
   return dir != nullptr && *dir != '\0' ? dir : "/tmp";
+}
+
+// The first signal that asked it to stop; 0 if none did.
+std::atomic<int> interrupt{0};
+static_assert(std::atomic<int>::is_always_lock_free, "for a signal handler");
+
+void OnSignal(int signal) {
+  int none = 0;
+  if (interrupt.compare_exchange_strong(none, signal)) return;
+  // A second one is meant: at once. But the system may say twice that a
+  // terminal was closed, and says with each line that a pipe was.
+  if (signal == SIGINT || signal == SIGTERM) _exit(128 + signal);
+}
+
+void HandleSignals() {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
+    struct sigaction action;
+    // One that our parent has us ignore, as nohup does, stays ignored.
+    if (sigaction(signal, nullptr, &action) == 0 &&
+        action.sa_handler == SIG_IGN) {
+      continue;
+    }
+    memset(&action, 0, sizeof(action));
+    action.sa_handler = OnSignal;
+    action.sa_flags = SA_RESTART;
+    sigemptyset(&action.sa_mask);
+    sigaction(signal, &action, nullptr);
+  }
+}
+
+// Lines, in which nothing is obeyed by a terminal.
+std::string PrintableLines(absl::string_view text) {
+  std::vector<std::string> lines;
+  for (const absl::string_view line : absl::StrSplit(text, '\n')) {
+    lines.push_back(Printable(line));
+  }
+  return absl::StrJoin(lines, "\n");
+}
+
+int Refuse(const absl::Status& status, int exit_code) {
+  std::cerr << "grapnel: verify-resume: " << PrintableLines(status.message())
+            << std::endl;
+  return exit_code;
 }
 
 }  // namespace
@@ -139,7 +203,10 @@ absl::StatusOr<VerifyResumeCommand> ParseVerifyResumeCommand(
       value = name.substr(equals + 1);
       name = name.substr(0, equals);
     }
-    const Flag* const flag = dashes ? FindFlag(name) : nullptr;
+    const Flag* flag = nullptr;
+    if (dashes) {
+      GRAPNEL_ASSIGN_OR_RETURN(flag, FindFlag(name));
+    }
     if (flag == nullptr) {
       command.options.train_args.push_back(arg);
       continue;
@@ -169,33 +236,44 @@ absl::StatusOr<VerifyResumeCommand> ParseVerifyResumeCommand(
 }
 
 int RunVerifyResume(const std::vector<std::string>& args) {
-  constexpr int kEqual = 0, kDifferent = 1, kBadInput = 2;
-  const auto refuse = [](const absl::Status& status) {
-    std::cerr << "grapnel: verify-resume: " << status.message() << std::endl;
-    return kBadInput;
-  };
   absl::StatusOr<VerifyResumeCommand> command = ParseVerifyResumeCommand(args);
-  if (!command.ok()) return refuse(command.status());
+  if (!command.ok()) return Refuse(command.status(), kBadInput);
   if (command->help) {
     std::cout << kVerifyResumeHelp << std::flush;
-    return std::cout.good() ? kEqual : kDifferent;
+    return std::cout.good() ? kDone : kNotTested;
   }
   char self[PATH_MAX] = {};
   if (readlink("/proc/self/exe", self, sizeof(self) - 1) < 0) {
-    return refuse(absl::ErrnoToStatus(errno, "/proc/self/exe"));
+    return Refuse(absl::ErrnoToStatus(errno, "/proc/self/exe"), kNotTested);
   }
+  HandleSignals();
   command->options.program = self;
+  command->options.interrupt = &interrupt;
   const bool json = command->json;
   command->options.progress = [json](const std::string& line) {
-    (json ? std::cerr : std::cout) << line << std::endl;
+    (json ? std::cerr : std::cout) << Printable(line) << std::endl;
   };
   const absl::StatusOr<VerifyResumeReport> report =
       VerifyResume(command->options);
-  if (!report.ok()) return refuse(report.status());
-  std::cout << (json ? ReportJson(*report) : ReportText(*report)) << std::flush;
-  if (!std::cout.good()) return kDifferent;
-  return report->verdict == VerifyResumeReport::Verdict::kEqual ? kEqual
-                                                                : kDifferent;
+  const int signal = interrupt.load();
+  if (absl::IsCancelled(report.status()) && signal != 0) {
+    std::cerr << "grapnel: verify-resume: stopped by signal " << signal << " ("
+              << strsignal(signal) << ")" << std::endl;
+    return 128 + signal;
+  }
+  if (!report.ok()) {
+    return Refuse(report.status(), absl::IsInvalidArgument(report.status())
+                                       ? kBadInput
+                                       : kNotTested);
+  }
+  std::cout << (json ? ReportJson(*report)
+                     : PrintableLines(ReportText(*report)))
+            << std::flush;
+  if (!std::cout.good()) {
+    return interrupt.load() != 0 ? 128 + interrupt.load() : kNotTested;
+  }
+  return report->verdict == VerifyResumeReport::Verdict::kEqual ? kDone
+                                                                : kRunFailed;
 }
 
 }  // namespace grapnel

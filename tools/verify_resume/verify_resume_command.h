@@ -21,13 +21,15 @@ struct VerifyResumeCommand {
 };
 
 // Reads the arguments that follow "verify-resume". What isn't its own is for
-// train, and read there. kInvalidArgument names the flag and the value.
+// train, and read there, but for the names of flags. kInvalidArgument names the
+// flag and the value.
 absl::StatusOr<VerifyResumeCommand> ParseVerifyResumeCommand(
     const std::vector<std::string>& args);
 
-// Does it, in this program: /proc/self/exe has a "train" of its own. Returns
-// what the process should: 0 all equal, 1 different, 2 bad command line,
-// configuration or uninterrupted run.
+// Does it, in this program: /proc/self/exe has a "train" of its own. SIGINT,
+// SIGTERM, SIGHUP and SIGPIPE, unless they are ignored, end it, and its folder
+// goes first. Returns what the process should: kDone all equal, kRunFailed
+// different, kBadInput, kNotTested, or 128 and the signal's number.
 int RunVerifyResume(const std::vector<std::string>& args);
 
 }  // namespace grapnel

@@ -98,6 +98,13 @@ INSTANTIATE_TEST_SUITE_P(
         {"EmptyFolder", {"c", "--work-dir="}, "--work-dir: is empty"},
         {"AValueForNone", {"c", "--keep=1"}, "--keep takes no value"},
         {"Twice", {"c", "--kills=1", "--kills=2"}, "--kills: given twice"},
+        {"MisspelledFlag",
+         {"c", "--kils", "3"},
+         "unknown flag --kils; did you mean --kills?"},
+        {"MisspelledFlagOfTrain",
+         {"c", "--thread=3"},
+         "unknown flag --thread; did you mean --threads?"},
+        {"NoSuchFlag", {"c", "--frobnicate"}, "unknown flag --frobnicate"},
     }),
     [](const auto& info) { return info.param.name; });
 

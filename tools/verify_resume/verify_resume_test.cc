@@ -47,13 +47,8 @@ struct Result {
   Json report;         // The last line, if it is one.
 };
 
-Result VerifyResume(const std::string& dir, std::vector<std::string> args) {
-  std::vector<std::string> command = {kProgram, "verify-resume"};
-  command.insert(command.end(), args.begin(), args.end());
-  for (const std::string& arg :
-       {"--work-dir=" + dir, std::string("--threads=1")}) {
-    command.push_back(arg);
-  }
+// With its output in `dir`.
+Result Run(const std::string& dir, const std::vector<std::string>& command) {
   const std::string output = io::JoinPath(dir, "output");
   auto child = ChildProcess::Start(command, {}, output);
   EXPECT_THAT(child.status(), IsOk());
@@ -72,6 +67,22 @@ Result VerifyResume(const std::string& dir, std::vector<std::string> args) {
                                 /*cb=*/nullptr, /*allow_exceptions=*/false);
   }
   return result;
+}
+
+Result VerifyResume(const std::string& dir, std::vector<std::string> args) {
+  std::vector<std::string> command = {kProgram, "verify-resume"};
+  command.insert(command.end(), args.begin(), args.end());
+  for (const std::string& arg :
+       {"--work-dir=" + dir, std::string("--threads=1")}) {
+    command.push_back(arg);
+  }
+  return Run(dir, command);
+}
+
+void ExpectNothingLeft(const std::string& dir) {
+  const auto left = io::Env::Posix().ListDir(dir);
+  ASSERT_THAT(left, IsOk());
+  EXPECT_THAT(*left, testing::ElementsAre("output"));
 }
 
 int CountWhere(const Json& report, const std::string& where) {
@@ -103,9 +114,7 @@ TEST(VerifyResumeTest, AnHonestRunIsEqualAndLeavesNothing) {
                 CountWhere(result.report, "inside the validation"),
             2)
       << result.output;
-  const auto left = io::Env::Posix().ListDir(dir);
-  ASSERT_THAT(left, IsOk());
-  EXPECT_THAT(*left, testing::ElementsAre("output"));
+  ExpectNothingLeft(dir);
 }
 
 struct Planted {
@@ -260,9 +269,7 @@ TEST_P(RefusedTest, WithExitCode2) {
   const Result result = VerifyResume(dir, GetParam().args);
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_THAT(result.output, HasSubstr(GetParam().message));
-  const auto left = io::Env::Posix().ListDir(dir);
-  ASSERT_THAT(left, IsOk());
-  EXPECT_THAT(*left, testing::ElementsAre("output"));
+  ExpectNothingLeft(dir);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -270,6 +277,12 @@ INSTANTIATE_TEST_SUITE_P(
     testing::ValuesIn(std::vector<Refused>{
         {"NoConfiguration", {}, "no configuration: grapnel"},
         {"NoFile", {"none.textproto"}, "none.textproto"},
+        {"NoFileOfAStrangeName",
+         {"no\x1b[31mne.textproto"},
+         "no?[31mne.textproto"},
+        {"NoConfigFile",
+         {"train.textprot"},
+         "train.textprot: a config file ends in one of"},
         {"ResumeAlone", {kConfig, "--resume"}, "--resume: the runs begin in"},
         {"NothingToTrain",
          {kConfig, "--cfg-options", "train_cfg.max_epochs=0"},
@@ -278,6 +291,67 @@ INSTANTIATE_TEST_SUITE_P(
          {kConfig, "--cfg-options",
           "train_dataloader.dataset.custom.fault=WORN_OUT"},
          "which nothing interrupted, failed with exit code 3"},
+    }),
+    [](const auto& info) { return info.param.name; });
+
+TEST(VerifyResumeTest, AFolderThatIsNotThereIsNotMade) {
+  const std::string dir = Dir();
+  const std::string none = io::JoinPath(dir, "none");
+  const Result result =
+      Run(dir, {kProgram, "verify-resume", kConfig, "--work-dir=" + none});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.output, HasSubstr("none: is no directory"));
+  ExpectNothingLeft(dir);
+}
+
+TEST(VerifyResumeTest, ARunThatFailsByItselfIsNoVerdict) {
+  const std::string dir = Dir();
+  const Result result = VerifyResume(
+      dir, {kConfig, "--seed=1", "--cfg-options", Hook("GIVE_UP")});
+  EXPECT_EQ(result.exit_code, 5);
+  EXPECT_THAT(result.output,
+              HasSubstr("which nothing interrupted, failed with exit code 1"));
+  EXPECT_THAT(result.output, HasSubstr("gives up"));
+  ExpectNothingLeft(dir);
+}
+
+struct Stopped {
+  std::string name;
+  // Of bash; "$@" is the command, "$OUT" where its output goes.
+  std::string script;
+  int exit_code;
+};
+
+void PrintTo(const Stopped& stopped, std::ostream* out) {
+  *out << stopped.name;
+}
+
+class StoppedTest : public TestWithParam<Stopped> {};
+
+TEST_P(StoppedTest, LeavesNothing) {
+  const std::string dir = Dir();
+  const Result result =
+      Run(dir, {"/bin/bash", "-c",
+                absl::StrCat("OUT=", dir, "/output; ", GetParam().script),
+                "bash", kProgram, "verify-resume", kConfig, "--work-dir=" + dir,
+                "--threads=1", "--seed=1"});
+  EXPECT_EQ(result.exit_code, GetParam().exit_code) << result.output;
+  ExpectNothingLeft(dir);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , StoppedTest,
+    testing::ValuesIn(std::vector<Stopped>{
+        {"BySigterm",
+         "\"$@\" & until grep -q 'the runs are in' $OUT; do sleep 0.05; done; "
+         "kill -TERM $!; wait $!",
+         128 + 15},
+        {"BySigtermBetweenItsRuns",
+         "\"$@\" & until grep -q 'kill 1' $OUT; do sleep 0.05; done; "
+         "kill -TERM $!; wait $!",
+         128 + 15},
+        {"ByAPipeThatNobodyReads", "\"$@\" | head -n 1; exit ${PIPESTATUS[0]}",
+         128 + 13},
     }),
     [](const auto& info) { return info.param.name; });
 

@@ -1,7 +1,9 @@
 #include "grapnel/tools/verify_resume/likely_owner.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
+#include <memory>
 #include <set>
 #include <utility>
 
@@ -21,8 +23,11 @@
 #include "grapnel/data/data.pb.h"
 #include "grapnel/data/dataset.h"
 #include "grapnel/data/sample.h"
+#include "grapnel/data/sample_rng.h"
+#include "grapnel/data/transform.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
+#include "grapnel/runner/default_generator.h"
 #include "grapnel/runner/hook_registry.h"
 #include "grapnel/runner/run_checkpoint.h"
 #include "grapnel/runner/run_state.pb.h"
@@ -81,13 +86,18 @@ void FindOwnParts(const Message& message, const std::string& place,
   }
 }
 
-// "a", "a or b": those whose place begins so.
+bool IsAtOrBelow(absl::string_view part, absl::string_view place) {
+  return absl::ConsumePrefix(&part, place) &&
+         (part.empty() || part.front() == '.');
+}
+
+// "a", "a or b": those at these places, or below.
 std::string OwnPartsAt(const RunParticulars& run,
                        const std::vector<std::string>& places) {
   std::vector<std::string> found;
   for (const OwnPart& part : run.own_parts) {
     for (const std::string& place : places) {
-      if (!absl::StartsWith(part.place, place)) continue;
+      if (!IsAtOrBelow(part.place, place)) continue;
       found.push_back(absl::StrCat(part.place, " (", part.type, ")"));
       break;
     }
@@ -113,14 +123,40 @@ std::string AHook(const RunParticulars& run, const std::string& else_owner) {
   return kNobody;
 }
 
-std::string DataOwner(const RunParticulars& run, const std::string& loader) {
+// Hooks may set the sampler's epoch, and the order depends on the size of the
+// dataset.
+std::string SamplesOwner(const RunParticulars& run, const std::string& loader) {
+  const std::string dataset = OwnPartsAt(run, {loader + ".dataset"});
+  if (dataset.empty()) {
+    return AHook(run, loader + ": the order of its samples");
+  }
+  const std::string resized =
+      absl::StrCat(dataset, ", if its size isn't always the same");
+  return run.hooks_without_state.empty()
+             ? absl::StrCat(resized, ", else ", loader,
+                            ": the order of its samples")
+             : absl::StrCat(AHook(run, ""), "; or ", resized);
+}
+
+std::string DataOwner(const RunParticulars& run, const std::string& loader,
+                      bool in_val, int64_t iter) {
   const std::string dataset = loader + ".dataset";
   const std::string transforms = OwnPartsAt(run, {loader + ".transforms"});
+  // What a validation draws is first seen behind it.
+  bool draws = run.default_generator_moved_at.has_value() &&
+               *run.default_generator_moved_at <= iter + (in_val ? 1 : 0);
+  const auto varying =
+      std::find_if(run.varying_parts.begin(), run.varying_parts.end(),
+                   [&](const RunParticulars::VaryingPart& part) {
+                     return IsAtOrBelow(part.place, loader);
+                   });
   std::string who;
-  if (std::count(run.varying_datasets.begin(), run.varying_datasets.end(),
-                 dataset) > 0) {
-    who = absl::StrCat(OwnPartsAt(run, {dataset}),
-                       ", which reads a sample otherwise each time: it ");
+  if (varying != run.varying_parts.end()) {
+    draws = varying->draws_from_default_generator;
+    const std::string own = OwnPartsAt(run, {varying->place});
+    who = absl::StrCat(own.empty() ? varying->place : own, ", which ",
+                       varying->place == dataset ? "reads" : "changes",
+                       " a sample otherwise each time: it ");
   } else if (!transforms.empty()) {
     who = absl::StrCat(transforms, ", which ");
   } else {
@@ -130,7 +166,7 @@ std::string DataOwner(const RunParticulars& run, const std::string& loader) {
                     ", which ");
   }
   return absl::StrCat(
-      who, run.default_generator_moved
+      who, draws
                ? "draws from LibTorch's default generator, which no seed fixes "
                  "and no checkpoint holds"
                : "has a generator or a counter of its own, and no checkpoint "
@@ -144,27 +180,101 @@ bool SameBits(const at::Tensor& a, const at::Tensor& b) {
          memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) == 0;
 }
 
-// False if it can't be made or read here.
-bool Varies(const google::protobuf::Any& config, const std::string& base_dir) {
+bool SameBits(const Sample& a, const Sample& b) {
+  if (!SameBits(a.input, b.input) || !SameBits(a.target, b.target) ||
+      a.extras.size() != b.extras.size()) {
+    return false;
+  }
+  for (size_t i = 0; i < a.extras.size(); ++i) {
+    if (a.extras[i].name != b.extras[i].name ||
+        !SameBits(a.extras[i].tensor, b.extras[i].tensor)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// Its storage may be one that the next sample is read into.
+Sample CopyOf(const Sample& sample) {
+  Sample copy = sample;
+  copy.input = copy.input.clone();
+  if (copy.target.defined()) copy.target = copy.target.clone();
+  for (NamedTensor& extra : copy.extras) {
+    if (extra.tensor.defined()) extra.tensor = extra.tensor.clone();
+  }
+  return copy;
+}
+
+// Has the part at `place` make `*sample`, several times.
+template <typename Make>
+absl::Status FindOutIfItVaries(const std::string& place, Make make,
+                               Sample* sample, RunParticulars* run) {
+  GRAPNEL_ASSIGN_OR_RETURN(const at::Tensor before, DefaultGeneratorState());
+  Sample first;
+  GRAPNEL_RETURN_IF_ERROR(make(&first));
+  *sample = CopyOf(first);
+  bool varies = false;
+  for (int i = 0; i < 3; ++i) {
+    Sample again;
+    GRAPNEL_RETURN_IF_ERROR(make(&again));
+    varies |= !SameBits(*sample, again);
+  }
+  GRAPNEL_ASSIGN_OR_RETURN(const at::Tensor after, DefaultGeneratorState());
+  if (varies) run->varying_parts.push_back({place, !SameBits(before, after)});
+  return absl::OkStatus();
+}
+
+// Those of the loader at `place`, as far as they can be made and give samples
+// here.
+void FindVaryingParts(const data::v1::DataLoaderConfig& loader,
+                      const std::string& place, const std::string& base_dir,
+                      RunParticulars* run) {
+  if (OwnPartsAt(*run, {place}).empty()) return;
   DatasetOptions options;
   options.base_dir = base_dir;
   options.env = &io::Env::Posix();
-  const auto dataset = DatasetRegistry::Create(config, options);
-  if (!dataset.ok()) return false;
-  Sample first;
-  bool varies = false;
-  const absl::Status read = CatchAsStatus([&]() -> absl::Status {
-    GRAPNEL_RETURN_IF_ERROR((*dataset)->Get(0, &first));
-    first.input = first.input.clone();
-    for (int i = 0; i < 3; ++i) {
-      Sample again;
-      GRAPNEL_RETURN_IF_ERROR((*dataset)->Get(0, &again));
-      varies |= !SameBits(first.input, again.input) ||
-                !SameBits(first.target, again.target);
+  CatchAsStatus([&]() -> absl::Status {
+    GRAPNEL_ASSIGN_OR_RETURN(
+        const std::unique_ptr<Dataset> dataset,
+        DatasetRegistry::Create(loader.dataset(), options));
+    Sample sample;
+    GRAPNEL_RETURN_IF_ERROR(FindOutIfItVaries(
+        place + ".dataset", [&](Sample* made) { return dataset->Get(0, made); },
+        &sample, run));
+    for (int i = 0; i < loader.transforms_size(); ++i) {
+      GRAPNEL_ASSIGN_OR_RETURN(const std::unique_ptr<Transform> transform,
+                               TransformRegistry::Create(loader.transforms(i)));
+      const Sample before = sample;
+      GRAPNEL_RETURN_IF_ERROR(FindOutIfItVaries(
+          absl::StrCat(place, ".transforms.", i),
+          [&](Sample* made) {
+            SampleRng rng(/*seed=*/0, /*epoch=*/0, /*index=*/0);
+            *made = before;
+            return transform->Apply(rng, made);
+          },
+          &sample, run));
     }
     return absl::OkStatus();
-  });
-  return read.ok() && varies;
+  }).IgnoreError();
+}
+
+// Where samples are loaded in the loop itself that is between the end of an
+// iteration and the beginning of the next.
+std::optional<int64_t> DefaultGeneratorMovedAt(
+    const std::vector<TraceEvent>& trace, bool loads_at_any_time) {
+  const std::string* last = nullptr;
+  for (const TraceEvent& event : trace) {
+    for (const auto& [name, state] : event.fields) {
+      if (name != trace_field::kDefaultGenerator) continue;
+      const bool moved = last != nullptr && *last != state;
+      last = &state;
+      if (!moved) continue;
+      // Of a batch that workers made it may be seen too late.
+      if (loads_at_any_time) return std::max<int64_t>(1, event.iter - 1);
+      if (event.kind == trace::kBeforeIter) return event.iter;
+    }
+  }
+  return std::nullopt;
 }
 
 std::string ModelOwner(const RunParticulars& run) {
@@ -225,9 +335,11 @@ std::string TraceOwner(const std::vector<RunDifference>& differences,
     return first.kind == trace::kStep ? OptimizerOwner(run) : AHook(run, "");
   }
   if (differs(trace_field::kIndices)) {
-    return AHook(run, absl::StrCat(loader, ": the order of its samples"));
+    return SamplesOwner(run, loader);
   }
-  if (differs(trace_field::kBatch)) return DataOwner(run, loader);
+  if (differs(trace_field::kBatch)) {
+    return DataOwner(run, loader, in_val, first.iter);
+  }
   if (logged) return ModelOwner(run);
   if (option || differs(trace_field::kOptions)) return OptionsOwner(run);
   if (first.kind == trace::kStep && differs(trace_field::kWeights)) {
@@ -275,14 +387,9 @@ absl::StatusOr<RunParticulars> ParticularsOf(
   runner::v1::RunnerConfig parts = config;
   parts.clear_custom_hooks();
   FindOwnParts(parts, "", &run.own_parts);
-  if (config.train_dataloader().dataset().has_custom() &&
-      Varies(config.train_dataloader().dataset().custom(), base_dir)) {
-    run.varying_datasets.push_back("train_dataloader.dataset");
-  }
-  if (config.val_dataloader().dataset().has_custom() &&
-      Varies(config.val_dataloader().dataset().custom(), base_dir)) {
-    run.varying_datasets.push_back("val_dataloader.dataset");
-  }
+  FindVaryingParts(config.train_dataloader(), "train_dataloader", base_dir,
+                   &run);
+  FindVaryingParts(config.val_dataloader(), "val_dataloader", base_dir, &run);
   const auto& saves = config.default_hooks().checkpoint();
   run.saves_optimizer = !saves.has_save_optimizer() || saves.save_optimizer();
   run.saves_schedulers =
@@ -310,13 +417,9 @@ absl::StatusOr<RunParticulars> ParticularsOf(
         .push_back(absl::StrCat("\"", name, "\" (custom_hooks.", i, ")"));
   }
 
-  std::set<std::string> states;
-  for (const TraceEvent& event : trace) {
-    for (const auto& [name, value] : event.fields) {
-      if (name == trace_field::kDefaultGenerator) states.insert(value);
-    }
-  }
-  run.default_generator_moved = states.size() > 1;
+  run.default_generator_moved_at = DefaultGeneratorMovedAt(
+      trace, config.train_dataloader().num_workers() > 0 ||
+                 config.val_dataloader().num_workers() > 0);
   return run;
 }
 

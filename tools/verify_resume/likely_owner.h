@@ -5,6 +5,8 @@
 #ifndef GRAPNEL_TOOLS_VERIFY_RESUME_LIKELY_OWNER_H_
 #define GRAPNEL_TOOLS_VERIFY_RESUME_LIKELY_OWNER_H_
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -40,17 +42,22 @@ struct RunParticulars {
   bool saves_optimizer = true;
   bool saves_schedulers = true;
 
-  // Something drew from LibTorch's default generator, which a run doesn't.
-  bool default_generator_moved = false;
+  // The first iteration before which something drew from LibTorch's default
+  // generator, which a run doesn't, while samples may have been loaded.
+  std::optional<int64_t> default_generator_moved_at;
 
-  // Places of own datasets that give other tensors for one sample when it is
-  // read again.
-  std::vector<std::string> varying_datasets;
+  // A dataset, or a transform, that gives other tensors for one sample when it
+  // is asked again.
+  struct VaryingPart {
+    std::string place;
+    bool draws_from_default_generator = false;
+  };
+  std::vector<VaryingPart> varying_parts;  // Of loaders with an own part.
 };
 
 // Of an uninterrupted run: its configuration, whose relative paths start at
-// `base_dir`, its newest checkpoint, its trace. Makes hooks and datasets of the
-// user's own, and reads samples.
+// `base_dir`, its newest checkpoint, its trace. Makes hooks, datasets and
+// transforms of the user's own, and reads samples.
 absl::StatusOr<RunParticulars> ParticularsOf(
     const runner::v1::RunnerConfig& config, const std::string& base_dir,
     const io::CheckpointContents& checkpoint,

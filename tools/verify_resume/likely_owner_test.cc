@@ -1,5 +1,7 @@
 #include "grapnel/tools/verify_resume/likely_owner.h"
 
+#include <cstdint>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -86,6 +88,19 @@ INSTANTIATE_TEST_SUITE_P(
          {At("before_iter", "indices"), At("before_iter", "batch")},
          RunParticulars(),
          "train_dataloader: the order of its samples"},
+        {"OtherSamplesOfAnOwnDataset",
+         {At("before_iter", "indices")},
+         WithOwnParts(),
+         "train_dataloader.dataset (acme.Own), if its size isn't always the "
+         "same, else train_dataloader: the order"},
+        {"OtherSamplesOfAnOwnDatasetOrAHook",
+         {At("before_iter", "indices")},
+         With(WithOwnParts(),
+              [](RunParticulars* run) {
+                run->hooks_without_state = {"\"mine\""};
+              }),
+         "hook \"mine\", which saves no state; or train_dataloader.dataset "
+         "(acme.Own), if its size"},
         {"OtherBatch",
          {At("before_iter", "batch"), At("before_iter", "generator")},
          WithOwnParts(),
@@ -108,13 +123,48 @@ INSTANTIATE_TEST_SUITE_P(
               [](RunParticulars* run) {
                 run->own_parts.push_back(
                     {"train_dataloader.transforms.1", "acme.Noise"});
-                run->varying_datasets = {"train_dataloader.dataset"};
+                run->varying_parts = {{"train_dataloader.dataset"}};
+                // By something else.
+                run->default_generator_moved_at = 2;
               }),
-         "train_dataloader.dataset (acme.Own), which reads a sample otherwise"},
+         "train_dataloader.dataset (acme.Own), which reads a sample otherwise "
+         "each time: it has a generator"},
+        {"OtherBatchOfOneOfTwoTransforms",
+         {At("before_iter", "batch")},
+         With(WithOwnParts(),
+              [](RunParticulars* run) {
+                run->own_parts.push_back(
+                    {"train_dataloader.transforms.1", "acme.Crop"});
+                run->own_parts.push_back(
+                    {"train_dataloader.transforms.10", "acme.Noise"});
+                run->varying_parts = {{"val_dataloader.dataset"},
+                                      {"train_dataloader.transforms.10",
+                                       /*draws_from_default_generator=*/true}};
+              }),
+         "train_dataloader.transforms.10 (acme.Noise), which changes a sample "
+         "otherwise each time: it draws from LibTorch's default"},
+        {"OtherBatchOfThePartWhosePlaceItIsAndNoOther",
+         {At("before_iter", "batch")},
+         With(RunParticulars(),
+              [](RunParticulars* run) {
+                run->own_parts = {{"train_dataloader.dataset_2", "acme.Other"},
+                                  {"train_dataloader.dataset", "acme.Own"}};
+              }),
+         "train_dataloader.dataset (acme.Own), which has"},
         {"OtherBatchAndTheDefaultGeneratorMoved",
          {At("before_iter", "batch")},
          With(WithOwnParts(),
-              [](RunParticulars* run) { run->default_generator_moved = true; }),
+              [](RunParticulars* run) { run->default_generator_moved_at = 5; }),
+         "draws from LibTorch's default generator"},
+        {"OtherBatchBeforeTheDefaultGeneratorMoved",
+         {At("before_iter", "batch")},
+         With(WithOwnParts(),
+              [](RunParticulars* run) { run->default_generator_moved_at = 6; }),
+         "has a generator or a counter of its own"},
+        {"OtherBatchOfAValidationThatMovedTheDefaultGenerator",
+         {At("val_batch", "batch")},
+         With(WithOwnParts(),
+              [](RunParticulars* run) { run->default_generator_moved_at = 6; }),
          "draws from LibTorch's default generator"},
         {"OtherBatchOfAValidation",
          {At("val_batch", "batch")},
@@ -227,8 +277,14 @@ RunParticulars OfAHookThatSaves(Saves saves) {
           train_dataloader { dataset { custom {
             [type.googleapis.com/planted.PlantedDatasetConfig] {
               size: 4 fault: OWN_GENERATOR } } } }
-          val_dataloader { dataset { custom {
-            [type.googleapis.com/planted.PlantedDatasetConfig] { size: 4 } } } }
+          val_dataloader {
+            dataset { custom {
+              [type.googleapis.com/planted.PlantedDatasetConfig] {
+                size: 4 fault: DEFAULT_GENERATOR } } }
+            transforms { scale { factor: 2 } }
+            transforms { custom {
+              [type.googleapis.com/planted.PlantedTransformConfig] {} } }
+          }
           default_hooks { checkpoint { save_optimizer: false } }
           custom_hooks { config {
             [type.googleapis.com/planted.PlantedHookConfig] {} } })"),
@@ -254,32 +310,62 @@ TEST(ParticularsOfTest, KnowsTheConfigurationsOwnParts) {
   const RunParticulars run = OfAHookThatSaves(Saves::kNothing);
   EXPECT_FALSE(run.saves_optimizer);
   EXPECT_TRUE(run.saves_schedulers);
-  EXPECT_FALSE(run.default_generator_moved);
-  ASSERT_THAT(run.own_parts, SizeIs(2));
+  EXPECT_FALSE(run.default_generator_moved_at.has_value());
+  ASSERT_THAT(run.own_parts, SizeIs(3));
   EXPECT_EQ(run.own_parts[0].place, "train_dataloader.dataset");
   EXPECT_EQ(run.own_parts[0].type, "planted.PlantedDatasetConfig");
   EXPECT_EQ(run.own_parts[1].place, "val_dataloader.dataset");
-  // The other one has no generator.
-  EXPECT_THAT(run.varying_datasets, ElementsAre("train_dataloader.dataset"));
+  EXPECT_EQ(run.own_parts[2].place, "val_dataloader.transforms.1");
+  ASSERT_THAT(run.varying_parts, SizeIs(3));
+  EXPECT_EQ(run.varying_parts[0].place, "train_dataloader.dataset");
+  EXPECT_FALSE(run.varying_parts[0].draws_from_default_generator);
+  EXPECT_EQ(run.varying_parts[1].place, "val_dataloader.dataset");
+  EXPECT_TRUE(run.varying_parts[1].draws_from_default_generator);
+  // The one before it only scales.
+  EXPECT_EQ(run.varying_parts[2].place, "val_dataloader.transforms.1");
+  EXPECT_FALSE(run.varying_parts[2].draws_from_default_generator);
 }
 
-TEST(ParticularsOfTest, TheDefaultGeneratorMovedIfItsStateEverChanged) {
+struct Moved {
+  std::string name;
+  // The generator's states, as it goes on, before and after two iterations.
+  std::vector<std::string> states;
+  int num_workers = 0;
+  std::optional<int64_t> at;
+};
+
+void PrintTo(const Moved& moved, std::ostream* out) { *out << moved.name; }
+
+class DefaultGeneratorTest : public testing::TestWithParam<Moved> {};
+
+TEST_P(DefaultGeneratorTest, MovedWhereItsStateChanged) {
   runner::v1::RunState state;
   io::CheckpointContents contents;
   contents.blobs.emplace_back("state", state.SerializeAsString());
-  for (const bool moves : {false, true}) {
-    const auto run = ParticularsOf(
-        runner::v1::RunnerConfig(), "", contents,
-        {{trace::kBeforeIter, 1, 0, 0, {{"default_generator", "a"}}},
-         {trace::kBeforeIter,
-          2,
-          0,
-          0,
-          {{"default_generator", moves ? "b" : "a"}}}});
-    ASSERT_THAT(run, IsOk());
-    EXPECT_EQ(run->default_generator_moved, moves);
-  }
+  runner::v1::RunnerConfig config;
+  config.mutable_train_dataloader()->set_num_workers(GetParam().num_workers);
+  const std::vector<std::string>& states = GetParam().states;
+  const auto run = ParticularsOf(
+      config, "", contents,
+      {{trace::kTrain, 0, 0, 0, {{"default_generator", states[0]}}},
+       {trace::kBeforeIter, 1, 0, 0, {{"default_generator", states[1]}}},
+       {trace::kAfterIter, 1, 0, 0, {{"default_generator", states[2]}}},
+       {trace::kBeforeIter, 2, 0, 0, {{"default_generator", states[3]}}}});
+  ASSERT_THAT(run, IsOk());
+  EXPECT_EQ(run->default_generator_moved_at, GetParam().at);
 }
+
+INSTANTIATE_TEST_SUITE_P(
+    , DefaultGeneratorTest,
+    testing::ValuesIn(std::vector<Moved>{
+        {"Never", {"a", "a", "a", "a"}, 0, std::nullopt},
+        {"BeforeTheFirst", {"a", "b", "b", "b"}, 0, 1},
+        {"BeforeTheSecond", {"a", "a", "a", "b"}, 0, 2},
+        // By the model, say.
+        {"WithinAnIteration", {"a", "a", "b", "b"}, 0, std::nullopt},
+        {"WithinAnIterationWhileWorkersLoad", {"a", "a", "b", "b"}, 2, 1},
+    }),
+    [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace grapnel

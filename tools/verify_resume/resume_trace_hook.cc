@@ -127,6 +127,12 @@ void AddGenerators(RunContext& run, Fields* fields) {
   fields->emplace_back(trace_field::kGenerator, Hex(hasher));
 }
 
+absl::Status AddDefaultGenerator(Fields* fields) {
+  GRAPNEL_ASSIGN_OR_RETURN(const at::Tensor state, DefaultGeneratorState());
+  fields->emplace_back(trace_field::kDefaultGenerator, DigestOf({{"", state}}));
+  return absl::OkStatus();
+}
+
 // Acts behind all others, so it sees what they have done.
 class ResumeTraceHook final : public Hook {
  public:
@@ -158,7 +164,7 @@ class ResumeTraceHook final : public Hook {
   }
 
   absl::Status BeforeTrain(RunContext& run) override {
-    return Write(run, trace::kTrain, run.iter(), 0);
+    return Write(run, trace::kTrain, run.iter(), 0, AddDefaultGenerator);
   }
 
   absl::Status BeforeTrainIter(RunContext& run, const IterInfo& info) override {
@@ -169,11 +175,7 @@ class ResumeTraceHook final : public Hook {
                    AddOptions(*run.optim_wrapper(), fields);
                    AddModel(run.model(), fields);
                    AddGenerators(run, fields);
-                   GRAPNEL_ASSIGN_OR_RETURN(const at::Tensor state,
-                                            DefaultGeneratorState());
-                   fields->emplace_back(trace_field::kDefaultGenerator,
-                                        DigestOf({{"", state}}));
-                   return absl::OkStatus();
+                   return AddDefaultGenerator(fields);
                  });
   }
 
@@ -194,7 +196,7 @@ class ResumeTraceHook final : public Hook {
                    AddLogVars(log_vars, fields);
                    AddModel(run.model(), fields);
                    AddGenerators(run, fields);
-                   return absl::OkStatus();
+                   return AddDefaultGenerator(fields);
                  });
   }
 

@@ -92,6 +92,7 @@ absl::Status CheckpointHook::BeforeTrain(RunContext& run) {
   // What a call before has asked for and could not write replaces nothing yet.
   if (being_saved_.empty()) DeleteSurplusBest(run);
   if (config_.interval_minutes() > 0) NoteTime(run);
+  at_epochs_end_ = false;
   described_.clear();  // Of a call before; the folder may have changed.
   const auto& kept = state_.kept();
   const bool waits =

@@ -686,6 +686,22 @@ TEST(CheckpointTimeTest, CountsAnewFromEverySaveThatARunGoesOnFrom) {
   EXPECT_EQ(written.size(), 3u);
 }
 
+// What was due at an epoch's end that a call before did not come to.
+TEST(CheckpointTimeTest, NothingIsDueFromACallBefore) {
+  const auto hook = NewHook("interval: 5 interval_minutes: 5 save_last: false");
+  FakeRunContext run;
+  run.total_epochs = 100;
+  ASSERT_THAT(hook->BeforeTrain(run), IsOk());
+  run.fake_clock.Advance(absl::Minutes(6));
+  IterInfo info;
+  info.batch_idx = 9;
+  info.num_batches = 10;
+  ASSERT_THAT(hook->AfterTrainIter(run, info, LogVars()), IsOk());
+  ASSERT_THAT(hook->BeforeTrain(run), IsOk());
+  ASSERT_THAT(hook->AfterTrainEpoch(run), IsOk());
+  EXPECT_TRUE(run.saves.empty());
+}
+
 TEST(CheckpointTimeTest, TheyCountAmongThoseToKeep) {
   const auto hook =
       NewHook("interval: 1 interval_minutes: 3 max_keep_ckpts: 2");

@@ -30,7 +30,10 @@ absl::Status ResolveReplaced(Env& env, const std::string& parent,
   // Deleting begins with the manifest: while it is there, nothing is lost.
   *deletes =
       env.FileExists(to) || !env.FileExists(JoinPath(from, kManifestFile));
-  if (*deletes) return DeleteManifestFirst(env, from);
+  if (*deletes) {
+    GRAPNEL_RETURN_IF_ERROR(DeleteCopies(env, from, to));
+    return DeleteManifestFirst(env, from);
+  }
   GRAPNEL_RETURN_IF_ERROR(env.Rename(from, to));
   return env.SyncDir(parent);
 }
@@ -40,15 +43,7 @@ absl::Status ResolveReplaced(Env& env, const std::string& parent,
 absl::Status CheckStructure(Env& env, const std::string& path,
                             v1::CheckpointManifest* manifest) {
   GRAPNEL_ASSIGN_OR_RETURN(*manifest, ReadManifest(env, path));
-  for (int i = 0; i < manifest->files_size(); ++i) {
-    GRAPNEL_RETURN_IF_ERROR(OpenFileOf(env, path, *manifest, i).status());
-  }
-  return absl::OkStatus();
-}
-
-std::filesystem::path Normal(absl::string_view path) {
-  return std::filesystem::path(std::string(StripSlashes(path)))
-      .lexically_normal();
+  return CheckFiles(env, path, *manifest);
 }
 
 // Of the run sought, not called "best_...", iteration, epoch. The largest is
@@ -85,8 +80,9 @@ absl::Status DeleteCheckpoint(Env& env, const std::string& path) {
   for (const std::string& other : names) {
     std::string replaced;
     if (ParseHiddenName(other, kReplaced, &replaced) && replaced == name) {
-      GRAPNEL_RETURN_IF_ERROR(
-          DeleteManifestFirst(env, JoinPath(parent, other)));
+      const std::string old = JoinPath(parent, other);
+      GRAPNEL_RETURN_IF_ERROR(DeleteCopies(env, old, clean));
+      GRAPNEL_RETURN_IF_ERROR(DeleteManifestFirst(env, old));
     }
   }
   return DeleteManifestFirst(env, trash);
@@ -171,20 +167,21 @@ absl::StatusOr<std::string> Find(Env& env, const std::string& work_dir,
   std::string named = last.ok() ? *last : "";
   const std::string dir = work_dir.empty() ? "." : work_dir;
   std::vector<std::string> dirs = {dir};
-  if (!checkpoint_dir.empty() && Normal(checkpoint_dir) != Normal(dir)) {
+  if (!checkpoint_dir.empty() &&
+      NormalPath(checkpoint_dir) != NormalPath(dir)) {
     dirs.push_back(checkpoint_dir);
   }
   if (!named.empty()) {
     // In a directory that is searched it is called as it is found there.
     const auto known =
         std::find_if(dirs.begin(), dirs.end(), [&](const std::string& each) {
-          return Normal(each) == Normal(named).parent_path();
+          return NormalPath(each) == NormalPath(named).parent_path();
         });
     if (known == dirs.end()) {
       dirs.push_back(Dirname(named));
     } else {
       named = JoinPath(*known == dir ? work_dir : *known,
-                       Normal(named).filename().string());
+                       NormalPath(named).filename().string());
     }
   }
   std::string newest;

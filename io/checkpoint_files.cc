@@ -1,14 +1,23 @@
 #include "grapnel/io/checkpoint_files.h"
 
+#include <algorithm>
+#include <cstddef>
+#include <iterator>
+#include <tuple>
+#include <utility>
+
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
+#include "grapnel/io/digest.h"
 #include "grapnel/io/manifest_codec.h"
 
 namespace grapnel {
@@ -17,12 +26,53 @@ namespace {
 
 constexpr int64_t kMaxPathSize = 4096;
 
+constexpr absl::string_view kCopyEndings[] = {".pth", ".safetensors"};
+
+absl::StatusOr<CopyNote> Describe(const RandomAccessFile& file,
+                                  const std::string& ending) {
+  constexpr int64_t kChunkSize = 1 << 20;
+  std::string chunk;
+  Xxh3Hasher128 digest;
+  for (int64_t at = 0; at < file.size();) {
+    chunk.resize(static_cast<size_t>(std::min(kChunkSize, file.size() - at)));
+    const int64_t size = static_cast<int64_t>(chunk.size());
+    GRAPNEL_RETURN_IF_ERROR(file.Read(at, size, &chunk[0]));
+    digest.Update(chunk);
+    at += size;
+  }
+  return CopyNote{ending, file.size(), absl::BytesToHexString(digest.Digest())};
+}
+
+// Null if there is no regular file, or a link to one.
+absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenCopy(
+    Env& env, const std::string& file) {
+  if (env.IsSymlink(file)) return nullptr;
+  auto opened = env.NewRandomAccessFile(file);
+  if (absl::IsNotFound(opened.status()) ||
+      absl::IsInvalidArgument(opened.status())) {
+    return nullptr;
+  }
+  return opened;
+}
+
+bool HasSizeOfOne(const RandomAccessFile& file, absl::string_view ending,
+                  const std::vector<CopyNote>& notes) {
+  return std::any_of(notes.begin(), notes.end(), [&](const CopyNote& note) {
+    return note.ending == ending && note.num_bytes == file.size();
+  });
+}
+
 }  // namespace
 
 absl::string_view StripSlashes(absl::string_view path) {
   while (path.size() > 1 && absl::ConsumeSuffix(&path, "/")) {
   }
   return path;
+}
+
+std::filesystem::path NormalPath(absl::string_view path) {
+  return std::filesystem::path(std::string(StripSlashes(path)))
+      .lexically_normal();
 }
 
 absl::Status DeleteManifestFirst(Env& env, const std::string& path) {
@@ -37,25 +87,93 @@ std::string CopyPath(absl::string_view path, absl::string_view ending) {
   return absl::StrCat(StripSlashes(path), ending);
 }
 
-absl::Status DeleteCopies(Env& env, const std::string& dir,
-                          const std::string& path) {
-  for (const std::string& ending : ReadCopyEndings(env, dir)) {
-    const absl::Status status = env.DeleteFile(CopyPath(path, ending));
-    if (!absl::IsNotFound(status)) GRAPNEL_RETURN_IF_ERROR(status);
-  }
-  return absl::OkStatus();
+bool operator==(const CopyNote& a, const CopyNote& b) {
+  return std::tie(a.ending, a.num_bytes, a.xxh3_128) ==
+         std::tie(b.ending, b.num_bytes, b.xxh3_128);
 }
 
-std::vector<std::string> ReadCopyEndings(Env& env, const std::string& dir) {
-  constexpr int64_t kMaxSize = 4096;
-  std::vector<std::string> endings;
+absl::StatusOr<CopyNote> DescribeCopy(Env& env, const std::string& file,
+                                      const std::string& ending) {
+  GRAPNEL_ASSIGN_OR_RETURN(const std::unique_ptr<RandomAccessFile> opened,
+                           env.NewRandomAccessFile(file));
+  return Describe(*opened, ending);
+}
+
+std::vector<CopyNote> ReadCopyNotes(Env& env, const std::string& dir) {
+  constexpr int64_t kMaxSize = 1 << 16;
+  constexpr size_t kNumDigits = 32;
+  std::vector<CopyNote> notes;
   const absl::StatusOr<std::string> text =
       ReadFile(env, JoinPath(dir, kCopiesFile), kMaxSize);
-  if (!text.ok()) return endings;
+  if (!text.ok()) return notes;
   for (const absl::string_view line : absl::StrSplit(*text, '\n')) {
-    if (line == ".pth" || line == ".safetensors") endings.emplace_back(line);
+    const std::vector<std::string> fields = absl::StrSplit(line, ' ');
+    CopyNote note;
+    if (fields.size() != 3 || fields[2].size() != kNumDigits ||
+        std::count(std::begin(kCopyEndings), std::end(kCopyEndings),
+                   fields[0]) == 0 ||
+        !absl::SimpleAtoi(fields[1], &note.num_bytes)) {
+      continue;
+    }
+    note.ending = fields[0];
+    note.xxh3_128 = fields[2];
+    notes.push_back(std::move(note));
+  }
+  return notes;
+}
+
+std::string CopyNotesText(const std::vector<CopyNote>& notes) {
+  std::string text;
+  for (const CopyNote& note : notes) {
+    absl::StrAppend(&text, note.ending, " ", note.num_bytes, " ", note.xxh3_128,
+                    "\n");
+  }
+  return text;
+}
+
+absl::StatusOr<bool> IsNotedCopy(Env& env, const std::string& path,
+                                 const std::string& ending,
+                                 const std::vector<CopyNote>& notes) {
+  GRAPNEL_ASSIGN_OR_RETURN(const std::unique_ptr<RandomAccessFile> file,
+                           OpenCopy(env, CopyPath(path, ending)));
+  if (file == nullptr || !HasSizeOfOne(*file, ending, notes)) return false;
+  GRAPNEL_ASSIGN_OR_RETURN(const CopyNote found, Describe(*file, ending));
+  return std::find(notes.begin(), notes.end(), found) != notes.end();
+}
+
+std::vector<std::string> CopyEndings(Env& env, const std::string& path) {
+  const std::vector<CopyNote> notes = ReadCopyNotes(env, path);
+  std::vector<std::string> endings;
+  for (const absl::string_view ending : kCopyEndings) {
+    const auto file = OpenCopy(env, CopyPath(path, ending));
+    if (file.ok() && *file != nullptr && HasSizeOfOne(**file, ending, notes)) {
+      endings.emplace_back(ending);
+    }
   }
   return endings;
+}
+
+absl::Status DeleteCopies(Env& env, const std::string& dir,
+                          const std::string& path) {
+  std::vector<CopyNote> notes = ReadCopyNotes(env, dir);
+  if (StripSlashes(dir) != StripSlashes(path)) {
+    for (const CopyNote& stays : ReadCopyNotes(env, path)) {
+      notes.erase(std::remove(notes.begin(), notes.end(), stays), notes.end());
+    }
+  }
+  bool any = false;
+  for (const absl::string_view each : kCopyEndings) {
+    const std::string ending(each);
+    GRAPNEL_ASSIGN_OR_RETURN(const bool is_copy,
+                             IsNotedCopy(env, path, ending, notes));
+    if (!is_copy) continue;
+    GRAPNEL_RETURN_IF_ERROR(env.DeleteFile(CopyPath(path, ending)));
+    any = true;
+  }
+  if (!any) return absl::OkStatus();
+  // They mustn't come back once nothing tells of them.
+  const std::string parent = Dirname(StripSlashes(path));
+  return env.SyncDir(parent.empty() ? "." : parent);
 }
 
 absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenListedFile(
@@ -181,6 +299,14 @@ absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenFileOf(
   return absl::DataLossError(absl::StrCat(file.status().message(),
                                           ", the first bad tensor is ",
                                           QuotedName(first->name())));
+}
+
+absl::Status CheckFiles(Env& env, const std::string& checkpoint,
+                        const v1::CheckpointManifest& manifest) {
+  for (int i = 0; i < manifest.files_size(); ++i) {
+    GRAPNEL_RETURN_IF_ERROR(OpenFileOf(env, checkpoint, manifest, i).status());
+  }
+  return absl::OkStatus();
 }
 
 absl::Status AsDataLoss(absl::Status status) {

@@ -4,6 +4,7 @@
 #define GRAPNEL_IO_CHECKPOINT_FILES_H_
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,7 +28,7 @@ inline constexpr char kManifestFile[] = "manifest.pb";
 inline constexpr char kLastCheckpoint[] = "last_checkpoint";
 
 // In the directory too, but not of the checkpoint's content: they come and go
-// while it stays. One is empty, the other says what NoteCopy was told.
+// while it stays. One is empty, the other has lines of CopyNotes.
 inline constexpr char kPinFile[] = "pinned";
 inline constexpr char kCopiesFile[] = "copies";
 
@@ -40,26 +41,67 @@ inline constexpr uint64_t kMaxBlobSize = (uint64_t{1} << 31) - 1;
 // A path without slashes at its end, but "/".
 absl::string_view StripSlashes(absl::string_view path);
 
+// To compare paths as texts: without "." and "..", and slashes at its end.
+std::filesystem::path NormalPath(absl::string_view path);
+
 // Deletes a directory that may hold a checkpoint, its manifest first.
 absl::Status DeleteManifestFirst(Env& env, const std::string& path);
 
 // The copy with that ending, ".pth", of the checkpoint at `path`: beside it.
 std::string CopyPath(absl::string_view path, absl::string_view ending);
 
-// Deletes the copies that the file "copies" in `dir` names of the checkpoint at
-// `path`: where it is, or was before it was renamed to `dir`.
+// What a file was that was made of a checkpoint: another one of its name isn't
+// it.
+struct CopyNote {
+  std::string ending;  // ".pth" or ".safetensors".
+  int64_t num_bytes = 0;
+  std::string xxh3_128;  // As 32 hexadecimal digits.
+};
+bool operator==(const CopyNote& a, const CopyNote& b);
+
+// Reads the whole of `file`.
+absl::StatusOr<CopyNote> DescribeCopy(Env& env, const std::string& file,
+                                      const std::string& ending);
+
+// Those in the file "copies" in `dir`; lines that make no sense are left out.
+// None if it can't be read.
+std::vector<CopyNote> ReadCopyNotes(Env& env, const std::string& dir);
+
+// The text of that file.
+std::string CopyNotesText(const std::vector<CopyNote>& notes);
+
+// Whether the copy with that ending of the checkpoint at `path` is there, a
+// regular file and no link, and one of `notes` tells of it. Reads it only if it
+// has the size in one of them.
+absl::StatusOr<bool> IsNotedCopy(Env& env, const std::string& path,
+                                 const std::string& ending,
+                                 const std::vector<CopyNote>& notes);
+
+// The endings of the copies of the checkpoint at `path` that are there in the
+// size that its notes tell of. Reads none of them.
+std::vector<std::string> CopyEndings(Env& env, const std::string& path);
+
+// Deletes the copies that the file "copies" in `dir` tells of, of the
+// checkpoint at `path`: where it is, or was before it was renamed to `dir`. One
+// that another checkpoint, now at `path`, tells of too stays.
 absl::Status DeleteCopies(Env& env, const std::string& dir,
                           const std::string& path);
-
-// The endings in the file "copies" in `dir`: ".pth" and ".safetensors" alone,
-// whatever it says. None if it can't be read.
-std::vector<std::string> ReadCopyEndings(Env& env, const std::string& dir);
 
 // Opens a file of a checkpoint. kDataLoss unless it is a regular file, no link,
 // of the length in the record; kResourceExhausted if it is a blob above
 // kMaxBlobSize.
 absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenListedFile(
     Env& env, const std::string& checkpoint, const v1::FileRecord& record);
+
+// The same of file number `index` of the manifest. The message of a file that
+// is missing or cut short names the first tensor that isn't there whole.
+absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenFileOf(
+    Env& env, const std::string& checkpoint,
+    const v1::CheckpointManifest& manifest, int index);
+
+// OK if all files of the manifest are there in full length.
+absl::Status CheckFiles(Env& env, const std::string& checkpoint,
+                        const v1::CheckpointManifest& manifest);
 
 // What a listed file is: a section of tensors, or a blob.
 struct ListedPart {
@@ -86,12 +128,6 @@ absl::StatusOr<std::string> ReadLastCheckpoint(Env& env,
 // Whether a directory of that name, if there is no manifest in it, is taken for
 // a checkpoint that went bad and not for somebody's own.
 bool LooksLikeCheckpoint(absl::string_view name);
-
-// The same of file number `index` of the manifest. The message of a file that
-// is missing or cut short names the first tensor that isn't there whole.
-absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenFileOf(
-    Env& env, const std::string& checkpoint,
-    const v1::CheckpointManifest& manifest, int index);
 
 // kNotFound and kInvalidArgument to kDataLoss: a listed file that is missing or
 // malformed isn't as it was written.

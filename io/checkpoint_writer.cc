@@ -194,8 +194,7 @@ absl::Status Publish(Env& env, const std::string& parent,
     return status;
   }
   // What can't be deleted is for RemoveLeftovers, which says so.
-  if (!replaced.empty()) {
-    DeleteCopies(env, replaced, path).IgnoreError();
+  if (!replaced.empty() && DeleteCopies(env, replaced, path).ok()) {
     DeleteManifestFirst(env, replaced).IgnoreError();
   }
   return absl::OkStatus();

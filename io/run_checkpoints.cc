@@ -7,7 +7,6 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "grapnel/base/check_field.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/io/checkpoint.h"
@@ -104,26 +103,46 @@ bool IsPinned(Env& env, const std::string& path) {
   return env.FileExists(JoinPath(path, kPinFile));
 }
 
-absl::Status NoteCopy(Env& env, const std::string& path,
-                      const std::string& ending) {
-  if (ending != ".pth" && ending != ".safetensors") {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "ending: must be \".pth\" or \".safetensors\", is \"", ending, "\""));
+absl::Status AddCopy(Env& env, const std::string& path,
+                     const std::string& ending, const std::string& written) {
+  const auto add = [&]() -> absl::Status {
+    if (ending != ".pth" && ending != ".safetensors") {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "ending: must be \".pth\" or \".safetensors\", is \"", ending, "\""));
+    }
+    const std::string copy = CopyPath(path, ending);
+    std::vector<CopyNote> notes = ReadCopyNotes(env, path);
+    if (env.FileExists(copy) || env.IsSymlink(copy)) {
+      GRAPNEL_ASSIGN_OR_RETURN(const bool is_copy,
+                               IsNotedCopy(env, path, ending, notes));
+      if (!is_copy) {
+        return absl::AlreadyExistsError(
+            "there is a file of that name that was not made of this "
+            "checkpoint");
+      }
+    }
+    GRAPNEL_ASSIGN_OR_RETURN(CopyNote note, DescribeCopy(env, written, ending));
+    // First the note: until the file has its name, it tells of none.
+    if (std::find(notes.begin(), notes.end(), note) == notes.end()) {
+      notes.push_back(std::move(note));
+      GRAPNEL_RETURN_IF_ERROR(WriteFileAtomically(
+          env, JoinPath(path, kCopiesFile), CopyNotesText(notes)));
+    }
+    GRAPNEL_RETURN_IF_ERROR(env.Rename(written, copy));
+    const std::string parent = Dirname(copy);
+    return env.SyncDir(parent.empty() ? "." : parent);
+  };
+  const absl::Status added = add();
+  if (!added.ok()) {
+    env.DeleteFile(written).IgnoreError();  // The first error is the cause.
   }
-  std::vector<std::string> endings = ReadCopyEndings(env, path);
-  if (std::find(endings.begin(), endings.end(), ending) != endings.end()) {
-    return absl::OkStatus();
-  }
-  endings.push_back(ending);
-  return WriteFileAtomically(env, JoinPath(path, kCopiesFile),
-                             absl::StrCat(absl::StrJoin(endings, "\n"), "\n"));
+  return added;
 }
 
 std::vector<std::string> ListCopies(Env& env, const std::string& path) {
   std::vector<std::string> copies;
-  for (const std::string& ending : ReadCopyEndings(env, path)) {
-    std::string copy = CopyPath(path, ending);
-    if (env.FileExists(copy)) copies.push_back(std::move(copy));
+  for (const std::string& ending : CopyEndings(env, path)) {
+    copies.push_back(CopyPath(path, ending));
   }
   return copies;
 }

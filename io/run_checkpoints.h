@@ -92,14 +92,17 @@ absl::Status PinCheckpoint(Env& env, const std::string& path, bool pinned);
 
 bool IsPinned(Env& env, const std::string& path);
 
-// Says, in the text file "copies" in the directory of the checkpoint at `path`,
-// that the file `path` + `ending` was made of it, and goes when it goes. Call
-// it before that is written. `ending`: ".pth" or ".safetensors". Other files
-// beside a checkpoint are never touched.
-absl::Status NoteCopy(Env& env, const std::string& path,
-                      const std::string& ending);
+// Gives `written`, a file on the disk and in the same directory, its name
+// `path` + `ending`, as a copy of the checkpoint at `path` that goes when it
+// goes. `ending`: ".pth" or ".safetensors". The text file "copies" in the
+// checkpoint's directory tells of its size and digest: any other file beside a
+// checkpoint, of whatever name, is never touched. kAlreadyExists if there is
+// one of that name. Reads `written` once. After an error it is gone.
+absl::Status AddCopy(Env& env, const std::string& path,
+                     const std::string& ending, const std::string& written);
 
-// The files that were noted so and are there.
+// The files that were added so and are there, by their sizes: none is read.
+// Which of them go is told by the digest.
 std::vector<std::string> ListCopies(Env& env, const std::string& path);
 
 }  // namespace io

@@ -1,11 +1,16 @@
 #include "grapnel/io/run_checkpoints.h"
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "gmock/gmock.h"
+#include "grapnel/base/status_macros.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
@@ -192,17 +197,25 @@ TEST(RunCheckpointsTest, PinOutlivesAPowerCut) {
   EXPECT_TRUE(IsPinned(mem, "/run/iter_1"));
 }
 
+// As one writes a copy.
+absl::Status Copy(Env& env, const std::string& path, const std::string& ending,
+                  absl::string_view content) {
+  const std::string written = JoinPath(Dirname(path), ".tmp-x-01234567");
+  GRAPNEL_RETURN_IF_ERROR(WriteFileAndSync(env, written, content));
+  const absl::Status added = AddCopy(env, path, ending, written);
+  EXPECT_FALSE(env.FileExists(written)) << added;
+  return added;
+}
+
 TEST(RunCheckpointsTest, CopiesGoWithTheirCheckpointAndOtherFilesStay) {
   MemEnv env;
   Write(env, "/run/iter_1", 1, kMine);
-  EXPECT_THAT(NoteCopy(env, "/run/iter_1", "/../x"),
+  EXPECT_THAT(Copy(env, "/run/iter_1", "/../x", "x"),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        HasSubstr("ending: must be \".pth\"")));
-  ASSERT_THAT(NoteCopy(env, "/run/iter_1", ".pth"), IsOk());
-  ASSERT_THAT(NoteCopy(env, "/run/iter_1", ".pth"), IsOk());
-  EXPECT_THAT(ListCopies(env, "/run/iter_1"), IsEmpty()) << "not yet written";
-  for (const char* file :
-       {"iter_1.pth", "iter_1.safetensors", "iter_1.txt", "iter_10.pth"}) {
+  ASSERT_THAT(Copy(env, "/run/iter_1", ".pth", "y"), IsOk());
+  ASSERT_THAT(Copy(env, "/run/iter_1", ".pth", "x"), IsOk()) << "its own";
+  for (const char* file : {"iter_1.safetensors", "iter_1.txt", "iter_10.pth"}) {
     ASSERT_THAT(WriteFileAndSync(env, JoinPath("/run", file), "x"), IsOk());
   }
   EXPECT_THAT(ListCopies(env, "/run/iter_1/"), ElementsAre("/run/iter_1.pth"));
@@ -214,12 +227,49 @@ TEST(RunCheckpointsTest, CopiesGoWithTheirCheckpointAndOtherFilesStay) {
               ElementsAre("iter_1.safetensors", "iter_1.txt", "iter_10.pth"));
 }
 
+TEST(RunCheckpointsTest, CopiesAreNeverWrittenOverOtherFiles) {
+  MemEnv env;
+  Write(env, "/run/iter_1", 1, kMine);
+  ASSERT_THAT(WriteFileAndSync(env, "/run/iter_1.pth", "mine"), IsOk());
+  EXPECT_THAT(Copy(env, "/run/iter_1", ".pth", "x"),
+              StatusIs(absl::StatusCode::kAlreadyExists,
+                       HasSubstr("not made of this checkpoint")));
+  EXPECT_EQ(*ReadFile(env, "/run/iter_1.pth"), "mine");
+  EXPECT_THAT(ListCopies(env, "/run/iter_1"), IsEmpty());
+  ASSERT_THAT(DeleteRunCheckpoint(env, "/run/iter_1", kMine), IsOk());
+  EXPECT_EQ(*ReadFile(env, "/run/iter_1.pth"), "mine");
+}
+
+// Whoever changed one, or has one of its name beside a copy of the checkpoint,
+// made it theirs.
+TEST(RunCheckpointsTest, OnlyWhatIsAsItWasWrittenIsACopy) {
+  for (const char* content : {"copx", "another length"}) {
+    SCOPED_TRACE(content);
+    MemEnv env;
+    Write(env, "/run/iter_1", 1, kMine);
+    ASSERT_THAT(Copy(env, "/run/iter_1", ".pth", "copy"), IsOk());
+    ASSERT_THAT(WriteFileAndSync(env, "/run/iter_1.pth", content), IsOk());
+    EXPECT_THAT(Copy(env, "/run/iter_1", ".pth", "x"),
+                StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("file")));
+    ASSERT_THAT(DeleteRunCheckpoint(env, "/run/iter_1", kMine), IsOk());
+    EXPECT_EQ(*ReadFile(env, "/run/iter_1.pth"), content);
+  }
+  MemEnv env;
+  Write(env, "/run/iter_1", 1, kMine);
+  // Without a size and a digest it tells of nothing.
+  for (const char* text : {".pth\n", ".pth 1\n", ".pth 1 x\n"}) {
+    SCOPED_TRACE(text);
+    ASSERT_THAT(WriteFileAndSync(env, "/run/iter_1/copies", text), IsOk());
+    ASSERT_THAT(WriteFileAndSync(env, "/run/iter_1.pth", "x"), IsOk());
+    EXPECT_THAT(ListCopies(env, "/run/iter_1"), IsEmpty());
+  }
+}
+
 TEST(RunCheckpointsTest, CopiesThatCannotBeDeletedKeepTheirCheckpoint) {
   MemEnv mem;
   FaultInjectionEnv env(mem, "/");
   Write(mem, "/run/iter_1", 1, kMine);
-  ASSERT_THAT(NoteCopy(mem, "/run/iter_1", ".pth"), IsOk());
-  ASSERT_THAT(WriteFileAndSync(mem, "/run/iter_1.pth", "x"), IsOk());
+  ASSERT_THAT(Copy(mem, "/run/iter_1", ".pth", "x"), IsOk());
   env.FailOperation(0, absl::PermissionDeniedError("not yours"));
   EXPECT_THAT(
       DeleteRunCheckpoint(env, "/run/iter_1", kMine),
@@ -233,11 +283,72 @@ TEST(RunCheckpointsTest, CopiesThatCannotBeDeletedKeepTheirCheckpoint) {
 TEST(RunCheckpointsTest, CopiesOfWhatIsReplacedGo) {
   MemEnv env;
   Write(env, "/run/iter_1", 1, kMine);
-  ASSERT_THAT(NoteCopy(env, "/run/iter_1", ".safetensors"), IsOk());
-  ASSERT_THAT(WriteFileAndSync(env, "/run/iter_1.safetensors", "x"), IsOk());
+  ASSERT_THAT(Copy(env, "/run/iter_1", ".safetensors", "x"), IsOk());
   ASSERT_THAT(WriteFileAndSync(env, "/run/iter_1.pth", "x"), IsOk());
   Write(env, "/run/iter_1", 2, kMine);
   EXPECT_THAT(*env.ListDir("/run"), ElementsAre("iter_1", "iter_1.pth"));
+}
+
+// Whenever the power goes out, a copy is there if and only if its checkpoint
+// is.
+TEST(RunCheckpointsTest, CopiesOfWhatIsReplacedGoAfterAPowerCutToo) {
+  using Names = FaultInjectionEnv::Names;
+  for (const Names names : {Names::kAsSynced, Names::kAsSeen}) {
+    int with_the_old = 0;
+    int with_the_new = 0;
+    for (int n = 0;; ++n) {
+      SCOPED_TRACE(n);
+      MemEnv mem;
+      FaultInjectionEnv env(mem, "/");
+      Write(env, "/run/iter_1", 1, kMine);
+      ASSERT_THAT(Copy(env, "/run/iter_1", ".pth", "old"), IsOk());
+      const size_t before = env.operations().size();
+      env.FailOperation(n, absl::UnavailableError("power is out"),
+                        FaultInjectionEnv::Times::kFromThenOn);
+      CheckpointContents contents;
+      contents.blobs.emplace_back("state", "x");
+      contents.manifest().set_run_uuid(kMine);
+      contents.manifest().mutable_progress()->set_iter(2);
+      WriteCheckpoint(env, "/run", "iter_1", contents).IgnoreError();
+      const bool done = env.operations().size() <= before + n;
+      ASSERT_THAT(env.Crash(names), IsOk());
+      ASSERT_THAT(RemoveLeftovers(env, "/run"), IsOk());
+      const auto manifest = ReadManifest(env, "/run/iter_1");
+      ASSERT_THAT(manifest, IsOk());
+      if (manifest->progress().iter() == 1) {
+        ++with_the_old;
+        EXPECT_THAT(*env.ListDir("/run"), ElementsAre("iter_1", "iter_1.pth"));
+      } else {
+        ++with_the_new;
+        EXPECT_THAT(*env.ListDir("/run"), ElementsAre("iter_1"));
+      }
+      if (done) break;
+    }
+    EXPECT_GT(with_the_old, 5);
+    EXPECT_GT(with_the_new, 5);
+  }
+}
+
+// Writing one leaves the file and what tells of it, or neither.
+TEST(RunCheckpointsTest, CopiesAreKnownOfAfterAPowerCut) {
+  for (int n = 0;; ++n) {
+    SCOPED_TRACE(n);
+    MemEnv mem;
+    FaultInjectionEnv env(mem, "/");
+    Write(env, "/run/iter_1", 1, kMine);
+    env.FailOperation(n, absl::UnavailableError("power is out"),
+                      FaultInjectionEnv::Times::kFromThenOn);
+    const std::string written = "/run/.tmp-x-01234567";
+    absl::Status added = WriteFileAndSync(env, written, "x");
+    if (added.ok()) added = AddCopy(env, "/run/iter_1", ".pth", written);
+    ASSERT_THAT(env.Crash(FaultInjectionEnv::Names::kAsSeen), IsOk());
+    ASSERT_THAT(RemoveLeftovers(env, "/run"), IsOk());
+    EXPECT_EQ(mem.FileExists("/run/iter_1.pth"),
+              !ListCopies(env, "/run/iter_1").empty());
+    ASSERT_THAT(DeleteRunCheckpoint(env, "/run/iter_1", kMine), IsOk());
+    EXPECT_THAT(*env.ListDir("/run"), IsEmpty());
+    if (added.ok()) break;
+  }
 }
 
 }  // namespace

@@ -37,22 +37,6 @@ absl::StatusOr<TensorMap> EvaluatedWeights(
   return weights;
 }
 
-// WriteSafetensors makes the file as it goes: under its name it is whole.
-absl::Status WriteWeights(io::Env& env, const std::string& path,
-                          const TensorMap& weights) {
-  const std::string dir = io::Dirname(path);
-  const std::string temporary =
-      io::JoinPath(dir, io::HiddenName(io::kTemporary, io::Basename(path)));
-  GRAPNEL_RETURN_IF_ERROR(
-      io::WriteSafetensors(env, temporary, weights).status());
-  const absl::Status renamed = env.Rename(temporary, path);
-  if (!renamed.ok()) {
-    env.DeleteFile(temporary).IgnoreError();  // The first error is the cause.
-    return renamed;
-  }
-  return env.SyncDir(dir.empty() ? "." : dir);
-}
-
 // What MMEngine loads weights from.
 absl::Status WritePth(io::Env& env, const std::string& path,
                       const TensorMap& weights,
@@ -87,13 +71,19 @@ absl::Status WriteCheckpointCopy(io::Env& env, const std::string& checkpoint,
                                  const io::CheckpointContents& contents) {
   const std::string ending = absl::StrCat(".", format);
   const std::string path = absl::StrCat(checkpoint, ending);
-  const auto write = [&]() -> absl::Status {
-    GRAPNEL_RETURN_IF_ERROR(io::NoteCopy(env, checkpoint, ending));
+  const std::string temporary = io::JoinPath(
+      io::Dirname(path), io::HiddenName(io::kTemporary, io::Basename(path)));
+  const auto write_temporary = [&]() -> absl::Status {
     GRAPNEL_ASSIGN_OR_RETURN(const TensorMap weights,
                              EvaluatedWeights(contents));
     return format == kPthFormat
-               ? WritePth(env, path, weights, contents.manifest().progress())
-               : WriteWeights(env, path, weights);
+               ? WritePth(env, temporary, weights,
+                          contents.manifest().progress())
+               : io::WriteSafetensors(env, temporary, weights).status();
+  };
+  const auto write = [&]() -> absl::Status {
+    GRAPNEL_RETURN_IF_ERROR(write_temporary());
+    return io::AddCopy(env, checkpoint, ending, temporary);
   };
   return WithContext(write(), path);
 }

@@ -13,8 +13,8 @@ namespace grapnel {
 
 // Writes what is at `checkpoint` to the file beside it,
 // "<checkpoint>.<format>", which goes when it goes (io/run_checkpoints.h).
-// `format` is one of also_write in checkpoint_hook.proto. After an error there
-// is no file, and one of before stands.
+// `format` is one of also_write in checkpoint_hook.proto. kAlreadyExists if
+// there is a file of that name that was not made so: it stays.
 absl::Status WriteCheckpointCopy(io::Env& env, const std::string& checkpoint,
                                  const std::string& format,
                                  const io::CheckpointContents& contents);

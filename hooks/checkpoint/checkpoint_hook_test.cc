@@ -1503,6 +1503,27 @@ TEST_F(BestCheckpointTest, FilesOfTheUsersAreLeft) {
   EXPECT_THAT(Files(run_, ".safetensors"), ElementsAre("epoch_1.safetensors"));
 }
 
+TEST_F(BestCheckpointTest, FilesOfTheUsersAreNotWrittenOver) {
+  for (const char* name : {"epoch_1.pth", "epoch_1.safetensors"}) {
+    ASSERT_THAT(io::WriteFileAtomically(
+                    *run_.mem_env, io::JoinPath("/work_dir", name), "mine"),
+                IsOk());
+  }
+  Start("interval: 1 max_keep_ckpts: 1 also_write: ['pth', 'safetensors']");
+  Epochs({0.1, 0.2});
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("epoch_2"));
+  EXPECT_THAT(Files(run_, ".pth"), ElementsAre("epoch_1.pth", "epoch_2.pth"));
+  EXPECT_THAT(Files(run_, ".safetensors"),
+              ElementsAre("epoch_1.safetensors", "epoch_2.safetensors"));
+  for (const char* name : {"epoch_1.pth", "epoch_1.safetensors"}) {
+    const std::string path = io::JoinPath("/work_dir", name);
+    EXPECT_EQ(*io::ReadFile(*run_.mem_env, path), "mine");
+    EXPECT_THAT(Logged(run_, RunLog::Level::kWarning),
+                HasSubstr(absl::StrCat("also_write: ", path,
+                                       ": there is a file of that name")));
+  }
+}
+
 TEST_F(BestCheckpointTest, FilesForOthersHaveTheAverage) {
   Start("also_write: 'safetensors'");
   run_.total_epochs = 1;

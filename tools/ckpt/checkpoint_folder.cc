@@ -1,7 +1,6 @@
 #include "grapnel/tools/ckpt/checkpoint_folder.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <tuple>
@@ -26,11 +25,6 @@ namespace grapnel {
 namespace {
 
 constexpr size_t kMaxNames = 10;
-
-std::filesystem::path Normal(absl::string_view path) {
-  return std::filesystem::path(std::string(io::StripSlashes(path)))
-      .lexically_normal();
-}
 
 // "epoch_1, epoch_2, and 3 others".
 std::string ListNames(const std::vector<std::string>& names) {
@@ -74,14 +68,6 @@ std::string WhatIsThere(io::Env& env, const std::string& path) {
   return absl::StrCat(text, DidYouMean(io::Basename(clean), names));
 }
 
-absl::Status CheckFiles(io::Env& env, const std::string& path,
-                        const io::v1::CheckpointManifest& manifest) {
-  for (int i = 0; i < manifest.files_size(); ++i) {
-    GRAPNEL_RETURN_IF_ERROR(io::OpenFileOf(env, path, manifest, i).status());
-  }
-  return absl::OkStatus();
-}
-
 void AddCheckpoints(io::Env& env, const std::string& dir,
                     CheckpointFolder* folder) {
   const auto names = env.ListDir(dir);
@@ -119,7 +105,7 @@ void AddCheckpoints(io::Env& env, const std::string& dir,
     if (manifest.ok()) {
       checkpoint.has_manifest = true;
       checkpoint.manifest = *std::move(manifest);
-      status = CheckFiles(env, checkpoint.path, checkpoint.manifest);
+      status = io::CheckFiles(env, checkpoint.path, checkpoint.manifest);
     }
     checkpoint.pinned = io::IsPinned(env, checkpoint.path);
     // The path is in the row already.
@@ -177,7 +163,8 @@ absl::StatusOr<CheckpointFolder> ReadCheckpointFolder(io::Env& env,
   }
   if (!folder.last.empty()) {
     const std::string elsewhere = io::Dirname(folder.last);
-    if (Normal(elsewhere.empty() ? "." : elsewhere) != Normal(dir) &&
+    if (io::NormalPath(elsewhere.empty() ? "." : elsewhere) !=
+            io::NormalPath(dir) &&
         env.IsDirectory(elsewhere)) {
       folder.dirs.push_back(elsewhere);
     }
@@ -191,7 +178,8 @@ absl::StatusOr<CheckpointFolder> ReadCheckpointFolder(io::Env& env,
   }
   for (FolderCheckpoint& checkpoint : folder.checkpoints) {
     checkpoint.is_last =
-        !folder.last.empty() && Normal(checkpoint.path) == Normal(folder.last);
+        !folder.last.empty() &&
+        io::NormalPath(checkpoint.path) == io::NormalPath(folder.last);
   }
   AddBest(env, &folder);
   const auto key = [](const FolderCheckpoint& checkpoint) {

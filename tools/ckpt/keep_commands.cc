@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
@@ -188,14 +187,6 @@ std::string Describe(const Verdict& verdict, bool dry_run) {
   return dry_run ? "would be deleted" : "deleted";
 }
 
-// ---------------------------------------------------------------- repair-last
-
-std::string Normal(const std::string& path) {
-  return std::filesystem::path(std::string(io::StripSlashes(path)))
-      .lexically_normal()
-      .string();
-}
-
 }  // namespace
 
 absl::StatusOr<ExitCode> CollectGarbage(const CkptCommand& command,
@@ -315,7 +306,8 @@ absl::StatusOr<ExitCode> RepairLastCheckpoint(const CkptCommand& command,
         absl::StrJoin(rejected, "; ")));
   }
   GRAPNEL_RETURN_IF_ERROR(latest.status());
-  const bool changes = was.empty() || Normal(was) != Normal(latest->path);
+  const bool changes =
+      was.empty() || io::NormalPath(was) != io::NormalPath(latest->path);
   if (changes) {
     GRAPNEL_RETURN_IF_ERROR(io::WriteLastCheckpoint(env, dir, latest->path));
   }

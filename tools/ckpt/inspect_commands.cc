@@ -20,6 +20,7 @@
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_files.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
+#include "grapnel/io/run_checkpoints.h"
 #include "grapnel/io/safetensors_header.h"
 #include "grapnel/tools/ckpt/checkpoint_folder.h"
 #include "grapnel/tools/ckpt/json_report.h"
@@ -374,8 +375,11 @@ absl::StatusOr<ExitCode> ShowConfig(const CkptCommand& command,
 
 constexpr char kOther[] = "other";
 
-// Bytes of one checkpoint, by part.
+// Bytes of one checkpoint, by part; of a file that also_write has made of one;
+// of all leftovers.
 struct DiskUse {
+  enum class Kind { kCheckpoint, kFile, kLeftovers };
+  Kind kind = Kind::kCheckpoint;
   std::string name;
   std::string path;
   std::vector<std::pair<std::string, int64_t>> parts;
@@ -471,9 +475,19 @@ absl::StatusOr<ExitCode> ShowDiskUse(const CkptCommand& command, io::Env& env,
   std::vector<DiskUse> uses;
   for (const FolderCheckpoint& checkpoint : folder.checkpoints) {
     uses.push_back(DiskUseOf(env, checkpoint, folder.dirs[0]));
+    for (const std::string& path : io::ListCopies(env, checkpoint.path)) {
+      DiskUse copy;
+      copy.kind = DiskUse::Kind::kFile;
+      copy.name = checkpoint.dir == folder.dirs[0] ? io::Basename(path) : path;
+      copy.path = path;
+      copy.total = BytesOf(env, path);
+      copy.parts.emplace_back(kOther, copy.total);
+      uses.push_back(std::move(copy));
+    }
   }
   if (!folder.leftovers.empty()) {
     DiskUse leftovers;
+    leftovers.kind = DiskUse::Kind::kLeftovers;
     leftovers.name = "leftovers";
     for (const Leftover& leftover : folder.leftovers) {
       leftovers.total += BytesOf(env, leftover.path);
@@ -508,16 +522,23 @@ absl::StatusOr<ExitCode> ShowDiskUse(const CkptCommand& command, io::Env& env,
       for (const auto& [part, bytes] : parts) json[part] = bytes;
       return json;
     };
-    Json json = {{"checkpoints", Json::array()}, {"leftovers", 0}};
+    Json json = {{"checkpoints", Json::array()},
+                 {"files", Json::array()},
+                 {"leftovers", 0}};
     for (const DiskUse& use : uses) {
-      if (use.path.empty()) {
+      if (use.kind == DiskUse::Kind::kLeftovers) {
         json["leftovers"] = use.total;
         continue;
       }
-      json["checkpoints"].push_back({{"name", JsonText(use.name)},
-                                     {"path", JsonText(use.path)},
-                                     {"parts", by_part(use.parts)},
-                                     {"bytes", use.total}});
+      Json row = {{"name", JsonText(use.name)},
+                  {"path", JsonText(use.path)},
+                  {"bytes", use.total}};
+      if (use.kind == DiskUse::Kind::kFile) {
+        json["files"].push_back(std::move(row));
+        continue;
+      }
+      row["parts"] = by_part(use.parts);
+      json["checkpoints"].push_back(std::move(row));
     }
     json["parts"] = by_part(sums);
     json["bytes"] = total;

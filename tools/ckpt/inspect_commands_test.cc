@@ -17,6 +17,7 @@
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/rejected_checkpoints.h"
+#include "grapnel/io/run_checkpoints.h"
 #include "grapnel/io/safetensors.h"
 #include "grapnel/tools/ckpt/checkpoints_for_test.h"
 #include "gtest/gtest.h"
@@ -25,8 +26,10 @@ namespace grapnel {
 namespace {
 
 using Code = absl::StatusCode;
+using testing::_;
 using testing::AllOf;
 using testing::ElementsAre;
+using testing::EndsWith;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
@@ -289,9 +292,36 @@ TEST_F(InspectCommandsTest, DuAddsUpToWhatIsThere) {
   EXPECT_THAT(lines[0],
               StartsWith("checkpoint  model  optimizer  ema    state  "
                          "other"));
-  EXPECT_THAT(lines[3], AllOf(StartsWith("leftovers   -      -"),
-                              testing::EndsWith("1.0 kB")));
+  EXPECT_THAT(lines[3],
+              AllOf(StartsWith("leftovers   -      -"), EndsWith("1.0 kB")));
   EXPECT_THAT(lines[4], StartsWith("in all"));
+}
+
+TEST_F(InspectCommandsTest, DuCountsFilesThatWereMadeOfCheckpoints) {
+  for (const int epoch : {1, 2}) Save(epoch);
+  const auto before = JsonOutput(ShowDiskUse, {"du", "/w"});
+  EXPECT_THAT(before["files"], IsEmpty());
+  ASSERT_THAT(io::NoteCopy(env_, "/w/epoch_1", ".pth"), IsOk());
+  ASSERT_THAT(io::NoteCopy(env_, "/w/epoch_1", ".safetensors"), IsOk());
+  const auto noted = JsonOutput(ShowDiskUse, {"du", "/w"});
+  EXPECT_THAT(noted["files"], IsEmpty());  // None is there yet.
+  // The other one is the user's.
+  for (const char* const file : {"/w/epoch_1.pth", "/w/epoch_2.pth"}) {
+    ASSERT_THAT(
+        io::WriteFileAtomically(env_, file, std::string(2'000'000, 'x')),
+        IsOk());
+  }
+  const auto json = JsonOutput(ShowDiskUse, {"du", "/w"});
+  ASSERT_THAT(json["files"], SizeIs(1));
+  EXPECT_EQ(json["files"][0]["name"], "epoch_1.pth");
+  EXPECT_EQ(json["files"][0]["path"], "/w/epoch_1.pth");
+  EXPECT_EQ(json["files"][0]["bytes"], 2'000'000);
+  EXPECT_EQ(json["checkpoints"], noted["checkpoints"]);
+  EXPECT_EQ(json["bytes"].get<int>(), noted["bytes"].get<int>() + 2'000'000);
+  EXPECT_THAT(Lines(Output(ShowDiskUse, {"du", "/w"})),
+              ElementsAre(_, StartsWith("epoch_1 "),
+                          AllOf(StartsWith("epoch_1.pth "), EndsWith("2.0 MB")),
+                          StartsWith("epoch_2 "), StartsWith("in all ")));
 }
 
 TEST_F(InspectCommandsTest, NothingIsChanged) {

@@ -159,6 +159,9 @@ std::vector<Verdict> Decide(io::Env& env, const CheckpointFolder& folder,
         own.path = checkpoint->path;
         own.run = run;
         own.bytes = BytesOf(env, checkpoint->path);
+        for (const std::string& copy : io::ListCopies(env, checkpoint->path)) {
+          own.bytes += BytesOf(env, copy);
+        }
         own.reasons = verdict.reasons;
         if (checkpoint->is_last) own.reasons.push_back("last_checkpoint");
         verdicts.push_back(std::move(own));

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/fake_clock.h"
 #include "grapnel/base/status_matchers.h"
@@ -121,6 +122,25 @@ TEST_F(KeepCommandsTest, GcDoesWhatItsPreviewSays) {
   EXPECT_THAT(Output(CollectGarbage, args),
               AllOf(HasSubstr("  deleted\n"), HasSubstr("freed ")));
   EXPECT_THAT(Left(), stays);
+}
+
+TEST_F(KeepCommandsTest, GcDeletesTheFilesThatWereMadeOfACheckpoint) {
+  for (const int epoch : {1, 2}) {
+    Save(epoch);
+    const std::string path = absl::StrCat("/w/epoch_", epoch);
+    ASSERT_THAT(io::NoteCopy(env_, path, ".pth"), IsOk());
+    Put("/w", absl::StrCat("epoch_", epoch, ".pth"), std::string(1000, 'x'));
+    Put("/w", absl::StrCat("epoch_", epoch, ".safetensors"), "the user's");
+  }
+  std::vector<std::string> args = {"gc", "/w", "--keep-last=1", "--dry-run"};
+  const auto preview = JsonOutput(CollectGarbage, args);
+  EXPECT_THAT(Left(), SizeIs(6));
+  args.pop_back();
+  const auto json = JsonOutput(CollectGarbage, args);
+  EXPECT_EQ(json["bytes"], preview["bytes"]);
+  EXPECT_GT(json["bytes"].get<int>(), 1000);
+  EXPECT_THAT(Left(), ElementsAre("epoch_1.safetensors", "epoch_2",
+                                  "epoch_2.pth", "epoch_2.safetensors"));
 }
 
 TEST_F(KeepCommandsTest, GcLooksAtEachRunByItself) {

@@ -1,4 +1,5 @@
-// A training as a .pth file: for Python to go on from, and from Python.
+// Trainings of Python's go on here: what is in a .pth file, as a checkpoint.
+// The way back is runner/training_pth_writer.h.
 //
 // A file is read by io::PthFile, and what goes on from it is a checkpoint as
 // any other: io::WriteCheckpoint writes it, `resume` with `load_from` takes it.
@@ -11,50 +12,16 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "grapnel/io/checkpoint.h"
-#include "grapnel/io/env.h"
 #include "grapnel/io/pth.h"
 #include "grapnel/runner/run_start.h"
 
 namespace grapnel {
 
-struct TrainingPthOptions {
-  enum class Groups {
-    // MMEngine's: with paramwise_cfg a group for each parameter that is
-    // trained, else one for all, frozen ones included.
-    kMMEngine,
-    // The run's own, of what is trained.
-    kOwn,
-  };
-  Groups groups = Groups::kMMEngine;
-};
-
-// Writes what a run's checkpoint holds in MMEngine's layout, of nothing but
-// tensors, numbers and strings: an unpatched MMEngine resumes from it, and
-// torch.load(weights_only=True) reads it.
-//
-//   meta              epoch, iter, seed, experiment_name, grapnel_version
-//   state_dict        OrderedDict; the average, where there is one
-//   ema_state_dict    where there is one: the trained weights as
-//                     "module.<name>" and "steps"
-//   optimizer         torch.optim's state_dict; of several one for each name
-//   param_schedulers  settings, last_step, _global_step, ...
-//   message_hub       log_scalars, empty; runtime_info; resumed_keys
-//
-// What MMEngine has no place for is named in `*warnings`, not null: a
-// half-filled accumulation window, generators, histories, hooks' states.
-//   kInvalidArgument: a checkpoint without state, which is of no run, or of a
-//     loop that somebody has written by hand.
-//   kDataLoss: its state can't be read. Else as PthWriter.
-absl::Status WriteTrainingPth(io::Env& env, const std::string& path,
-                              const io::CheckpointContents& contents,
-                              const TrainingPthOptions& options,
-                              std::vector<std::string>* warnings);
-
 struct TrainingImportOptions {
-  // Epochs and iterations done, in place of what the file says.
+  // Epochs and iterations done, in place of what the file says; of a run by
+  // epoch one of them alone gives the other.
   std::optional<int64_t> epoch, iter;
 
   // False: the optimizer starts from scratch.

@@ -1,4 +1,4 @@
-// To Python: WriteTrainingPth.
+#include "grapnel/runner/training_pth_writer.h"
 
 #include <algorithm>
 #include <cmath>
@@ -42,7 +42,6 @@
 #include "grapnel/runner/run_checkpoint.h"
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner_config.pb.h"
-#include "grapnel/runner/training_pth.h"
 
 namespace grapnel {
 namespace {
@@ -92,6 +91,7 @@ class TrainingWriter {
           "the checkpoint is of no run: it has no model or no state");
     }
     GRAPNEL_ASSIGN_OR_RETURN(state_, ReadRunState(contents_));
+    if (!options_.optimizer) state_.clear_optim_wrapper();
     auto config = ParseRunnerConfig(contents_.manifest().config(),
                                     ConfigFormat::kText, "config");
     if (config.ok()) {
@@ -547,7 +547,7 @@ class TrainingWriter {
   }
 
   void WarnOfRest() {
-    if (!state_.has_optim_wrapper()) {
+    if (options_.optimizer && !state_.has_optim_wrapper()) {
       warnings_.push_back(
           "the checkpoint was saved without its optimizer, and so is the file");
     }

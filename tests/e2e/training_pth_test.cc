@@ -36,6 +36,7 @@
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/runner_config.pb.h"
+#include "grapnel/runner/training_pth_writer.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
@@ -434,6 +435,31 @@ INSTANTIATE_TEST_SUITE_P(
         {"OtherLength", {{"epoch", 2}, {"iter", 20}}, 2, 20, 0}}),
     [](const auto& info) { return info.param.name; });
 
+TEST_F(TrainingPthTest, PlaceThatIsGivenCounts) {
+  WriteFile([](io::PthWriter* writer) {
+    Plain({{"epoch", 2}, {"iter", 6}}, writer);
+  });
+  const RunStart start = Start(Config());
+  const struct {
+    std::optional<int64_t> given_epoch, given_iter;
+    int64_t epoch, iter, iter_in_epoch;
+  } kCases[] = {{1, std::nullopt, 1, 3, 0},
+                {std::nullopt, 4, 1, 4, 1},
+                {1, 5, 1, 5, 2},
+                {4, 6, 4, 6, 0}};
+  for (const auto& c : kCases) {
+    TrainingImportOptions options;
+    options.epoch = c.given_epoch;
+    options.iter = c.given_iter;
+    const auto contents = Import(start, options);
+    ASSERT_THAT(contents, IsOk());
+    const io::v1::Progress& progress = contents->manifest().progress();
+    EXPECT_EQ(progress.epoch(), c.epoch);
+    EXPECT_EQ(progress.iter(), c.iter);
+    EXPECT_EQ(progress.iter_in_epoch(), c.iter_in_epoch);
+  }
+}
+
 struct BadCase {
   std::string name;
   std::function<void(io::PthWriter*)> write;
@@ -471,7 +497,7 @@ INSTANTIATE_TEST_SUITE_P(
            StateDict(1, "net.", writer);
            writer->End();
          },
-         "has 4 of the model's 4 tensors not, the first is \"body.weight\"; "
+         "lacks 4 of the model's 4 tensors, the first is \"body.weight\"; "
          "its own first one is \"net.body.weight\""},
         {"NoCounters", [](io::PthWriter* writer) { Plain({}, writer); },
          "epoch, iter: the file says neither"},

@@ -42,6 +42,7 @@
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/runner_config.pb.h"
 #include "grapnel/runner/training_pth.h"
+#include "grapnel/runner/training_pth_writer.h"
 
 namespace grapnel {
 namespace {

@@ -222,6 +222,13 @@ absl::Status CheckNotThere(io::Env& env, const std::string& path) {
       path, ": is there already; delete it first, or choose another name"));
 }
 
+absl::Status CheckNewFile(io::Env& env, const std::string& path) {
+  GRAPNEL_RETURN_IF_ERROR(CheckNotThere(env, path));
+  const std::string dir = io::Dirname(path);
+  if (dir.empty() || env.IsDirectory(dir)) return absl::OkStatus();
+  return absl::NotFoundError(absl::StrCat(path, ": there is no folder ", dir));
+}
+
 absl::StatusOr<io::CheckpointContents> ReadWeightsAt(io::Env& env,
                                                      const std::string& path) {
   GRAPNEL_RETURN_IF_ERROR(CheckThere(env, path));

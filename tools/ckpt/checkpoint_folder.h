@@ -79,6 +79,9 @@ absl::Status CheckIsCheckpoint(io::Env& env, const std::string& path);
 // kAlreadyExists if there is anything at `path`.
 absl::Status CheckNotThere(io::Env& env, const std::string& path);
 
+// The same, and kNotFound if there is no folder to make a file `path` in.
+absl::Status CheckNewFile(io::Env& env, const std::string& path);
+
 // io::ReadWeightsAndMore, whose errors say what is there if nothing is at
 // `path`, or a folder without weights.
 absl::StatusOr<io::CheckpointContents> ReadWeightsAt(io::Env& env,

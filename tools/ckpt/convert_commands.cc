@@ -155,7 +155,7 @@ absl::StatusOr<ExitCode> ExportWeights(const CkptCommand& command, io::Env& env,
                      ": ends neither in .safetensors nor in .pth: say --pth "
                      "or --safetensors"));
   }
-  GRAPNEL_RETURN_IF_ERROR(CheckNotThere(env, to));
+  GRAPNEL_RETURN_IF_ERROR(CheckNewFile(env, to));
   GRAPNEL_ASSIGN_OR_RETURN(const io::CheckpointContents contents,
                            ReadWeightsAt(env, path));
   TensorMap weights = *contents.FindSection(kModel);

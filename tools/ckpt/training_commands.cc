@@ -18,6 +18,7 @@
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/runner_config.pb.h"
 #include "grapnel/runner/training_pth.h"
+#include "grapnel/runner/training_pth_writer.h"
 #include "grapnel/tools/ckpt/checkpoint_folder.h"
 #include "grapnel/tools/ckpt/json_report.h"
 #include "grapnel/tools/command_line.h"
@@ -58,7 +59,7 @@ absl::StatusOr<ExitCode> ExportTraining(const CkptCommand& command,
     return absl::InvalidArgumentError(
         absl::StrCat(to, ": a training is written as .pth"));
   }
-  GRAPNEL_RETURN_IF_ERROR(CheckNotThere(env, to));
+  GRAPNEL_RETURN_IF_ERROR(CheckNewFile(env, to));
   GRAPNEL_RETURN_IF_ERROR(CheckIsCheckpoint(env, path));
   GRAPNEL_ASSIGN_OR_RETURN(const io::CheckpointContents contents,
                            io::ReadCheckpoint(env, path));
@@ -76,6 +77,10 @@ absl::StatusOr<ExitCode> ImportTraining(const CkptCommand& command,
   const std::string& to = command.paths[1];
   GRAPNEL_RETURN_IF_ERROR(CheckNotThere(env, to));
   GRAPNEL_RETURN_IF_ERROR(CheckThere(env, path));
+  if (IsCheckpoint(env, path)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        path, ": is a checkpoint already, which train --resume takes"));
+  }
   GRAPNEL_RETURN_IF_ERROR(CheckThere(env, *command.training_config));
 
   // As train would take it.
@@ -103,7 +108,19 @@ absl::StatusOr<ExitCode> ImportTraining(const CkptCommand& command,
   std::vector<std::string> warnings;
   const absl::StatusOr<io::CheckpointContents> contents =
       ImportTraining(file.root(), start, import_options, &warnings);
-  if (!contents.ok()) return WithContext(contents.status(), path);
+  if (!contents.ok()) {
+    if (import_options.optimizer) {
+      import_options.optimizer = false;
+      const bool fits_without =
+          ImportTraining(file.root(), start, import_options, &warnings).ok();
+      if (fits_without) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(path, ": ", contents.status().message(),
+                         "; --no-optimizer leaves it out"));
+      }
+    }
+    return WithContext(contents.status(), path);
+  }
   const std::string clean(io::StripSlashes(to));
   GRAPNEL_RETURN_IF_ERROR(io::WriteCheckpoint(env, io::Dirname(clean),
                                               io::Basename(clean), *contents));

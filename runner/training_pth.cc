@@ -1,4 +1,4 @@
-// From Python: ImportTraining.
+#include "grapnel/runner/training_pth.h"
 
 #include <algorithm>
 #include <cmath>
@@ -54,7 +54,6 @@
 #include "grapnel/runner/run_start.h"
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/runner_config.pb.h"
-#include "grapnel/runner/training_pth.h"
 
 namespace grapnel {
 namespace {
@@ -458,8 +457,8 @@ class TrainingImport {
     if (!missing.empty() && all) {
       const std::string theirs = taken.empty() ? "" : taken.begin()->name;
       return absl::InvalidArgumentError(absl::StrCat(
-          "the file has ", missing.size(), " of the model's ", Model().size(),
-          " tensors not, the first is \"", missing.front(),
+          "the file lacks ", missing.size(), " of the model's ", Model().size(),
+          " tensors, the first is \"", missing.front(),
           "\"; its own first one is \"", theirs,
           "\": load_options.rename can make names those of the model"));
     }
@@ -778,22 +777,26 @@ class TrainingImport {
 
   absl::Status ReadProgress() {
     const PthValue& counters = meta_.has_value() ? *meta_ : file_;
-    std::optional<int64_t> epoch =
-        options_.epoch.has_value()
-            ? options_.epoch
-            : CountAt(counters, {"epoch", "epochs", "current_epoch"});
-    std::optional<int64_t> iter =
-        options_.iter.has_value()
-            ? options_.iter
-            : CountAt(counters, {"iter", "iters", "iteration", "iterations",
-                                 "global_step", "step", "it"});
+    std::optional<int64_t> epoch = options_.epoch;
+    std::optional<int64_t> iter = options_.iter;
+    // Of a run by epoch the one gives the other.
+    const bool is_given =
+        state_.data().by_epoch() && (epoch.has_value() || iter.has_value());
+    if (!epoch.has_value() && !is_given) {
+      epoch = CountAt(counters, {"epoch", "epochs", "current_epoch"});
+    }
+    if (!iter.has_value() && !is_given) {
+      iter = CountAt(counters, {"iter", "iters", "iteration", "iterations",
+                                "global_step", "step", "it"});
+    }
     if (of_lightning_ && !options_.iter.has_value() && iter.has_value()) {
       // It counts steps of the optimizer.
       if (__builtin_mul_overflow(*iter, AccumulativeCounts(), &*iter)) {
         return absl::InvalidArgumentError("global_step: is too large");
       }
     }
-    if (!iter.has_value() && steps_ > 0 && AccumulativeCounts() == 1) {
+    if (!iter.has_value() && !is_given && steps_ > 0 &&
+        AccumulativeCounts() == 1) {
       iter = steps_;
     }
     const int64_t n = std::max<int64_t>(state_.data().num_batches(), 1);

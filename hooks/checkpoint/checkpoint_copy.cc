@@ -1,19 +1,19 @@
 #include "grapnel/hooks/checkpoint/checkpoint_copy.h"
 
-#include <memory>
+#include <string>
+#include <vector>
 
 #include "ATen/core/Tensor.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_map.h"
-#include "grapnel/base/version.h"
 #include "grapnel/hooks/checkpoint/checkpoint_config.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
-#include "grapnel/io/pth_writer.h"
 #include "grapnel/io/run_checkpoints.h"
 #include "grapnel/io/safetensors.h"
 #include "grapnel/io/unique_name.h"
+#include "grapnel/runner/training_pth_writer.h"
 
 namespace grapnel {
 namespace {
@@ -37,49 +37,40 @@ absl::StatusOr<TensorMap> EvaluatedWeights(
   return weights;
 }
 
-// What MMEngine loads weights from.
+// What MMEngine resumes from.
 absl::Status WritePth(io::Env& env, const std::string& path,
-                      const TensorMap& weights,
-                      const io::v1::Progress& progress) {
-  GRAPNEL_ASSIGN_OR_RETURN(const std::unique_ptr<io::PthWriter> writer,
-                           io::PthWriter::Create(env, path));
-  writer->BeginDict();
-  writer->String("meta");
-  writer->BeginDict();
-  writer->String("epoch");
-  writer->Int(progress.epoch());
-  writer->String("iter");
-  writer->Int(progress.iter());
-  writer->String("grapnel_version");
-  writer->String(kGrapnelVersion);
-  writer->End();
-  writer->String("state_dict");
-  writer->BeginOrderedDict();
-  for (const NamedTensor& named : weights) {
-    writer->String(named.name);
-    writer->Tensor(named.tensor);
+                      const io::CheckpointContents& contents,
+                      std::vector<std::string>* warnings) {
+  TrainingPthOptions options;
+  std::vector<std::string> own;
+  absl::Status written = WriteTrainingPth(env, path, contents, options, &own);
+  if (absl::IsInvalidArgument(written)) {
+    // One of a user's: weights are what most programs want.
+    own = {absl::StrCat("the optimizer is left out: ", written.message())};
+    options.optimizer = false;
+    written = WriteTrainingPth(env, path, contents, options, &own);
   }
-  writer->End();
-  writer->End();
-  return writer->Finish();
+  warnings->insert(warnings->end(), own.begin(), own.end());
+  return written;
 }
 
 }  // namespace
 
 absl::Status WriteCheckpointCopy(io::Env& env, const std::string& checkpoint,
                                  const std::string& format,
-                                 const io::CheckpointContents& contents) {
+                                 const io::CheckpointContents& contents,
+                                 std::vector<std::string>* warnings) {
   const std::string ending = absl::StrCat(".", format);
   const std::string path = absl::StrCat(checkpoint, ending);
   const std::string temporary = io::JoinPath(
       io::Dirname(path), io::HiddenName(io::kTemporary, io::Basename(path)));
   const auto write_temporary = [&]() -> absl::Status {
+    if (format == kPthFormat) {
+      return WritePth(env, temporary, contents, warnings);
+    }
     GRAPNEL_ASSIGN_OR_RETURN(const TensorMap weights,
                              EvaluatedWeights(contents));
-    return format == kPthFormat
-               ? WritePth(env, temporary, weights,
-                          contents.manifest().progress())
-               : io::WriteSafetensors(env, temporary, weights).status();
+    return io::WriteSafetensors(env, temporary, weights).status();
   };
   const auto write = [&]() -> absl::Status {
     GRAPNEL_RETURN_IF_ERROR(write_temporary());

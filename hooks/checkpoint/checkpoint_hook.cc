@@ -609,9 +609,22 @@ void CheckpointHook::WriteCopies(RunContext& run,
                                  const SavedCheckpoint& saved) {
   if (!contents_.has_value()) return;  // Another rank writes them.
   for (const std::string& format : config_.also_write()) {
-    const absl::Status written =
-        WriteCheckpointCopy(run.env(), saved.path, format, *contents_);
-    if (written.ok()) continue;
+    std::vector<std::string> warnings;
+    const absl::Status written = WriteCheckpointCopy(
+        run.env(), saved.path, format, *contents_, &warnings);
+    if (written.ok()) {
+      for (const std::string& warning : warnings) {
+        // Numbers differ from save to save.
+        std::string kind = absl::StrCat(format, " ", warning);
+        kind.erase(
+            std::remove_if(kind.begin(), kind.end(), absl::ascii_isdigit),
+            kind.end());
+        if (!copy_warnings_.insert(std::move(kind)).second) continue;
+        run.log().Warning(absl::StrCat("also_write: ", saved.path, ".", format,
+                                       ": ", warning));
+      }
+      continue;
+    }
     // The run is as good as it was.
     run.log().Warning(absl::StrCat("also_write: ", written.message(), "; ",
                                    saved.path, " itself is written"));

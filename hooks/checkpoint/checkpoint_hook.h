@@ -181,6 +181,7 @@ class CheckpointHook final : public Hook {
   std::map<int64_t, BeingSaved> being_saved_;  // By the save's number.
   // With also_write: what is being written, from before it to after it.
   std::optional<io::CheckpointContents> contents_;
+  std::set<std::string> copy_warnings_;  // That were said, without numbers.
 };
 
 }  // namespace grapnel

@@ -38,14 +38,17 @@
 #include "grapnel/models/log_vars.h"
 #include "grapnel/models/metric_value.h"
 #include "grapnel/runner/fake_run_context.h"
+#include "grapnel/runner/run_state.pb.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::TestWithParam;
 using ::testing::ValuesIn;
 
@@ -66,7 +69,9 @@ io::CheckpointContents Contents(const FakeRunContext& run,
   EXPECT_THAT(model.Add("w", ops::full({2}, static_cast<double>(run.iters))),
               IsOk());
   contents.sections.emplace_back("model", std::move(model));
-  contents.blobs.emplace_back("state", "x");
+  runner::v1::RunState state;
+  state.set_seed(5);
+  contents.blobs.emplace_back("state", state.SerializeAsString());
   contents.manifest().set_run_uuid(uuid);
   contents.manifest().set_config("config");
   return contents;
@@ -1491,6 +1496,37 @@ TEST_F(BestCheckpointTest, FilesForPythonComeAndGoWithTheirCheckpoints) {
   EXPECT_EQ(weights->type_name(), "collections.OrderedDict");
   EXPECT_TRUE(ops::equal(weights->Find("w")->tensor(), ops::full({2}, 7.0)));
   EXPECT_TRUE(file->root().Find("meta")->Find("epoch").has_value());
+  EXPECT_TRUE(file->root().Find("message_hub").has_value());
+  // Said once, though two were written.
+  EXPECT_THAT(Logged(run_, RunLog::Level::kWarning),
+              AllOf(HasSubstr("also_write: /work_dir/epoch_1.pth: "),
+                    Not(HasSubstr("epoch_2.pth"))));
+}
+
+TEST_F(BestCheckpointTest, OptimizersThatPythonHasNotAreLeftOutOfItsFile) {
+  Start("also_write: 'pth'");
+  run_.total_epochs = 1;
+  ASSERT_THAT(hook_->AfterTrainEpoch(run_), IsOk());
+  ASSERT_EQ(run_.saves.size(), 1u);
+  io::CheckpointContents contents = Contents(run_, kUuid);
+  runner::v1::RunState state;
+  state.mutable_optim_wrapper()->mutable_optimizer()->set_type(
+      "my.OwnOptimizerConfig");
+  state.mutable_optim_wrapper()->mutable_optimizer()->add_groups()->add_params(
+      "w");
+  contents.blobs = {{"state", state.SerializeAsString()}};
+  ASSERT_THAT(hook_->BeforeSaveCheckpoint(run_, contents), IsOk());
+  ASSERT_THAT(
+      io::WriteCheckpoint(*run_.mem_env, run_.work, "epoch_1", contents),
+      IsOk());
+  ASSERT_THAT(hook_->AfterSaveCheckpoint(run_, SavedAs(run_.saves[0])), IsOk());
+  const auto file = io::PthFile::Read(*run_.mem_env, "/work_dir/epoch_1.pth");
+  ASSERT_THAT(file, IsOk());
+  EXPECT_TRUE(file->root().Find("state_dict").has_value());
+  EXPECT_FALSE(file->root().Find("optimizer").has_value());
+  EXPECT_THAT(Logged(run_, RunLog::Level::kWarning),
+              AllOf(HasSubstr("the optimizer is left out: "),
+                    HasSubstr("OwnOptimizer"), Not(HasSubstr("itself"))));
 }
 
 TEST_F(BestCheckpointTest, FilesOfTheUsersAreLeft) {
@@ -1585,7 +1621,8 @@ TEST_P(CheckpointCopyTest, OneThatCannotBeWrittenIsWarnedOf) {
     }
     if (!failed) {
       EXPECT_TRUE(env.FileExists(file));
-      EXPECT_EQ(Logged(run, RunLog::Level::kWarning), "");
+      EXPECT_THAT(Logged(run, RunLog::Level::kWarning),
+                  Not(HasSubstr("itself is written")));
       break;
     }
     ++failures;

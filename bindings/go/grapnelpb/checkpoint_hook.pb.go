@@ -115,10 +115,13 @@ type CheckpointHookConfig struct {
 	// Files for other programs beside each checkpoint that last_checkpoint names or
 	// save_best asks for, called as it is: "safetensors", epoch_5.safetensors with
 	// the weights that evaluations see, which are the average where there is one;
-	// "pth", epoch_5.pth for torch.load(weights_only=True) with the same weights as
-	// `state_dict` and epoch and iter in `meta`. They are written after it and
-	// deleted with it; no run resumes from them. One that can't be written is
-	// warned of: the checkpoint stands. Distinct. Default: none.
+	// "pth", epoch_5.pth, which torch.load(weights_only=True) reads and MMEngine
+	// resumes from: these weights as `state_dict`, with `meta`, `optimizer`,
+	// `param_schedulers` and `message_hub` out of the checkpoint. What it has no
+	// place for is said once in the log, and an optimizer that torch.optim doesn't
+	// have is left out. They are written after it and deleted with it; no run here
+	// takes one for a checkpoint. One that can't be written is warned of: the
+	// checkpoint stands. Distinct. Default: none.
 	AlsoWrite     []string `protobuf:"bytes,20,rep,name=also_write,json=alsoWrite,proto3" json:"also_write,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -210,10 +210,13 @@ pub struct CheckpointHookConfig {
     /// Files for other programs beside each checkpoint that last_checkpoint names or
     /// save_best asks for, called as it is: "safetensors", epoch_5.safetensors with
     /// the weights that evaluations see, which are the average where there is one;
-    /// "pth", epoch_5.pth for torch.load(weights_only=True) with the same weights as
-    /// `state_dict` and epoch and iter in `meta`. They are written after it and
-    /// deleted with it; no run resumes from them. One that can't be written is
-    /// warned of: the checkpoint stands. Distinct. Default: none.
+    /// "pth", epoch_5.pth, which torch.load(weights_only=True) reads and MMEngine
+    /// resumes from: these weights as `state_dict`, with `meta`, `optimizer`,
+    /// `param_schedulers` and `message_hub` out of the checkpoint. What it has no
+    /// place for is said once in the log, and an optimizer that torch.optim doesn't
+    /// have is left out. They are written after it and deleted with it; no run here
+    /// takes one for a checkpoint. One that can't be written is warned of: the
+    /// checkpoint stands. Distinct. Default: none.
     #[prost(string, repeated, tag = "20")]
     pub also_write: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }

@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/types/span.h"
 #include "c10/core/DispatchKeySet.h"
 #include "c10/core/Storage.h"
@@ -63,40 +64,53 @@ absl::Status Invalid(absl::string_view what) {
   return absl::InvalidArgumentError(what);
 }
 
-// Where a value is in the tree, as attributes of modules are named:
-// "state_dict.fc.weight".
-std::string ExtendName(absl::string_view name, absl::string_view part) {
-  return name.empty() ? std::string(part) : absl::StrCat(name, ".", part);
+// What a child of a list or a dict is called, for messages.
+std::string PartOfName(const PickleTree& tree, PickleId parent, size_t child) {
+  constexpr size_t kMaxSize = 256;  // QuotedName shows less.
+  if (tree.kind(parent) != PickleKind::kDict) return absl::StrCat(child);
+  const PickleId key = tree.children(parent)[child - 1];
+  return tree.kind(key) == PickleKind::kInt
+             ? absl::StrCat(tree.int_value(key))
+             : std::string(tree.text(key).substr(0, kMaxSize));
 }
 
-// The name of the first tensor that is a view of `storage`; "" if there is
-// none.
+// The name of the first tensor that is a view of `storage`, as attributes of
+// modules are named: "state_dict.fc.weight". "" if there is none.
 std::string FindTensorOf(const PthContents& contents, uint32_t storage) {
-  struct Place {
+  struct Step {
     PickleId id;
-    std::string name;
+    size_t child;  // Where it goes on.
   };
   const PickleTree& tree = contents.tree;
-  std::vector<Place> rest = {{contents.root, ""}};
+  const auto is_wanted = [&](PickleId id) {
+    return tree.kind(id) == PickleKind::kTensor &&
+           contents.tensors[tree.number(id)].storage == storage;
+  };
+  std::vector<Step> path = {{contents.root, 0}};
   absl::flat_hash_set<PickleId> seen;
-  while (!rest.empty()) {
-    const Place place = std::move(rest.back());
-    rest.pop_back();
-    if (!seen.insert(place.id).second) continue;
-    if (tree.kind(place.id) == PickleKind::kTensor &&
-        contents.tensors[tree.number(place.id)].storage == storage) {
-      return place.name;
+  while (!path.empty()) {
+    const PickleId id = path.back().id;
+    const absl::Span<const PickleId> children = tree.children(id);
+    const size_t step = tree.kind(id) == PickleKind::kDict ? 2 : 1;
+    const size_t at = path.back().child + step - 1;
+    if (at >= children.size()) {
+      path.pop_back();
+      if (!path.empty()) ++path.back().child;
+      continue;
     }
-    const absl::Span<const PickleId> children = tree.children(place.id);
-    const bool is_dict = tree.kind(place.id) == PickleKind::kDict;
-    const size_t step = is_dict ? 2 : 1;
-    for (size_t end = children.size(); end > 0; end -= step) {
-      const PickleId key = children[end - step];
-      const std::string part = !is_dict ? absl::StrCat(end - 1)
-                               : tree.kind(key) == PickleKind::kInt
-                                   ? absl::StrCat(tree.int_value(key))
-                                   : std::string(tree.text(key));
-      rest.push_back({children[end - 1], ExtendName(place.name, part)});
+    path.back().child = at;
+    const PickleId child = children[at];
+    if (is_wanted(child)) {
+      std::vector<std::string> parts;
+      for (const Step& part : path) {
+        parts.push_back(PartOfName(tree, part.id, part.child));
+      }
+      return absl::StrJoin(parts, ".");
+    }
+    if (!tree.children(child).empty() && seen.insert(child).second) {
+      path.push_back({child, 0});
+    } else {
+      ++path.back().child;
     }
   }
   return "";

@@ -605,6 +605,16 @@ std::vector<BadCase> BadCases() {
       {SixFloats()});
   add("Row104FlippedBitInData", Flipped(named, SixFloats()),
       "data/0, which holds \"fc.w\": is damaged: CRC-32 is ", Code::kDataLoss);
+  // What is in front of the tensor isn't copied for each of the items.
+  add("FlippedBitBehindALongName",
+      Flipped(BuildPth(Pickle(Dict({Text(std::string(100'000, 'x')),
+                                    List(std::vector<std::string>(10'000, "N")),
+                                    Text(std::string(100'000, 'y')),
+                                    List({"N", TensorOf(SixFloatStorage(), 0,
+                                                        {6}, {1})})})),
+                       {SixFloats()}),
+              SixFloats()),
+      "data/0, which holds \"yyy", Code::kDataLoss);
   add("Row104FlippedBitInPickle", Flipped(named, "_rebuild_tensor_v2"),
       "data.pkl: is damaged", Code::kDataLoss);
   add("Row104FlippedBitInUnusedRecord",

@@ -302,6 +302,14 @@ class TorchTest(ReadTestCase):
                 file.writestr("a/data.pkl", b"\x80\x02" + opcode * (20 << 20))
                 file.writestr("a/version", "3\n")
             check(path)
+        # A damaged storage, whose tensor is searched for among many values with a long name.
+        with open(path, "wb") as f:
+            torch.save({"x" * 100_000: [None] * 10_000, "w": torch.full((3,), 0.1)}, f)
+        with open(path, "rb+") as f:
+            f.seek(f.read().find(torch.tensor(0.1).numpy().tobytes()))
+            f.write(b"?")
+        self.assertIn('which holds "w": is damaged', self.error(path))
+        check(path)
 
     def test_torchscript_is_refused(self):
         path = os.path.join(DIR, "script.pt")

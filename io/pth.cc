@@ -137,20 +137,75 @@ absl::Status Allocate(absl::Span<const PthStorage> storages,
   return absl::OkStatus();
 }
 
+bool IsNoBool(unsigned char byte) { return byte > 1; }
+
+// Where in its storage the first element is that is no bool; nullopt if there
+// is none. Every element that is looked at takes one off `*left`: the search
+// ends at 0, and at a byte that the tensor may be no view of.
+std::optional<int64_t> FindNoBool(const PickleTree& tree,
+                                  const PthTensor& tensor,
+                                  const unsigned char* bytes, int64_t* left) {
+  struct Dim {
+    int64_t size;
+    int64_t stride;
+    int64_t index;
+  };
+  std::vector<Dim> dims;
+  const absl::Span<const PickleId> sizes = tree.children(tensor.sizes);
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    const int64_t size = tree.int_value(sizes[i]);
+    const int64_t stride = tree.int_value(tree.children(tensor.strides)[i]);
+    if (size == 0) return std::nullopt;
+    if (size > 1 && stride > 0) dims.push_back({size, stride, 0});
+  }
+  int64_t at = tensor.offset;
+  for (;;) {
+    if (IsNoBool(bytes[at]) || --*left <= 0) return at;
+    size_t dim = dims.size();
+    for (; dim > 0; --dim) {
+      Dim& last = dims[dim - 1];
+      at += last.stride;
+      if (++last.index < last.size) break;
+      at -= last.size * last.stride;
+      last.index = 0;
+    }
+    if (dim == 0) return std::nullopt;
+  }
+}
+
 // A bool is a byte, 0 or 1; what LibTorch computes from another is anything.
+// Bytes that no tensor is a view of don't matter: torch.empty leaves them as
+// they are.
 absl::Status CheckBools(absl::Span<const PthStorage> storages,
                         const PthContents& contents) {
+  std::vector<bool> is_suspect(storages.size());
+  int64_t left = 64 << 20;
   for (size_t i = 0; i < storages.size(); ++i) {
     if (!storages[i].is_bool) continue;
     const auto* const bytes =
         static_cast<const unsigned char*>(contents.storages[i].data());
-    const auto* const end = bytes + storages[i].num_bytes;
-    const auto* const bad =
-        std::find_if(bytes, end, [](unsigned char byte) { return byte > 1; });
-    if (bad == end) continue;
-    return absl::DataLossError(absl::StrCat(
-        "storage ", QuotedName(contents.tree.text(storages[i].key)),
-        ": element ", bad - bytes, " of bool is ", static_cast<int>(*bad)));
+    is_suspect[i] = std::any_of(bytes, bytes + storages[i].num_bytes, IsNoBool);
+    left += 4 * storages[i].num_bytes;
+  }
+  for (const PthTensor& tensor : contents.tensors) {
+    if (tensor.dtype != c10::ScalarType::Bool) continue;
+    if (!is_suspect[tensor.storage]) continue;
+    const auto* const bytes = static_cast<const unsigned char*>(
+        contents.storages[tensor.storage].data());
+    const std::optional<int64_t> bad =
+        FindNoBool(contents.tree, tensor, bytes, &left);
+    if (!bad.has_value()) continue;
+    const std::string name = DescribeStorage(
+        contents, tensor.storage,
+        absl::StrCat("storage ", QuotedName(contents.tree.text(
+                                     storages[tensor.storage].key))));
+    if (left <= 0) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          name, ": too many views of a storage where some bytes are no bool"));
+    }
+    return absl::DataLossError(absl::StrCat(name, ": element ", *bad,
+                                            " of bool is ",
+                                            static_cast<int>(bytes[*bad])));
   }
   return absl::OkStatus();
 }

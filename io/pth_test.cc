@@ -200,6 +200,21 @@ INSTANTIATE_TEST_SUITE_P(
       return camel;
     });
 
+TEST(PthFileTest, BoolsThatNoTensorIsAViewOfMayBeAnything) {
+  const std::string storage = Storage("BoolStorage", "0", 8);
+  const std::string pickle = Pickle(List(
+      {TensorOf(storage, 0, {2}, {1}), TensorOf(storage, 0, {2, 2}, {4, 1}),
+       TensorOf(storage, 5, {100, 1}, {0, 3}),
+       TensorOf(storage, 2, {0, 2}, {1, 1})}));
+  const std::string bytes("\0\1\7\7\0\1\7\7", 8);
+  for (const std::string& written :
+       {BuildPth(pickle, {bytes}), BuildLegacyPth(pickle, {{"0", 8, bytes}})}) {
+    const auto file = ReadBytes(written);
+    ASSERT_THAT(file, IsOk());
+    EXPECT_EQ(Raw(file->root().item(1).tensor()), std::string("\0\1\0\1", 4));
+  }
+}
+
 TEST(PthFileTest, ParametersAndTensorsWithAttributes) {
   const std::string tensor = TensorOf(SixFloatStorage(), 0, {6}, {1});
   const std::string parameter =
@@ -624,6 +639,22 @@ std::vector<BadCase> BadCases() {
       BuildPth(Pickle(TensorOf(Storage("BoolStorage", "0", 3), 0, {3}, {1})),
                {std::string("\0\1\2", 3)}),
       "storage \"0\": element 2 of bool is 2", Code::kDataLoss);
+  const std::string masks =
+      Pickle(Dict({Text("mask"), TensorOf(Storage("BoolStorage", "0", 3), 1,
+                                          {2, 2}, {1, 0})}));
+  add("BoolOf2Named", BuildPth(masks, {std::string("\2\1\2", 3)}),
+      "storage \"0\", which holds \"mask\": element 2 of bool is 2",
+      Code::kDataLoss);
+  add("BoolOf2InALegacyFile",
+      BuildLegacyPth(masks, {{"0", 3, std::string("\2\1\2", 3)}}),
+      "storage \"0\", which holds \"mask\": element 2 of bool is 2",
+      Code::kDataLoss);
+  add("TooManyViewsBesideABoolOf2",
+      BuildPth(Pickle(List(std::vector<std::string>(
+                   200, TensorOf(Storage("BoolStorage", "0", 1 << 20), 0,
+                                 {(1 << 20) - 1}, {1})))),
+               {std::string((1 << 20) - 1, '\1') + '\2'}),
+      "too many views of a storage", Code::kResourceExhausted);
   add("BoolOf2InAnUntypedStorage",
       BuildPth(Pickle(TensorOf(Storage("torch.storage.UntypedStorage", "0", 3),
                                "bool", 0, {3}, {1})),

@@ -15,7 +15,6 @@
 #include "c10/core/DispatchKeySet.h"
 #include "c10/core/Storage.h"
 #include "c10/core/TensorImpl.h"
-#include "grapnel/base/control_characters.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/io/out_of_memory.h"
 #include "grapnel/io/pickle_reader.h"
@@ -222,6 +221,11 @@ absl::StatusOr<std::string> ReadRecord(const RandomAccessFile& file,
   return bytes;
 }
 
+// Whether it is one that CheckArchive or ReadZip reads.
+bool IsReadFirst(absl::string_view name) {
+  return name == "data.pkl" || name == "version" || name == "byteorder";
+}
+
 // The text of a small record that a writer may leave out; "" if it did.
 absl::StatusOr<std::string> ReadSmallRecord(const RandomAccessFile& file,
                                             const ZipReader& zip,
@@ -290,8 +294,8 @@ absl::StatusOr<PickleId> ReadWholePickle(PickleTree& tree, PthObjects& objects,
   return root;
 }
 
-// Reads every record whose bytes aren't read yet: storages into their memory,
-// others for their CRC.
+// Reads storages into their memory, and for their CRC all records but those
+// that were checked when they were read.
 absl::Status ReadData(const RandomAccessFile& file, const ZipReader& zip,
                       absl::Span<const PthStorage> storages,
                       PthContents& contents) {
@@ -302,12 +306,11 @@ absl::Status ReadData(const RandomAccessFile& file, const ZipReader& zip,
         absl::StrCat("data/", contents.tree.text(storage.key));
     const ZipRecord* const record = zip.Find(name);
     if (record == nullptr) {
-      return Invalid(absl::StrCat(MaskControlCharacters(name), ": is missing"));
+      return Invalid(absl::StrCat(name, ": is missing"));
     }
     if (record->num_bytes != storage.num_bytes) {
-      return Invalid(absl::StrCat(MaskControlCharacters(name), ": has ",
-                                  record->num_bytes, " bytes, data.pkl says ",
-                                  storage.num_bytes));
+      return Invalid(absl::StrCat(name, ": has ", record->num_bytes,
+                                  " bytes, data.pkl says ", storage.num_bytes));
     }
     ranges.push_back({record->offset, record->num_bytes});
     records.push_back(record);
@@ -315,22 +318,23 @@ absl::Status ReadData(const RandomAccessFile& file, const ZipReader& zip,
   GRAPNEL_RETURN_IF_ERROR(Allocate(storages, contents, ranges));
   std::vector<const ZipRecord*> read = records;
   std::sort(read.begin(), read.end());
+  contents.verified = true;
   for (const ZipRecord& record : zip.records()) {
+    contents.verified = contents.verified && record.has_crc();
     if (std::binary_search(read.begin(), read.end(), &record)) continue;
+    if (IsReadFirst(record.name)) continue;
     ranges.push_back({record.offset, record.num_bytes});
     records.push_back(&record);
   }
   GRAPNEL_RETURN_IF_ERROR(ReadRanges(file, absl::MakeSpan(ranges)));
-  contents.verified = true;
   for (size_t i = 0; i < records.size(); ++i) {
-    contents.verified = contents.verified && records[i]->has_crc();
     const absl::Status status = records[i]->CheckCrc(ranges[i].crc32);
     if (status.ok()) continue;
-    return WithContext(status,
-                       i < storages.size()
-                           ? DescribeStorage(contents, static_cast<uint32_t>(i),
-                                             records[i]->name)
-                           : std::string(records[i]->name));
+    return WithContext(
+        status, i < storages.size()
+                    ? DescribeStorage(contents, static_cast<uint32_t>(i),
+                                      records[i]->name)
+                    : absl::StrCat("record ", QuotedName(records[i]->name)));
   }
   return absl::OkStatus();
 }

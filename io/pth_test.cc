@@ -634,7 +634,10 @@ std::vector<BadCase> BadCases() {
       "data.pkl: is damaged", Code::kDataLoss);
   add("Row104FlippedBitInUnusedRecord",
       Flipped(WithRecord("a/unused", "some bytes"), "some bytes"),
-      "unused: is damaged", Code::kDataLoss);
+      "record \"unused\": is damaged", Code::kDataLoss);
+  add("ControlCharactersInADamagedRecord",
+      Flipped(WithRecord("a/\x1b[2Jzz\n", "some bytes"), "some bytes"),
+      "record \"?[2Jzz?\": is damaged", Code::kDataLoss);
   add("BoolOf2",
       BuildPth(Pickle(TensorOf(Storage("BoolStorage", "0", 3), 0, {3}, {1})),
                {std::string("\0\1\2", 3)}),

@@ -155,6 +155,12 @@ constexpr Dtype kDtypes[] = {
     {"uint7"},
 };
 
+constexpr absl::string_view kLayouts[] = {
+    "torch.strided",    "torch.sparse_coo", "torch.sparse_csr",
+    "torch.sparse_csc", "torch.sparse_bsr", "torch.sparse_bsc",
+    "torch._mkldnn",    "torch.jagged",
+};
+
 // Tensors that aren't a view of a storage.
 struct UnreadTensor {
   const char* function;
@@ -260,7 +266,10 @@ absl::StatusOr<PickleId> PthObjects::Call(PickleId callable,
       return result;
     }
   }
-  if (!allow_foreign_) {
+  // What a foreign object made may be a function, too; values are none.
+  const bool may_be_called =
+      is_name || tree_.kind(callable) == PickleKind::kOpaque;
+  if (!allow_foreign_ || !may_be_called) {
     return Invalid(
         absl::StrCat("a ", tree_.type_name(callable),
                      " is called, which is no function of torch.save"));
@@ -339,7 +348,9 @@ absl::StatusOr<PickleId> PthObjects::Tensor(int version, Arguments arguments) {
   const size_t fixed = version == 1 ? 4 : version == 2 ? 6 : 7;
   const size_t most = version == 1 ? fixed : fixed + 1;
   if (arguments.size() < fixed || arguments.size() > most) {
-    return WrongCount(arguments.size(), absl::StrCat(fixed, " to ", most));
+    return WrongCount(arguments.size(),
+                      fixed == most ? absl::StrCat(fixed)
+                                    : absl::StrCat(fixed, " or ", most));
   }
   GRAPNEL_RETURN_IF_ERROR(
       Expect(arguments[0], PickleKind::kStorage, "storage"));
@@ -671,7 +682,14 @@ absl::StatusOr<PickleId> PthObjects::Layout(PickleTypeId type,
                                             Arguments arguments) {
   if (arguments.size() != 1) return WrongCount(arguments.size(), "1");
   GRAPNEL_RETURN_IF_ERROR(Expect(arguments[0], PickleKind::kString, "name"));
-  return tree_.AddSameText(PickleKind::kString, type, arguments[0]);
+  const absl::string_view name = tree_.text(arguments[0]);
+  const auto* const known =
+      std::find(std::begin(kLayouts), std::end(kLayouts), name);
+  if (known == std::end(kLayouts)) {
+    return Invalid(absl::StrCat(QuotedName(name), " is no layout"));
+  }
+  // A copy: the text itself may yet be decoded in its place.
+  return tree_.AddText(PickleKind::kString, type, *known);
 }
 
 absl::StatusOr<PickleId> PthObjects::Size(PickleTypeId type,

@@ -405,6 +405,9 @@ TEST(PthFileTest, ForeignObjectsAreInert) {
   EXPECT_EQ(file->root().Find("type")->size(), 0);
   EXPECT_EQ(file->root().Find("storage")->type_name(), "torch.FloatStorage");
   EXPECT_EQ(file->root().Find("called")->type_name(), "builtins.getattr");
+  EXPECT_THAT(ReadBytes(BuildPth(Pickle(Call(OrderedDict({}), {}))), true),
+              StatusIs(Code::kInvalidArgument,
+                       HasSubstr("a collections.OrderedDict is called")));
 }
 
 // ---------------------------------------------------------- what is refused
@@ -558,6 +561,21 @@ std::vector<BadCase> BadCases() {
                            {Global("torch._tensor", "_rebuild_from_type_v2"),
                             Global("torch", "Tensor"), Tuple({}), Dict({})}))),
       "function is \"torch._tensor._rebuild_from_type_v2\"");
+  add("LayoutOfAnotherName",
+      BuildPth(Pickle(
+          List({Call(Global("torch.serialization", "_get_layout"),
+                     {absl::StrCat(
+                         Text(absl::StrCat(std::string(100, 'x'), "\xc3\xa9")),
+                         absl::string_view("q\0", 2))}),
+                Call(Global("_codecs", "encode"),
+                     {std::string("h\0", 2), Text("latin1")})}))),
+      "torch.serialization._get_layout: \"xxx");
+  add("TensorOfNoArguments",
+      BuildPth(Pickle(Call(Global("torch._utils", "_rebuild_tensor"), {}))),
+      "called with 0 arguments, must be 4");
+  add("NewerTensorOfNoArguments",
+      BuildPth(Pickle(Call(Global("torch._utils", "_rebuild_tensor_v2"), {}))),
+      "called with 0 arguments, must be 6 or 7");
   add("StateOfAList", BuildPth(Pickle(absl::StrCat(List({}), "}b"))),
       "gives a dict as state to a list");
   add("SparseTensor",

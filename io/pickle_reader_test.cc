@@ -1,5 +1,6 @@
 #include "grapnel/io/pickle_reader.h"
 
+#include <functional>
 #include <limits>
 #include <string>
 #include <utility>
@@ -171,6 +172,18 @@ INSTANTIATE_TEST_SUITE_P(
                         Text("1"), Int(4), "N", Int(5), Tuple({Int(1)}), Int(6),
                         Tuple({"\x88"}), Int(7)}),
                   "{True 3 '1' 4 None 5 (1) 7}"},
+        ValueCase{"LargeNumbersAsKeys",
+                  Dict({Int((int64_t{1} << 53) + 1), Int(1), Float(0x1p53),
+                        Int(2), Int(int64_t{1} << 53), Int(3),
+                        Int(std::numeric_limits<int64_t>::max()), Int(4),
+                        Float(0x1p63), Int(5), Float(-0x1p63), Int(6),
+                        Int(std::numeric_limits<int64_t>::min()), Int(7)}),
+                  "{9007199254740993 1 9.0072e+15f 3 9223372036854775807 4 "
+                  "9.22337e+18f 5 -9.22337e+18f 7}"},
+        ValueCase{"ZerosAndFractionsAsKeys",
+                  Dict({Float(-0.0), Int(1), Int(0), Int(2), "\x89", Int(3),
+                        Float(0.5), Int(4), Float(0.5), Int(5)}),
+                  "{-0f 3 0.5f 5}"},
         ValueCase{"Memo",
                   absl::StrCat("]q", std::string(1, '\0'), Text("x"),
                                "q\x01"
@@ -344,6 +357,36 @@ TEST(PickleReaderTest, MemoryIsBounded) {
         << opcode;
     EXPECT_LT(outcome.tree.memory_size(), 1 << 19) << opcode;
   }
+}
+
+TEST(PickleReaderTest, NamesOfTypesCount) {
+  std::vector<std::string> names;
+  for (int i = 0; i < 2000; ++i) {
+    names.push_back(Global("m", absl::StrCat(std::string(240, 'x'), i)));
+  }
+  const std::string bytes = Pickle(List(names));
+  EXPECT_THAT(Outcome(bytes, 1 << 18).status,
+              StatusIs(Code::kResourceExhausted, HasSubstr("of memory")));
+  EXPECT_THAT(Outcome(bytes, 4 << 20).status, IsOk());
+}
+
+// Keys whose hashes were alike would take minutes.
+TEST(PickleReaderTest, ManyKeysThatHardlyDifferAreFast) {
+  constexpr size_t kCount = 300'000;
+  const std::string nan = Float(std::numeric_limits<double>::quiet_NaN());
+  const auto read = [&](const std::function<std::string(size_t)>& key) {
+    std::string dict = "}(";
+    for (size_t i = 0; i < kCount; ++i) dict += key(i) + "N";
+    const Outcome outcome(Pickle(dict + "u"), 64 << 20);
+    EXPECT_THAT(outcome.status, IsOk());
+    return outcome.tree.children(outcome.root).size();
+  };
+  EXPECT_EQ(read([&](size_t) { return nan; }), 2 * kCount);
+  EXPECT_EQ(read([&](size_t) { return Tuple({nan}); }), 2 * kCount);
+  EXPECT_EQ(read([](size_t i) {
+              return Int((int64_t{1} << 62) + static_cast<int64_t>(i));
+            }),
+            2 * kCount);
 }
 
 TEST(PickleReaderTest, TreesWithinTheLimitsAreRead) {

@@ -20,6 +20,7 @@ constexpr size_t kMaxDepth = 100;
 constexpr uint64_t kMaxValues = 10'000'000;
 constexpr size_t kMaxNames = 10'000;
 constexpr uint64_t kCopied = uint64_t{1} << 63;  // The text is in copies_.
+constexpr size_t kBlockSize = 32;                // What malloc adds, at most.
 // Strings that CPython shares are shorter: those may be needed again.
 constexpr size_t kMaxCopiedLatin1 = 64;
 
@@ -244,6 +245,9 @@ absl::StatusOr<PickleTypeId> PickleTree::Intern(absl::string_view name) {
     return absl::ResourceExhaustedError(
         absl::StrCat("more than ", kMaxNames, " names of types"));
   }
+  // Twice, in the list and in the map, each a block of memory of its own.
+  constexpr size_t kEntrySize = sizeof(std::pair<std::string, PickleTypeId>);
+  names_size_ += 2 * (name.size() + kBlockSize + kEntrySize);
   const auto id = static_cast<PickleTypeId>(names_.size());
   names_.emplace_back(name);
   type_ids_.emplace(name, id);
@@ -252,10 +256,10 @@ absl::StatusOr<PickleTypeId> PickleTree::Intern(absl::string_view name) {
 
 size_t PickleTree::memory_size() const {
   // A container's vector is a block of memory of its own.
-  constexpr size_t kBlockSize = 32;
   return nodes_.size() * sizeof(Node) +
          containers_.size() * (sizeof(containers_[0]) + kBlockSize) +
-         containers_size_ + items_.capacity() * sizeof(items_[0]) +
+         containers_size_ + names_size_ +
+         items_.capacity() * sizeof(items_[0]) +
          opaques_.capacity() * sizeof(opaques_[0]) +
          complexes_.capacity() * sizeof(complexes_[0]) + copies_.capacity();
 }
@@ -395,8 +399,14 @@ struct PickleTree::Key {
   friend H AbslHashValue(H h, const Key& key) {
     const PickleTree& tree = *key.tree;
     const PickleKind kind = tree.kind(key.id);
-    if (IsNumber(kind))
-      return H::combine(std::move(h), tree.float_value(key.id));
+    if (IsNumber(kind)) {
+      const std::optional<int64_t> integer = Integer(tree, key.id);
+      if (integer.has_value()) return H::combine(std::move(h), *integer);
+      const double value = tree.float_value(key.id);
+      // NaNs are all different: with one hash, many would take forever.
+      return std::isnan(value) ? H::combine(std::move(h), key.id)
+                               : H::combine(std::move(h), value);
+    }
     if (kind == PickleKind::kTuple) {
       for (const PickleId child : tree.children(key.id)) {
         h = H::combine(std::move(h), Key{&tree, child});
@@ -406,6 +416,17 @@ struct PickleTree::Key {
     h = H::combine(std::move(h), kind, tree.text(key.id));
     if (IsIdentity(kind)) h = H::combine(std::move(h), key.id);
     return h;
+  }
+
+  // The number, if it is one.
+  static std::optional<int64_t> Integer(const PickleTree& tree, PickleId id) {
+    if (tree.kind(id) != PickleKind::kFloat) return tree.int_value(id);
+    const double value = tree.float_value(id);
+    constexpr double kEnd = 0x1p63;
+    if (!(value >= -kEnd && value < kEnd) || std::trunc(value) != value) {
+      return std::nullopt;
+    }
+    return static_cast<int64_t>(value);
   }
 
   // Equal if it is the same object, for all that we know of it.
@@ -421,10 +442,10 @@ struct PickleTree::Key {
     const PickleKind kind = tree.kind(a.id);
     const PickleKind other = tree.kind(b.id);
     if (IsNumber(kind) && IsNumber(other)) {
-      const bool both_int =
-          kind != PickleKind::kFloat && other != PickleKind::kFloat;
-      return both_int ? tree.int_value(a.id) == tree.int_value(b.id)
-                      : tree.float_value(a.id) == tree.float_value(b.id);
+      const std::optional<int64_t> integer = Integer(tree, a.id);
+      return integer.has_value() || Integer(tree, b.id).has_value()
+                 ? integer == Integer(tree, b.id)
+                 : tree.float_value(a.id) == tree.float_value(b.id);
     }
     if (kind != other || IsIdentity(kind)) return false;
     if (kind != PickleKind::kTuple) return tree.text(a.id) == tree.text(b.id);

@@ -155,6 +155,7 @@ class PickleTree {
   std::vector<std::pair<double, double>> complexes_;
   std::string copies_;  // Texts that aren't in `source`.
   size_t containers_size_ = 0;
+  size_t names_size_ = 0;   // With what refers to them.
   size_t latin1_size_ = 0;  // Decoded so far.
   std::vector<std::string> names_;
   absl::flat_hash_map<std::string, PickleTypeId> type_ids_;

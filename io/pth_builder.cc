@@ -33,10 +33,11 @@ std::string BuildZip(const std::vector<ZipEntry>& entries,
     const uint64_t size = entry.num_bytes.value_or(entry.data.size());
     // Padding, in front of the bytes alone, as torch.save has it.
     const std::string extra = absl::StrCat("FB", Number(3, 2), "ZZZ");
-    absl::StrAppend(&file, "PK\x03\x04", Number(0, 2), Number(entry.flags, 2),
-                    Number(entry.method, 2), Number(0, 4 + 4 + 4 + 4),
-                    Number(local_name.size(), 2), Number(extra.size(), 2),
-                    local_name, extra, entry.data);
+    absl::StrAppend(&file, "PK\x03\x04", Number(0, 2),
+                    Number(entry.local_flags.value_or(entry.flags), 2),
+                    Number(entry.local_method.value_or(entry.method), 2),
+                    Number(0, 4 + 4 + 4 + 4), Number(local_name.size(), 2),
+                    Number(extra.size(), 2), local_name, extra, entry.data);
     std::string wide;
     if (layout.zip64) {
       wide = absl::StrCat(Number(1, 2), Number(24, 2), Number(size, 8),

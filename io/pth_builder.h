@@ -24,10 +24,12 @@ struct ZipEntry {
   std::optional<uint32_t> header_offset = {};  // In the directory.
   uint16_t method = 0;
   uint16_t flags = 0x0808;  // As torch.save's.
+  std::optional<uint16_t> local_method = {};
+  std::optional<uint16_t> local_flags = {};
 };
 
 struct ZipLayout {
-  std::optional<uint16_t> count;
+  std::optional<uint64_t> count;
   std::optional<uint32_t> directory_offset;
   bool zip64 = false;  // Sizes and offsets of 64 bits, as torch.save's, or not.
   std::string comment;

@@ -149,7 +149,7 @@ struct Entry {
   uint64_t num_bytes = 0;
   uint64_t header_offset = 0;
   uint32_t crc32 = 0;
-  bool is_compressed = false;
+  uint16_t method = 0;  // Of compression; 0: stored.
 };
 
 absl::Status About(const Entry& entry, absl::string_view what) {
@@ -207,8 +207,8 @@ absl::StatusOr<Entry> TakeEntry(absl::string_view* rest) {
       ReadExtra(rest->substr(name_size, extra_size), &stored_size, &entry));
   rest->remove_prefix(name_size + extra_size + comment_size);
   if (U16(fixed + 8) & kRefusedFlags) return About(entry, "is encrypted");
-  entry.is_compressed = U16(fixed + 10) != 0;
-  if (!entry.is_compressed && stored_size != entry.num_bytes) {
+  entry.method = U16(fixed + 10);
+  if (entry.method == 0 && stored_size != entry.num_bytes) {
     return About(entry, absl::StrCat("has ", entry.num_bytes,
                                      " bytes stored as ", stored_size));
   }
@@ -236,6 +236,14 @@ absl::StatusOr<int64_t> FindBytes(const RandomAccessFile& file,
   if (U16(local.data() + 26) != entry.name.size() ||
       absl::string_view(local).substr(kLocalSize) != entry.name) {
     return About(entry, "has another name in front of its bytes");
+  }
+  if (U16(local.data() + 6) & kRefusedFlags) {
+    return About(entry, "is encrypted");
+  }
+  if (U16(local.data() + 8) != entry.method) {
+    return About(entry,
+                 absl::StrCat("is compressed by method ", U16(local.data() + 8),
+                              ", the directory has ", entry.method));
   }
   const uint64_t begin =
       entry.header_offset + fixed_size + U16(local.data() + 28);
@@ -309,9 +317,14 @@ absl::StatusOr<ZipReader> ZipReader::Open(const RandomAccessFile& file) {
     GRAPNEL_RETURN_IF_ERROR(TakeFolder(entry, reader.folder_));
     const auto num_bytes = static_cast<int64_t>(entry.num_bytes);
     reader.records_.push_back(
-        {entry.name, begin, num_bytes, entry.crc32, entry.is_compressed});
+        {entry.name, begin, num_bytes, entry.crc32, entry.method != 0});
     extents.push_back({static_cast<int64_t>(entry.header_offset),
                        begin + num_bytes, entry.name});
+  }
+  if (!rest.empty()) {
+    return Invalid(absl::StrCat("ZIP directory has ", rest.size(),
+                                " bytes behind its ", directory.count,
+                                " entries"));
   }
   GRAPNEL_RETURN_IF_ERROR(CheckOverlap(extents));
   std::sort(

@@ -34,8 +34,9 @@ struct ZipRecord {
 class ZipReader {
  public:
   // Reads the directory of `file`. Never trusts it: records lie inside the file
-  // before the directory, don't overlap, have the same name in the directory
-  // and in front of their bytes, and none twice. At most 262,144.
+  // before the directory, which has nothing else, don't overlap, are the same
+  // in the directory and in front of their bytes, and none has a name twice. At
+  // most 262,144.
   //   kInvalidArgument: not a ZIP file, or not such a one: names the record.
   //   kUnimplemented: a file in several parts.
   //   kResourceExhausted: more records.

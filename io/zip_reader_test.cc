@@ -179,7 +179,17 @@ std::vector<BadCase> BadCases() {
   longer.num_bytes = 20;
   add("Overlap", {longer, y}, "records \"x\" and \"y\" overlap");
   add("SameBytesTwice", {x, bad}, "overlap");
+  bad = y;
+  bad.local_flags = 1;
+  add("EncryptedInFrontAlone", {x, bad}, "record \"a/y\": is encrypted");
+  bad = y;
+  bad.local_method = 8;
+  add("CompressedInFrontAlone", {x, bad},
+      "record \"a/y\": is compressed by method 8, the directory has 0");
   layout = ZipLayout();
+  layout.count = 1;
+  add("HiddenEntry", {x, y}, "ZIP directory has 49 bytes behind its 1 entries",
+      layout);
   layout.count = 3;
   const ZipEntry long_name{absl::StrCat("a/", std::string(60, 'z')), "1"};
   add("EntriesMissing", {x, long_name}, "ends before its last entry", layout);
@@ -189,6 +199,10 @@ std::vector<BadCase> BadCases() {
   layout.zip64 = true;
   layout.directory_offset = 0xfffffff0;
   add("Zip64DirectoryPastEnd", {x}, "is not in the file", layout);
+  layout = ZipLayout();
+  layout.zip64 = true;
+  layout.count = 0xffff;
+  add("Zip64MoreEntriesThanFit", {x}, "can't have 65535 entries", layout);
   return cases;
 }
 
@@ -211,10 +225,11 @@ TEST(ZipReaderTest, MoreRecordsThanMemoryIsForAreRefused) {
   // ZIP64's own count, without so many entries.
   ZipLayout layout;
   layout.zip64 = true;
-  layout.count = 0xffff;
+  layout.count = 262'145;
   const OpenFile open(BuildZip({{"a/x", "1"}}, layout));
   EXPECT_THAT(ZipReader::Open(*open.file),
-              StatusIs(Code::kInvalidArgument, HasSubstr("65535 entries")));
+              StatusIs(Code::kResourceExhausted,
+                       HasSubstr("262145 records, may have 262144")));
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/cleanup/cleanup.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "grapnel/base/thread.h"
@@ -107,15 +108,20 @@ absl::Status ReadRanges(const RandomAccessFile& file,
                         absl::Span<ReadRange> ranges) {
   std::vector<Task> tasks = SplitRanges(ranges);
   TaskQueue queue(file, tasks);
+  const int64_t num_threads = NumThreads(ranges);
   std::vector<std::thread> threads;
-  for (int64_t i = 1; i < NumThreads(ranges); ++i) {
+  threads.reserve(kMaxThreads);
+  auto join = absl::MakeCleanup([&threads] {
+    for (std::thread& thread : threads) thread.join();
+  });
+  for (int64_t i = 1; i < num_threads; ++i) {
     absl::StatusOr<std::thread> thread =
         StartThread("grapnel_read", [&queue] { queue.Work(); });
     if (!thread.ok()) break;  // The others do its share.
     threads.push_back(*std::move(thread));
   }
   queue.Work();
-  for (std::thread& thread : threads) thread.join();
+  std::move(join).Invoke();
   const absl::Status error = queue.error();
   if (!error.ok()) return error;
   for (ReadRange& range : ranges) range.crc32 = 0;

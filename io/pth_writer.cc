@@ -21,6 +21,7 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
 
 // What torch.save calls it where there is no name; any does.
 constexpr char kFolder[] = "archive/";
+constexpr size_t kMaxDepth = 100;              // PthFile's.
 constexpr size_t kMaxStringSize = 0xffffffff;  // The opcode's.
 
 // Old dtypes have a class of storage each; for the others the storage is bytes
@@ -202,6 +203,9 @@ void PthWriter::BeginTuple() { Begin(Kind::kTuple, "a tuple"); }
 
 void PthWriter::Begin(Kind kind, absl::string_view what) {
   if (!Next(what)) return;
+  if (open_.size() == kMaxDepth) {
+    return Misuse(absl::StrCat(what, " in ", kMaxDepth, " others"));
+  }
   switch (kind) {
     case Kind::kDict:
       pickle_.Op(PickleOp::kEmptyDict);

@@ -58,7 +58,8 @@ class PthWriter {
 
   // What is given until the End that belongs to it. In a dict keys, each a
   // String or an Int, and their values by turns; of a key that comes twice
-  // readers keep the last value.
+  // readers keep the last value. At most 100 may be open at a time: PthFile
+  // reads no more.
   void BeginDict();
   void BeginOrderedDict();
   void BeginList();
@@ -85,7 +86,7 @@ class PthWriter {
   //     or without data, or of a dtype that Python doesn't have; a string that
   //     is not UTF-8. The message says where: ["state_dict"]["fc.weight"].
   //   kFailedPrecondition: calls that make no value: an End too few or too
-  //     many, a key without a value, two values.
+  //     many, a key without a value, two values; too many that are open.
   absl::Status Finish();
 
  private:

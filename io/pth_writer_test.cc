@@ -508,6 +508,12 @@ TEST(PthWriterTest, RefusesCallsThatMakeNoValue) {
          w.End();
        },
        "a bool where a key"},
+      {"101 levels",
+       [](PthWriter& w) {
+         for (int i = 0; i < 101; ++i) w.BeginList();
+         for (int i = 0; i < 101; ++i) w.End();
+       },
+       "a list in 100 others"},
   };
   for (const Case& c : cases) {
     ExpectRefused(c.what, c.calls, Code::kFailedPrecondition, c.message);
@@ -648,6 +654,22 @@ TEST(PthWriterTest, OurReaderReadsIt) {
   const at::Tensor bytes = model.Find("bytes")->tensor();
   EXPECT_EQ(bytes.scalar_type(), at::kFloat8_e5m2);
   EXPECT_EQ(Bytes(bytes), Bytes(base));
+}
+
+TEST(PthWriterTest, OurReaderReadsTheMostLevels) {
+  MemEnv env;
+  ASSERT_THAT(Write(env, "/f",
+                    [](PthWriter& w) {
+                      for (int i = 0; i < 100; ++i) w.BeginTuple();
+                      w.Int(7);
+                      for (int i = 0; i < 100; ++i) w.End();
+                    }),
+              IsOk());
+  const auto file = PthFile::Read(env, "/f");
+  ASSERT_THAT(file, IsOk());
+  PthValue value = file->root();
+  for (int i = 0; i < 100; ++i) value = value.item(0);
+  EXPECT_EQ(value.int_value(), 7);
 }
 
 TEST(PthWriterTest, APowerCutLeavesTheOldFileOrTheNewOne) {

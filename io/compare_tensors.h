@@ -5,8 +5,8 @@
 //   TensorMap a, b;
 //   GRAPNEL_RETURN_IF_ERROR(a.Add("w", torch::tensor({1.0, 2.0})));
 //   GRAPNEL_RETURN_IF_ERROR(b.Add("w", torch::tensor({1.0, 2.5})));
-//   GRAPNEL_ASSIGN_OR_RETURN(const std::vector<io::TensorDifference>
-//   differences,
+//   using Differences = std::vector<io::TensorDifference>;
+//   GRAPNEL_ASSIGN_OR_RETURN(const Differences differences,
 //                            io::CompareTensors(a, b));
 //   GRAPNEL_RET_CHECK(differences.size() == 1);
 //   GRAPNEL_RET_CHECK(differences[0].num_different == 1);

@@ -116,13 +116,11 @@ class PthFile {
   // size of memory. Messages name `path`, and where known the record, the byte
   // and the type.
   //   kInvalidArgument: not a file of torch.save, one that contradicts itself,
-  //   or
-  //     one with a type that isn't allowed.
+  //     or one with a type that isn't allowed.
   //   kDataLoss: damaged (a CRC is wrong), or cut off.
   //   kUnimplemented: TorchScript, tar files (torch before 0.1.10), compressed
-  //   or
-  //     big-endian ones, pickle protocols but 2; sparse, quantized, nested and
-  //     meta tensors.
+  //     or big-endian ones, pickle protocols but 2; sparse, quantized, nested
+  //     and meta tensors.
   //   kResourceExhausted: larger than memory or than the bound above.
   //   Codes of Env.
   static absl::StatusOr<PthFile> Read(Env& env, const std::string& path,

@@ -40,10 +40,24 @@ std::string MetricInName(const RunCheckpoint& checkpoint) {
 
 using Verdicts = std::vector<RetentionVerdict>;
 
+// What FindLatestCheckpoint passes over too.
+bool IsGivenUp(const RunCheckpoint& checkpoint, const RunCheckpoint* last) {
+  return last != nullptr &&
+         std::tie(checkpoint.iter, checkpoint.epoch) >
+             std::tie(last->iter, last->epoch) &&
+         checkpoint.created_unix_nanos < last->created_unix_nanos;
+}
+
 void KeepNewest(int64_t count, const std::string& reason, Verdicts* verdicts) {
+  const RunCheckpoint* last = nullptr;
+  for (const RetentionVerdict& verdict : *verdicts) {
+    if (verdict.checkpoint.is_last) last = &verdict.checkpoint;
+  }
   for (auto it = verdicts->rbegin(); it != verdicts->rend() && count > 0;
        ++it) {
-    if (IsBestName(it->checkpoint.name)) continue;
+    if (IsBestName(it->checkpoint.name) || IsGivenUp(it->checkpoint, last)) {
+      continue;
+    }
     it->reasons.push_back(reason);
     --count;
   }
@@ -123,8 +137,8 @@ void KeepByTime(absl::Duration per, Verdicts* verdicts) {
 std::vector<RetentionVerdict> DecideRetention(
     absl::Span<const RunCheckpoint> checkpoints, const RetentionRules& rules) {
   Verdicts verdicts;
-  for (const RunCheckpoint& checkpoint : checkpoints) {
-    verdicts.push_back({checkpoint, {}});
+  for (size_t i = 0; i < checkpoints.size(); ++i) {
+    verdicts.push_back({checkpoints[i], i, {}});
   }
   std::sort(verdicts.begin(), verdicts.end(),
             [](const RetentionVerdict& a, const RetentionVerdict& b) {

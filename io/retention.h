@@ -25,6 +25,7 @@
 #ifndef GRAPNEL_IO_RETENTION_H_
 #define GRAPNEL_IO_RETENTION_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -45,7 +46,9 @@ struct BestRule {
 
 // A checkpoint stays if one rule says so. Without any rule all stay.
 struct RetentionRules {
-  // The newest ones, by operator< of RunCheckpoint. <= 0: not used.
+  // The newest ones, by operator< of RunCheckpoint, without those that the run
+  // gave up when it went back: further than the one that is_last, and written
+  // before it. <= 0: not used.
   int64_t newest = 0;
 
   // Those with a finite value of the metric that few others beat; of equals the
@@ -65,15 +68,15 @@ struct RetentionRules {
 
 struct RetentionVerdict {
   RunCheckpoint checkpoint;
+  size_t index = 0;  // In what DecideRetention was given.
 
   // Why it stays: "pinned", "newest 3", "best 2 by accuracy/top1", "every 5
   // epochs", "one per 1h", ... Empty: it goes.
   std::vector<std::string> reasons;
 };
 
-// The verdict on each of `checkpoints`, all of one run and of different names,
-// the oldest first. Rules don't share out places: a pinned one counts among the
-// newest.
+// The verdict on each of `checkpoints`, all of one run, the oldest first. Rules
+// don't share out places: a pinned one counts among the newest.
 //
 // Apart from the rules there stay
 //   - pinned ones;

@@ -55,6 +55,17 @@ RunCheckpoint Pinned(RunCheckpoint checkpoint) {
   return checkpoint;
 }
 
+RunCheckpoint Last(RunCheckpoint checkpoint) {
+  checkpoint.is_last = true;
+  return checkpoint;
+}
+
+// Written again after the run went back, a day later.
+RunCheckpoint Again(RunCheckpoint checkpoint) {
+  checkpoint.created_unix_nanos += absl::ToInt64Nanoseconds(absl::Hours(24));
+  return checkpoint;
+}
+
 RunCheckpoint Scored(RunCheckpoint checkpoint, double accuracy,
                      const std::string& metric = "acc") {
   checkpoint.metrics[metric] = accuracy;
@@ -255,6 +266,18 @@ INSTANTIATE_TEST_SUITE_P(
           "epoch_3: best 1 by acc", "epoch_4: every 2 epochs, one per 30m",
           "epoch_5: pinned", "epoch_6: newest 2, every 2 epochs",
           "epoch_7: newest 2, one per 30m"}},
+        {"NewestOfARunThatWentBack",
+         {AtEpoch(3), Last(Again(AtEpoch(4))), AtEpoch(5), AtEpoch(6)},
+         Newest(1),
+         {"epoch_4: newest 1"}},
+        {"NewestOfARunThatWentBackAndOn",
+         {AtEpoch(3), Last(Again(AtEpoch(4))), Again(AtEpoch(5)), AtEpoch(6)},
+         Newest(2),
+         {"epoch_4: newest 2", "epoch_5: newest 2"}},
+        {"GivenUpButOfAnotherRule",
+         {Last(Again(AtEpoch(4))), AtEpoch(5), AtEpoch(6)},
+         Every(5),
+         {"epoch_4: newest", "epoch_5: every 5 epochs"}},
     }),
     [](const auto& info) { return info.param.name; });
 

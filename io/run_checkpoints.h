@@ -54,12 +54,13 @@ struct RunCheckpoint {
   int64_t created_unix_nanos = 0;
   std::map<std::string, double> metrics;  // As in the manifest.
   bool pinned = false;
+  bool is_last = false;  // The work dir's last_checkpoint names it.
 };
 
 // By iteration, epoch, time and name.
 bool operator<(const RunCheckpoint& a, const RunCheckpoint& b);
 
-// Of a manifest, which doesn't tell whether it is pinned.
+// Of a manifest, which doesn't tell whether it is pinned or the last one.
 RunCheckpoint DescribeCheckpoint(const v1::CheckpointManifest& manifest);
 
 // Those in `dirs` that the run `run_uuid`, as in a manifest, has made, with a

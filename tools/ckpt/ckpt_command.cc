@@ -80,7 +80,7 @@ constexpr char kVerifyHelp[] =
 PATH is a checkpoint, a work dir (each one in it) or a file of weights. Of a
 checkpoint every file and tensor is checked against its digest; files of other
 programs have none, so only their form is. Changes nothing. Exit code 4 if
-anything is damaged.
+anything is damaged, else 1 if one can't be read.
 )";
 
 constexpr char kDiffHelp[] =
@@ -122,7 +122,9 @@ checkpoints that none of them keeps. Try it with --dry-run first.
   --dry-run          say what would be deleted, and why the others stay
 
 Pinned ones stay, and a run's newest one; published copies and what can't be
-read are not touched. Refused while a training runs in DIR.
+read are not touched. Those that stay are read to the last byte first: a damaged
+one is no reason for another to go. Refused while a training runs in DIR, and
+where folders can't be locked; --dry-run is not.
 )";
 
 constexpr char kPinHelp[] =

@@ -1,7 +1,9 @@
 #include "grapnel/tools/ckpt/keep_commands.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <optional>
@@ -23,8 +25,10 @@
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_files.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
+#include "grapnel/io/rejected_checkpoints.h"
 #include "grapnel/io/retention.h"
 #include "grapnel/io/run_checkpoints.h"
+#include "grapnel/io/verify_checkpoint.h"
 #include "grapnel/models/metric_rule.h"
 #include "grapnel/runner/run_lock.h"
 #include "grapnel/tools/ckpt/checkpoint_folder.h"
@@ -49,8 +53,9 @@ absl::StatusOr<std::unique_ptr<RunLock>> LockFolders(
 
 struct Verdict {
   std::string path;
-  std::string run;  // As in a manifest.
-  int64_t bytes = 0;
+  std::string run;                   // As in a manifest.
+  int64_t bytes = 0;                 // Without its copies.
+  std::vector<std::string> copies;   // Files beside it that go when it goes.
   std::vector<std::string> reasons;  // Empty: it goes.
   std::string error;                 // Why it is still there.
 };
@@ -85,16 +90,32 @@ bool HasRules(const CkptCommand& command) {
          command.keep_every.has_value() || command.keep_per.has_value();
 }
 
-// Of each run, those that are readable and whole, by its id.
+// Of each run, those with a manifest that aren't partial, by its id.
 using Runs = std::map<std::string, std::vector<const FolderCheckpoint*>>;
+
+// A folder that last_checkpoint leads to may have checkpoints of other work
+// dirs too: only runs count that have something in the folder asked for, or
+// that go on from there.
+std::set<std::string> OwnRuns(const CheckpointFolder& folder) {
+  std::set<std::string> runs;
+  for (const FolderCheckpoint& checkpoint : folder.checkpoints) {
+    if (checkpoint.has_manifest &&
+        (checkpoint.dir == folder.dirs[0] || checkpoint.is_last)) {
+      runs.insert(checkpoint.manifest.run_uuid());
+    }
+  }
+  return runs;
+}
 
 absl::StatusOr<Runs> RunsOf(const CheckpointFolder& folder,
                             const CkptCommand& command) {
+  const std::set<std::string> own = OwnRuns(folder);
   Runs runs;
   std::set<std::string> ids;
   for (const FolderCheckpoint& checkpoint : folder.checkpoints) {
     if (!checkpoint.has_manifest || checkpoint.manifest.partial()) continue;
     const std::string& run = checkpoint.manifest.run_uuid();
+    if (own.count(run) == 0) continue;
     const std::string id = absl::BytesToHexString(run);
     ids.insert(id);
     if (!command.run.has_value() ||
@@ -131,57 +152,129 @@ absl::Status CheckMetric(const CkptCommand& command, const Runs& runs) {
                                  DidYouMean(*command.metric, all))));
 }
 
-std::vector<Verdict> Decide(io::Env& env, const CheckpointFolder& folder,
-                            const Runs& runs, io::RetentionRules rules) {
+// By path: what is wrong with it.
+using Damages = std::map<std::string, std::string>;
+
+// Those in `damages` are in no rule, and stay.
+std::vector<Verdict> DecideRun(
+    io::Env& env, const std::string& run,
+    const std::vector<const FolderCheckpoint*>& checkpoints,
+    const Damages& damages, io::RetentionRules rules) {
   std::vector<Verdict> verdicts;
-  for (const auto& [run, checkpoints] : runs) {
-    std::vector<io::RunCheckpoint> described;
-    std::map<std::string, std::vector<const FolderCheckpoint*>> by_name;
-    int64_t max_epochs = 0;
-    for (const FolderCheckpoint* checkpoint : checkpoints) {
-      max_epochs =
-          std::max(max_epochs, checkpoint->manifest.progress().max_epochs());
-      // A copy of the same name, in the other folder, shares its fate.
-      std::vector<const FolderCheckpoint*>& same = by_name[checkpoint->name];
-      same.push_back(checkpoint);
-      if (same.size() > 1) continue;
+  const auto add = [&](const FolderCheckpoint& checkpoint,
+                       std::vector<std::string> reasons) {
+    Verdict verdict;
+    verdict.path = checkpoint.path;
+    verdict.run = run;
+    verdict.bytes = BytesOf(env, checkpoint.path);
+    verdict.copies = io::ListCopies(env, checkpoint.path);
+    verdict.reasons = std::move(reasons);
+    if (checkpoint.is_last) verdict.reasons.push_back("last_checkpoint");
+    verdicts.push_back(std::move(verdict));
+  };
+  std::vector<io::RunCheckpoint> described;
+  // One that both folders have, in whichever copy, has one fate.
+  std::vector<std::vector<const FolderCheckpoint*>> copies;
+  std::map<std::string, size_t> index_of;  // By checkpoint_uuid.
+  int64_t max_epochs = 0;
+  for (const FolderCheckpoint* checkpoint : checkpoints) {
+    const auto damage = damages.find(checkpoint->path);
+    if (damage != damages.end()) {
+      std::vector<std::string> reasons;
+      if (io::IsPinned(env, checkpoint->path)) reasons.push_back("pinned");
+      reasons.push_back(absl::StrCat("bad: ", damage->second));
+      add(*checkpoint, std::move(reasons));
+      continue;
+    }
+    max_epochs =
+        std::max(max_epochs, checkpoint->manifest.progress().max_epochs());
+    const auto [it, is_new] = index_of.emplace(
+        checkpoint->manifest.checkpoint_uuid(), described.size());
+    if (is_new) {
       described.push_back(io::DescribeCheckpoint(checkpoint->manifest));
       described.back().name = checkpoint->name;
-      described.back().pinned = io::IsPinned(env, checkpoint->path);
+      copies.emplace_back();
     }
-    // A run by iteration has one epoch.
-    rules.by_epoch = max_epochs > 1;
-    for (io::RetentionVerdict& verdict :
-         io::DecideRetention(described, rules)) {
-      for (const FolderCheckpoint* checkpoint :
-           by_name[verdict.checkpoint.name]) {
-        Verdict own;
-        own.path = checkpoint->path;
-        own.run = run;
-        own.bytes = BytesOf(env, checkpoint->path);
-        for (const std::string& copy : io::ListCopies(env, checkpoint->path)) {
-          own.bytes += BytesOf(env, copy);
-        }
-        own.reasons = verdict.reasons;
-        if (checkpoint->is_last) own.reasons.push_back("last_checkpoint");
-        verdicts.push_back(std::move(own));
-      }
+    copies[it->second].push_back(checkpoint);
+    io::RunCheckpoint& one = described[it->second];
+    one.pinned = one.pinned || io::IsPinned(env, checkpoint->path);
+    one.is_last = one.is_last || checkpoint->is_last;
+  }
+  // A run by iteration has one epoch.
+  rules.by_epoch = max_epochs > 1;
+  for (const io::RetentionVerdict& verdict :
+       io::DecideRetention(described, rules)) {
+    for (const FolderCheckpoint* checkpoint : copies[verdict.index]) {
+      add(*checkpoint, verdict.reasons);
     }
   }
   return verdicts;
 }
 
-Json ToJson(const Verdict& verdict) {
+bool Goes(const Verdict& verdict) { return verdict.reasons.empty(); }
+
+// Before one goes, those that stay in its place are read to the last byte. One
+// that turns out to be damaged is in no rule.
+std::vector<Verdict> Decide(io::Env& env, const Runs& runs,
+                            const io::RetentionRules& rules) {
+  std::vector<Verdict> all;
+  for (const auto& [run, checkpoints] : runs) {
+    Damages damages;
+    for (const FolderCheckpoint* checkpoint : checkpoints) {
+      if (!checkpoint->bad.empty()) {
+        damages[checkpoint->path] = checkpoint->bad;
+      }
+    }
+    std::set<std::string> verified;
+    std::vector<Verdict> verdicts;
+    bool decided = false;
+    while (!decided) {
+      decided = true;
+      verdicts = DecideRun(env, run, checkpoints, damages, rules);
+      if (std::none_of(verdicts.begin(), verdicts.end(), Goes)) break;
+      for (const Verdict& verdict : verdicts) {
+        if (Goes(verdict) || damages.count(verdict.path) > 0 ||
+            !verified.insert(verdict.path).second) {
+          continue;
+        }
+        const auto read = io::VerifyCheckpoint(env, verdict.path);
+        if (read.ok() && read->damages.empty()) continue;
+        damages[verdict.path] =
+            read.ok()
+                ? absl::StrCat(read->damages[0].file, ": ",
+                               read->damages[0].tensor,
+                               read->damages[0].tensor.empty() ? "" : ": ",
+                               read->damages[0].what)
+                : std::string(read.status().message());
+        decided = false;
+      }
+    }
+    all.insert(all.end(), std::make_move_iterator(verdicts.begin()),
+               std::make_move_iterator(verdicts.end()));
+  }
+  return all;
+}
+
+Json ToJson(io::Env& env, const Verdict& verdict) {
+  Json copies = Json::array();
+  for (const std::string& copy : verdict.copies) {
+    copies.push_back({{"path", JsonText(copy)}, {"bytes", BytesOf(env, copy)}});
+  }
+  Json reasons = Json::array();
+  for (const std::string& reason : verdict.reasons) {
+    reasons.push_back(JsonText(reason));
+  }
   return {{"path", JsonText(verdict.path)},
           {"run", TextOrNull(absl::BytesToHexString(verdict.run))},
           {"bytes", verdict.bytes},
-          {"stays", !verdict.reasons.empty()},
-          {"reasons", verdict.reasons},
+          {"copies", std::move(copies)},
+          {"stays", !Goes(verdict)},
+          {"reasons", std::move(reasons)},
           {"error", TextOrNull(verdict.error)}};
 }
 
 std::string Describe(const Verdict& verdict, bool dry_run) {
-  if (!verdict.reasons.empty()) {
+  if (!Goes(verdict)) {
     return absl::StrCat("stays: ", absl::StrJoin(verdict.reasons, ", "));
   }
   if (!verdict.error.empty()) {
@@ -196,21 +289,30 @@ absl::StatusOr<ExitCode> CollectGarbage(const CkptCommand& command,
                                         io::Env& env, std::ostream& out) {
   const std::string& dir = command.paths[0];
   GRAPNEL_ASSIGN_OR_RETURN(const io::RetentionRules rules, RulesOf(command));
-  // Which folders there are is known before they are locked; the rest after.
   GRAPNEL_ASSIGN_OR_RETURN(CheckpointFolder folder,
                            ReadCheckpointFolder(env, dir));
-  GRAPNEL_ASSIGN_OR_RETURN(const std::unique_ptr<RunLock> lock,
-                           LockFolders(env, "gc", folder.dirs));
-  GRAPNEL_ASSIGN_OR_RETURN(folder, ReadCheckpointFolder(env, dir));
+  // A preview also is of use while a training runs.
+  std::unique_ptr<RunLock> lock;
+  if (!command.dry_run) {
+    // Which folders there are is known before they are locked; the rest after.
+    GRAPNEL_ASSIGN_OR_RETURN(lock, LockFolders(env, "gc", folder.dirs));
+    if (!lock->warnings().empty()) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          absl::StrJoin(lock->warnings(), "; "),
+          "; nothing is deleted where a training can't be kept out: "
+          "--dry-run says what would be"));
+    }
+    GRAPNEL_ASSIGN_OR_RETURN(folder, ReadCheckpointFolder(env, dir));
+  }
   std::vector<Verdict> verdicts;
   if (HasRules(command) || command.run.has_value()) {
     GRAPNEL_ASSIGN_OR_RETURN(const Runs runs, RunsOf(folder, command));
     GRAPNEL_RETURN_IF_ERROR(CheckMetric(command, runs));
-    if (HasRules(command)) verdicts = Decide(env, folder, runs, rules);
+    if (HasRules(command)) verdicts = Decide(env, runs, rules);
   }
 
   int64_t bytes = 0;
-  std::vector<std::string> undeleted = lock->warnings();
+  std::vector<std::string> undeleted;
   Json json = {{"dry_run", command.dry_run},
                {"leftovers", Json::array()},
                {"checkpoints", Json::array()}};
@@ -235,20 +337,29 @@ absl::StatusOr<ExitCode> CollectGarbage(const CkptCommand& command,
     }
   }
   for (Verdict& verdict : verdicts) {
-    if (verdict.reasons.empty() && !command.dry_run) {
+    json["checkpoints"].push_back(ToJson(env, verdict));
+    std::vector<int64_t> copy_bytes;
+    for (const std::string& copy : verdict.copies) {
+      copy_bytes.push_back(BytesOf(env, copy));
+    }
+    if (Goes(verdict) && !command.dry_run) {
       const absl::Status deleted =
           io::DeleteRunCheckpoint(env, verdict.path, verdict.run);
       if (!deleted.ok()) {
         verdict.error = std::string(deleted.message());
+        json["checkpoints"].back()["error"] = JsonText(verdict.error);
         undeleted.push_back(absl::StrCat(verdict.path, ": ", verdict.error));
       }
     }
-    if (verdict.reasons.empty() && verdict.error.empty()) {
-      bytes += verdict.bytes;
+    const bool frees = Goes(verdict) && verdict.error.empty();
+    if (frees) bytes += verdict.bytes;
+    const std::string deed = Describe(verdict, command.dry_run);
+    rows.push_back({verdict.path, FormatBytes(verdict.bytes), deed});
+    for (size_t i = 0; i < verdict.copies.size(); ++i) {
+      if (frees) bytes += copy_bytes[i];
+      rows.push_back({verdict.copies[i], FormatBytes(copy_bytes[i]),
+                      frees ? absl::StrCat("copy: ", deed) : "copy: stays"});
     }
-    json["checkpoints"].push_back(ToJson(verdict));
-    rows.push_back({verdict.path, FormatBytes(verdict.bytes),
-                    Describe(verdict, command.dry_run)});
   }
   json["bytes"] = bytes;
   json["problems"] = Json::array();
@@ -262,10 +373,13 @@ absl::StatusOr<ExitCode> CollectGarbage(const CkptCommand& command,
     if (rows.size() > 1) AppendTable(rows, &text);
     out << text << (command.dry_run ? "would free " : "freed ")
         << FormatBytes(bytes)
-        << (command.dry_run ? "; nothing was changed" : "") << "\n";
+        << (command.dry_run ? "; nothing was changed, nor locked: a training "
+                              "that runs may make it untrue"
+                            : "")
+        << "\n";
     for (const std::string& line : undeleted) out << Printable(line) << "\n";
   }
-  return undeleted.size() == lock->warnings().size() ? kDone : kRunFailed;
+  return undeleted.empty() ? kDone : kRunFailed;
 }
 
 absl::StatusOr<ExitCode> PinCheckpoints(const CkptCommand& command,
@@ -273,17 +387,26 @@ absl::StatusOr<ExitCode> PinCheckpoints(const CkptCommand& command,
   // All or none, as far as that can be known before.
   for (const std::string& path : command.paths) {
     GRAPNEL_RETURN_IF_ERROR(CheckIsCheckpoint(env, path));
+    if (!env.FileExists(io::JoinPath(path, io::kManifestFile))) {
+      return absl::NotFoundError(
+          absl::StrCat(path, ": is no checkpoint: has no ", io::kManifestFile));
+    }
   }
   Json json = {{"pinned", !command.remove}, {"checkpoints", Json::array()}};
   for (const std::string& path : command.paths) {
     const bool was = io::IsPinned(env, path);
+    const bool set_aside =
+        io::IsSetAsideName(io::Basename(io::StripSlashes(path)));
     GRAPNEL_RETURN_IF_ERROR(io::PinCheckpoint(env, path, !command.remove));
-    json["checkpoints"].push_back(
-        {{"path", JsonText(path)}, {"was_pinned", was}});
+    json["checkpoints"].push_back({{"path", JsonText(path)},
+                                   {"was_pinned", was},
+                                   {"set_aside", set_aside}});
     if (!command.json) {
       out << Printable(path) << ": "
           << (command.remove ? "not pinned" : "pinned")
-          << (was == !command.remove ? " already" : "") << "\n";
+          << (was == !command.remove ? " already" : "")
+          << (set_aside ? "; it is set aside: a training found it damaged" : "")
+          << "\n";
     }
   }
   if (command.json) PrintJson(json, out);

@@ -1,11 +1,15 @@
 #include "grapnel/tools/ckpt/keep_commands.h"
 
+#include <cstdint>
 #include <memory>
+#include <ostream>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/fake_clock.h"
@@ -13,17 +17,23 @@
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/mem_env.h"
 #include "grapnel/io/run_checkpoints.h"
 #include "grapnel/runner/run_lock.h"
 #include "grapnel/tools/ckpt/checkpoints_for_test.h"
+#include "grapnel/tools/ckpt/ckpt_command.h"
+#include "grapnel/tools/exit_code.h"
 #include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
 
 namespace grapnel {
 namespace {
 
 using Code = absl::StatusCode;
 using testing::AllOf;
+using testing::ContainsRegex;
 using testing::ElementsAre;
+using testing::EndsWith;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
@@ -59,6 +69,22 @@ class KeepCommandsTest : public CheckpointCommandTest {
     return *std::move(lock);
   }
 
+  // "epoch_2: newest 1", "epoch_1: goes" of what gc says of checkpoints.
+  std::vector<std::string> Verdicts(const nlohmann::json& json) {
+    std::vector<std::string> verdicts;
+    for (const auto& checkpoint : json["checkpoints"]) {
+      std::string reasons;
+      for (const auto& reason : checkpoint["reasons"]) {
+        absl::StrAppend(&reasons, reasons.empty() ? "" : ", ",
+                        reason.get<std::string>());
+      }
+      verdicts.push_back(absl::StrCat(checkpoint["path"].get<std::string>(),
+                                      ": ",
+                                      reasons.empty() ? "goes" : reasons));
+    }
+    return verdicts;
+  }
+
   std::string Last() {
     return io::ReadFile(env_, "/w/last_checkpoint").value_or("none");
   }
@@ -76,11 +102,12 @@ TEST_F(KeepCommandsTest, GcWithoutRulesDeletesLeftoversAlone) {
   const auto before = Files("/w");
   const std::string preview = Output(CollectGarbage, {"gc", "/w", "--dry-run"});
   EXPECT_EQ(Files("/w"), before);
-  EXPECT_THAT(preview,
-              AllOf(HasSubstr("/w/.tmp-epoch_3-0123abcd "),
-                    HasSubstr("leftover: would be put back as epoch_1\n"),
-                    HasSubstr("leftover: would be deleted\n"),
-                    HasSubstr("would free 7 B; nothing was changed\n")));
+  EXPECT_THAT(
+      preview,
+      AllOf(HasSubstr("/w/.tmp-epoch_3-0123abcd "),
+            HasSubstr("leftover: would be put back as epoch_1\n"),
+            HasSubstr("leftover: would be deleted\n"),
+            HasSubstr("would free 7 B; nothing was changed, nor locked: ")));
 
   const auto json = JsonOutput(CollectGarbage, {"gc", "/w"});
   EXPECT_EQ(json["dry_run"], false);
@@ -124,25 +151,6 @@ TEST_F(KeepCommandsTest, GcDoesWhatItsPreviewSays) {
   EXPECT_THAT(Left(), stays);
 }
 
-TEST_F(KeepCommandsTest, GcDeletesTheFilesThatWereMadeOfACheckpoint) {
-  for (const int epoch : {1, 2}) {
-    Save(epoch);
-    const std::string path = absl::StrCat("/w/epoch_", epoch);
-    ASSERT_THAT(io::NoteCopy(env_, path, ".pth"), IsOk());
-    Put("/w", absl::StrCat("epoch_", epoch, ".pth"), std::string(1000, 'x'));
-    Put("/w", absl::StrCat("epoch_", epoch, ".safetensors"), "the user's");
-  }
-  std::vector<std::string> args = {"gc", "/w", "--keep-last=1", "--dry-run"};
-  const auto preview = JsonOutput(CollectGarbage, args);
-  EXPECT_THAT(Left(), SizeIs(6));
-  args.pop_back();
-  const auto json = JsonOutput(CollectGarbage, args);
-  EXPECT_EQ(json["bytes"], preview["bytes"]);
-  EXPECT_GT(json["bytes"].get<int>(), 1000);
-  EXPECT_THAT(Left(), ElementsAre("epoch_1.safetensors", "epoch_2",
-                                  "epoch_2.pth", "epoch_2.safetensors"));
-}
-
 TEST_F(KeepCommandsTest, GcLooksAtEachRunByItself) {
   for (const int epoch : {1, 2}) Save(epoch);
   run_ = std::string(16, '\xcd');
@@ -171,6 +179,175 @@ TEST_F(KeepCommandsTest, GcKeepsWhatLastCheckpointNamesAndWhatItCannotRead) {
   EXPECT_THAT(Left(), ElementsAre("epoch_1", "epoch_2", "epoch_3"));
 }
 
+struct DamageCase {
+  std::string name;
+  std::string file;  // In epoch_6.
+  bool cut = false;  // Else a bit is flipped.
+};
+
+void PrintTo(const DamageCase& c, std::ostream* os) { *os << c.name; }
+
+class DamagedNewestTest : public KeepCommandsTest,
+                          public testing::WithParamInterface<DamageCase> {};
+
+TEST_P(DamagedNewestTest, IsNoReasonForOthersToGo) {
+  for (const int epoch : {4, 5, 6}) Save(epoch);
+  const std::string path = "/w/epoch_6/" + GetParam().file;
+  if (GetParam().cut) {
+    Cut(path);
+  } else {
+    Damage(path);
+  }
+  for (const std::string rule : {"--keep-last=1", "--keep-every=6"}) {
+    const auto preview =
+        JsonOutput(CollectGarbage, {"gc", "/w", rule, "--dry-run"});
+    EXPECT_THAT(
+        Verdicts(preview),
+        testing::UnorderedElementsAre(
+            "/w/epoch_4: goes", StartsWith("/w/epoch_5: newest"),
+            AllOf(StartsWith("/w/epoch_6: bad: "), HasSubstr(GetParam().file),
+                  EndsWith(", last_checkpoint"))))
+        << rule;
+  }
+  const auto json = JsonOutput(CollectGarbage, {"gc", "/w", "--keep-last=1"});
+  EXPECT_THAT(Left(), ElementsAre("epoch_5", "epoch_6"));
+  EXPECT_THAT(io::ReadCheckpoint(env_, "/w/epoch_5"), IsOk());
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Damages, DamagedNewestTest,
+    testing::Values(DamageCase{"CutSection", "model.safetensors", true},
+                    DamageCase{"FlippedBit", "model.safetensors"},
+                    DamageCase{"FlippedBitInABlob", "state.pb"}),
+    [](const auto& info) { return info.param.name; });
+
+TEST_F(KeepCommandsTest, GcKeepsAllOfARunWhoseOthersAreBad) {
+  for (const int epoch : {1, 2, 3}) Save(epoch);
+  Damage("/w/epoch_3/optimizer.safetensors");
+  Damage("/w/epoch_2/ema.safetensors");
+  ASSERT_THAT(io::PinCheckpoint(env_, "/w/epoch_2", true), IsOk());
+  EXPECT_THAT(Verdicts(JsonOutput(CollectGarbage, {"gc", "/w", "--keep-best=1",
+                                                   "--metric=accuracy/top1"})),
+              testing::UnorderedElementsAre(
+                  "/w/epoch_1: newest, best 1 by accuracy/top1",
+                  StartsWith("/w/epoch_2: pinned, bad: ema.safetensors: "),
+                  StartsWith("/w/epoch_3: bad: optimizer.safetensors: ")));
+  EXPECT_THAT(Left(), ElementsAre("epoch_1", "epoch_2", "epoch_3"));
+}
+
+TEST_F(KeepCommandsTest, GcKeepsWhatARunThatWentBackGoesOnFrom) {
+  for (const int epoch : {3, 5, 6}) Save(epoch);
+  io::CheckpointContents again = Contents(4);
+  again.manifest().set_created_unix_nanos(
+      Contents(7).manifest().created_unix_nanos());
+  ASSERT_THAT(io::WriteCheckpoint(env_, "/w", "epoch_4", again), IsOk());
+  ASSERT_THAT(io::WriteLastCheckpoint(env_, "/w", "/w/epoch_4"), IsOk());
+  EXPECT_THAT(
+      Verdicts(JsonOutput(CollectGarbage, {"gc", "/w", "--keep-last=2"})),
+      ElementsAre("/w/epoch_3: newest 2",
+                  "/w/epoch_4: newest 2, last_checkpoint", "/w/epoch_5: goes",
+                  "/w/epoch_6: goes"));
+}
+
+TEST_F(KeepCommandsTest, GcSparesOtherRunsInAFolderItIsLedTo) {
+  run_ = std::string(16, '\xcd');
+  for (const int epoch : {1, 2}) {
+    ASSERT_THAT(io::WriteCheckpoint(env_, "/out", absl::StrCat("other_", epoch),
+                                    Contents(epoch)),
+                IsOk());
+  }
+  run_ = std::string(16, '\xab');
+  for (const int epoch : {1, 2}) {
+    ASSERT_THAT(io::WriteCheckpoint(env_, "/out", absl::StrCat("epoch_", epoch),
+                                    Contents(epoch)),
+                IsOk());
+  }
+  ASSERT_THAT(io::WriteLastCheckpoint(env_, "/w", "/out/epoch_2"), IsOk());
+  EXPECT_THAT(
+      Verdicts(JsonOutput(CollectGarbage, {"gc", "/w", "--keep-last=1"})),
+      ElementsAre("/out/epoch_1: goes",
+                  "/out/epoch_2: newest 1, last_checkpoint"));
+  EXPECT_TRUE(env_.FileExists("/out/other_1"));
+}
+
+TEST_F(KeepCommandsTest, GcSeesThePinOfEitherCopy) {
+  for (const int epoch : {1, 2}) Save(epoch);
+  // A copy of epoch_1, byte by byte, and another epoch_2 of that name.
+  ASSERT_THAT(env_.CreateDir("/out"), IsOk());
+  ASSERT_THAT(env_.CreateDir("/out/epoch_1"), IsOk());
+  const auto names = env_.ListDir("/w/epoch_1");
+  ASSERT_THAT(names, IsOk());
+  for (const std::string& name : *names) {
+    Put("/out/epoch_1", name,
+        io::ReadFile(env_, "/w/epoch_1/" + name).value_or("?"));
+  }
+  ASSERT_THAT(io::PinCheckpoint(env_, "/out/epoch_1", true), IsOk());
+  io::CheckpointContents other = Contents(1);
+  ASSERT_THAT(io::WriteCheckpoint(env_, "/out", "epoch_2", other), IsOk());
+  ASSERT_THAT(io::WriteCheckpoint(env_, "/out", "epoch_3", Contents(3)),
+              IsOk());
+  ASSERT_THAT(io::WriteLastCheckpoint(env_, "/w", "/out/epoch_3"), IsOk());
+  EXPECT_THAT(
+      Verdicts(JsonOutput(CollectGarbage, {"gc", "/w", "--keep-last=2"})),
+      ElementsAre("/w/epoch_1: pinned", "/out/epoch_1: pinned",
+                  "/out/epoch_2: goes", "/w/epoch_2: newest 2",
+                  "/out/epoch_3: newest 2, last_checkpoint"));
+}
+
+TEST_F(KeepCommandsTest, GcNamesAndCountsCopies) {
+  for (const int epoch : {1, 2}) {
+    Save(epoch);
+    const std::string path = absl::StrCat("/w/epoch_", epoch);
+    Put("/w", ".written", "12345");
+    ASSERT_THAT(io::AddCopy(env_, path, ".pth", "/w/.written"), IsOk());
+    Put("/w", absl::StrCat("epoch_", epoch, ".safetensors"), "the user's");
+  }
+  const std::string text =
+      Output(CollectGarbage, {"gc", "/w", "--keep-last=1", "--dry-run"});
+  EXPECT_THAT(text, ContainsRegex("/w/epoch_1.pth +5 B +copy: would be "
+                                  "deleted\n"));
+  EXPECT_THAT(text, ContainsRegex("/w/epoch_2.pth +5 B +copy: stays\n"));
+  const auto json = JsonOutput(CollectGarbage, {"gc", "/w", "--keep-last=1"});
+  const auto& gone = json["checkpoints"][0];
+  EXPECT_EQ(gone["copies"][0]["path"], "/w/epoch_1.pth");
+  EXPECT_EQ(gone["copies"][0]["bytes"], 5);
+  EXPECT_EQ(json["bytes"].get<int64_t>(), gone["bytes"].get<int64_t>() + 5);
+  EXPECT_THAT(Left(), ElementsAre("epoch_1.safetensors", "epoch_2",
+                                  "epoch_2.pth", "epoch_2.safetensors"));
+}
+
+// A file system without locks.
+class LocklessEnv : public io::MemEnv {
+ public:
+  absl::StatusOr<std::unique_ptr<io::FileLock>> LockFile(
+      const std::string& path) override {
+    return absl::UnimplementedError(
+        absl::StrCat(path, ": cannot lock: function not implemented"));
+  }
+};
+
+TEST(GcWithoutLocksTest, DeletesNothing) {
+  LocklessEnv env;
+  ASSERT_THAT(env.CreateDir("/w"), IsOk());
+  ASSERT_THAT(env.CreateDir("/w/.tmp-epoch_3-0123abcd"), IsOk());
+  for (const bool dry_run : {true, false}) {
+    CkptCommand command;
+    command.verb = CkptCommand::Verb::kGc;
+    command.paths = {"/w"};
+    command.dry_run = dry_run;
+    std::ostringstream out;
+    const absl::StatusOr<ExitCode> done = CollectGarbage(command, env, out);
+    if (dry_run) {
+      ASSERT_THAT(done, IsOk());
+      EXPECT_EQ(*done, kDone);
+    } else {
+      EXPECT_THAT(done, StatusIs(Code::kFailedPrecondition,
+                                 HasSubstr("can't be kept out")));
+    }
+    EXPECT_TRUE(env.FileExists("/w/.tmp-epoch_3-0123abcd"));
+  }
+}
+
 TEST_F(KeepCommandsTest, GcRefusesAMetricThatNobodyHas) {
   Save(1);
   EXPECT_THAT(Run(CollectGarbage,
@@ -197,6 +374,8 @@ TEST_F(KeepCommandsTest, WhileATrainingRunsNothingIsTouched) {
               is_refused);
   EXPECT_THAT(Run(RepairLastCheckpoint, {"repair-last", "/w"}).exit_code,
               is_refused);
+  EXPECT_THAT(Output(CollectGarbage, {"gc", "/w", "--dry-run"}),
+              HasSubstr("nothing was changed, nor locked"));
   EXPECT_EQ(Files("/w"), before);
 }
 
@@ -221,7 +400,20 @@ TEST_F(KeepCommandsTest, PinIsOfAllOrNone) {
   EXPECT_THAT(
       Run(PinCheckpoints, {"pin", "/w/epoch_1", "/w/epoch_3"}).exit_code,
       StatusIs(Code::kNotFound, HasSubstr("epoch_3")));
+  Put("/w/epoch_9", "model.safetensors", "");
+  EXPECT_THAT(
+      Run(PinCheckpoints, {"pin", "/w/epoch_1", "/w/epoch_9"}).exit_code,
+      StatusIs(Code::kNotFound,
+               HasSubstr("/w/epoch_9: is no checkpoint: has no manifest.pb")));
   EXPECT_FALSE(io::IsPinned(env_, "/w/epoch_1"));
+}
+
+TEST_F(KeepCommandsTest, PinSaysThatOneIsSetAside) {
+  Save(1);
+  ASSERT_THAT(env_.Rename("/w/epoch_1", "/w/epoch_1.damaged"), IsOk());
+  EXPECT_EQ(Output(PinCheckpoints, {"pin", "/w/epoch_1.damaged"}),
+            "/w/epoch_1.damaged: pinned; it is set aside: a training found it "
+            "damaged\n");
 }
 
 TEST_F(KeepCommandsTest, RepairLastTakesTheNewestGoodOne) {

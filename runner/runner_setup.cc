@@ -780,8 +780,12 @@ absl::Status RunnerImpl::ReadLatestCheckpoint() {
 
 std::string RunnerImpl::SetAsideIfDamaged(const io::RejectedCheckpoint& bad,
                                           const std::string& good) {
-  // Who only reads changes nothing, nor what is in nobody's folder.
-  if (lock_ == nullptr || !io::IsDamaged(*env_, bad)) return "";
+  // Who only reads changes nothing, nor what is in nobody's folder, nor what
+  // another run may be writing because there are no locks.
+  if (lock_ == nullptr || !lock_->warnings().empty() ||
+      !io::IsDamaged(*env_, bad)) {
+    return "";
+  }
   const std::string dir = io::Dirname(bad.path);
   if (!IsSamePath(dir, work_dir_) && !IsSamePath(dir, checkpoint_dir_)) {
     return "";

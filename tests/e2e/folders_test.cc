@@ -443,6 +443,26 @@ TEST_F(FoldersTest, WhoReadsLeavesADamagedOneWhereItIs) {
   EXPECT_EQ(*io::ReadFile(*env_, "/w/last_checkpoint"), "epoch_3");
 }
 
+// Another run may be writing it.
+TEST_F(FoldersTest, WithoutLocksADamagedOneStaysWhereItIs) {
+  ASSERT_THAT(Train("work_dir: '/w'"), IsOk());
+  Damage(*env_, "/w/epoch_3");
+  class Lockless : public io::EnvWrapper {
+   public:
+    using EnvWrapper::EnvWrapper;
+    absl::StatusOr<std::unique_ptr<io::FileLock>> LockFile(
+        const std::string& path) override {
+      return absl::UnimplementedError(absl::StrCat(path, ": cannot lock"));
+    }
+  };
+  Lockless env(mem_);
+  env_ = &env;
+  ASSERT_THAT(Create("work_dir: '/w' resume: true"), IsOk());
+  EXPECT_THAT(log_.messages(), Not(Contains(HasSubstr("set aside"))));
+  EXPECT_THAT(Checkpoints("/w"), ElementsAre("epoch_1", "epoch_2", "epoch_3"));
+  EXPECT_EQ(*io::ReadFile(*env_, "/w/last_checkpoint"), "epoch_3");
+}
+
 // A path that is named is the user's.
 TEST_F(FoldersTest, ADamagedOneThatIsNamedIsAnErrorAndStays) {
   ASSERT_THAT(Train("work_dir: '/w'"), IsOk());

@@ -12,14 +12,13 @@
 #include "grapnel/optim/schedulers/scheduler_replay.h"
 #include "grapnel/runner/default_generator.h"
 #include "grapnel/runner/loop_state.pb.h"
+#include "grapnel/runner/run_sections.h"
 
 namespace grapnel {
 namespace {
 
 // "model" and "ema" are called as those of a Runner are.
-constexpr char kModel[] = "model";
 constexpr char kAverage[] = "ema";
-constexpr char kOptimizer[] = "optimizer";
 constexpr char kRng[] = "rng";
 constexpr char kCpu[] = "cpu";
 constexpr char kState[] = "loop";
@@ -45,7 +44,7 @@ absl::StatusOr<io::CheckpointContents> CaptureLoop(const LoopParts& parts,
   for (const NamedTensor& tensor : ModelTensors(parts)) {
     GRAPNEL_RETURN_IF_ERROR(model.Add(tensor.name, tensor.tensor.detach()));
   }
-  contents.sections.emplace_back(kModel, std::move(model));
+  contents.sections.emplace_back(kModelSection, std::move(model));
   if (parts.average != nullptr) {
     GRAPNEL_ASSIGN_OR_RETURN(TensorMap average, parts.average->State());
     contents.sections.emplace_back(kAverage, std::move(average));
@@ -55,7 +54,7 @@ absl::StatusOr<io::CheckpointContents> CaptureLoop(const LoopParts& parts,
     TensorMap optimizer;
     GRAPNEL_RETURN_IF_ERROR(
         parts.optimizer->SaveState(state.mutable_optimizer(), &optimizer));
-    contents.sections.emplace_back(kOptimizer, std::move(optimizer));
+    contents.sections.emplace_back(kOptimizerSection, std::move(optimizer));
   }
   for (const auto& scheduler : parts.schedulers) {
     GRAPNEL_RETURN_IF_ERROR(scheduler->SaveState(state.add_param_schedulers()));
@@ -72,9 +71,9 @@ absl::StatusOr<io::CheckpointContents> CaptureLoop(const LoopParts& parts,
 absl::StatusOr<int64_t> RestoreLoop(const io::CheckpointContents& contents,
                                     const LoopParts& parts, int64_t max_iters,
                                     std::vector<std::string>* warnings) {
-  const TensorMap* const model = contents.FindSection(kModel);
+  const TensorMap* const model = contents.FindSection(kModelSection);
   const TensorMap* const average = contents.FindSection(kAverage);
-  const TensorMap* const optimizer = contents.FindSection(kOptimizer);
+  const TensorMap* const optimizer = contents.FindSection(kOptimizerSection);
   const TensorMap* const rng = contents.FindSection(kRng);
   const std::string* const blob = contents.FindBlob(kState);
   runner::v1::LoopState state;

@@ -17,11 +17,10 @@
 #include "grapnel/io/digest.h"
 #include "grapnel/models/load_tensors.h"
 #include "grapnel/runner/rank_agreement.h"
+#include "grapnel/runner/run_sections.h"
 
 namespace grapnel {
 namespace {
-
-constexpr char kSection[] = "rank_buffers";
 
 // On the CPU, contiguous.
 absl::StatusOr<std::vector<at::Tensor>> OnHost(
@@ -97,14 +96,14 @@ absl::Status AddRankBuffers(ProcessGroup& group,
           section.Add(absl::StrCat(rank, "/", theirs.name), theirs.tensor));
     }
   }
-  contents->sections.emplace_back(kSection, std::move(section));
+  contents->sections.emplace_back(kRankBuffersSection, std::move(section));
   return absl::OkStatus();
 }
 
 absl::Status LoadRankBuffers(const io::CheckpointContents& contents,
                              const ProcessGroup& group,
                              const std::vector<NamedTensor>& buffers) {
-  const TensorMap* section = contents.FindSection(kSection);
+  const TensorMap* section = contents.FindSection(kRankBuffersSection);
   if (section == nullptr ||
       contents.manifest().world_size() != group.world_size()) {
     return absl::OkStatus();
@@ -122,7 +121,7 @@ absl::Status LoadRankBuffers(const io::CheckpointContents& contents,
   }
   if (mine.empty()) return absl::OkStatus();
   return WithContext(LoadTensors(mine, /*strict=*/true, into, nullptr),
-                     kSection);
+                     kRankBuffersSection);
 }
 
 }  // namespace grapnel

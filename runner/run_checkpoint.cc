@@ -16,6 +16,7 @@
 #include "grapnel/optim/schedulers/scheduler_replay.h"
 #include "grapnel/runner/rank_agreement.h"
 #include "grapnel/runner/rank_windows.h"
+#include "grapnel/runner/run_sections.h"
 #include "grapnel/runner/run_state.pb.h"
 #include "grapnel/runner/saved_settings.h"
 
@@ -26,10 +27,6 @@ using ::grapnel::runner::v1::HookState;
 using ::grapnel::runner::v1::RankState;
 using ::grapnel::runner::v1::RunState;
 
-constexpr char kModel[] = "model";
-constexpr char kOptimizer[] = "optimizer";
-constexpr char kGradients[] = "gradients";
-constexpr char kHooks[] = "hooks";
 constexpr char kState[] = "state";
 
 absl::Status CaptureHooks(const HookList& hooks, RunState* state,
@@ -198,14 +195,15 @@ absl::StatusOr<io::CheckpointContents> CaptureRun(
   parts.message_hub->SaveState(state.mutable_message_hub());
   GRAPNEL_RETURN_IF_ERROR(CaptureHooks(*parts.hooks, &state, &hooks));
 
-  contents.sections.emplace_back(kModel, std::move(model));
+  contents.sections.emplace_back(kModelSection, std::move(model));
   if (parts.optim_wrapper != nullptr) {
-    contents.sections.emplace_back(kOptimizer, std::move(optimizer));
+    contents.sections.emplace_back(kOptimizerSection, std::move(optimizer));
   }
   if (!gradients.empty()) {
-    contents.sections.emplace_back(kGradients, std::move(gradients));
+    contents.sections.emplace_back(kGradientsSection, std::move(gradients));
   }
-  if (!hooks.empty()) contents.sections.emplace_back(kHooks, std::move(hooks));
+  if (!hooks.empty())
+    contents.sections.emplace_back(kHooksSection, std::move(hooks));
   auto blob = SerializeChecked(state);
   if (!blob.ok()) return WithContext(blob.status(), "state");
   contents.blobs.emplace_back(kState, *std::move(blob));
@@ -254,9 +252,10 @@ absl::Status RestoreRun(const io::CheckpointContents& contents,
     const TensorMap* found = contents.FindSection(name);
     return found == nullptr ? none : *found;
   };
-  GRAPNEL_RETURN_IF_ERROR(WithContext(
-      LoadModelState(section(kModel), /*strict=*/true, *parts.model, nullptr),
-      "model"));
+  GRAPNEL_RETURN_IF_ERROR(
+      WithContext(LoadModelState(section(kModelSection), /*strict=*/true,
+                                 *parts.model, nullptr),
+                  "model"));
   RestoredOptions options;
   if (state.has_optim_wrapper()) {
     optim::v1::OptimWrapperState saved = state.optim_wrapper();
@@ -264,15 +263,15 @@ absl::Status RestoreRun(const io::CheckpointContents& contents,
                          state.data().batch_size() *
                              std::max<int64_t>(state.data().world_size(), 1),
                          parts.model->parameters(), &saved);
-    TensorMap gradients = section(kGradients);
+    TensorMap gradients = section(kGradientsSection);
     GRAPNEL_RETURN_IF_ERROR(RestoreRankWindows(state, parts.group->rank(),
                                                parts.group->world_size(),
                                                &saved, &gradients, warnings));
     std::vector<std::string> notes;
-    GRAPNEL_RETURN_IF_ERROR(
-        WithContext(parts.optim_wrapper->LoadState(saved, section(kOptimizer),
-                                                   gradients, &options, &notes),
-                    "optim_wrapper"));
+    GRAPNEL_RETURN_IF_ERROR(WithContext(
+        parts.optim_wrapper->LoadState(saved, section(kOptimizerSection),
+                                       gradients, &options, &notes),
+        "optim_wrapper"));
     for (const std::string& note : notes) {
       warnings->push_back(absl::StrCat("optim_wrapper: ", note));
     }
@@ -295,7 +294,7 @@ absl::Status RestoreRun(const io::CheckpointContents& contents,
         "is until more have come"));
   }
   GRAPNEL_RETURN_IF_ERROR(
-      RestoreHooks(state, section(kHooks), *parts.hooks, warnings));
+      RestoreHooks(state, section(kHooksSection), *parts.hooks, warnings));
   return parts.generators.Load(RngOf(state, parts.group->rank()));
 }
 

@@ -107,6 +107,8 @@ void AddCheckpoints(io::Env& env, const std::string& dir,
       checkpoint.manifest = *std::move(manifest);
       status = io::CheckFiles(env, checkpoint.path, checkpoint.manifest);
     }
+    // A training that goes on has deleted it since the folder was listed.
+    if (!status.ok() && !env.IsDirectory(checkpoint.path)) continue;
     checkpoint.pinned = io::IsPinned(env, checkpoint.path);
     // The path is in the row already.
     absl::string_view bad = status.message();

@@ -8,6 +8,7 @@
 #include "grapnel/tools/ckpt/inspect_commands.h"
 #include "grapnel/tools/ckpt/keep_commands.h"
 #include "grapnel/tools/ckpt/training_commands.h"
+#include "grapnel/tools/text_table.h"
 
 namespace grapnel {
 namespace {
@@ -63,7 +64,7 @@ ExitCode ExitCodeOf(const absl::Status& status) {
 ExitCode RunCkpt(const std::vector<std::string>& args, io::Env& env,
                  std::ostream& out, std::ostream& err) {
   const auto fail = [&](const absl::Status& status, ExitCode exit_code) {
-    err << "grapnel: " << status.message() << std::endl;
+    err << "grapnel: " << Printable(status.message()) << std::endl;
     return exit_code;
   };
   const absl::StatusOr<CkptCommand> command = ParseCkptCommand(args);

@@ -20,6 +20,7 @@ namespace {
 using testing::AllOf;
 using testing::EndsWith;
 using testing::HasSubstr;
+using testing::Not;
 using testing::StartsWith;
 
 class CkptTest : public CheckpointCommandTest {
@@ -70,6 +71,14 @@ TEST_F(CkptTest, ExitCodesTellWhoseFaultItIs) {
   std::ostringstream out, err;
   EXPECT_EQ(RunCkpt({"verify", "/w"}, env_, out, err), kBadCheckpoint);
   EXPECT_EQ(err.str(), "");
+}
+
+TEST_F(CkptTest, NothingInAnArgumentIsObeyedByATerminal) {
+  for (const std::vector<std::string>& args :
+       std::vector<std::vector<std::string>>{
+           {"sh\x1b[2Jow"}, {"ls", "/w\x1b[2J\n"}, {"ls", "--a\x1b[2J"}}) {
+    ExpectFails(args, kBadInput, Not(HasSubstr("\x1b")));
+  }
 }
 
 TEST_F(CkptTest, AnOutputThatTakesNothingIsAFailure) {

@@ -35,6 +35,7 @@ struct Verified {
   std::string path;
   io::VerifiedCheckpoint result;
   bool has_digests = true;
+  absl::Status unread;  // Why that isn't known: it can't be read at all.
 };
 
 // Of a file of weights: that it can be read.
@@ -63,35 +64,58 @@ absl::StatusOr<Verified> VerifyWeights(io::Env& env, const std::string& path) {
   return verified;
 }
 
+Verified VerifyOne(io::Env& env, const std::string& checkpoint) {
+  Verified verified;
+  verified.path = checkpoint;
+  auto result = io::VerifyCheckpoint(env, checkpoint);
+  if (result.ok()) {
+    verified.result = *std::move(result);
+  } else if (absl::IsNotFound(result.status())) {  // By its name it is one.
+    verified.result.damages.push_back({"manifest.pb", "", "is missing"});
+  } else {
+    verified.unread = result.status();
+  }
+  return verified;
+}
+
+bool IsGood(const Verified& verified) {
+  return verified.unread.ok() && verified.result.damages.empty();
+}
+
 absl::Status VerifyPath(io::Env& env, const std::string& path,
                         std::vector<Verified>* all) {
-  const auto verify_one = [&](const std::string& checkpoint) {
-    Verified verified;
-    verified.path = checkpoint;
-    auto result = io::VerifyCheckpoint(env, checkpoint);
-    if (absl::IsNotFound(result.status())) {  // By its name it is one.
-      result = io::VerifiedCheckpoint();
-      result->damages.push_back({"manifest.pb", "", "is missing"});
-    }
-    GRAPNEL_RETURN_IF_ERROR(result.status());
-    verified.result = *std::move(result);
-    all->push_back(std::move(verified));
-    return absl::OkStatus();
-  };
   GRAPNEL_RETURN_IF_ERROR(CheckThere(env, path));
-  if (IsCheckpoint(env, path)) return verify_one(path);
+  if (IsCheckpoint(env, path)) {
+    all->push_back(VerifyOne(env, path));
+    return absl::OkStatus();
+  }
   if (env.IsDirectory(path)) {
     GRAPNEL_ASSIGN_OR_RETURN(const CheckpointFolder folder,
                              ReadCheckpointFolder(env, path));
     for (const FolderCheckpoint& checkpoint : folder.checkpoints) {
       if (checkpoint.set_aside) continue;  // That it is damaged is known.
-      GRAPNEL_RETURN_IF_ERROR(verify_one(checkpoint.path));
+      Verified verified = VerifyOne(env, checkpoint.path);
+      // A training that goes on may have deleted it meanwhile.
+      if (IsGood(verified) || env.IsDirectory(checkpoint.path)) {
+        all->push_back(std::move(verified));
+      }
     }
     if (!folder.checkpoints.empty()) return absl::OkStatus();
   }
   GRAPNEL_ASSIGN_OR_RETURN(Verified verified, VerifyWeights(env, path));
   all->push_back(std::move(verified));
   return absl::OkStatus();
+}
+
+// What is wrong with one that can't be read, without its path.
+std::string UnreadMessage(const Verified& verified) {
+  absl::string_view message = verified.unread.message();
+  if (absl::ConsumePrefix(&message, verified.path)) {
+    if (!absl::ConsumePrefix(&message, "/")) {
+      absl::ConsumePrefix(&message, ": ");
+    }
+  }
+  return std::string(message);
 }
 
 // ---------------------------------------------------------------- diff
@@ -274,12 +298,17 @@ absl::StatusOr<ExitCode> VerifyCheckpoints(const CkptCommand& command,
   for (const std::string& path : command.paths) {
     GRAPNEL_RETURN_IF_ERROR(VerifyPath(env, path, &all));
   }
-  bool good = true;
+  ExitCode exit_code = kDone;
   Json json = {{"ok", true}, {"checkpoints", Json::array()}};
   for (const Verified& verified : all) {
     const io::VerifiedCheckpoint& result = verified.result;
-    const bool ok = result.damages.empty();
-    good = good && ok;
+    const bool ok = IsGood(verified);
+    // A newer version's can be read, but not by this one.
+    if (!result.damages.empty() || absl::IsUnimplemented(verified.unread)) {
+      exit_code = kBadCheckpoint;
+    } else if (!ok && exit_code == kDone) {
+      exit_code = kRunFailed;
+    }
     if (command.json) {
       Json damages = Json::array();
       for (const io::CheckpointDamage& damage : result.damages) {
@@ -287,13 +316,15 @@ absl::StatusOr<ExitCode> VerifyCheckpoints(const CkptCommand& command,
                            {"tensor", TextOrNull(damage.tensor)},
                            {"what", JsonText(damage.what)}});
       }
-      json["checkpoints"].push_back({{"path", JsonText(verified.path)},
-                                     {"ok", ok},
-                                     {"digests", verified.has_digests},
-                                     {"files", result.num_files},
-                                     {"tensors", result.num_tensors},
-                                     {"bytes", result.num_bytes},
-                                     {"damages", std::move(damages)}});
+      json["checkpoints"].push_back(
+          {{"path", JsonText(verified.path)},
+           {"ok", ok},
+           {"digests", verified.has_digests},
+           {"files", result.num_files},
+           {"tensors", result.num_tensors},
+           {"bytes", result.num_bytes},
+           {"damages", std::move(damages)},
+           {"error", TextOrNull(UnreadMessage(verified))}});
       continue;
     }
     const std::string path = Printable(verified.path);
@@ -304,6 +335,9 @@ absl::StatusOr<ExitCode> VerifyCheckpoints(const CkptCommand& command,
           << (verified.has_digests ? "" : "; can be read, has no digests")
           << "\n";
     }
+    if (!verified.unread.ok()) {
+      out << path << ": " << Printable(UnreadMessage(verified)) << "\n";
+    }
     for (const io::CheckpointDamage& damage : result.damages) {
       out << path << ": " << Printable(damage.file)
           << (damage.tensor.empty()
@@ -312,9 +346,9 @@ absl::StatusOr<ExitCode> VerifyCheckpoints(const CkptCommand& command,
           << ": " << Printable(damage.what) << "\n";
     }
   }
-  json["ok"] = good;
+  json["ok"] = exit_code == kDone;
   if (command.json) PrintJson(json, out);
-  return good ? kDone : kBadCheckpoint;
+  return exit_code;
 }
 
 absl::StatusOr<ExitCode> DiffCheckpoints(const CkptCommand& command,
@@ -353,8 +387,9 @@ absl::StatusOr<ExitCode> DiffCheckpoints(const CkptCommand& command,
   }
   if (differences.empty()) {
     out << "equal: " << Count(differ.num_tensors(), "tensor")
-        << (both_checkpoints && !command.section.has_value() ? ", and all else"
-                                                             : "")
+        << (both_checkpoints && !command.section.has_value()
+                ? ", and progress and state"
+                : "")
         << "\n";
     return exit_code;
   }

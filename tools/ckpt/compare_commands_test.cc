@@ -1,9 +1,12 @@
 #include "grapnel/tools/ckpt/compare_commands.h"
 
+#include <memory>
+#include <sstream>
 #include <string>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/status_matchers.h"
@@ -12,10 +15,14 @@
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/env_wrapper.h"
 #include "grapnel/io/rejected_checkpoints.h"
 #include "grapnel/io/safetensors.h"
 #include "grapnel/tools/ckpt/checkpoints_for_test.h"
+#include "grapnel/tools/ckpt/ckpt_command.h"
+#include "grapnel/tools/exit_code.h"
 #include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
 
 namespace grapnel {
 namespace {
@@ -88,6 +95,81 @@ TEST_F(CompareCommandsTest, VerifyOfAFolderLeavesOutWhatIsSetAside) {
               HasSubstr("manifest.pb: is of \"epoch_1\""));
 }
 
+// A training that goes on deletes epoch_1 when its weights are opened for the
+// nth time.
+class DeletingEnv : public io::EnvWrapper {
+ public:
+  DeletingEnv(io::Env& target, int nth)
+      : EnvWrapper(target), target_(target), left_(nth) {}
+
+  absl::StatusOr<std::unique_ptr<io::RandomAccessFile>> NewRandomAccessFile(
+      const std::string& path) override {
+    if (path == "/w/epoch_1/model.safetensors" && --left_ == 0) {
+      EXPECT_THAT(io::DeleteCheckpoint(target_, "/w/epoch_1"), IsOk());
+    }
+    return EnvWrapper::NewRandomAccessFile(path);
+  }
+
+  bool deleted() const { return left_ <= 0; }
+
+ private:
+  io::Env& target_;
+  int left_;
+};
+
+TEST_F(CompareCommandsTest, WhatATrainingDeletesMeanwhileIsNotDamaged) {
+  for (const int nth : {1, 2}) {  // While the folder is read, or verified.
+    for (const int epoch : {1, 2}) Save(epoch);
+    DeletingEnv env(env_, nth);
+    CkptCommand command;
+    command.verb = CkptCommand::Verb::kVerify;
+    command.paths = {"/w"};
+    std::ostringstream out;
+    EXPECT_EQ(VerifyCheckpoints(command, env, out).value_or(kBadInput), kDone);
+    EXPECT_TRUE(env.deleted());
+    EXPECT_THAT(out.str(), StartsWith("/w/epoch_2: ok"));
+  }
+}
+
+// The disk doesn't give the manifest of epoch_1.
+class BrokenEnv : public io::EnvWrapper {
+ public:
+  using EnvWrapper::EnvWrapper;
+  absl::StatusOr<std::unique_ptr<io::RandomAccessFile>> NewRandomAccessFile(
+      const std::string& path) override {
+    if (path == "/w/epoch_1/manifest.pb") {
+      return absl::UnavailableError(path + ": cannot open: input/output error");
+    }
+    return EnvWrapper::NewRandomAccessFile(path);
+  }
+};
+
+TEST_F(CompareCommandsTest, VerifyGoesOnAfterOneThatCannotBeRead) {
+  for (const int epoch : {1, 2, 3}) Save(epoch);
+  BrokenEnv env(env_);
+  CkptCommand command;
+  command.verb = CkptCommand::Verb::kVerify;
+  command.paths = {"/w/epoch_1", "/w/epoch_2", "/w/epoch_3"};
+  std::ostringstream out;
+  EXPECT_EQ(VerifyCheckpoints(command, env, out).value_or(kBadInput),
+            kRunFailed);
+  EXPECT_THAT(out.str(),
+              AllOf(StartsWith("/w/epoch_1: manifest.pb: cannot open: "
+                               "input/output error\n/w/epoch_2: ok"),
+                    HasSubstr("/w/epoch_3: ok")));
+  Damage("/w/epoch_3/model.safetensors");
+  command.json = true;
+  std::ostringstream json_out;
+  EXPECT_EQ(VerifyCheckpoints(command, env, json_out).value_or(kBadInput),
+            kBadCheckpoint);
+  const auto json = nlohmann::json::parse(json_out.str(), nullptr, false);
+  EXPECT_EQ(json["checkpoints"][0]["ok"], false);
+  EXPECT_EQ(json["checkpoints"][0]["error"],
+            "manifest.pb: cannot open: input/output error");
+  EXPECT_TRUE(json["checkpoints"][1]["error"].is_null());
+  EXPECT_THAT(json["checkpoints"][2]["damages"], SizeIs(1));
+}
+
 TEST_F(CompareCommandsTest, VerifySaysThatFilesOfWeightsHaveNoDigests) {
   TensorMap weights;
   Add("fc.weight", ops::ones({2}), &weights);
@@ -106,7 +188,7 @@ TEST_F(CompareCommandsTest, EqualCheckpointsAreEqualWhateverTheirNames) {
   Save(1);
   ASSERT_THAT(io::WriteCheckpoint(env_, "/v", "other", Contents(1)), IsOk());
   EXPECT_EQ(Output(DiffCheckpoints, {"diff", "/w/epoch_1", "/v/other"}),
-            "equal: 4 tensors, and all else\n");
+            "equal: 4 tensors, and progress and state\n");
   const auto json =
       JsonOutput(DiffCheckpoints, {"diff", "/w/epoch_1", "/v/other"});
   EXPECT_EQ(json["equal"], true);

@@ -24,6 +24,7 @@
 #include "grapnel/io/pth_writer.h"
 #include "grapnel/io/safetensors.h"
 #include "grapnel/io/unique_name.h"
+#include "grapnel/runner/run_sections.h"
 #include "grapnel/tools/ckpt/checkpoint_folder.h"
 #include "grapnel/tools/ckpt/json_report.h"
 #include "grapnel/tools/text_table.h"
@@ -32,8 +33,6 @@ namespace grapnel {
 namespace {
 
 using Format = CkptCommand::Format;
-
-constexpr char kModel[] = "model";
 
 // What `path` means by its ending; none if it hasn't one.
 std::optional<Format> FormatOf(absl::string_view path) {
@@ -103,12 +102,12 @@ void Print(const Written& written, const CkptCommand& command, io::Env& env,
 // The tensors of an average; what it doesn't average are the model's.
 absl::StatusOr<TensorMap> AverageOf(const io::CheckpointContents& contents,
                                     const std::string& name) {
-  const TensorMap& model = *contents.FindSection(kModel);
+  const TensorMap& model = *contents.FindSection(kModelSection);
   const TensorMap* const average = contents.FindSection(name);
   std::vector<std::string> names;
   for (const auto& [section, tensors] : contents.sections) {
     const bool is_average =
-        section != kModel && !tensors.empty() &&
+        !absl::c_linear_search(kRunSections, section) && !tensors.empty() &&
         absl::c_all_of(tensors, [&](const NamedTensor& named) {
           const at::Tensor* const own = model.Find(named.name);
           return own != nullptr && own->sizes() == named.tensor.sizes();
@@ -158,7 +157,7 @@ absl::StatusOr<ExitCode> ExportWeights(const CkptCommand& command, io::Env& env,
   GRAPNEL_RETURN_IF_ERROR(CheckNewFile(env, to));
   GRAPNEL_ASSIGN_OR_RETURN(const io::CheckpointContents contents,
                            ReadWeightsAt(env, path));
-  TensorMap weights = *contents.FindSection(kModel);
+  TensorMap weights = *contents.FindSection(kModelSection);
   if (command.average.has_value()) {
     absl::StatusOr<TensorMap> average = AverageOf(contents, *command.average);
     if (!average.ok()) return WithContext(average.status(), path);
@@ -205,7 +204,7 @@ absl::StatusOr<ExitCode> AverageCheckpoints(const CkptCommand& command,
     GRAPNEL_ASSIGN_OR_RETURN(const io::CheckpointContents contents,
                              ReadWeightsAt(env, path));
     GRAPNEL_RETURN_IF_ERROR(
-        mean.Add(path, *contents.FindSection(kModel),
+        mean.Add(path, *contents.FindSection(kModelSection),
                  command.weights.empty() ? 1 : command.weights[i]));
     if (!contents.manifest().config().empty()) {
       CopyDescription(contents.manifest(), &result.manifest());
@@ -217,7 +216,7 @@ absl::StatusOr<ExitCode> AverageCheckpoints(const CkptCommand& command,
   if (format.has_value()) {
     GRAPNEL_RETURN_IF_ERROR(WriteWeights(env, to, *format, weights));
   } else {
-    result.sections.emplace_back(kModel, std::move(weights));
+    result.sections.emplace_back(kModelSection, std::move(weights));
     result.manifest().set_partial(true);
     result.manifest().set_evaluated_section("");
     GRAPNEL_RETURN_IF_ERROR(WriteCheckpointTo(env, to, result));

@@ -93,6 +93,22 @@ TEST_F(ConvertCommandsTest, ExportOfAnAverageHasTheModelsBuffers) {
   EXPECT_FALSE(env_.FileExists("/n.pth"));
 }
 
+// Of half a window of accumulation: by names and shapes they could be one.
+TEST_F(ConvertCommandsTest, GradientsAreNoAverage) {
+  io::CheckpointContents contents = Contents(3);
+  TensorMap gradients;
+  Add("conv.weight", ops::full({4, 3}, 0.1), &gradients);
+  contents.sections.emplace_back("gradients", std::move(gradients));
+  ASSERT_THAT(io::WriteCheckpoint(env_, "/w", "epoch_3", contents), IsOk());
+  EXPECT_THAT(Run(ExportWeights,
+                  {"export", "/w/epoch_3", "/n.pth", "--average=gradients"})
+                  .exit_code,
+              StatusIs(Code::kNotFound,
+                       HasSubstr("\"gradients\" is no average of the model; "
+                                 "there is ema")));
+  EXPECT_FALSE(env_.FileExists("/n.pth"));
+}
+
 TEST_F(ConvertCommandsTest, NothingIsReplaced) {
   Save(1);
   const auto before = Files("/w");

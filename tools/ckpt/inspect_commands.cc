@@ -20,6 +20,7 @@
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_files.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
+#include "grapnel/io/rejected_checkpoints.h"
 #include "grapnel/io/run_checkpoints.h"
 #include "grapnel/io/safetensors_header.h"
 #include "grapnel/tools/ckpt/checkpoint_folder.h"
@@ -457,8 +458,19 @@ absl::StatusOr<ExitCode> ShowCheckpoint(const CkptCommand& command,
     }
     return ShowWeights(command, env, out);
   }
-  GRAPNEL_ASSIGN_OR_RETURN(const CheckpointManifest manifest,
-                           io::ReadManifest(env, path));
+  const absl::StatusOr<CheckpointManifest> read = io::ReadManifest(env, path);
+  if (!read.ok()) {
+    // Whatever else is wrong, it isn't called what its manifest says.
+    const bool set_aside =
+        io::IsSetAsideName(io::Basename(io::StripSlashes(path)));
+    return absl::Status(
+        read.status().code(),
+        absl::StrCat(read.status().message(),
+                     set_aside ? "; it is set aside: a training found it "
+                                 "damaged"
+                               : ""));
+  }
+  const CheckpointManifest& manifest = *read;
   if (command.config) return ShowConfig(command, manifest, out);
   if (command.json) {
     ShowAsJson(command, manifest, out);

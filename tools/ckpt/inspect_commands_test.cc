@@ -329,5 +329,13 @@ TEST_F(InspectCommandsTest, NothingIsChanged) {
   EXPECT_EQ(Files("/w"), before);
 }
 
+TEST_F(InspectCommandsTest, ShowSaysThatOneIsSetAside) {
+  Save(1);
+  ASSERT_THAT(env_.Rename("/w/epoch_1", "/w/epoch_1.damaged"), IsOk());
+  EXPECT_THAT(Run(ShowCheckpoint, {"show", "/w/epoch_1.damaged"}).exit_code,
+              StatusIs(absl::StatusCode::kDataLoss,
+                       HasSubstr("; it is set aside: a training found it")));
+}
+
 }  // namespace
 }  // namespace grapnel

@@ -187,10 +187,13 @@ class TrainingTest(unittest.TestCase):
 class MMEngineTest(TrainingTest):
     """Three epochs or 30 iterations on one side, the rest on the other."""
 
-    def ours(self, case):
+    def ours(self, case, also_write=False):
         config = f"{self.folder}/ours.textproto"
+        text = mmengine_training.CASES[case][0]
+        if also_write:
+            text = text.replace("checkpoint {", "checkpoint { also_write: 'pth'")
         with open(config, "w") as f:
-            f.write(f'{mmengine_training.CASES[case][0]}\nwork_dir: "ours"\n')
+            f.write(f'{text}\nwork_dir: "ours"\n')
         return config
 
     def theirs(self, case, work_dir, checkpoint=None):
@@ -246,11 +249,17 @@ class MMEngineTest(TrainingTest):
         self.assert_records(records_of(f"{self.folder}/ours"),
                             self.behind(records_of(f"{self.folder}/theirs"), case), 0)
 
-    def to_mmengine(self, case):
+    def to_mmengine(self, case, also_write=False):
+        """`also_write`: the file is the one that the training has left."""
         middle, last = self.names(case)
-        run(GRAPNEL, "train", "--load-from", f"{self.folder}/weights.safetensors", self.ours(case))
-        path = f"{self.folder}/ours.pth"
-        run(TOOL, "export", f"{self.folder}/ours/{middle}", path)
+        log = run(GRAPNEL, "train", "--load-from", f"{self.folder}/weights.safetensors",
+                  self.ours(case, also_write))
+        path = f"{self.folder}/ours/{middle}.pth"
+        self.assertEqual(os.path.exists(path), also_write)
+        if not also_write:
+            run(TOOL, "export", f"{self.folder}/ours/{middle}", path)
+        # What Python has no place for is said once.
+        self.assertEqual(log.count("also_write: "), int(also_write), log)
         saved = TORCH.load(path, weights_only=True, mmap=True)
         self.assertIn("optimizer", saved)
         self.theirs(case, f"{self.folder}/theirs", path)
@@ -264,6 +273,9 @@ class MMEngineTest(TrainingTest):
 
     def test_sgd_to_mmengine(self):
         self.to_mmengine("sgd")
+
+    def test_what_a_training_leaves_to_mmengine(self):
+        self.to_mmengine("sgd", also_write=True)
 
     def test_groups_from_mmengine(self):
         self.from_mmengine("groups")

@@ -122,8 +122,8 @@ checkpoints that none of them keeps. Try it with --dry-run first.
   --dry-run          say what would be deleted, and why the others stay
 
 Pinned ones stay, and a run's newest one; published copies and what can't be
-read are not touched. Those that stay are read to the last byte first: a damaged
-one is no reason for another to go. Refused while a training runs in DIR, and
+read are not touched. What stays is read to the last byte first: a damaged one
+is no reason for another to go. Refused while a training runs in DIR, and
 where folders can't be locked; --dry-run is not.
 )";
 

@@ -265,8 +265,8 @@ TEST_F(KeepCommandsTest, GcSparesOtherRunsInAFolderItIsLedTo) {
   ASSERT_THAT(io::WriteLastCheckpoint(env_, "/w", "/out/epoch_2"), IsOk());
   EXPECT_THAT(
       Verdicts(JsonOutput(CollectGarbage, {"gc", "/w", "--keep-last=1"})),
-      ElementsAre("/out/epoch_1: goes",
-                  "/out/epoch_2: newest 1, last_checkpoint"));
+      ElementsAre("/w/../out/epoch_1: goes",
+                  "/w/../out/epoch_2: newest 1, last_checkpoint"));
   EXPECT_TRUE(env_.FileExists("/out/other_1"));
 }
 
@@ -289,9 +289,9 @@ TEST_F(KeepCommandsTest, GcSeesThePinOfEitherCopy) {
   ASSERT_THAT(io::WriteLastCheckpoint(env_, "/w", "/out/epoch_3"), IsOk());
   EXPECT_THAT(
       Verdicts(JsonOutput(CollectGarbage, {"gc", "/w", "--keep-last=2"})),
-      ElementsAre("/w/epoch_1: pinned", "/out/epoch_1: pinned",
-                  "/out/epoch_2: goes", "/w/epoch_2: newest 2",
-                  "/out/epoch_3: newest 2, last_checkpoint"));
+      ElementsAre("/w/epoch_1: pinned", "/w/../out/epoch_1: pinned",
+                  "/w/../out/epoch_2: goes", "/w/epoch_2: newest 2",
+                  "/w/../out/epoch_3: newest 2, last_checkpoint"));
 }
 
 TEST_F(KeepCommandsTest, GcNamesAndCountsCopies) {

@@ -48,7 +48,8 @@ struct Result {
 };
 
 // With its output in `dir`.
-Result Run(const std::string& dir, const std::vector<std::string>& command) {
+Result RunCommand(const std::string& dir,
+                  const std::vector<std::string>& command) {
   const std::string output = io::JoinPath(dir, "output");
   auto child = ChildProcess::Start(command, {}, output);
   EXPECT_THAT(child.status(), IsOk());
@@ -76,7 +77,7 @@ Result VerifyResume(const std::string& dir, std::vector<std::string> args) {
        {"--work-dir=" + dir, std::string("--threads=1")}) {
     command.push_back(arg);
   }
-  return Run(dir, command);
+  return RunCommand(dir, command);
 }
 
 void ExpectNothingLeft(const std::string& dir) {
@@ -297,8 +298,8 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(VerifyResumeTest, AFolderThatIsNotThereIsNotMade) {
   const std::string dir = Dir();
   const std::string none = io::JoinPath(dir, "none");
-  const Result result =
-      Run(dir, {kProgram, "verify-resume", kConfig, "--work-dir=" + none});
+  const Result result = RunCommand(
+      dir, {kProgram, "verify-resume", kConfig, "--work-dir=" + none});
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_THAT(result.output, HasSubstr("none: is no directory"));
   ExpectNothingLeft(dir);
@@ -330,11 +331,11 @@ class StoppedTest : public TestWithParam<Stopped> {};
 
 TEST_P(StoppedTest, LeavesNothing) {
   const std::string dir = Dir();
-  const Result result =
-      Run(dir, {"/bin/bash", "-c",
-                absl::StrCat("OUT=", dir, "/output; ", GetParam().script),
-                "bash", kProgram, "verify-resume", kConfig, "--work-dir=" + dir,
-                "--threads=1", "--seed=1"});
+  const Result result = RunCommand(
+      dir, {"/bin/bash", "-c",
+            absl::StrCat("OUT=", dir, "/output; ", GetParam().script), "bash",
+            kProgram, "verify-resume", kConfig, "--work-dir=" + dir,
+            "--threads=1", "--seed=1"});
   EXPECT_EQ(result.exit_code, GetParam().exit_code) << result.output;
   ExpectNothingLeft(dir);
 }

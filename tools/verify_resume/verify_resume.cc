@@ -245,6 +245,14 @@ class Verifier {
     const bool off =
         std::count(hooks.off().begin(), hooks.off().end(), "checkpoint") > 0;
     const bool by_epoch = !checkpoint.has_by_epoch() || checkpoint.by_epoch();
+    // No two runs are equally fast.
+    if (checkpoint.interval_minutes() > 0) {
+      GRAPNEL_RETURN_IF_ERROR(
+          Set("default_hooks.checkpoint.interval_minutes=0"));
+    }
+    if (checkpoint.keep_minutes() > 0) {  // Of these the oldest alone then.
+      GRAPNEL_RETURN_IF_ERROR(Set("default_hooks.checkpoint.keep_minutes=1e9"));
+    }
     int64_t every = 0;
     if (options_.save_every.has_value()) {
       every = *options_.save_every;

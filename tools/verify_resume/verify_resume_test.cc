@@ -241,6 +241,19 @@ TEST(VerifyResumeTest, ARunThatFailsWhenResumedIsShownWithItsLastLines) {
               HasSubstr("hook \"planted\": AfterRestore: doesn't go on"));
 }
 
+// Which checkpoints there are by the clock is another matter in each run.
+TEST(VerifyResumeTest, SavesByTheClockAreLeftOut) {
+  const std::string dir = Dir();
+  const Result result = VerifyResume(
+      dir, {kConfig, "--json", "--kills=3", "--kill-seed=3", "--seed=1",
+            "--cfg-options", "default_hooks.checkpoint.interval_minutes=0.0001",
+            "default_hooks.checkpoint.keep_minutes=0.0005",
+            "default_hooks.checkpoint.max_keep_ckpts=2"});
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  ASSERT_TRUE(result.report.is_object()) << result.output;
+  EXPECT_EQ(result.report["saves"], "every 7 iterations, as configured");
+}
+
 TEST(VerifyResumeTest, SavesOfItsOwnWhereNoneAreConfigured) {
   const Result result =
       VerifyResume(Dir(), {kConfig, "--kills=2", "--iters=20", "--cfg-options",

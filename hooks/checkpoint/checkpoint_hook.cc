@@ -48,7 +48,10 @@ CheckpointHook::CheckpointHook(const Config& config,
                                std::vector<Indicator> indicators)
     : config_(WithDefaultOptions(config)),
       auto_(config.save_best_size() > 0 && indicators.empty()),
-      indicators_(std::move(indicators)) {}
+      indicators_(std::move(indicators)),
+      iter_saves_(config_.interval_minutes() > 0 ? IterSaves::kByClockToo
+                  : config_.by_epoch()           ? IterSaves::kNone
+                                                 : IterSaves::kByCount) {}
 
 absl::Status CheckpointHook::AfterRestore(
     RunContext& run, const io::CheckpointContents& contents) {
@@ -219,16 +222,22 @@ absl::Status CheckpointHook::SetAuto(RunContext& run, const std::string& name) {
 absl::Status CheckpointHook::AfterTrainIter(RunContext& run,
                                             const IterInfo& info,
                                             const LogVars&) {
-  bool is_time = false;
-  if (config_.interval_minutes() > 0) {
-    GRAPNEL_ASSIGN_OR_RETURN(is_time, IsTimeToSave(run));
-  }
+  if (iter_saves_ == IterSaves::kNone) return absl::OkStatus();
+  if (iter_saves_ == IterSaves::kByClockToo) return SaveIfTime(run, info);
+  return IsIterDue(run) ? Save(run, run.iter() + 1) : absl::OkStatus();
+}
+
+bool CheckpointHook::IsIterDue(const RunContext& run) const {
+  const int64_t count = run.iter() + 1;
+  return EveryN(count, config_.interval(), config_.save_begin()) ||
+         (config_.save_last() && count == run.max_iters());
+}
+
+absl::Status CheckpointHook::SaveIfTime(RunContext& run, const IterInfo& info) {
+  GRAPNEL_ASSIGN_OR_RETURN(const bool is_time, IsTimeToSave(run));
   if (!config_.by_epoch()) {
-    const int64_t count = run.iter() + 1;
-    const bool is_due =
-        EveryN(count, config_.interval(), config_.save_begin()) ||
-        (config_.save_last() && count == run.max_iters());
-    return is_due || is_time ? Save(run, count) : absl::OkStatus();
+    return IsIterDue(run) || is_time ? Save(run, run.iter() + 1)
+                                     : absl::OkStatus();
   }
   if (!is_time) return absl::OkStatus();
   // The epoch is done in a moment: then it is saved as that.

@@ -113,6 +113,10 @@ class CheckpointHook final : public Hook {
   // Asks for the checkpoint of `count` completed epochs or iterations; with
   // `in_epoch` for one of interval_minutes, of iterations, inside an epoch.
   absl::Status Save(RunContext& run, int64_t count, bool in_epoch = false);
+  // Whether one is due behind this iteration by its number.
+  bool IsIterDue(const RunContext& run) const;
+  // With interval_minutes.
+  absl::Status SaveIfTime(RunContext& run, const IterInfo& info);
   // Whether interval_minutes have passed; the same on all ranks. Called behind
   // each iteration.
   absl::StatusOr<bool> IsTimeToSave(RunContext& run);
@@ -151,6 +155,9 @@ class CheckpointHook final : public Hook {
   const bool auto_;      // save_best is "auto".
   // Empty with "auto" until the first validation.
   std::vector<Indicator> indicators_;
+  // What an iteration may have to save for.
+  enum class IterSaves { kNone, kByCount, kByClockToo };
+  const IterSaves iter_saves_;
   hooks::v1::CheckpointHookState state_;
   std::string last_path_;
   std::map<std::string, std::string> best_paths_;  // By name; all on the disk.

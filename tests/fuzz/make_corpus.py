@@ -223,6 +223,112 @@ def plain(torch):
             "size": torch.Size([2, 3]), "dtype": torch.float16, "device": torch.device("cuda:1")}
 
 
+# Pickles by hand, for what torch.save doesn't write.
+
+
+def text(value):
+    value = value.encode()
+    return b"X" + struct.pack("<I", len(value)) + value
+
+
+def integer(value):
+    return b"\x8a\x08" + struct.pack("<q", value)
+
+
+def integers(values):
+    return b"(" + b"".join(map(integer, values)) + b"t"
+
+
+def view(offset, sizes, strides, count=16, storage="FloatStorage", key="0"):
+    """A tensor of one of the storages that pickle_fuzz has."""
+    return (b"ctorch._utils\n_rebuild_tensor_v2\n((" + text("storage") + b"ctorch\n" + storage.encode() +
+            b"\n" + text(key) + text("cpu") + integer(count) + b"tQ" + integer(offset) + integers(sizes) +
+            integers(strides) + b"\x89ccollections\nOrderedDict\n)RtR")
+
+
+def pickled(value):
+    return b"\x80\x02" + value + b"."
+
+
+def archive(pickle, records=(), count_less=0, damaged=b""):
+    """A ZIP file of torch.save; without the last `count_less` records by its count, and with a
+    changed byte where `damaged` begins."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:
+        for name, data in (("data.pkl", pickle), ("version", "3\n"), *records):
+            file.writestr(zipfile.ZipInfo("archive/" + name), data)
+    content = bytearray(buffer.getvalue())
+    end = content.rfind(b"PK\x05\x06")
+    count = struct.unpack_from("<H", content, end + 10)[0] - count_less
+    struct.pack_into("<HH", content, end + 8, count, count)
+    if damaged:
+        content[content.find(damaged)] ^= 1
+    return bytes(content)
+
+
+def write_bad_pth():
+    tensor = pickled(view(0, [1], [1], count=1))
+    bools = pickled(view(0, [4], [1], count=4, storage="BoolStorage"))
+    data = ("data/0", b"DATA")
+    write("pth", "bools_in_part", archive(
+        pickled(view(0, [2], [1], count=4, storage="BoolStorage")), [("data/0", b"\0\1\7\7")]))
+    for name, content in {
+            "crc": archive(tensor, [data], damaged=b"DATA"),
+            "crc_of_a_name": archive(pickled(b"N"), [("\x1b[2Jzz\n", b"DATA")], damaged=b"DATA"),
+            "crc_behind_a_name": archive(
+                pickled(b"}(" + text("x" * 300) + b"](" + b"N" * 100 + b"e" + text("w") + tensor[2:-1] + b"u"),
+                [data], damaged=b"DATA"),
+            "bool": archive(bools, [("data/0", b"\0\1\2\0")]),
+            "hidden": archive(tensor, [data, ("hidden", b"")], count_less=1),
+            "missing": archive(tensor),
+            "size": archive(tensor, [("data/0", b"DAT")]),
+            "twice": archive(tensor, [data, ("data/1", b"")]).replace(b"data/1", b"data/0"),
+            "method_in_front": archive(tensor, [data]).replace(
+                b"PK\x03\x04\x14\0\0\0\0", b"PK\x03\x04\x14\0\0\0\x08"),
+            "torchscript": archive(tensor, [data, ("constants.pkl", b")")]),
+            "big_endian": archive(tensor, [data, ("byteorder", b"big")]),
+            "cut": archive(tensor, [data])[:-1],
+            "legacy_magic_alone": b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.",
+            "tar": b"sys_info".ljust(512, b"\0"),
+    }.items():
+        write("pth", "bad_" + name, content)
+
+
+def write_bad_pickle():
+    high = (1 << 63) - 1
+    nan = b"G" + struct.pack(">d", float("nan"))
+    write("pickle", "numbers_as_keys", pickled(
+        b"}(" + nan + b"N" + nan + b"N" + integer((1 << 53) + 1) + b"NG" + struct.pack(">d", 2.0**53) + b"Nu"))
+    for name, value in {
+            "end_of_storage": view(0, [17], [1]),
+            "offset": view(-1, [1], [1]),
+            "offset_of_nothing": view(17, [0], [1]),
+            "stride": view(15, [16], [-1]),
+            "far_stride": view(0, [2] * 60, [high] * 60),
+            "rank": view(0, [2, 2], [1]),
+            "dimensions": view(0, [1] * 65, [1] * 65),
+            "sizes": view(0, [0, 1 << 62, 4], [0, 0, 0]),
+            "unfolded": view(0, [1 << 20, 1 << 20], [0, 0]),
+            "key": view(0, [1], [1], key="../0"),
+            "elements": view(0, [1], [1], count=1 << 40),
+            "call": b"cposix\nsystem\n" + text("id") + b"\x85R",
+            "called_value": b"})R",
+            "cycle": b"]q\0h\0a",
+            "levels": b"]" * 101 + b"N" + b"a" * 101,
+            "doubling": b"N" + b"".join(bytes([ord("q"), i, ord("h"), i, 0x86]) for i in range(30)),
+            "key_of_a_dict": b"}}Ns",
+            "layout": (b"](ctorch.serialization\n_get_layout\n" + text("\u00e9" * 100) +
+                       b"q\0\x85Rc_codecs\nencode\nh\0" + text("latin1") + b"\x86Re"),
+            "spent_text": b"](" + text("\u00e9" * 100) + b"q\0c_codecs\nencode\nh\0" + text("latin1") + b"\x86Re",
+            "memo": b"h\x05",
+            "no_value": b"",
+            "behind": b"N.N",
+    }.items():
+        write("pickle", "bad_" + name, pickled(value))
+    write("pickle", "bad_protocol", b"\x80\x04N.")
+    write("pickle", "bad_cut", b"\x80\x02](K")
+
+
 def write_pth(torch):
     base = torch.arange(6, dtype=torch.float32)
     shared = {"a": base[:3], "b": base[2:], "t": base.view(2, 3).t()}
@@ -291,6 +397,8 @@ def main():
     write_textproto()
     write_pth(torch)
     write_pickle(torch)
+    write_bad_pth()
+    write_bad_pickle()
     write_index()
     size = sum(os.path.getsize(os.path.join(folder, name))
                for folder, _, names in os.walk(os.path.join(_HERE, "corpus")) for name in names)

@@ -5,29 +5,6 @@
 #include "absl/status/statusor.h"
 #include "grapnel/capi/handles.h"
 #include "grapnel/io/env.h"
-#include "grapnel/io/unique_name.h"
-
-namespace grapnel::capi {
-namespace {
-
-// The file is there whole, or as it was before.
-absl::Status ReplaceSafetensors(io::Env& env, const std::string& path,
-                                const TensorMap& tensors) {
-  const std::string dir = io::Dirname(path);
-  const std::string temporary =
-      io::JoinPath(dir, io::HiddenName(io::kTemporary, io::Basename(path)));
-  GRAPNEL_RETURN_IF_ERROR(
-      io::WriteSafetensors(env, temporary, tensors).status());
-  const absl::Status status = env.Rename(temporary, path);
-  if (!status.ok()) {
-    env.DeleteFile(temporary).IgnoreError();  // The first error is the cause.
-    return status;
-  }
-  return env.SyncDir(dir.empty() ? "." : dir);
-}
-
-}  // namespace
-}  // namespace grapnel::capi
 
 using grapnel::capi::Guard;
 using grapnel::capi::NotNull;
@@ -55,7 +32,7 @@ grapnel_status* grapnel_safetensors_write(const char* path, size_t path_size,
     GRAPNEL_RETURN_IF_ERROR(NotNull(tensors, "tensors"));
     grapnel::TensorMap map;
     GRAPNEL_RETURN_IF_ERROR(grapnel::capi::ToTensorMap(*tensors, &map));
-    return grapnel::capi::ReplaceSafetensors(grapnel::io::Env::Posix(), where,
-                                             map);
+    return grapnel::io::ReplaceSafetensors(grapnel::io::Env::Posix(), where,
+                                           map);
   });
 }

@@ -14,6 +14,7 @@
 #include "grapnel/io/out_of_memory.h"
 #include "grapnel/io/safetensors_header.h"
 #include "grapnel/io/tensor_memory.h"
+#include "grapnel/io/unique_name.h"
 
 namespace grapnel {
 namespace io {
@@ -272,6 +273,20 @@ absl::StatusOr<SafetensorsFile> WriteSafetensors(Env& env,
     return status;
   }
   return result;
+}
+
+absl::Status ReplaceSafetensors(Env& env, const std::string& path,
+                                const TensorMap& tensors) {
+  const std::string dir = Dirname(path);
+  const std::string temporary =
+      JoinPath(dir, HiddenName(kTemporary, Basename(path)));
+  GRAPNEL_RETURN_IF_ERROR(WriteSafetensors(env, temporary, tensors).status());
+  const absl::Status renamed = env.Rename(temporary, path);
+  if (!renamed.ok()) {
+    env.DeleteFile(temporary).IgnoreError();  // The first error is the cause.
+    return renamed;
+  }
+  return env.SyncDir(dir.empty() ? "." : dir);
 }
 
 absl::StatusOr<TensorMap> ReadSafetensors(Env& env, const std::string& path) {

@@ -47,6 +47,11 @@ absl::StatusOr<SafetensorsFile> WriteSafetensors(Env& env,
                                                  const std::string& path,
                                                  const TensorMap& tensors);
 
+// The same under a temporary name beside `path`, which it then takes, with a
+// sync of the directory: the file is there whole, or as it was before.
+absl::Status ReplaceSafetensors(Env& env, const std::string& path,
+                                const TensorMap& tensors);
+
 // Reads all tensors, in the order of the file, into memory of their own. Never
 // trusts the file: header at most 100 MB, without a key twice or a field
 // unknown; no gaps, overlaps or bytes behind the last tensor; shapes and

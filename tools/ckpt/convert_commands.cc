@@ -23,7 +23,6 @@
 #include "grapnel/io/mean_weights.h"
 #include "grapnel/io/pth_writer.h"
 #include "grapnel/io/safetensors.h"
-#include "grapnel/io/unique_name.h"
 #include "grapnel/runner/run_sections.h"
 #include "grapnel/tools/ckpt/checkpoint_folder.h"
 #include "grapnel/tools/ckpt/json_report.h"
@@ -47,25 +46,10 @@ const char* FormatName(Format format) {
   return format == Format::kPth ? "pth" : "safetensors";
 }
 
-absl::Status WriteSafetensorsWhole(io::Env& env, const std::string& path,
-                                   const TensorMap& tensors) {
-  const std::string dir = io::Dirname(path);
-  const std::string temporary =
-      io::JoinPath(dir, io::HiddenName(io::kTemporary, io::Basename(path)));
-  GRAPNEL_RETURN_IF_ERROR(
-      io::WriteSafetensors(env, temporary, tensors).status());
-  const absl::Status renamed = env.Rename(temporary, path);
-  if (!renamed.ok()) {
-    env.DeleteFile(temporary).IgnoreError();  // The first error is the cause.
-    return renamed;
-  }
-  return env.SyncDir(dir.empty() ? "." : dir);
-}
-
 absl::Status WriteWeights(io::Env& env, const std::string& path, Format format,
                           const TensorMap& weights) {
   return format == Format::kPth ? io::WritePthWeights(env, path, weights)
-                                : WriteSafetensorsWhole(env, path, weights);
+                                : io::ReplaceSafetensors(env, path, weights);
 }
 
 absl::Status WriteCheckpointTo(io::Env& env, const std::string& path,

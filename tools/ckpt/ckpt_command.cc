@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/suggestion.h"
+#include "grapnel/tools/flag_values.h"
 
 namespace grapnel {
 
@@ -548,7 +549,7 @@ absl::StatusOr<CkptCommand> ParseCkptCommand(
   }
   GRAPNEL_ASSIGN_OR_RETURN(const VerbSpec* const verb, FindVerb(args[0]));
   command.verb = verb->verb;
-  std::vector<const Flag*> seen;
+  FlagValues values(args);
   bool flags_end = false;
   for (size_t next = 1; next < args.size();) {
     const std::string& arg = args[next++];
@@ -570,32 +571,14 @@ absl::StatusOr<CkptCommand> ParseCkptCommand(
       return absl::InvalidArgumentError(
           absl::StrCat("unknown flag ", arg, "; flags start with --"));
     }
-    std::optional<absl::string_view> value;
-    const size_t equals = name.find('=');
-    if (equals != absl::string_view::npos) {
-      value = name.substr(equals + 1);
-      name = name.substr(0, equals);
-    }
-    GRAPNEL_ASSIGN_OR_RETURN(const Flag* const flag, FindFlag(name, *verb));
-    const std::string shown = absl::StrCat("--", flag->name);
-    for (const Flag* other : seen) {
-      if (other == flag) {
-        return absl::InvalidArgumentError(absl::StrCat(shown, ": given twice"));
-      }
-    }
-    seen.push_back(flag);
-    if (!flag->has_value && value.has_value()) {
-      return absl::InvalidArgumentError(absl::StrCat(shown, " takes no value"));
-    }
-    if (flag->has_value && !value.has_value()) {
-      if (next == args.size() || absl::StartsWith(args[next], "--")) {
-        return absl::InvalidArgumentError(
-            absl::StrCat(shown, " needs a value"));
-      }
-      value = args[next++];
-    }
-    GRAPNEL_RETURN_IF_ERROR(
-        WithContext(flag->set(value.value_or(""), &command), shown));
+    const TypedFlag typed = SplitFlag(name);
+    GRAPNEL_ASSIGN_OR_RETURN(const Flag* const flag,
+                             FindFlag(typed.name, *verb));
+    GRAPNEL_ASSIGN_OR_RETURN(
+        const absl::string_view value,
+        values.Take(flag->name, flag->has_value, typed, &next));
+    GRAPNEL_RETURN_IF_ERROR(WithContext(flag->set(value, &command),
+                                        absl::StrCat("--", flag->name)));
   }
   GRAPNEL_RETURN_IF_ERROR(CheckTogether(command, *verb));
   return command;

@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/suggestion.h"
+#include "grapnel/tools/flag_values.h"
 
 namespace grapnel {
 
@@ -125,16 +126,10 @@ absl::StatusOr<const Flag*> FindFlag(absl::string_view typed) {
                       : absl::StrCat("; did you mean --", closest, "?")));
 }
 
-// Of the flags to each other. `seen`: those that were given.
+// Of the flags to each other. `values`: of those that were given.
 absl::Status CheckTogether(const LaunchCommand& command,
-                           const std::vector<const Flag*>& seen) {
+                           const FlagValues& values) {
   const LaunchOptions& options = command.options;
-  const auto given = [&](absl::string_view name) {
-    for (const Flag* flag : seen) {
-      if (name == flag->name) return true;
-    }
-    return false;
-  };
   if (options.node_rank >= options.nnodes) {
     return absl::InvalidArgumentError(
         absl::StrCat("--node-rank: must be less than --nnodes, ",
@@ -142,7 +137,7 @@ absl::Status CheckTogether(const LaunchCommand& command,
   }
   if (options.nnodes > 1) {
     for (const char* name : {"node-rank", "master-addr", "master-port"}) {
-      if (!given(name)) {
+      if (!values.Has(name)) {
         return absl::InvalidArgumentError(
             absl::StrCat("--nnodes=", options.nnodes, " needs --", name));
       }
@@ -161,7 +156,7 @@ absl::Status CheckTogether(const LaunchCommand& command,
 absl::StatusOr<LaunchCommand> ParseLaunchCommand(
     const std::vector<std::string>& args) {
   LaunchCommand command;
-  std::vector<const Flag*> seen;
+  FlagValues values(args);
   size_t next = 0;
   while (next < args.size() && absl::StartsWith(args[next], "-")) {
     const std::string& arg = args[next++];
@@ -175,31 +170,16 @@ absl::StatusOr<LaunchCommand> ParseLaunchCommand(
       return absl::InvalidArgumentError(
           absl::StrCat("unknown flag ", arg, "; flags start with --"));
     }
-    std::optional<absl::string_view> value;
-    const size_t equals = name.find('=');
-    if (equals != absl::string_view::npos) {
-      value = name.substr(equals + 1);
-      name = name.substr(0, equals);
-    }
-    GRAPNEL_ASSIGN_OR_RETURN(const Flag* const flag, FindFlag(name));
-    const std::string shown = absl::StrCat("--", flag->name);
-    for (const Flag* other : seen) {
-      if (other == flag) {
-        return absl::InvalidArgumentError(absl::StrCat(shown, ": given twice"));
-      }
-    }
-    seen.push_back(flag);
-    if (!value.has_value()) {
-      if (next == args.size() || absl::StartsWith(args[next], "--")) {
-        return absl::InvalidArgumentError(
-            absl::StrCat(shown, " needs a value"));
-      }
-      value = args[next++];
-    }
-    GRAPNEL_RETURN_IF_ERROR(WithContext(flag->set(*value, &command), shown));
+    const TypedFlag typed = SplitFlag(name);
+    GRAPNEL_ASSIGN_OR_RETURN(const Flag* const flag, FindFlag(typed.name));
+    GRAPNEL_ASSIGN_OR_RETURN(
+        const absl::string_view value,
+        values.Take(flag->name, /*takes_value=*/true, typed, &next));
+    GRAPNEL_RETURN_IF_ERROR(WithContext(flag->set(value, &command),
+                                        absl::StrCat("--", flag->name)));
   }
   command.args.assign(args.begin() + next, args.end());
-  GRAPNEL_RETURN_IF_ERROR(CheckTogether(command, seen));
+  GRAPNEL_RETURN_IF_ERROR(CheckTogether(command, values));
   return command;
 }
 

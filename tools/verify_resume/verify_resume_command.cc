@@ -12,10 +12,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
-#include <optional>
 
 #include "absl/status/status.h"
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -27,6 +25,7 @@
 #include "grapnel/base/suggestion.h"
 #include "grapnel/tools/command_line.h"
 #include "grapnel/tools/exit_code.h"
+#include "grapnel/tools/flag_values.h"
 #include "grapnel/tools/text_table.h"
 
 namespace grapnel {
@@ -188,7 +187,7 @@ int Refuse(const absl::Status& status, int exit_code) {
 absl::StatusOr<VerifyResumeCommand> ParseVerifyResumeCommand(
     const std::vector<std::string>& args) {
   VerifyResumeCommand command;
-  std::vector<const Flag*> seen;
+  FlagValues values(args);
   for (size_t next = 0; next < args.size();) {
     const std::string& arg = args[next++];
     if (arg == "-h" || arg == "--help") {
@@ -196,40 +195,21 @@ absl::StatusOr<VerifyResumeCommand> ParseVerifyResumeCommand(
       return command;
     }
     absl::string_view name = arg;
-    std::optional<absl::string_view> value;
     const bool dashes = absl::ConsumePrefix(&name, "--");
-    const size_t equals = name.find('=');
-    if (dashes && equals != absl::string_view::npos) {
-      value = name.substr(equals + 1);
-      name = name.substr(0, equals);
-    }
+    const TypedFlag typed = SplitFlag(name);
     const Flag* flag = nullptr;
     if (dashes) {
-      GRAPNEL_ASSIGN_OR_RETURN(flag, FindFlag(name));
+      GRAPNEL_ASSIGN_OR_RETURN(flag, FindFlag(typed.name));
     }
     if (flag == nullptr) {
       command.options.train_args.push_back(arg);
       continue;
     }
-    const std::string shown = absl::StrCat("--", flag->name);
-    for (const Flag* other : seen) {
-      if (other == flag) {
-        return absl::InvalidArgumentError(absl::StrCat(shown, ": given twice"));
-      }
-    }
-    seen.push_back(flag);
-    if (!flag->has_value && value.has_value()) {
-      return absl::InvalidArgumentError(absl::StrCat(shown, " takes no value"));
-    }
-    if (flag->has_value && !value.has_value()) {
-      if (next == args.size() || absl::StartsWith(args[next], "--")) {
-        return absl::InvalidArgumentError(
-            absl::StrCat(shown, " needs a value"));
-      }
-      value = args[next++];
-    }
-    GRAPNEL_RETURN_IF_ERROR(
-        WithContext(flag->set(value.value_or(""), &command), shown));
+    GRAPNEL_ASSIGN_OR_RETURN(
+        const absl::string_view value,
+        values.Take(flag->name, flag->has_value, typed, &next));
+    GRAPNEL_RETURN_IF_ERROR(WithContext(flag->set(value, &command),
+                                        absl::StrCat("--", flag->name)));
   }
   if (command.options.dir.empty()) command.options.dir = DefaultDir();
   return command;

@@ -506,6 +506,7 @@ def run(options):
             os.confstr("CS_GNU_LIBC_VERSION"), "quick: figures mean nothing" if options.quick else ""]))
         rows = run_steps(machine, options.steps, options.quick)
     finally:
+        machine.close()
         shutil.rmtree(scratch, ignore_errors=True)
     failed = sum(row.status == FAILED for row in rows)
     text = (f"gpu_check: {head}\n" + "".join(f"  {note}\n" for note in machine.notes) + table(rows)
@@ -522,8 +523,11 @@ def main():
     options = parse_arguments(sys.argv[1:])
 
     def end(number, _):
+        # Another one would cut short what this one lets be cleaned up.
+        for ignored in host.ENDING_SIGNALS:
+            signal.signal(ignored, signal.SIG_IGN)
         raise Ended(f"ended by {signal.Signals(number).name}")
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in host.ENDING_SIGNALS:
         signal.signal(number, end)
     try:
         return run(options)

@@ -2,10 +2,13 @@
 
 import json
 import os
+import signal
 import struct
+import subprocess
 import tempfile
 import time
 import unittest
+from unittest import mock
 
 import check
 import host
@@ -62,6 +65,37 @@ class CopiesTest(unittest.TestCase):
             with self.subTest(to_host=to_host, to_device=to_device):
                 self.assertEqual(check.row_of_copies(False, 10, to_host, to_device).status, status)
         self.assertEqual(check.row_of_copies(True, 10, 0, 0).status, check.NO_DEVICE)
+
+
+class SignalTest(unittest.TestCase):
+
+    def setUp(self):
+        self.machine = host.Host(None, "cpu", None, time.monotonic() + 60)
+        self.addCleanup(self.machine.close)
+        # Not by env(), which is of a folder.
+        self.start = lambda: self.machine.start(["sleep", "60"], dict(os.environ))
+
+    def test_one_that_comes_while_a_program_starts_leaves_none_behind(self):
+        started = []
+
+        def start_and_signal(*arguments, **options):
+            started.append(popen(*arguments, **options))
+            os.kill(os.getpid(), signal.SIGTERM)
+            return started[0]
+
+        def end(*_):
+            raise check.Ended
+        popen = subprocess.Popen
+        self.addCleanup(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, end))
+        with mock.patch("subprocess.Popen", start_and_signal), self.assertRaises(check.Ended):
+            self.start()
+        self.machine.close()
+        self.assertEqual(started[0].returncode, -signal.SIGKILL)
+
+    def test_programs_get_them(self):
+        process = self.start()
+        with open(f"/proc/{process.pid}/status", encoding="utf-8") as f:
+            self.assertRegex(f.read(), r"SigBlk:\s0{16}\n")
 
 
 class LoopsTest(unittest.TestCase):

@@ -19,6 +19,10 @@ import sys
 import time
 
 
+# They end the whole check.
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
 class Failed(Exception):
     """A command, or what it printed, isn't as it has to be. The message is for the table."""
 
@@ -75,6 +79,7 @@ class Host:
         self.torch = torch_folder()
         self.preload = None
         self.notes = []
+        self._started = []
 
     # ------------------------------------------------------------- what it must have
 
@@ -175,11 +180,25 @@ class Host:
         return left
 
     def start(self, command, env=None, **popen):
-        """A process of its own group, which `stop` ends as a whole."""
+        """A process of its own group, which `stop` ends as a whole, and `close` at the latest."""
+        # An exception of a signal's, raised while Popen waits for the program, would leave one that nobody knows.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
         try:
-            return subprocess.Popen(command, env=env or self.env(), start_new_session=True, **popen)
+            process = subprocess.Popen(
+                command, env=env or self.env(), start_new_session=True,
+                preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before), **popen)
+            self._started.append(process)
         except OSError as e:
             raise Failed(f"{e.filename}: {e.strerror}") from e
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return process
+
+    def close(self):
+        """Ends what an exception left behind."""
+        for process in self._started:
+            if process.returncode is None:
+                self.stop(process)
 
     @staticmethod
     def stop(process):

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <memory>
 #include <new>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "grapnel/base/thread.h"
 #include "grapnel/io/crc32.h"
@@ -21,7 +23,9 @@ namespace io {
 namespace {
 
 constexpr int64_t kTaskSize = 8 << 20;
-constexpr int64_t kChunkSize = 256 << 10;  // Still cached when it is summed up.
+// What is read is still cached when it is its turn, and when it is summed up.
+constexpr int64_t kOrderedTaskSize = 1 << 20;
+constexpr int64_t kChunkSize = 256 << 10;
 constexpr int64_t kMinBytesOfThread = 16 << 20;
 constexpr int64_t kMaxThreads = 4;
 
@@ -31,13 +35,14 @@ struct Task {
   size_t range;
 };
 
-std::vector<Task> SplitRanges(absl::Span<const ReadRange> ranges) {
+std::vector<Task> SplitRanges(absl::Span<const ReadRange> ranges,
+                              int64_t task_size) {
   std::vector<Task> tasks;
   for (size_t i = 0; i < ranges.size(); ++i) {
-    for (int64_t at = 0; at < ranges[i].num_bytes; at += kTaskSize) {
+    for (int64_t at = 0; at < ranges[i].num_bytes; at += task_size) {
       ReadRange part;
       part.offset = ranges[i].offset + at;
-      part.num_bytes = std::min(kTaskSize, ranges[i].num_bytes - at);
+      part.num_bytes = std::min(task_size, ranges[i].num_bytes - at);
       part.buffer =
           ranges[i].buffer == nullptr ? nullptr : ranges[i].buffer + at;
       tasks.push_back({part, i});
@@ -46,90 +51,134 @@ std::vector<Task> SplitRanges(absl::Span<const ReadRange> ranges) {
   return tasks;
 }
 
-class TaskQueue {
- public:
-  TaskQueue(const RandomAccessFile& file, std::vector<Task>& tasks)
-      : file_(file), tasks_(tasks) {}
-
-  // Does tasks until there is none left. Called by every thread.
-  void Work() {
-    std::unique_ptr<char[]> scratch;
-    for (size_t i = next_++; i < tasks_.size(); i = next_++) {
-      const absl::Status status = Do(tasks_[i].part, scratch);
-      if (status.ok()) continue;
-      absl::MutexLock lock(&mutex_);
-      error_.Update(status);
-      next_ = tasks_.size();
-    }
-  }
-
-  absl::Status error() const {
-    absl::MutexLock lock(&mutex_);
-    return error_;
-  }
-
- private:
-  absl::Status Do(ReadRange& part, std::unique_ptr<char[]>& scratch) {
-    if (part.buffer == nullptr && scratch == nullptr) {
-      scratch.reset(new (std::nothrow) char[kChunkSize]);
-      if (scratch == nullptr) {
-        return absl::ResourceExhaustedError("no memory to read into");
-      }
-    }
-    for (int64_t at = 0; at < part.num_bytes; at += kChunkSize) {
-      const int64_t n = std::min(kChunkSize, part.num_bytes - at);
-      char* const chunk =
-          part.buffer == nullptr ? scratch.get() : part.buffer + at;
-      const absl::Status status = file_.Read(part.offset + at, n, chunk);
-      if (!status.ok()) return status;
-      part.crc32 = Crc32({chunk, static_cast<size_t>(n)}, part.crc32);
-    }
-    return absl::OkStatus();
-  }
-
-  const RandomAccessFile& file_;
-  std::vector<Task>& tasks_;
-  std::atomic<size_t> next_{0};
-  mutable absl::Mutex mutex_;
-  absl::Status error_ ABSL_GUARDED_BY(mutex_);
-};
-
-int64_t NumThreads(absl::Span<const ReadRange> ranges) {
+int64_t NumThreads(const std::vector<Task>& tasks) {
   int64_t num_bytes = 0;
-  for (const ReadRange& range : ranges) num_bytes += range.num_bytes;
+  for (const Task& task : tasks) num_bytes += task.part.num_bytes;
   const auto available =
       static_cast<int64_t>(std::thread::hardware_concurrency());
   return std::min({kMaxThreads, available, num_bytes / kMinBytesOfThread});
 }
 
+struct TaskError {
+  size_t task;
+  absl::Status status;
+};
+
+// Does `tasks`, in their order, each on any of the threads, until one fails.
+// Returns the first that did: all before it were done.
+template <typename Do>  // absl::Status(size_t task)
+std::optional<TaskError> DoTasks(const std::vector<Task>& tasks,
+                                 const Do& do_task) {
+  std::atomic<size_t> next{0};
+  absl::Mutex mutex;
+  std::optional<TaskError> error;
+  const auto work = [&] {
+    for (size_t i = next++; i < tasks.size(); i = next++) {
+      const absl::Status status = do_task(i);
+      if (status.ok()) continue;
+      absl::MutexLock lock(&mutex);
+      if (!error.has_value() || i < error->task) error = {i, status};
+      next = tasks.size();
+    }
+  };
+  const int64_t num_threads = NumThreads(tasks);
+  std::vector<std::thread> threads;
+  threads.reserve(kMaxThreads);
+  {
+    const auto join = absl::MakeCleanup([&threads] {
+      for (std::thread& thread : threads) thread.join();
+    });
+    for (int64_t i = 1; i < num_threads; ++i) {
+      absl::StatusOr<std::thread> thread = StartThread("grapnel_read", work);
+      if (!thread.ok()) break;  // The others do its share.
+      threads.push_back(*std::move(thread));
+    }
+    work();
+  }
+  return error;
+}
+
+absl::Status ReadAndSum(const RandomAccessFile& file, ReadRange& part) {
+  std::unique_ptr<char[]> scratch;
+  if (part.buffer == nullptr) {
+    scratch.reset(new (std::nothrow) char[kChunkSize]);
+    if (scratch == nullptr) {
+      return absl::ResourceExhaustedError("no memory to read into");
+    }
+  }
+  for (int64_t at = 0; at < part.num_bytes; at += kChunkSize) {
+    const int64_t n = std::min(kChunkSize, part.num_bytes - at);
+    char* const chunk =
+        part.buffer == nullptr ? scratch.get() : part.buffer + at;
+    const absl::Status status = file.Read(part.offset + at, n, chunk);
+    if (!status.ok()) return status;
+    part.crc32 = Crc32({chunk, static_cast<size_t>(n)}, part.crc32);
+  }
+  return absl::OkStatus();
+}
+
+// Has each task's turn come after that of the one before. Takes the turns of
+// others along, so that no thread waits.
+class Turns {
+ public:
+  Turns(const std::vector<Task>& tasks, RangeReader reader)
+      : tasks_(tasks), reader_(reader), ready_(tasks.size()) {}
+
+  void Ready(size_t task) {
+    absl::MutexLock lock(&mutex_);
+    ready_[task] = true;
+    if (taken_) return;
+    taken_ = true;
+    for (; next_ < tasks_.size() && ready_[next_]; ++next_) {
+      const Task& now = tasks_[next_];
+      mutex_.Unlock();
+      reader_(now.range,
+              {now.part.buffer, static_cast<size_t>(now.part.num_bytes)});
+      mutex_.Lock();
+    }
+    taken_ = false;
+  }
+
+ private:
+  const std::vector<Task>& tasks_;
+  const RangeReader reader_;
+  absl::Mutex mutex_;
+  std::vector<bool> ready_ ABSL_GUARDED_BY(mutex_);
+  size_t next_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool taken_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
 }  // namespace
 
 absl::Status ReadRanges(const RandomAccessFile& file,
                         absl::Span<ReadRange> ranges) {
-  std::vector<Task> tasks = SplitRanges(ranges);
-  TaskQueue queue(file, tasks);
-  const int64_t num_threads = NumThreads(ranges);
-  std::vector<std::thread> threads;
-  threads.reserve(kMaxThreads);
-  auto join = absl::MakeCleanup([&threads] {
-    for (std::thread& thread : threads) thread.join();
-  });
-  for (int64_t i = 1; i < num_threads; ++i) {
-    absl::StatusOr<std::thread> thread =
-        StartThread("grapnel_read", [&queue] { queue.Work(); });
-    if (!thread.ok()) break;  // The others do its share.
-    threads.push_back(*std::move(thread));
-  }
-  queue.Work();
-  std::move(join).Invoke();
-  const absl::Status error = queue.error();
-  if (!error.ok()) return error;
+  std::vector<Task> tasks = SplitRanges(ranges, kTaskSize);
+  const std::optional<TaskError> error =
+      DoTasks(tasks, [&](size_t i) { return ReadAndSum(file, tasks[i].part); });
+  if (error.has_value()) return error->status;
   for (ReadRange& range : ranges) range.crc32 = 0;
   for (const Task& task : tasks) {
     ReadRange& range = ranges[task.range];
     range.crc32 = JoinCrc32(range.crc32, task.part.crc32, task.part.num_bytes);
   }
   return absl::OkStatus();
+}
+
+absl::Status ReadRangesInOrder(const RandomAccessFile& file,
+                               absl::Span<const ReadRange> ranges,
+                               RangeReader reader, size_t* failed) {
+  const std::vector<Task> tasks = SplitRanges(ranges, kOrderedTaskSize);
+  Turns turns(tasks, reader);
+  const std::optional<TaskError> error = DoTasks(tasks, [&](size_t i) {
+    const ReadRange& part = tasks[i].part;
+    const absl::Status status =
+        file.Read(part.offset, part.num_bytes, part.buffer);
+    if (status.ok()) turns.Ready(i);
+    return status;
+  });
+  if (!error.has_value()) return absl::OkStatus();
+  *failed = tasks[error->task].range;
+  return error->status;
 }
 
 }  // namespace io

@@ -3,9 +3,12 @@
 #ifndef GRAPNEL_IO_READ_RANGES_H_
 #define GRAPNEL_IO_READ_RANGES_H_
 
+#include <cstddef>
 #include <cstdint>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "grapnel/io/env.h"
 
@@ -23,6 +26,18 @@ struct ReadRange {
 // machine has, at most 4, if there is much to read. Fails as `file` does.
 absl::Status ReadRanges(const RandomAccessFile& file,
                         absl::Span<ReadRange> ranges);
+
+// What reads along: the next bytes of `ranges[range]`.
+using RangeReader =
+    absl::FunctionRef<void(size_t range, absl::string_view bytes)>;
+
+// As ReadRanges, but without CRCs, for ranges that have buffers: `reader` gets
+// all bytes, in the order of the ranges, soon after they were read; from many
+// threads, never from two at once. If that fails, `*failed` is the first range
+// that can't be read, and `reader` got what lies before, or less.
+absl::Status ReadRangesInOrder(const RandomAccessFile& file,
+                               absl::Span<const ReadRange> ranges,
+                               RangeReader reader, size_t* failed);
 
 }  // namespace io
 }  // namespace grapnel

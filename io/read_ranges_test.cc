@@ -1,10 +1,14 @@
 #include "grapnel/io/read_ranges.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/io/crc32.h"
@@ -52,6 +56,76 @@ TEST(ReadRangesTest, ReadsManyOnSeveralThreads) {
     EXPECT_EQ(ranges[i].crc32, Crc32(buffers[i])) << i;
   }
   EXPECT_EQ(ranges.back().crc32, ranges.front().crc32);
+}
+
+TEST(ReadRangesTest, ReaderGetsAllInOrder) {
+  MemEnv env;
+  const std::string content = Noise((50 << 20) + 12345);
+  ASSERT_THAT(WriteFileAtomically(env, "/f", content), IsOk());
+  const auto file = env.NewRandomAccessFile("/f");
+  ASSERT_THAT(file, IsOk());
+  // Not in the file's order.
+  std::vector<ReadRange> ranges = {
+      {20 << 20, 30 << 20}, {3, 0}, {(1 << 20) + 100, 20 << 20}, {0, 1}};
+  std::vector<std::string> buffers;
+  std::string expected;
+  for (const ReadRange& range : ranges) {
+    buffers.emplace_back(static_cast<size_t>(range.num_bytes), '\0');
+    expected += content.substr(range.offset, range.num_bytes);
+  }
+  for (size_t i = 0; i < ranges.size(); ++i) ranges[i].buffer = &buffers[i][0];
+  std::string read;
+  size_t last_range = 0;
+  bool in_order = true;
+  size_t failed = 0;
+  ASSERT_THAT(ReadRangesInOrder(
+                  **file, ranges,
+                  [&](size_t range, absl::string_view bytes) {
+                    in_order = in_order && last_range <= range;
+                    last_range = range;
+                    read.append(bytes.data(), bytes.size());
+                  },
+                  &failed),
+              IsOk());
+  EXPECT_TRUE(in_order);
+  EXPECT_TRUE(read == expected);
+}
+
+// Can be read up to a byte.
+class FileWithABadEnd : public RandomAccessFile {
+ public:
+  explicit FileWithABadEnd(int64_t end) : end_(end) {}
+  int64_t size() const override { return int64_t{1} << 40; }
+  absl::Status Read(int64_t offset, int64_t n, char* buffer) const override {
+    if (offset + n > end_) {
+      return absl::UnavailableError(absl::StrCat("no byte ", offset + n));
+    }
+    std::fill_n(buffer, n, 'x');
+    return absl::OkStatus();
+  }
+
+ private:
+  const int64_t end_;
+};
+
+TEST(ReadRangesTest, FirstRangeThatCannotBeReadIsTold) {
+  std::string buffer(size_t{40} << 20, ' ');
+  std::vector<ReadRange> ranges;
+  for (int64_t i = 0; i < 40; ++i) {
+    ranges.push_back({i << 20, 1 << 20, &buffer[static_cast<size_t>(i) << 20]});
+  }
+  // All others fail too, on other threads.
+  const FileWithABadEnd file((7 << 20) + 5);
+  size_t num_bytes = 0;
+  size_t failed = 0;
+  EXPECT_THAT(
+      ReadRangesInOrder(
+          file, ranges,
+          [&](size_t, absl::string_view bytes) { num_bytes += bytes.size(); },
+          &failed),
+      StatusIs(absl::StatusCode::kUnavailable, "no byte 8388608"));
+  EXPECT_EQ(failed, 7);
+  EXPECT_EQ(num_bytes, 7 << 20);
 }
 
 TEST(ReadRangesTest, EndOfFileIsAnError) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <tuple>
 #include <utility>
 
@@ -12,6 +13,7 @@
 #include "grapnel/base/torch_status.h"
 #include "grapnel/io/digest.h"
 #include "grapnel/io/out_of_memory.h"
+#include "grapnel/io/read_ranges.h"
 #include "grapnel/io/safetensors_header.h"
 #include "grapnel/io/tensor_memory.h"
 #include "grapnel/io/unique_name.h"
@@ -116,31 +118,86 @@ absl::Status CheckBools(const char* bytes, int64_t n) {
   return absl::OkStatus();
 }
 
-// Reads one tensor; sets the entry's digest and goes on with the file's if
-// `digest` isn't null.
-absl::StatusOr<at::Tensor> ReadTensor(const RandomAccessFile& file,
-                                      SafetensorsEntry& entry,
-                                      Xxh3Hasher128* digest) {
-  const SafetensorsDtype* const dtype = FindSafetensorsDtype(entry.dtype);
-  GRAPNEL_RET_CHECK(dtype != nullptr);
-  GRAPNEL_ASSIGN_OR_RETURN(at::Tensor tensor,
-                           NewTensor(entry.shape, dtype->type));
-  GRAPNEL_RET_CHECK(static_cast<int64_t>(tensor.nbytes()) == entry.num_bytes);
-  char* const bytes = static_cast<char*>(tensor.data_ptr());
-  Xxh3Hasher64 tensor_digest;
-  for (int64_t at = 0; at < entry.num_bytes; at += kChunkSize) {
-    // In pieces that are still in the cache when they are hashed.
-    const int64_t n = std::min(kChunkSize, entry.num_bytes - at);
-    GRAPNEL_RETURN_IF_ERROR(file.Read(entry.file_offset + at, n, bytes + at));
-    if (digest == nullptr) continue;
-    tensor_digest.Update({bytes + at, static_cast<size_t>(n)});
-    digest->Update({bytes + at, static_cast<size_t>(n)});
+// Memory for the tensors of `entries`, named as these, and where it goes.
+absl::Status NewTensors(const std::vector<SafetensorsEntry>& entries,
+                        TensorMap& tensors, std::vector<ReadRange>& ranges) {
+  for (const SafetensorsEntry& entry : entries) {
+    const SafetensorsDtype* const dtype = FindSafetensorsDtype(entry.dtype);
+    GRAPNEL_RET_CHECK(dtype != nullptr);
+    absl::StatusOr<at::Tensor> tensor = NewTensor(entry.shape, dtype->type);
+    if (!tensor.ok()) {
+      return WithContext(tensor.status(),
+                         absl::StrCat("tensor ", QuotedName(entry.name)));
+    }
+    GRAPNEL_RET_CHECK(static_cast<int64_t>(tensor->nbytes()) ==
+                      entry.num_bytes);
+    ranges.push_back({entry.file_offset, entry.num_bytes,
+                      static_cast<char*>(tensor->data_ptr())});
+    GRAPNEL_RETURN_IF_ERROR(tensors.Add(entry.name, *std::move(tensor)));
   }
-  if (digest != nullptr) entry.xxh3_64 = tensor_digest.Digest();
-  if (dtype->type == c10::ScalarType::Bool) {
-    GRAPNEL_RETURN_IF_ERROR(CheckBools(bytes, entry.num_bytes));
+  return absl::OkStatus();
+}
+
+// Computes the digests of the entries, whose bytes it gets in their order, and
+// goes on with that of the file.
+class Digester {
+ public:
+  Digester(std::vector<SafetensorsEntry>& entries, Xxh3Hasher128& file)
+      : entries_(entries), file_(file) {}
+
+  void Update(size_t entry, absl::string_view bytes) {
+    if (entry != entry_) Finish(entry);
+    tensor_->Update(bytes);
+    file_.Update(bytes);
   }
-  return tensor;
+
+  // Sets the digests of those before `entry`. Update never sees empty ones.
+  void Finish(size_t entry) {
+    for (; entry_ < entry; ++entry_) {
+      entries_[entry_].xxh3_64 = tensor_->Digest();
+      tensor_.emplace();
+    }
+  }
+
+ private:
+  std::vector<SafetensorsEntry>& entries_;
+  Xxh3Hasher128& file_;
+  std::optional<Xxh3Hasher64> tensor_{std::in_place};  // Of entry_, so far.
+  size_t entry_ = 0;
+};
+
+// Reads the data of a file; computes the digests if `file_digest` isn't null.
+absl::StatusOr<TensorMap> ReadTensors(const RandomAccessFile& file,
+                                      std::vector<SafetensorsEntry>& entries,
+                                      Xxh3Hasher128* file_digest) {
+  TensorMap tensors;
+  std::vector<ReadRange> ranges;
+  GRAPNEL_RETURN_IF_ERROR(NewTensors(entries, tensors, ranges));
+  size_t failed = 0;
+  absl::Status status;
+  if (file_digest == nullptr) {
+    status = ReadRangesInOrder(
+        file, ranges, [](size_t, absl::string_view) {}, &failed);
+  } else {
+    Digester digester(entries, *file_digest);
+    status = ReadRangesInOrder(
+        file, ranges,
+        [&digester](size_t entry, absl::string_view bytes) {
+          digester.Update(entry, bytes);
+        },
+        &failed);
+    digester.Finish(entries.size());
+  }
+  for (size_t i = 0; status.ok() && i < entries.size(); ++i) {
+    if (FindSafetensorsDtype(entries[i].dtype)->type != c10::ScalarType::Bool) {
+      continue;
+    }
+    status = CheckBools(ranges[i].buffer, ranges[i].num_bytes);
+    failed = i;
+  }
+  if (status.ok()) return tensors;
+  return WithContext(status,
+                     absl::StrCat("tensor ", QuotedName(entries[failed].name)));
 }
 
 // A tensor that is to be written.
@@ -301,16 +358,9 @@ absl::StatusOr<TensorMap> ReadSafetensors(const RandomAccessFile& file,
   GRAPNEL_ASSIGN_OR_RETURN(Header header, ReadHeader(file, path));
   Xxh3Hasher128 digest;
   digest.Update(header.bytes);
-  TensorMap tensors;
-  for (SafetensorsEntry& entry : header.entries) {
-    absl::StatusOr<at::Tensor> tensor =
-        ReadTensor(file, entry, read == nullptr ? nullptr : &digest);
-    if (!tensor.ok()) {
-      return WithContext(tensor.status(), absl::StrCat(path, ": tensor ",
-                                                       QuotedName(entry.name)));
-    }
-    GRAPNEL_RETURN_IF_ERROR(tensors.Add(entry.name, *std::move(tensor)));
-  }
+  absl::StatusOr<TensorMap> tensors =
+      ReadTensors(file, header.entries, read == nullptr ? nullptr : &digest);
+  if (!tensors.ok()) return WithContext(tensors.status(), path);
   if (read != nullptr) {
     read->entries = std::move(header.entries);
     read->num_bytes = file.size();

@@ -2,7 +2,6 @@
 #include <memory>
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_macros.h"
@@ -19,25 +18,23 @@ namespace grapnel {
 namespace io {
 namespace {
 
-absl::Status CheckDigests(const SafetensorsFile& read,
+// Tensors have digests of their own to tell which of them is damaged.
+absl::Status CheckDigests(const std::string& xxh3_128, const TensorMap& tensors,
                           const v1::FileRecord& file,
                           const TensorRecords& records) {
-  absl::flat_hash_map<absl::string_view, uint64_t> digests;
-  for (const SafetensorsEntry& entry : read.entries) {
-    digests[entry.name] = entry.xxh3_64;
-  }
+  if (xxh3_128 == file.xxh3_128()) return absl::OkStatus();
   for (const v1::TensorRecord* record : records) {
-    if (digests[record->name()] != record->xxh3_64()) {
+    const at::Tensor* const tensor = tensors.Find(record->name());
+    GRAPNEL_RET_CHECK(tensor != nullptr);
+    if (Xxh3Digest64({static_cast<const char*>(tensor->const_data_ptr()),
+                      tensor->nbytes()}) != record->xxh3_64()) {
       return absl::DataLossError(
           absl::StrCat("tensor \"", record->name(),
                        "\": bytes differ from those that were written"));
     }
   }
-  if (read.xxh3_128 != file.xxh3_128()) {
-    return absl::DataLossError(
-        "bytes outside of tensors differ from those that were written");
-  }
-  return absl::OkStatus();
+  return absl::DataLossError(
+      "bytes outside of tensors differ from those that were written");
 }
 
 absl::StatusOr<TensorMap> ReadSection(const RandomAccessFile& file,
@@ -54,8 +51,8 @@ absl::StatusOr<TensorMap> ReadSection(const RandomAccessFile& file,
       const TensorMap tensors,
       ReadSafetensors(file, path, verify == Verify::kFull ? &read : nullptr));
   if (verify == Verify::kFull) {
-    GRAPNEL_RETURN_IF_ERROR(
-        WithContext(CheckDigests(read, record, records), path));
+    GRAPNEL_RETURN_IF_ERROR(WithContext(
+        CheckDigests(read.xxh3_128, tensors, record, records), path));
   }
   TensorMap ordered;
   for (const v1::TensorRecord* listed : records) {

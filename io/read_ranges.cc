@@ -12,6 +12,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/cleanup/cleanup.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
@@ -121,7 +122,9 @@ absl::Status ReadAndSum(const RandomAccessFile& file, ReadRange& part) {
 // others along, so that no thread waits.
 class Turns {
  public:
-  Turns(const std::vector<Task>& tasks, RangeReader reader)
+  using Reader = absl::FunctionRef<void(absl::string_view bytes)>;
+
+  Turns(const std::vector<Task>& tasks, Reader reader)
       : tasks_(tasks), reader_(reader), ready_(tasks.size()) {}
 
   void Ready(size_t task) {
@@ -130,10 +133,9 @@ class Turns {
     if (taken_) return;
     taken_ = true;
     for (; next_ < tasks_.size() && ready_[next_]; ++next_) {
-      const Task& now = tasks_[next_];
+      const ReadRange& part = tasks_[next_].part;
       mutex_.Unlock();
-      reader_(now.range,
-              {now.part.buffer, static_cast<size_t>(now.part.num_bytes)});
+      reader_({part.buffer, static_cast<size_t>(part.num_bytes)});
       mutex_.Lock();
     }
     taken_ = false;
@@ -141,7 +143,7 @@ class Turns {
 
  private:
   const std::vector<Task>& tasks_;
-  const RangeReader reader_;
+  const Reader reader_;
   absl::Mutex mutex_;
   std::vector<bool> ready_ ABSL_GUARDED_BY(mutex_);
   size_t next_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -164,9 +166,9 @@ absl::Status ReadRanges(const RandomAccessFile& file,
   return absl::OkStatus();
 }
 
-absl::Status ReadRangesInOrder(const RandomAccessFile& file,
-                               absl::Span<const ReadRange> ranges,
-                               RangeReader reader, size_t* failed) {
+absl::Status ReadRangesInOrder(
+    const RandomAccessFile& file, absl::Span<const ReadRange> ranges,
+    absl::FunctionRef<void(absl::string_view bytes)> reader, size_t* failed) {
   const std::vector<Task> tasks = SplitRanges(ranges, kOrderedTaskSize);
   Turns turns(tasks, reader);
   const std::optional<TaskError> error = DoTasks(tasks, [&](size_t i) {

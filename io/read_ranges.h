@@ -27,17 +27,13 @@ struct ReadRange {
 absl::Status ReadRanges(const RandomAccessFile& file,
                         absl::Span<ReadRange> ranges);
 
-// What reads along: the next bytes of `ranges[range]`.
-using RangeReader =
-    absl::FunctionRef<void(size_t range, absl::string_view bytes)>;
-
-// As ReadRanges, but without CRCs, for ranges that have buffers: `reader` gets
-// all bytes, in the order of the ranges, soon after they were read; from many
-// threads, never from two at once. If that fails, `*failed` is the first range
-// that can't be read, and `reader` got what lies before, or less.
-absl::Status ReadRangesInOrder(const RandomAccessFile& file,
-                               absl::Span<const ReadRange> ranges,
-                               RangeReader reader, size_t* failed);
+// As ReadRanges, but without CRCs, for ranges that have buffers. `reader` gets
+// all bytes, in the order of the ranges, soon after they were read; on any of
+// the threads, on one at a time. After an error `*failed` is the first range
+// that can't be read.
+absl::Status ReadRangesInOrder(
+    const RandomAccessFile& file, absl::Span<const ReadRange> ranges,
+    absl::FunctionRef<void(absl::string_view bytes)> reader, size_t* failed);
 
 }  // namespace io
 }  // namespace grapnel

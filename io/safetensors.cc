@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <memory>
-#include <optional>
 #include <tuple>
 #include <utility>
 
@@ -138,56 +137,20 @@ absl::Status NewTensors(const std::vector<SafetensorsEntry>& entries,
   return absl::OkStatus();
 }
 
-// Computes the digests of the entries, whose bytes it gets in their order, and
-// goes on with that of the file.
-class Digester {
- public:
-  Digester(std::vector<SafetensorsEntry>& entries, Xxh3Hasher128& file)
-      : entries_(entries), file_(file) {}
-
-  void Update(size_t entry, absl::string_view bytes) {
-    if (entry != entry_) Finish(entry);
-    tensor_->Update(bytes);
-    file_.Update(bytes);
-  }
-
-  // Sets the digests of those before `entry`. Update never sees empty ones.
-  void Finish(size_t entry) {
-    for (; entry_ < entry; ++entry_) {
-      entries_[entry_].xxh3_64 = tensor_->Digest();
-      tensor_.emplace();
-    }
-  }
-
- private:
-  std::vector<SafetensorsEntry>& entries_;
-  Xxh3Hasher128& file_;
-  std::optional<Xxh3Hasher64> tensor_{std::in_place};  // Of entry_, so far.
-  size_t entry_ = 0;
-};
-
-// Reads the data of a file; computes the digests if `file_digest` isn't null.
-absl::StatusOr<TensorMap> ReadTensors(const RandomAccessFile& file,
-                                      std::vector<SafetensorsEntry>& entries,
-                                      Xxh3Hasher128* file_digest) {
+// Reads the data of a file, and has `digest` go on with it if that isn't null.
+absl::StatusOr<TensorMap> ReadTensors(
+    const RandomAccessFile& file, const std::vector<SafetensorsEntry>& entries,
+    Xxh3Hasher128* digest) {
   TensorMap tensors;
   std::vector<ReadRange> ranges;
   GRAPNEL_RETURN_IF_ERROR(NewTensors(entries, tensors, ranges));
   size_t failed = 0;
-  absl::Status status;
-  if (file_digest == nullptr) {
-    status = ReadRangesInOrder(
-        file, ranges, [](size_t, absl::string_view) {}, &failed);
-  } else {
-    Digester digester(entries, *file_digest);
-    status = ReadRangesInOrder(
-        file, ranges,
-        [&digester](size_t entry, absl::string_view bytes) {
-          digester.Update(entry, bytes);
-        },
-        &failed);
-    digester.Finish(entries.size());
-  }
+  absl::Status status = ReadRangesInOrder(
+      file, ranges,
+      [digest](absl::string_view bytes) {
+        if (digest != nullptr) digest->Update(bytes);
+      },
+      &failed);
   for (size_t i = 0; status.ok() && i < entries.size(); ++i) {
     if (FindSafetensorsDtype(entries[i].dtype)->type != c10::ScalarType::Bool) {
       continue;

@@ -65,7 +65,7 @@ absl::Status ReplaceSafetensors(Env& env, const std::string& path,
 absl::StatusOr<TensorMap> ReadSafetensors(Env& env, const std::string& path);
 
 // The same from an open file; `path` is for messages. Sets `*read`, if not
-// null, to what was read, with digests.
+// null, to what was read, with the file's digest.
 absl::StatusOr<TensorMap> ReadSafetensors(const RandomAccessFile& file,
                                           const std::string& path,
                                           SafetensorsFile* read);

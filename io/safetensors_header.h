@@ -23,7 +23,7 @@ struct SafetensorsEntry {
   std::vector<int64_t> shape;
   int64_t file_offset = 0;  // From the start of the file.
   int64_t num_bytes = 0;
-  uint64_t xxh3_64 = 0;  // Of the bytes. 0 from ReadSafetensorsHeader.
+  uint64_t xxh3_64 = 0;  // Of the bytes: WriteSafetensors sets it.
 };
 
 // LibTorch's iterators have no more.

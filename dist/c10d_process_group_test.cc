@@ -18,6 +18,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/blocking_counter.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
@@ -38,6 +39,10 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 constexpr char kProgram[] = "dist/rank_program";
+
+// What a limit is exceeded by where other tests run too: less than what is
+// waited for where nothing notices.
+constexpr absl::Duration kBusyMachine = absl::Seconds(8);
 
 JoinOptions Timeouts(absl::Duration join_timeout, absl::Duration timeout) {
   JoinOptions options;
@@ -101,14 +106,15 @@ TEST(JoinProcessGroupTest, NobodyAtTheMastersAddressIsADeadline) {
   const int port = FreePort();
   EXPECT_THAT(
       JoinProcessGroup(LocalPlace(1, 2, port),
-                       Timeouts(absl::Seconds(2), absl::Seconds(2))),
+                       Timeouts(absl::Seconds(4), absl::Seconds(2))),
       StatusIs(absl::StatusCode::kDeadlineExceeded,
                AllOf(HasSubstr("joining as rank 1 of 2: rank 0 does not "
                                "answer at 127.0.0.1:"),
                      HasSubstr(absl::StrCat(port,
-                                            " within 2s: Connection "
+                                            " within 4s: Connection "
                                             "refused")))));
-  EXPECT_LT(absl::Now() - start, absl::Seconds(4));
+  // c10d's own connecting would take 10 s.
+  EXPECT_LT(absl::Now() - start, absl::Seconds(8));
 }
 
 TEST(JoinProcessGroupTest, UnknownHostIsNamed) {
@@ -140,7 +146,7 @@ TEST(JoinProcessGroupTest, WhatIsNoStoreIsFoundOut) {
       StatusIs(absl::StatusCode::kFailedPrecondition,
                HasSubstr(absl::StrCat("what listens at 127.0.0.1:",
                                       other.port(), " is no store of c10d"))));
-  EXPECT_LT(absl::Now() - start, absl::Seconds(10));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(10) + kBusyMachine);
 }
 
 TEST(JoinProcessGroupTest, WhatNeverAnswersIsADeadline) {
@@ -153,7 +159,7 @@ TEST(JoinProcessGroupTest, WhatNeverAnswersIsADeadline) {
                HasSubstr(absl::StrCat(
                    "127.0.0.1:", other.port(),
                    " takes connections, and does not answer within 1s"))));
-  EXPECT_LT(absl::Now() - start, absl::Seconds(11));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(11) + kBusyMachine);
 }
 
 TEST(JoinProcessGroupTest, AnInterruptEndsTheWaitForOthers) {
@@ -172,7 +178,7 @@ TEST(JoinProcessGroupTest, AnInterruptEndsTheWaitForOthers) {
         StatusIs(absl::StatusCode::kCancelled,
                  absl::StrCat("joining as rank ", rank, " of 2: interrupted")));
     setter.join();
-    EXPECT_LT(absl::Now() - set, absl::Seconds(2));
+    EXPECT_LT(absl::Now() - set, absl::Seconds(2) + kBusyMachine);
   }
 }
 
@@ -185,7 +191,7 @@ TEST(JoinProcessGroupTest, RanksThatDoNotComeAreNamedByAllThatDid) {
   EXPECT_THAT(statuses,
               Each(StatusIs(absl::StatusCode::kDeadlineExceeded,
                             HasSubstr("ranks 1, 3 of 4 did not come to"))));
-  EXPECT_LT(absl::Now() - start, absl::Seconds(8));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(8) + kBusyMachine);
 }
 
 TEST(JoinProcessGroupTest, DifferentNumbersOfRanksAreAnErrorOnAll) {
@@ -198,7 +204,7 @@ TEST(JoinProcessGroupTest, DifferentNumbersOfRanksAreAnErrorOnAll) {
                                             HasSubstr("world size: is ")),
                                    StatusIs(absl::StatusCode::kUnavailable,
                                             HasSubstr(": world size: is ")))));
-  EXPECT_LT(absl::Now() - start, absl::Seconds(8));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(8) + kBusyMachine);
 }
 
 TEST(JoinProcessGroupTest, RanksWithOtherConnectionsAreAnErrorOnAll) {
@@ -221,7 +227,7 @@ TEST(JoinProcessGroupTest, RanksWithOtherConnectionsAreAnErrorOnAll) {
                                   HasSubstr("own_connections, which a "
                                             "run has for "
                                             "sync_batch_norm: is ")))));
-  EXPECT_LT(absl::Now() - start, absl::Seconds(8));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(8) + kBusyMachine);
 }
 
 TEST(JoinProcessGroupTest, SecondProcessOfARankIsRefusedAndTheFirstGoesOn) {
@@ -258,19 +264,21 @@ TEST(JoinProcessGroupTest, OptionsOutOfRangeAreNamed) {
 
 TEST(C10dProcessGroupTest, RankThatNeverComesIsADeadlineWithItsNumber) {
   const int port = FreePort();
+  absl::BlockingCounter others(2);
   const auto statuses = JoinAs(
       {LocalPlace(0, 3, port), LocalPlace(1, 3, port), LocalPlace(2, 3, port)},
       Timeouts(absl::Seconds(20), absl::Seconds(1)),
-      [](ProcessGroup& group) -> absl::Status {
-        const absl::Time start = absl::Now();
+      [&](ProcessGroup& group) -> absl::Status {
         if (group.rank() == 2) {
-          absl::SleepFor(absl::Seconds(4));
+          others.Wait();  // It doesn't go before they are told of it.
           return absl::OkStatus();
         }
+        const absl::Time start = absl::Now();
         const absl::Status status = group.Barrier();
-        EXPECT_LT(absl::Now() - start, absl::Seconds(4));
+        EXPECT_LT(absl::Now() - start, absl::Seconds(4) + kBusyMachine);
         // Nothing goes through after a failure, and at once.
         EXPECT_EQ(group.Barrier(), status);
+        others.DecrementCount();
         return status;
       });
   EXPECT_THAT(statuses[2], IsOk());
@@ -299,7 +307,7 @@ TEST(C10dProcessGroupTest, GroupWithWorkInFlightEndsWithinItsTimeout) {
                group.ReportFailure(absl::AbortedError("enough"));
                const absl::Time start = absl::Now();
                waiting.join();
-               EXPECT_LT(absl::Now() - start, absl::Seconds(5));
+               EXPECT_LT(absl::Now() - start, absl::Seconds(5) + kBusyMachine);
                return absl::OkStatus();
              });
   EXPECT_THAT(statuses, Each(IsOk()));
@@ -453,7 +461,7 @@ TEST(RanksTest, StoppedRankEndsTheOthersWithinTheTimeout) {
     for (int rank = 0; rank < 3; ++rank) {
       if (rank == stopped) continue;
       EXPECT_EQ(processes[rank].Wait(absl::Seconds(30)), 1);
-      EXPECT_LT(absl::Now() - start, absl::Seconds(3 + 5));
+      EXPECT_LT(absl::Now() - start, absl::Seconds(3 + 5) + kBusyMachine);
       EXPECT_THAT(processes[rank].output(),
                   HasSubstr(stopped == 0 ? "rank 0 has ended or stands still"
                                          : "rank 1 gave no answer within 3s"));
@@ -468,7 +476,7 @@ TEST(RanksTest, DeadHostOfTheStoreIsNamed) {
   processes[0].Signal(SIGKILL);
   for (const int rank : {1, 2}) {
     EXPECT_EQ(processes[rank].Wait(absl::Seconds(30)), 1);
-    EXPECT_LT(absl::Now() - start, absl::Seconds(8));
+    EXPECT_LT(absl::Now() - start, absl::Seconds(8) + kBusyMachine);
     EXPECT_THAT(processes[rank].output(),
                 HasSubstr("UNAVAILABLE: AllReduce: rank 0 has ended or stands "
                           "still: its store at 127.0.0.1:"));

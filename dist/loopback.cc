@@ -19,19 +19,24 @@ namespace {
 // asks.
 const bool record_is_off = setenv("TORCH_FR_BUFFER_SIZE", "0", 1) == 0;
 
-}  // namespace
-
-LoopbackListener::LoopbackListener()
-    : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+// Of 127.0.0.1; 0 if there is none.
+int BindToAnyPort(int fd) {
   sockaddr_in address = {};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t size = sizeof(address);
   auto* const any = reinterpret_cast<sockaddr*>(&address);
-  if (bind(fd_, any, size) == 0 && getsockname(fd_, any, &size) == 0 &&
-      listen(fd_, 16) == 0) {
-    port_ = ntohs(address.sin_port);
-  }
+  const bool bound =
+      bind(fd, any, size) == 0 && getsockname(fd, any, &size) == 0;
+  return bound ? ntohs(address.sin_port) : 0;
+}
+
+}  // namespace
+
+LoopbackListener::LoopbackListener()
+    : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+  const int port = BindToAnyPort(fd_);
+  if (port != 0 && listen(fd_, 16) == 0) port_ = port;
 }
 
 LoopbackListener::~LoopbackListener() {
@@ -53,7 +58,13 @@ void LoopbackListener::Answer() {
   });
 }
 
-int FreePort() { return LoopbackListener().port(); }
+int FreePort() {
+  // Bound and not listening, until the process ends.
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  return BindToAnyPort(fd);
+}
 
 Place LocalPlace(int rank, int world_size, int port) {
   Place place;

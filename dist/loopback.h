@@ -29,7 +29,8 @@ class LoopbackListener {
   std::thread answerer_;
 };
 
-// One that nobody listens at; with bad luck somebody takes it before its use.
+// One that nobody listens at. Until this process ends, whoever asks for any
+// port gets another one; a store of c10d that is told to listen there can.
 int FreePort();
 
 // As of a rank that RANK, WORLD_SIZE and so on speak of, all on this machine.

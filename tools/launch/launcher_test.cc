@@ -536,7 +536,7 @@ TEST_F(LauncherTest, ASignalToTheKeeperIsNoSecondOne) {
 TEST_F(LauncherTest, WhatRanksLeaveBehindMayFinishButNotStay) {
   const absl::Time start = absl::Now();
   const Result result = Run(
-      {}, "(sleep 0.2; echo late) & setsid sleep 600 >/dev/null & echo early");
+      {}, "(sleep 0.1; echo late) & setsid sleep 600 >/dev/null & echo early");
   EXPECT_EQ(result.exit_code, 0);
   EXPECT_EQ(result.out, "early\nlate\n");
   EXPECT_LT(absl::Now() - start, absl::Seconds(20));
@@ -557,9 +557,9 @@ TEST_F(LauncherTest, OfRanksThatEndTogetherTheOneThatWasKilledIsBlamed) {
   const pid_t keeper = FindKeeper();
   ASSERT_TRUE(Kill(keeper, SIGSTOP));
   std::ofstream(dir_ + "/go") << "";
-  absl::SleepFor(absl::Milliseconds(200));
   std::ofstream(dir_ + "/lost") << "";
-  absl::SleepFor(absl::Milliseconds(200));
+  // What has ended and waits for the keeper has no environment any more.
+  EXPECT_TRUE(WaitUntil([this] { return Ours().size() == 2; }));
   EXPECT_TRUE(Kill(keeper, SIGCONT));
   EXPECT_EQ(launcher.Wait(), 128 + SIGSEGV);
   EXPECT_THAT(launcher.err(), HasSubstr("rank 3 was killed by signal 11"));
@@ -648,9 +648,10 @@ TEST_F(LauncherTest, AMasterPortInUseIsNamed) {
 class NodesTest : public LauncherTest {
  protected:
   NodesTest() {
-    const absl::StatusOr<ReservedPort> free = ReservePort(0);
+    absl::StatusOr<ReservedPort> free = ReservePort(0);
     EXPECT_THAT(free, IsOk());
-    port_ = free->port;
+    reserved_ = *std::move(free);
+    port_ = reserved_.port;
   }
 
   std::unique_ptr<Launcher> Node(int node, int nnodes,
@@ -664,6 +665,7 @@ class NodesTest : public LauncherTest {
                                       Args(flags, script));
   }
 
+  ReservedPort reserved_;  // Node 0's launcher knows it, and gets it.
   int port_ = 0;
 };
 
@@ -766,7 +768,8 @@ TEST_F(NodesTest, TheOthersEndWhenALauncherIsKilled) {
 }
 
 TEST_F(NodesTest, ALauncherThatFallsSilentIsLost) {
-  setenv("SILENCE_TIMEOUT", "3s", 1);
+  // Each says something every 2 s.
+  setenv("SILENCE_TIMEOUT", "8s", 1);
   const std::string script = "echo ready >&2; exec sleep 600";
   const auto node0 = Node(0, 2, {}, script);
   const auto node1 = Node(1, 2, {}, script);
@@ -777,7 +780,7 @@ TEST_F(NodesTest, ALauncherThatFallsSilentIsLost) {
   ASSERT_TRUE(Kill(stopped, SIGSTOP));
   EXPECT_EQ(node0->Wait(), 1);
   EXPECT_THAT(node0->err(),
-              HasSubstr("node 1 is lost: nothing was heard of it for 3s"));
+              HasSubstr("node 1 is lost: nothing was heard of it for 8s"));
   EXPECT_TRUE(Kill(stopped, SIGCONT));
   EXPECT_EQ(node1->Wait(), 1);
 }
@@ -791,13 +794,16 @@ TEST_F(NodesTest, ANodeThatDoesntComeIsNamed) {
                                      "127.0.0.1:",
                                      port_, ": Connection ref")));
   unlink((dir_ + "/node1.err").c_str());
-  const auto node0 = Node(0, 3, {}, "echo started");
-  setenv("JOIN_TIMEOUT", "20s", 1);
+  // It is there before node 0 begins to wait.
+  setenv("JOIN_TIMEOUT", "1m", 1);
   const auto again = Node(1, 3, {}, "echo started");
+  ASSERT_TRUE(WaitUntil([this] { return FindKeeper() > 0; }));
+  setenv("JOIN_TIMEOUT", "3s", 1);
+  const auto node0 = Node(0, 3, {}, "echo started");
   EXPECT_EQ(node0->Wait(), 1);
   EXPECT_EQ(again->Wait(), 1);
-  EXPECT_THAT(node0->err(), HasSubstr("node 2 did not join within 700ms\n"));
-  EXPECT_THAT(again->err(), HasSubstr("node 2 did not join within 700ms\n"));
+  EXPECT_THAT(node0->err(), HasSubstr("node 2 did not join within 3s\n"));
+  EXPECT_THAT(again->err(), HasSubstr("node 2 did not join within 3s\n"));
   EXPECT_EQ(node0->out() + again->out(), "");
 }
 

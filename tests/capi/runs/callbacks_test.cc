@@ -726,8 +726,12 @@ TEST_F(CallbacksTest, WorkersCallOneAfterTheOtherUnlessTheDatasetIsThreadSafe) {
       for (int seen = most; now > seen;) {
         if (most.compare_exchange_weak(seen, now)) break;
       }
-      // Time for another one, where it may come.
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      // Time for another one; where it may come until it has.
+      const auto end = std::chrono::steady_clock::now() +
+                       std::chrono::seconds(thread_safe ? 30 : 0);
+      do {
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      } while (most == 1 && std::chrono::steady_clock::now() < end);
       --running;
     };
     Plan plan;

@@ -48,7 +48,8 @@ kill_rank_1() { # WORK_DIR COMMAND...
     pids=$(rank_1 "$mark")
   done
   [ "$(wc -w <<<"$pids")" = 1 ] || fail "not one process to kill, but: $pids"
-  while [ ! -e "$mark/epoch_3" ]; do
+  # The newest: older ones are deleted.
+  until grep -qE 'epoch_([3-9]|1[0-9])$' "$mark/last_checkpoint" 2>/dev/null; do
     [ "$SECONDS" -lt "$end" ] || fail "no epoch_3 after 120 s"
     sleep 0.05
   done

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <system_error>
 #include <tuple>
 #include <utility>
@@ -14,28 +15,22 @@
 #include "grapnel/io/checkpoint_files.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/rejected_checkpoints.h"
-#include "grapnel/io/unique_name.h"
 
 namespace grapnel {
 namespace io {
 namespace {
 
-// What a killed replacement or deletion left of one name. `*deletes`: whether
-// it is to be deleted, or put back.
-absl::Status ResolveReplaced(Env& env, const std::string& parent,
-                             const std::string& hidden, const std::string& name,
-                             bool* deletes) {
+absl::Status Resolve(Env& env, const std::string& parent,
+                     const std::string& hidden,
+                     const HiddenLeftover& leftover) {
   const std::string from = JoinPath(parent, hidden);
-  const std::string to = JoinPath(parent, name);
-  // Deleting begins with the manifest: while it is there, nothing is lost.
-  *deletes =
-      env.FileExists(to) || !env.FileExists(JoinPath(from, kManifestFile));
-  if (*deletes) {
-    GRAPNEL_RETURN_IF_ERROR(DeleteCopies(env, from, to));
-    return DeleteManifestFirst(env, from);
+  const std::string to = JoinPath(parent, leftover.of);
+  if (leftover.put_back) {
+    GRAPNEL_RETURN_IF_ERROR(env.Rename(from, to));
+    return env.SyncDir(parent);
   }
-  GRAPNEL_RETURN_IF_ERROR(env.Rename(from, to));
-  return env.SyncDir(parent);
+  GRAPNEL_RETURN_IF_ERROR(DeleteCopies(env, from, to));
+  return DeleteManifestFirst(env, from);
 }
 
 // OK if the manifest, which `*manifest` becomes as soon as it is read, reads
@@ -70,22 +65,7 @@ absl::Status DeleteCheckpoint(Env& env, const std::string& path) {
     return absl::NotFoundError(
         absl::StrCat(path, ": no checkpoint: has no ", kManifestFile));
   }
-  const std::string parent = Dirname(clean).empty() ? "." : Dirname(clean);
-  const std::string trash = JoinPath(parent, HiddenName(kTrash, name));
-  GRAPNEL_RETURN_IF_ERROR(env.Rename(clean, trash));
-  GRAPNEL_RETURN_IF_ERROR(env.SyncDir(parent));
-  // An older one of that name must not come back in its place.
-  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> names,
-                           env.ListDir(parent));
-  for (const std::string& other : names) {
-    std::string replaced;
-    if (ParseHiddenName(other, kReplaced, &replaced) && replaced == name) {
-      const std::string old = JoinPath(parent, other);
-      GRAPNEL_RETURN_IF_ERROR(DeleteCopies(env, old, clean));
-      GRAPNEL_RETURN_IF_ERROR(DeleteManifestFirst(env, old));
-    }
-  }
-  return DeleteManifestFirst(env, trash);
+  return DeleteWithCopies(env, clean, IfPinned::kGoes);
 }
 
 bool IsSameCheckpoint(Env& env, const std::string& a, const std::string& b) {
@@ -104,16 +84,11 @@ absl::Status RemoveLeftovers(Env& env, const std::string& parent,
                            env.ListDir(dir));
   absl::Status first_error;
   for (const std::string& hidden : names) {
-    std::string name;
-    absl::Status status;
-    bool deletes = true;
-    if (ParseHiddenName(hidden, kReplaced, &name)) {
-      status = ResolveReplaced(env, dir, hidden, name, &deletes);
-    } else if (ParseHiddenName(hidden, kTemporary, &name) ||
-               ParseHiddenName(hidden, kTrash, &name)) {
-      status = DeleteManifestFirst(env, JoinPath(dir, hidden));
-    }
-    if (!status.ok() && deletes && undeleted != nullptr) {
+    const std::optional<HiddenLeftover> leftover =
+        ParseLeftover(env, dir, hidden);
+    if (!leftover.has_value()) continue;
+    const absl::Status status = Resolve(env, dir, hidden, *leftover);
+    if (!status.ok() && !leftover->put_back && undeleted != nullptr) {
       undeleted->emplace_back(status.message());
     } else {
       first_error.Update(status);

@@ -19,6 +19,7 @@
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/digest.h"
 #include "grapnel/io/manifest_codec.h"
+#include "grapnel/io/unique_name.h"
 
 namespace grapnel {
 namespace io {
@@ -81,6 +82,55 @@ absl::Status DeleteManifestFirst(Env& env, const std::string& path) {
     if (!status.ok() && !absl::IsNotFound(status)) return status;
   }
   return DeleteRecursively(env, path);
+}
+
+absl::Status DeleteWithCopies(Env& env, const std::string& path,
+                              IfPinned if_pinned) {
+  const std::string parent = Dirname(path).empty() ? "." : Dirname(path);
+  const std::string name = Basename(path);
+  const std::string trash = JoinPath(parent, HiddenName(kTrash, name));
+  GRAPNEL_RETURN_IF_ERROR(env.Rename(path, trash));
+  // Until now somebody could pin it.
+  absl::Status status =
+      if_pinned == IfPinned::kStays && env.FileExists(JoinPath(trash, kPinFile))
+          ? absl::FailedPreconditionError("it is pinned")
+          : env.SyncDir(parent);
+  if (status.ok()) status = DeleteCopies(env, trash, path);
+  if (!status.ok()) {
+    GRAPNEL_RETURN_IF_ERROR(env.Rename(trash, path));
+    GRAPNEL_RETURN_IF_ERROR(env.SyncDir(parent));
+    return status;
+  }
+  // An older one of that name must not come back in its place.
+  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                           env.ListDir(parent));
+  for (const std::string& other : names) {
+    std::string replaced;
+    if (ParseHiddenName(other, kReplaced, &replaced) && replaced == name) {
+      const std::string old = JoinPath(parent, other);
+      GRAPNEL_RETURN_IF_ERROR(DeleteCopies(env, old, path));
+      GRAPNEL_RETURN_IF_ERROR(DeleteManifestFirst(env, old));
+    }
+  }
+  return DeleteManifestFirst(env, trash);
+}
+
+std::optional<HiddenLeftover> ParseLeftover(Env& env, const std::string& dir,
+                                            const std::string& hidden) {
+  HiddenLeftover leftover;
+  const std::string path = JoinPath(dir, hidden);
+  bool wanted = false;
+  if (ParseHiddenName(hidden, kReplaced, &leftover.of)) {
+    wanted = true;
+  } else if (ParseHiddenName(hidden, kTrash, &leftover.of)) {
+    wanted = env.FileExists(JoinPath(path, kPinFile));
+  } else if (!ParseHiddenName(hidden, kTemporary, &leftover.of)) {
+    return std::nullopt;
+  }
+  // Deleting begins with the manifest: while it is there, nothing is lost.
+  leftover.put_back = wanted && !env.FileExists(JoinPath(dir, leftover.of)) &&
+                      env.FileExists(JoinPath(path, kManifestFile));
+  return leftover;
 }
 
 std::string CopyPath(absl::string_view path, absl::string_view ending) {
@@ -156,11 +206,10 @@ std::vector<std::string> CopyEndings(Env& env, const std::string& path) {
 absl::Status DeleteCopies(Env& env, const std::string& dir,
                           const std::string& path) {
   std::vector<CopyNote> notes = ReadCopyNotes(env, dir);
-  if (StripSlashes(dir) != StripSlashes(path)) {
-    for (const CopyNote& stays : ReadCopyNotes(env, path)) {
-      notes.erase(std::remove(notes.begin(), notes.end(), stays), notes.end());
-    }
+  for (const CopyNote& stays : ReadCopyNotes(env, path)) {
+    notes.erase(std::remove(notes.begin(), notes.end(), stays), notes.end());
   }
+  if (notes.empty()) return absl::OkStatus();
   bool any = false;
   for (const absl::string_view each : kCopyEndings) {
     const std::string ending(each);

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -47,6 +48,28 @@ std::filesystem::path NormalPath(absl::string_view path);
 // Deletes a directory that may hold a checkpoint, its manifest first.
 absl::Status DeleteManifestFirst(Env& env, const std::string& path);
 
+enum class IfPinned { kStays, kGoes };
+
+// Deletes the checkpoint at `path`, which has no slashes at its end, and its
+// copies. Renamed away first, so that a half-deleted one is never taken for
+// whole; put back if its copies can't be deleted. With kStays also if it is
+// pinned by then: kFailedPrecondition.
+absl::Status DeleteWithCopies(Env& env, const std::string& path,
+                              IfPinned if_pinned);
+
+// What a killed writer or deleter has left under a hidden name.
+struct HiddenLeftover {
+  std::string of;  // The checkpoint's name.
+
+  // It gets that name again: one that was replaced, or was pinned while it was
+  // deleted, is whole, and nothing else has the name. Else it is deleted.
+  bool put_back = false;
+};
+
+// Nullopt if `hidden`, in `dir`, isn't called as one.
+std::optional<HiddenLeftover> ParseLeftover(Env& env, const std::string& dir,
+                                            const std::string& hidden);
+
 // The copy with that ending, ".pth", of the checkpoint at `path`: beside it.
 std::string CopyPath(absl::string_view path, absl::string_view ending);
 
@@ -82,8 +105,8 @@ absl::StatusOr<bool> IsNotedCopy(Env& env, const std::string& path,
 std::vector<std::string> CopyEndings(Env& env, const std::string& path);
 
 // Deletes the copies that the file "copies" in `dir` tells of, of the
-// checkpoint at `path`: where it is, or was before it was renamed to `dir`. One
-// that another checkpoint, now at `path`, tells of too stays.
+// checkpoint that was at `path` before it was renamed to `dir`. One that
+// another checkpoint, now at `path`, tells of too stays.
 absl::Status DeleteCopies(Env& env, const std::string& dir,
                           const std::string& path);
 

@@ -18,6 +18,7 @@
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/env_wrapper.h"
 #include "grapnel/io/fault_injection_env.h"
 #include "grapnel/io/manifest_codec.h"
 #include "grapnel/io/mem_env.h"
@@ -718,6 +719,27 @@ TEST(CheckpointFullDiskTest, TooLittleSpaceIsSeenBeforeWriting) {
   EXPECT_THAT(env.operations(), ElementsAre("mkdir /w"));
 }
 
+// What comes while it is written isn't replaced either.
+TEST(CheckpointTest, SomethingElseThatHasJustComeIsNotReplaced) {
+  class BusyEnv : public EnvWrapper {
+   public:
+    using EnvWrapper::EnvWrapper;
+    absl::StatusOr<std::unique_ptr<WritableFile>> NewWritableFile(
+        const std::string& path) override {
+      EXPECT_THAT(target().CreateDir("/w/epoch_1"), IsOk());
+      Put(target(), "/w/epoch_1/notes", "mine");
+      return EnvWrapper::NewWritableFile(path);
+    }
+  };
+  MemEnv mem;
+  BusyEnv env(mem);
+  EXPECT_THAT(
+      WriteCheckpoint(env, "/w", "epoch_1", Contents(1)),
+      StatusIs(Code::kAlreadyExists, HasSubstr("that is no checkpoint")));
+  EXPECT_THAT(*mem.ListDir("/w"), ElementsAre("epoch_1"));
+  EXPECT_EQ(*ReadFile(mem, "/w/epoch_1/notes"), "mine");
+}
+
 // ------------------------------------------------------------- housekeeping
 
 TEST(DeleteCheckpointTest, TakesGoodAndDamagedOnesAndNothingElse) {
@@ -788,6 +810,22 @@ TEST(RemoveLeftoversTest, PutsBackWhatAReplacementHadSetAside) {
   ASSERT_THAT(env.Rename("/w/other", "/w/.old-best-0123abcd"), IsOk());
   ASSERT_THAT(DeleteCheckpoint(env, "/w/best"), IsOk());
   EXPECT_THAT(*env.ListDir("/w"), IsEmpty());
+}
+
+// Deleting had not begun, and nothing has its name.
+TEST(RemoveLeftoversTest, PutsBackWhatWasPinnedWhileItWasDeleted) {
+  MemEnv env;
+  ASSERT_THAT(WriteCheckpoint(env, "/w", "epoch_1", Contents(1)), IsOk());
+  for (const char* name : {".trash-epoch_1-0123abcd", ".trash-x-0123abcd"}) {
+    ASSERT_THAT(env.CreateDir(JoinPath("/w", name)), IsOk());
+    Put(env, absl::StrCat("/w/", name, "/pinned"), "");
+    Put(env, absl::StrCat("/w/", name, "/manifest.pb"), "x");
+  }
+  ASSERT_THAT(env.CreateDir("/w/.trash-y-0123abcd"), IsOk());
+  Put(env, "/w/.trash-y-0123abcd/pinned", "");
+  ASSERT_THAT(RemoveLeftovers(env, "/w"), IsOk());
+  EXPECT_THAT(*env.ListDir("/w"), ElementsAre("epoch_1", "x"));
+  EXPECT_EQ(MarkAt(env, "/w/epoch_1"), "1");
 }
 
 struct LastCase {

@@ -167,6 +167,17 @@ absl::Status WriteFiles(Env& env, const std::string& dir,
   return env.SyncDir(dir);
 }
 
+// Makes the checkpoint in `to` pinned if and only if that in `from` is.
+absl::Status CarryPin(Env& env, const std::string& from,
+                      const std::string& to) {
+  const std::string pin = JoinPath(to, kPinFile);
+  const bool pinned = env.FileExists(JoinPath(from, kPinFile));
+  if (pinned == env.FileExists(pin)) return absl::OkStatus();
+  GRAPNEL_RETURN_IF_ERROR(pinned ? WriteFileAndSync(env, pin, "")
+                                 : env.DeleteFile(pin));
+  return env.SyncDir(to);
+}
+
 // Gives the finished directory its name. What had it is set aside first and
 // comes back if this fails; if the power goes out in between, RemoveLeftovers
 // puts it back.
@@ -174,16 +185,16 @@ absl::Status Publish(Env& env, const std::string& parent,
                      const std::string& name, const std::string& temporary) {
   const std::string path = JoinPath(parent, name);
   std::string replaced;
+  absl::Status status;
   if (env.FileExists(path) || env.IsSymlink(path)) {
     replaced = JoinPath(parent, HiddenName(kReplaced, name));
-    if (env.FileExists(JoinPath(path, kPinFile))) {
-      GRAPNEL_RETURN_IF_ERROR(
-          WriteFileAndSync(env, JoinPath(temporary, kPinFile), ""));
-      GRAPNEL_RETURN_IF_ERROR(env.SyncDir(temporary));
-    }
+    GRAPNEL_RETURN_IF_ERROR(CarryPin(env, path, temporary));
     GRAPNEL_RETURN_IF_ERROR(env.Rename(path, replaced));
+    // Until now somebody could pin it, or put something else in its place.
+    status = CheckReplaceable(env, replaced);
+    if (status.ok()) status = CarryPin(env, replaced, temporary);
   }
-  absl::Status status = env.Rename(temporary, path);
+  if (status.ok()) status = env.Rename(temporary, path);
   const bool renamed = status.ok();
   if (renamed) status = env.SyncDir(parent);
   if (!status.ok()) {

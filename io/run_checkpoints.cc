@@ -70,8 +70,8 @@ absl::Status DeleteRunCheckpoint(Env& env, const std::string& path,
   if (IsPinned(env, path)) {
     return absl::FailedPreconditionError("it is pinned");
   }
-  GRAPNEL_RETURN_IF_ERROR(DeleteCopies(env, path, path));
-  return DeleteCheckpoint(env, path);
+  return DeleteWithCopies(env, std::string(StripSlashes(path)),
+                          IfPinned::kStays);
 }
 
 absl::Status KeepNewestCheckpoints(Env& env, const std::string& dir,
@@ -81,8 +81,10 @@ absl::Status KeepNewestCheckpoints(Env& env, const std::string& dir,
       env, {dir}, run_uuid, [](absl::string_view) { return true; });
   for (int64_t i = 0; i + keep < static_cast<int64_t>(all.size()); ++i) {
     if (all[i].pinned) continue;
-    GRAPNEL_RETURN_IF_ERROR(
-        DeleteRunCheckpoint(env, JoinPath(dir, all[i].name), run_uuid));
+    const std::string path = JoinPath(dir, all[i].name);
+    const absl::Status status = DeleteRunCheckpoint(env, path, run_uuid);
+    // It may be pinned since it was listed.
+    if (!status.ok() && !IsPinned(env, path)) return status;
   }
   return absl::OkStatus();
 }
@@ -110,6 +112,8 @@ absl::Status AddCopy(Env& env, const std::string& path,
       return absl::InvalidArgumentError(absl::StrCat(
           "ending: must be \".pth\" or \".safetensors\", is \"", ending, "\""));
     }
+    // This takes long, and what is there is looked at as late as can be.
+    GRAPNEL_ASSIGN_OR_RETURN(CopyNote note, DescribeCopy(env, written, ending));
     const std::string copy = CopyPath(path, ending);
     std::vector<CopyNote> notes = ReadCopyNotes(env, path);
     if (env.FileExists(copy) || env.IsSymlink(copy)) {
@@ -121,7 +125,6 @@ absl::Status AddCopy(Env& env, const std::string& path,
             "checkpoint");
       }
     }
-    GRAPNEL_ASSIGN_OR_RETURN(CopyNote note, DescribeCopy(env, written, ending));
     // First the note: until the file has its name, it tells of none.
     if (std::find(notes.begin(), notes.end(), note) == notes.end()) {
       notes.push_back(std::move(note));

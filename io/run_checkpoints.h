@@ -71,10 +71,10 @@ std::vector<RunCheckpoint> ListRunCheckpoints(
     Env& env, absl::Span<const std::string> dirs, absl::string_view run_uuid,
     const std::function<bool(absl::string_view)>& is_wanted);
 
-// Deletes the checkpoint at `path` if that run has made it, its copies (below)
-// first; OK also if it was gone before. kFailedPrecondition if it stays for
-// good: it is pinned, another run made it, or it is too damaged to tell. Other
-// errors: it can't be deleted now.
+// Deletes the checkpoint at `path` if that run has made it, with its copies
+// (below); OK also if it was gone before. kFailedPrecondition if it stays for
+// good: it is pinned, also if it was only just, another run made it, or it is
+// too damaged to tell. Other errors: it can't be deleted now.
 absl::Status DeleteRunCheckpoint(Env& env, const std::string& path,
                                  absl::string_view run_uuid);
 

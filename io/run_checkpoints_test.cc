@@ -2,10 +2,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
@@ -15,6 +19,7 @@
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/env_wrapper.h"
 #include "grapnel/io/fault_injection_env.h"
 #include "grapnel/io/mem_env.h"
 #include "gtest/gtest.h"
@@ -225,6 +230,10 @@ TEST(RunCheckpointsTest, CopiesGoWithTheirCheckpointAndOtherFilesStay) {
   ASSERT_THAT(DeleteRunCheckpoint(env, "/run/iter_1", kMine), IsOk());
   EXPECT_THAT(*env.ListDir("/run"),
               ElementsAre("iter_1.safetensors", "iter_1.txt", "iter_10.pth"));
+  Write(env, "/other/iter_1", 1, kMine);
+  ASSERT_THAT(Copy(env, "/other/iter_1", ".pth", "x"), IsOk());
+  ASSERT_THAT(DeleteCheckpoint(env, "/other/iter_1"), IsOk());
+  EXPECT_THAT(*env.ListDir("/other"), IsEmpty());
 }
 
 TEST(RunCheckpointsTest, CopiesAreNeverWrittenOverOtherFiles) {
@@ -238,6 +247,28 @@ TEST(RunCheckpointsTest, CopiesAreNeverWrittenOverOtherFiles) {
   EXPECT_THAT(ListCopies(env, "/run/iter_1"), IsEmpty());
   ASSERT_THAT(DeleteRunCheckpoint(env, "/run/iter_1", kMine), IsOk());
   EXPECT_EQ(*ReadFile(env, "/run/iter_1.pth"), "mine");
+}
+
+// Nor over one that comes while the copy's digest is made.
+TEST(RunCheckpointsTest, CopiesAreNotWrittenOverAFileThatHasJustCome) {
+  class BusyEnv : public EnvWrapper {
+   public:
+    using EnvWrapper::EnvWrapper;
+    absl::StatusOr<std::unique_ptr<RandomAccessFile>> NewRandomAccessFile(
+        const std::string& path) override {
+      if (absl::StartsWith(Basename(path), ".tmp-")) {
+        EXPECT_THAT(WriteFileAndSync(target(), "/run/iter_1.pth", "mine"),
+                    IsOk());
+      }
+      return EnvWrapper::NewRandomAccessFile(path);
+    }
+  };
+  MemEnv mem;
+  Write(mem, "/run/iter_1", 1, kMine);
+  BusyEnv env(mem);
+  EXPECT_THAT(Copy(env, "/run/iter_1", ".pth", "x"),
+              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("file")));
+  EXPECT_EQ(*ReadFile(mem, "/run/iter_1.pth"), "mine");
 }
 
 // Whoever changed one, or has one of its name beside a copy of the checkpoint,
@@ -270,12 +301,15 @@ TEST(RunCheckpointsTest, CopiesThatCannotBeDeletedKeepTheirCheckpoint) {
   FaultInjectionEnv env(mem, "/");
   Write(mem, "/run/iter_1", 1, kMine);
   ASSERT_THAT(Copy(mem, "/run/iter_1", ".pth", "x"), IsOk());
-  env.FailOperation(0, absl::PermissionDeniedError("not yours"));
-  EXPECT_THAT(
-      DeleteRunCheckpoint(env, "/run/iter_1", kMine),
-      StatusIs(absl::StatusCode::kPermissionDenied, HasSubstr("not yours")));
-  env.StopFailing();
-  EXPECT_TRUE(mem.FileExists("/run/iter_1"));
+  for (int n = 0; n < 3; ++n) {
+    env.FailOperation(n, absl::PermissionDeniedError("not yours"));
+    EXPECT_THAT(
+        DeleteRunCheckpoint(env, "/run/iter_1", kMine),
+        StatusIs(absl::StatusCode::kPermissionDenied, HasSubstr("not yours")));
+    env.StopFailing();
+    EXPECT_THAT(*mem.ListDir("/run"), ElementsAre("iter_1", "iter_1.pth"));
+  }
+  EXPECT_THAT(env.operations(), testing::Contains("unlink /run/iter_1.pth"));
   ASSERT_THAT(DeleteRunCheckpoint(env, "/run/iter_1", kMine), IsOk());
   EXPECT_THAT(*mem.ListDir("/run"), IsEmpty());
 }
@@ -329,6 +363,37 @@ TEST(RunCheckpointsTest, CopiesOfWhatIsReplacedGoAfterAPowerCutToo) {
   }
 }
 
+TEST(RunCheckpointsTest, CopiesOfWhatIsDeletedGoAfterAPowerCutToo) {
+  using Names = FaultInjectionEnv::Names;
+  for (const Names names : {Names::kAsSynced, Names::kAsSeen}) {
+    int stayed = 0;
+    int went = 0;
+    for (int n = 0;; ++n) {
+      SCOPED_TRACE(n);
+      MemEnv mem;
+      FaultInjectionEnv env(mem, "/");
+      Write(env, "/run/iter_1", 1, kMine);
+      ASSERT_THAT(Copy(env, "/run/iter_1", ".pth", "x"), IsOk());
+      env.FailOperation(n, absl::UnavailableError("power is out"),
+                        FaultInjectionEnv::Times::kFromThenOn);
+      const absl::Status deleted =
+          DeleteRunCheckpoint(env, "/run/iter_1", kMine);
+      ASSERT_THAT(env.Crash(names), IsOk());
+      ASSERT_THAT(RemoveLeftovers(env, "/run"), IsOk());
+      if (mem.FileExists("/run/iter_1")) {
+        ++stayed;
+        EXPECT_THAT(*mem.ListDir("/run"), ElementsAre("iter_1", "iter_1.pth"));
+      } else {
+        ++went;
+        EXPECT_THAT(*mem.ListDir("/run"), IsEmpty());
+      }
+      if (deleted.ok()) break;
+    }
+    EXPECT_GE(stayed, 1);
+    EXPECT_GE(went, 3);
+  }
+}
+
 // Writing one leaves the file and what tells of it, or neither.
 TEST(RunCheckpointsTest, CopiesAreKnownOfAfterAPowerCut) {
   for (int n = 0;; ++n) {
@@ -348,6 +413,96 @@ TEST(RunCheckpointsTest, CopiesAreKnownOfAfterAPowerCut) {
     ASSERT_THAT(DeleteRunCheckpoint(env, "/run/iter_1", kMine), IsOk());
     EXPECT_THAT(*env.ListDir("/run"), IsEmpty());
     if (added.ok()) break;
+  }
+}
+
+// Somebody else does something at the last moment before `path` is renamed.
+class MeanwhileEnv : public EnvWrapper {
+ public:
+  MeanwhileEnv(Env& target, std::string path, std::function<void()> act)
+      : EnvWrapper(target), path_(std::move(path)), act_(std::move(act)) {}
+
+  absl::Status Rename(const std::string& from, const std::string& to) override {
+    if (from == path_ && act_ != nullptr) std::exchange(act_, nullptr)();
+    return EnvWrapper::Rename(from, to);
+  }
+
+ private:
+  const std::string path_;
+  std::function<void()> act_;
+};
+
+TEST(RunCheckpointsTest, OnesThatArePinnedWhileTheyAreDeletedStay) {
+  MemEnv mem;
+  for (int i = 1; i <= 2; ++i) {
+    Write(mem, absl::StrCat("/run/iter_", i), i, kMine);
+  }
+  ASSERT_THAT(Copy(mem, "/run/iter_1", ".pth", "x"), IsOk());
+  const std::vector<std::string> before = *mem.ListDir("/run");
+  for (const bool by_path : {true, false}) {
+    ASSERT_THAT(PinCheckpoint(mem, "/run/iter_1", false), IsOk());
+    MeanwhileEnv env(mem, "/run/iter_1", [&] {
+      EXPECT_THAT(PinCheckpoint(mem, "/run/iter_1", true), IsOk());
+    });
+    if (by_path) {
+      EXPECT_THAT(DeleteRunCheckpoint(env, "/run/iter_1/", kMine),
+                  StatusIs(absl::StatusCode::kFailedPrecondition,
+                           HasSubstr("it is pinned")));
+    } else {
+      EXPECT_THAT(KeepNewestCheckpoints(env, "/run", kMine, 1), IsOk());
+    }
+    EXPECT_EQ(*mem.ListDir("/run"), before);
+    EXPECT_TRUE(IsPinned(mem, "/run/iter_1"));
+    EXPECT_THAT(ReadCheckpoint(mem, "/run/iter_1"), IsOk());
+  }
+}
+
+// Also if the power goes out before it is seen.
+TEST(RunCheckpointsTest, OnesThatArePinnedWhileTheyAreDeletedOutliveAPowerCut) {
+  using Names = FaultInjectionEnv::Names;
+  for (const Names names : {Names::kAsSynced, Names::kAsSeen}) {
+    int pinned_ones = 0;
+    for (int n = 0;; ++n) {
+      SCOPED_TRACE(n);
+      MemEnv mem;
+      FaultInjectionEnv fault(mem, "/");
+      Write(fault, "/run/iter_1", 1, kMine);
+      ASSERT_THAT(Copy(fault, "/run/iter_1", ".pth", "x"), IsOk());
+      bool pinned = false;
+      MeanwhileEnv env(fault, "/run/iter_1", [&] {
+        pinned = PinCheckpoint(fault, "/run/iter_1", true).ok();
+      });
+      const size_t before = fault.operations().size();
+      fault.FailOperation(n, absl::UnavailableError("power is out"),
+                          FaultInjectionEnv::Times::kFromThenOn);
+      EXPECT_THAT(DeleteRunCheckpoint(env, "/run/iter_1", kMine),
+                  testing::Not(IsOk()));
+      const bool done = fault.operations().size() <= before + n;
+      ASSERT_THAT(fault.Crash(names), IsOk());
+      ASSERT_THAT(RemoveLeftovers(fault, "/run"), IsOk());
+      if (pinned) {
+        ++pinned_ones;
+        EXPECT_THAT(*mem.ListDir("/run"), ElementsAre("iter_1", "iter_1.pth"));
+        EXPECT_TRUE(IsPinned(mem, "/run/iter_1"));
+      }
+      if (done) break;
+    }
+    EXPECT_GE(pinned_ones, 4);
+  }
+}
+
+TEST(RunCheckpointsTest, PinThatComesOrGoesWhileOneIsReplacedIsTheNewOnes) {
+  for (const bool pinned : {true, false}) {
+    MemEnv mem;
+    Write(mem, "/run/iter_1", 1, kMine);
+    ASSERT_THAT(PinCheckpoint(mem, "/run/iter_1", !pinned), IsOk());
+    MeanwhileEnv env(mem, "/run/iter_1", [&] {
+      EXPECT_THAT(PinCheckpoint(mem, "/run/iter_1", pinned), IsOk());
+    });
+    Write(env, "/run/iter_1", 2, kMine);
+    EXPECT_EQ(IsPinned(mem, "/run/iter_1"), pinned);
+    EXPECT_EQ(ReadManifest(mem, "/run/iter_1")->progress().iter(), 2);
+    EXPECT_THAT(*mem.ListDir("/run"), ElementsAre("iter_1"));
   }
 }
 

@@ -428,6 +428,8 @@ bool CheckpointHook::Delete(RunContext& run, const std::string& name) {
       io::DeleteRunCheckpoint(run.env(), path, run_uuid_);
   if (deleted.ok()) return true;
   if (absl::IsFailedPrecondition(deleted)) {
+    // Since it was looked at: its turn comes if it is no longer pinned.
+    if (io::IsPinned(run.env(), path) && Describe(run, name).ok()) return false;
     run.log().Warning(
         absl::StrCat(path, " isn't deleted: ", deleted.message()));
     return true;

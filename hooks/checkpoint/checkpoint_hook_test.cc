@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
+#include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -29,6 +30,7 @@
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/env_wrapper.h"
 #include "grapnel/io/fault_injection_env.h"
 #include "grapnel/io/mem_env.h"
 #include "grapnel/io/pth.h"
@@ -625,6 +627,40 @@ TEST_F(RetentionTest, PinnedOnesStayUntilTheyAreNot) {
   EXPECT_EQ(Logged(run_, RunLog::Level::kWarning), "");
   Resume("interval: 1 max_keep_ckpts: 1", "epoch_3");
   EXPECT_THAT(Checkpoints(run_), ElementsAre("epoch_1", "epoch_3"));
+  ASSERT_THAT(io::PinCheckpoint(*run_.mem_env, "/work_dir/epoch_1", false),
+              IsOk());
+  Epochs(1);
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("epoch_4"));
+}
+
+// Pins a checkpoint at the last moment before it is renamed, once.
+class PinningEnv : public io::EnvWrapper {
+ public:
+  PinningEnv(std::unique_ptr<io::Env> target, std::string path)
+      : EnvWrapper(*target),
+        owned_(std::move(target)),
+        path_(std::move(path)) {}
+
+  absl::Status Rename(const std::string& from, const std::string& to) override {
+    if (from == path_ && !std::exchange(pinned_, true)) {
+      EXPECT_THAT(io::PinCheckpoint(target(), from, true), IsOk());
+    }
+    return EnvWrapper::Rename(from, to);
+  }
+
+ private:
+  const std::unique_ptr<io::Env> owned_;
+  const std::string path_;
+  bool pinned_ = false;
+};
+
+TEST_F(RetentionTest, OneThatIsPinnedWhileItIsDeletedStaysUntilItIsNot) {
+  run_.mem_env = std::make_unique<PinningEnv>(std::move(run_.mem_env),
+                                              "/work_dir/epoch_1");
+  Start("interval: 1 max_keep_ckpts: 1");
+  Epochs(3);
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("epoch_1", "epoch_3"));
+  EXPECT_EQ(Logged(run_, RunLog::Level::kWarning), "");
   ASSERT_THAT(io::PinCheckpoint(*run_.mem_env, "/work_dir/epoch_1", false),
               IsOk());
   Epochs(1);
@@ -1344,6 +1380,22 @@ TEST_F(BestCheckpointTest, PinnedOnesStayUntilTheyAreNot) {
       io::PinCheckpoint(*run_.mem_env, "/work_dir/best_acc_epoch_1", false),
       IsOk());
   Resume("save_best: 'acc'", "/work_dir/best_acc_epoch_3", State());
+  EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_3"));
+}
+
+TEST_F(BestCheckpointTest, OneThatIsPinnedWhileItIsDeletedStaysUntilItIsNot) {
+  run_.mem_env = std::make_unique<PinningEnv>(std::move(run_.mem_env),
+                                              "/work_dir/best_acc_epoch_1");
+  Start("save_best: 'acc'");
+  Epochs({0.1, 0.2});
+  EXPECT_THAT(Checkpoints(run_),
+              ElementsAre("best_acc_epoch_1", "best_acc_epoch_2"));
+  EXPECT_THAT(Logged(run_, RunLog::Level::kWarning),
+              Not(HasSubstr("best_acc_epoch_1")));
+  ASSERT_THAT(
+      io::PinCheckpoint(*run_.mem_env, "/work_dir/best_acc_epoch_1", false),
+      IsOk());
+  Epochs({0.3});
   EXPECT_THAT(Checkpoints(run_), ElementsAre("best_acc_epoch_3"));
 }
 

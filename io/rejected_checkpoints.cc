@@ -18,6 +18,41 @@ namespace {
 
 constexpr absl::string_view kSetAside = ".damaged";
 
+// Whether a checkpoint with those notes and its copies can be called as at
+// `path`: nothing else is. Its copies may be, since an attempt was cut short.
+absl::StatusOr<bool> IsFree(Env& env, const std::string& path,
+                            const std::vector<CopyNote>& notes) {
+  const auto is_there = [&env](const std::string& file) {
+    return env.FileExists(file) || env.IsSymlink(file);
+  };
+  if (is_there(path)) return false;
+  for (const CopyNote& note : notes) {
+    if (!is_there(CopyPath(path, note.ending))) continue;
+    GRAPNEL_ASSIGN_OR_RETURN(const bool is_copy,
+                             IsNotedCopy(env, path, note.ending, notes));
+    if (!is_copy) return false;
+  }
+  return true;
+}
+
+// Those that `notes` tell of, from beside `from` to beside `to`.
+absl::Status RenameCopies(Env& env, const std::string& from,
+                          const std::string& to,
+                          const std::vector<CopyNote>& notes) {
+  bool any = false;
+  for (const CopyNote& note : notes) {
+    GRAPNEL_ASSIGN_OR_RETURN(const bool is_copy,
+                             IsNotedCopy(env, from, note.ending, notes));
+    if (!is_copy) continue;
+    GRAPNEL_RETURN_IF_ERROR(
+        env.Rename(CopyPath(from, note.ending), CopyPath(to, note.ending)));
+    any = true;
+  }
+  if (!any) return absl::OkStatus();
+  const std::string parent = Dirname(from);
+  return env.SyncDir(parent.empty() ? "." : parent);
+}
+
 bool HoldsPartsOfACheckpoint(Env& env, const std::string& path) {
   const absl::StatusOr<std::vector<std::string>> names = env.ListDir(path);
   if (!names.ok()) return false;
@@ -60,11 +95,20 @@ absl::StatusOr<std::string> SetAsideCheckpoint(Env& env,
     return absl::InvalidArgumentError(
         absl::StrCat("\"", path, "\": does not name a checkpoint"));
   }
+  const std::vector<CopyNote> notes = ReadCopyNotes(env, from);
   std::string to = absl::StrCat(from, kSetAside);
-  for (int number = 2; env.FileExists(to) || env.IsSymlink(to); ++number) {
+  for (int number = 2;; ++number) {
+    GRAPNEL_ASSIGN_OR_RETURN(const bool is_free, IsFree(env, to, notes));
+    if (is_free) break;
     to = absl::StrCat(from, kSetAside, "-", number);
   }
-  GRAPNEL_RETURN_IF_ERROR(env.Rename(from, to));
+  // The copies first: while it has its name, the next search finds it again.
+  absl::Status status = RenameCopies(env, from, to, notes);
+  if (status.ok()) status = env.Rename(from, to);
+  if (!status.ok()) {
+    RenameCopies(env, to, from, notes).IgnoreError();
+    return status;
+  }
   const std::string parent = Dirname(from);
   GRAPNEL_RETURN_IF_ERROR(env.SyncDir(parent.empty() ? "." : parent));
   return to;

@@ -37,7 +37,9 @@ bool IsDamaged(Env& env, const RejectedCheckpoint& rejected);
 // Renames the checkpoint at `path`, "epoch_3", to "epoch_3.damaged", or if that
 // is taken "epoch_3.damaged-2" and so on, and returns that path. What is in it
 // stays as it is. No search takes that name for a checkpoint, and nothing
-// deletes it. Only for who holds the folder's lock.
+// deletes it. Its copies (io/run_checkpoints.h), "epoch_3.pth", go along to
+// "epoch_3.damaged.pth": they may be whole, and are in no new one's way. Only
+// for who holds the folder's lock.
 absl::StatusOr<std::string> SetAsideCheckpoint(Env& env,
                                                const std::string& path);
 

@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/base/tensor_map.h"
@@ -14,6 +15,7 @@
 #include "grapnel/io/env.h"
 #include "grapnel/io/fault_injection_env.h"
 #include "grapnel/io/mem_env.h"
+#include "grapnel/io/run_checkpoints.h"
 #include "gtest/gtest.h"
 
 namespace grapnel {
@@ -44,6 +46,13 @@ void WriteTwo(Env& env) {
     ASSERT_THAT(WriteLastCheckpoint(env, "/run", JoinPath("/run", name)),
                 IsOk());
   }
+}
+
+// As a training does with also_write.
+void AddCopyOf(Env& env, const std::string& path, const std::string& ending,
+               absl::string_view content) {
+  ASSERT_THAT(WriteFileAndSync(env, "/run/.tmp-x-01234567", content), IsOk());
+  ASSERT_THAT(AddCopy(env, path, ending, "/run/.tmp-x-01234567"), IsOk());
 }
 
 void FlipABit(Env& env, const std::string& path, int64_t from_the_end) {
@@ -171,6 +180,38 @@ TEST(SetAsideCheckpointTest, NothingIsReplaced) {
                           "epoch_2.damaged-3", "last_checkpoint"));
 }
 
+// They may be whole. Files of others stay where they are.
+TEST(SetAsideCheckpointTest, ItsCopiesGoAlongAndAreKnown) {
+  MemEnv env;
+  WriteTwo(env);
+  AddCopyOf(env, "/run/epoch_1", ".pth", "of epoch_1");
+  AddCopyOf(env, "/run/epoch_2", ".pth", "of epoch_2");
+  AddCopyOf(env, "/run/epoch_2", ".safetensors", "weights");
+  ASSERT_THAT(WriteFileAndSync(env, "/run/epoch_2.safetensors", "changed"),
+              IsOk());
+  FlipABit(env, kFile, 1);
+  ASSERT_THAT(SetAsideCheckpoint(env, "/run/epoch_2"), IsOk());
+  EXPECT_THAT(*env.ListDir("/run"),
+              ElementsAre("epoch_1", "epoch_1.pth", "epoch_2.damaged",
+                          "epoch_2.damaged.pth", "epoch_2.safetensors",
+                          "last_checkpoint"));
+  EXPECT_THAT(ListCopies(env, "/run/epoch_2.damaged"),
+              ElementsAre("/run/epoch_2.damaged.pth"));
+  EXPECT_EQ(*ReadFile(env, "/run/epoch_2.damaged.pth"), "of epoch_2");
+  EXPECT_EQ(*ReadFile(env, "/run/epoch_2.safetensors"), "changed");
+}
+
+TEST(SetAsideCheckpointTest, NoFileIsReplacedByACopy) {
+  MemEnv env;
+  WriteTwo(env);
+  AddCopyOf(env, "/run/epoch_2", ".pth", "of epoch_2");
+  ASSERT_THAT(WriteFileAndSync(env, "/run/epoch_2.damaged.pth", "mine"),
+              IsOk());
+  EXPECT_EQ(*SetAsideCheckpoint(env, "/run/epoch_2"), "/run/epoch_2.damaged-2");
+  EXPECT_EQ(*ReadFile(env, "/run/epoch_2.damaged.pth"), "mine");
+  EXPECT_EQ(*ReadFile(env, "/run/epoch_2.damaged-2.pth"), "of epoch_2");
+}
+
 TEST(SetAsideCheckpointTest, OtherNamesAreFree) {
   for (const char* name :
        {"epoch_2", "damaged", "epoch_2.damaged-", "epoch_2.damaged-x",
@@ -189,7 +230,8 @@ TEST(SetAsideCheckpointTest, WhatIsNoCheckpointsNameIsRefused) {
 }
 
 // At each operation it fails, or the power goes out: the damaged one is there,
-// whole, under one of the two names, and the good one is found.
+// whole, under one of the two names, and the good one is found. Its copy is
+// with it then, or as soon as the next search has set it aside.
 TEST(SetAsideCheckpointTest, LosesNothingWhateverFails) {
   for (const auto times : {FaultInjectionEnv::Times::kOnce,
                            FaultInjectionEnv::Times::kFromThenOn}) {
@@ -199,6 +241,7 @@ TEST(SetAsideCheckpointTest, LosesNothingWhateverFails) {
       for (int64_t n = 0;; ++n) {
         MemEnv mem;
         WriteTwo(mem);
+        AddCopyOf(mem, "/run/epoch_2", ".pth", "copy");
         FlipABit(mem, kFile, 1);
         const std::vector<std::string> files = *mem.ListDir("/run/epoch_2");
         FaultInjectionEnv env(mem, "/");
@@ -218,9 +261,15 @@ TEST(SetAsideCheckpointTest, LosesNothingWhateverFails) {
         const auto latest = SearchLatestCheckpoint(env, "/run", &rejected);
         ASSERT_THAT(latest, IsOk());
         EXPECT_EQ(latest->path, "/run/epoch_1");
+        if (!was_renamed) {
+          ASSERT_THAT(SetAsideCheckpoint(env, "/run/epoch_2"), IsOk());
+        }
+        EXPECT_THAT(*env.ListDir("/run"),
+                    ElementsAre("epoch_1", "epoch_2.damaged",
+                                "epoch_2.damaged.pth", "last_checkpoint"));
         if (!failed) break;
       }
-      EXPECT_GE(failures, 2);
+      EXPECT_GE(failures, 4);
     }
   }
 }

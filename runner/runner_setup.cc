@@ -36,6 +36,7 @@
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/rejected_checkpoints.h"
+#include "grapnel/io/run_checkpoints.h"
 #include "grapnel/io/weights.h"
 #include "grapnel/loggers/log_thread.h"
 #include "grapnel/loggers/record_writer.h"
@@ -799,7 +800,12 @@ std::string RunnerImpl::SetAsideIfDamaged(const io::RejectedCheckpoint& bad,
   };
   const absl::StatusOr<std::string> path = set_aside();
   if (path.ok()) {
-    return absl::StrCat("; it is set aside as ", io::Basename(*path));
+    std::string text =
+        absl::StrCat("; it is set aside as ", io::Basename(*path));
+    for (const std::string& copy : io::ListCopies(*env_, *path)) {
+      absl::StrAppend(&text, ", its whole copy as ", io::Basename(copy));
+    }
+    return text;
   }
   return absl::StrCat("; it can't be set aside: ", path.status().message());
 }

@@ -23,6 +23,7 @@
 #include "grapnel/io/env_wrapper.h"
 #include "grapnel/io/fault_injection_env.h"
 #include "grapnel/io/mem_env.h"
+#include "grapnel/io/run_checkpoints.h"
 #include "grapnel/loggers/memory_run_log.h"
 #include "grapnel/runner/parse_config_for_test.h"
 #include "grapnel/runner/run_context.h"
@@ -425,6 +426,26 @@ TEST_F(FoldersTest, ADamagedNewestIsSetAsideAndTheOneBeforeGoesOn) {
               IsOk());
   EXPECT_THAT(log_.messages(), Contains("resumed epoch: 3, iter: 9"));
   EXPECT_EQ(log_.messages(RunLog::Level::kWarning).size(), warnings);
+}
+
+// Its copy may be whole, and isn't in the new one's way.
+TEST_F(FoldersTest, ACopyOfADamagedOneIsSetAsideWithIt) {
+  const std::string config =
+      "work_dir: '/w' default_hooks { checkpoint { also_write: 'pth' } } ";
+  ASSERT_THAT(Train(config), IsOk());
+  const std::string whole = *io::ReadFile(*env_, "/w/epoch_3.pth");
+  Damage(*env_, "/w/epoch_3");
+  ASSERT_THAT(Train(config + "resume: true"), IsOk());
+  EXPECT_THAT(log_.messages(RunLog::Level::kWarning),
+              Contains(absl::StrCat(kDamaged,
+                                    "; it is set aside as epoch_3.damaged, its "
+                                    "whole copy as epoch_3.damaged.pth")));
+  EXPECT_THAT(log_.messages(), Not(Contains(HasSubstr("file of that name"))));
+  EXPECT_EQ(*io::ReadFile(*env_, "/w/epoch_3.damaged.pth"), whole);
+  for (const char* name : {"epoch_3", "epoch_3.damaged"}) {
+    EXPECT_THAT(io::ListCopies(*env_, absl::StrCat("/w/", name)),
+                ElementsAre(absl::StrCat("/w/", name, ".pth")));
+  }
 }
 
 TEST_F(FoldersTest, WhoReadsLeavesADamagedOneWhereItIs) {

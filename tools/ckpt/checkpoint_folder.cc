@@ -17,7 +17,6 @@
 #include "grapnel/io/checkpoint_files.h"
 #include "grapnel/io/rejected_checkpoints.h"
 #include "grapnel/io/run_checkpoints.h"
-#include "grapnel/io/unique_name.h"
 #include "grapnel/io/weights.h"
 #include "grapnel/tools/text_table.h"
 
@@ -78,20 +77,18 @@ void AddCheckpoints(io::Env& env, const std::string& dir,
     checkpoint.name = name;
     checkpoint.path = io::JoinPath(dir == "." ? "" : dir, name);
     if (name[0] == '.') {
-      Leftover leftover;
-      leftover.path = checkpoint.path;
-      if (io::ParseHiddenName(name, io::kReplaced, &leftover.of)) {
-        leftover.put_back =
-            !env.FileExists(io::JoinPath(dir, leftover.of)) &&
-            env.FileExists(io::JoinPath(checkpoint.path, io::kManifestFile));
-      } else if (!io::ParseHiddenName(name, io::kTemporary, &leftover.of) &&
-                 !io::ParseHiddenName(name, io::kTrash, &leftover.of)) {
-        continue;
+      const auto leftover = io::ParseLeftover(env, dir, name);
+      if (leftover.has_value()) {
+        folder->leftovers.push_back(
+            {checkpoint.path, leftover->of, leftover->put_back});
       }
-      folder->leftovers.push_back(std::move(leftover));
       continue;
     }
     if (!env.IsDirectory(checkpoint.path)) continue;
+    checkpoint.pinned = io::IsPinned(env, checkpoint.path);
+    for (const std::string& copy : io::ListCopies(env, checkpoint.path)) {
+      checkpoint.copies.push_back({copy, BytesOf(env, copy)});
+    }
     if (io::IsSetAsideName(name)) {
       checkpoint.set_aside = true;
       folder->checkpoints.push_back(std::move(checkpoint));
@@ -109,7 +106,6 @@ void AddCheckpoints(io::Env& env, const std::string& dir,
     }
     // A training that goes on has deleted it since the folder was listed.
     if (!status.ok() && !env.IsDirectory(checkpoint.path)) continue;
-    checkpoint.pinned = io::IsPinned(env, checkpoint.path);
     // The path is in the row already.
     absl::string_view bad = status.message();
     if (absl::ConsumePrefix(&bad, checkpoint.path) && !bad.empty()) {

@@ -17,6 +17,11 @@
 
 namespace grapnel {
 
+struct SizedFile {
+  std::string path;
+  int64_t bytes = 0;
+};
+
 struct FolderCheckpoint {
   std::string dir;
   std::string name;
@@ -36,6 +41,7 @@ struct FolderCheckpoint {
   bool pinned = false;
   bool is_last = false;           // last_checkpoint names it.
   std::vector<std::string> best;  // Metrics that its run has kept it for.
+  std::vector<SizedFile> copies;  // Files that also_write has made of it.
 };
 
 // What a killed writer or deleter left.

@@ -102,7 +102,7 @@ class CheckpointCommandTest : public testing::Test {
     EXPECT_THAT(command, IsOk());
     if (!command.ok()) return {command.status(), ""};
     std::ostringstream out;
-    absl::StatusOr<ExitCode> exit_code = run(*command, env_, out);
+    absl::StatusOr<ExitCode> exit_code = run(*command, *commands_env_, out);
     return {std::move(exit_code), out.str()};
   }
 
@@ -147,6 +147,7 @@ class CheckpointCommandTest : public testing::Test {
 
   std::string run_;
   io::MemEnv env_;
+  io::Env* commands_env_ = &env_;  // What the commands see of it.
 };
 
 }  // namespace grapnel

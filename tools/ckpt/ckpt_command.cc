@@ -57,6 +57,7 @@ another length. `grapnel ckpt verify` reads every byte. In the last column:
   last          last_checkpoint names it
   best METRIC   the run has kept it for that
   pinned        grapnel ckpt pin
+  copy          a file that also_write has made of the one above it
   partial       a copy to pass on; a run can't go on from it
   set aside     a training found it damaged, and renamed it
 )";
@@ -147,8 +148,8 @@ constexpr char kRepairLastHelp[] =
 DIR is a work dir; FOLDER is where its checkpoints are, if neither there nor
 where last_checkpoint points (out_dir). Good is one whose every byte is as it
 was written. Bad ones are named, and stay as they are. Says what the file was
-and is. Refused while a training runs in DIR. Exit code 4 if there is no good
-one.
+and is. Refused while a training runs in DIR, and where DIR can't be locked: it
+then names the one to write there. Exit code 4 if there is no good one.
 )";
 
 constexpr char kExportHelp[] =

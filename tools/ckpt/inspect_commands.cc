@@ -21,7 +21,6 @@
 #include "grapnel/io/checkpoint_files.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/rejected_checkpoints.h"
-#include "grapnel/io/run_checkpoints.h"
 #include "grapnel/io/safetensors_header.h"
 #include "grapnel/tools/ckpt/checkpoint_folder.h"
 #include "grapnel/tools/ckpt/json_report.h"
@@ -86,6 +85,7 @@ Json ToJson(const FolderCheckpoint& checkpoint, int64_t bytes) {
   for (const std::string& metric : checkpoint.best) {
     json["best"].push_back(JsonText(metric));
   }
+  json["copies"] = ToJson(checkpoint.copies);
   json["set_aside"] = checkpoint.set_aside;
   json["bad"] = TextOrNull(checkpoint.bad);
   return json;
@@ -118,6 +118,18 @@ TableRow ToRow(const FolderCheckpoint& checkpoint, const std::string& dir,
               absl::BytesToHexString(manifest.run_uuid()).substr(0, kRunDigits),
               absl::StrJoin(notes, ", ")});
   return row;
+}
+
+TableRow CopyRow(const SizedFile& copy, const FolderCheckpoint& checkpoint,
+                 const std::string& dir) {
+  return {checkpoint.dir == dir ? io::Basename(copy.path) : copy.path,
+          "-",
+          "-",
+          "-",
+          FormatBytes(copy.bytes),
+          "",
+          "",
+          "copy"};
 }
 
 // ---------------------------------------------------------------- show
@@ -436,6 +448,9 @@ absl::StatusOr<ExitCode> ListCheckpoints(const CkptCommand& command,
     for (const FolderCheckpoint& checkpoint : folder.checkpoints) {
       rows.push_back(
           ToRow(checkpoint, folder.dirs[0], BytesOf(env, checkpoint.path)));
+      for (const SizedFile& copy : checkpoint.copies) {
+        rows.push_back(CopyRow(copy, checkpoint, folder.dirs[0]));
+      }
     }
     std::string text;
     AppendTable(rows, &text);
@@ -487,12 +502,13 @@ absl::StatusOr<ExitCode> ShowDiskUse(const CkptCommand& command, io::Env& env,
   std::vector<DiskUse> uses;
   for (const FolderCheckpoint& checkpoint : folder.checkpoints) {
     uses.push_back(DiskUseOf(env, checkpoint, folder.dirs[0]));
-    for (const std::string& path : io::ListCopies(env, checkpoint.path)) {
+    for (const SizedFile& file : checkpoint.copies) {
       DiskUse copy;
       copy.kind = DiskUse::Kind::kFile;
-      copy.name = checkpoint.dir == folder.dirs[0] ? io::Basename(path) : path;
-      copy.path = path;
-      copy.total = BytesOf(env, path);
+      copy.name = checkpoint.dir == folder.dirs[0] ? io::Basename(file.path)
+                                                   : file.path;
+      copy.path = file.path;
+      copy.total = file.bytes;
       copy.parts.emplace_back(kOther, copy.total);
       uses.push_back(std::move(copy));
     }

@@ -98,6 +98,41 @@ TEST_F(InspectCommandsTest, LsNamesWhatATrainingHasSetAside) {
   EXPECT_EQ(json["checkpoints"][1]["name"], "epoch_1.damaged");
   EXPECT_EQ(json["checkpoints"][1]["set_aside"], true);
   EXPECT_TRUE(json["checkpoints"][1]["bad"].is_null());
+  EXPECT_EQ(json["checkpoints"][1]["pinned"], false);
+  ASSERT_THAT(io::PinCheckpoint(env_, "/w/epoch_1.damaged", true), IsOk());
+  EXPECT_THAT(Output(ListCheckpoints, {"ls", "/w"}),
+              HasSubstr("pinned, damaged, set aside"));
+}
+
+TEST_F(InspectCommandsTest, LsNamesFilesThatWereMadeOfCheckpoints) {
+  for (const int epoch : {1, 2}) {
+    Save(epoch);
+    ASSERT_THAT(io::WriteFileAtomically(env_, "/w/.written", "12345"), IsOk());
+    ASSERT_THAT(io::AddCopy(env_, absl::StrCat("/w/epoch_", epoch), ".pth",
+                            "/w/.written"),
+                IsOk());
+  }
+  // A copy of one that is set aside is so too; this one is the user's.
+  Damage("/w/epoch_2/model.safetensors");
+  ASSERT_THAT(io::SetAsideCheckpoint(env_, "/w/epoch_2"), IsOk());
+  ASSERT_THAT(io::WriteFileAtomically(env_, "/w/epoch_1.safetensors", "12345"),
+              IsOk());
+  const std::vector<std::string> lines =
+      Lines(Output(ListCheckpoints, {"ls", "/w"}));
+  ASSERT_THAT(lines, SizeIs(6));
+  EXPECT_THAT(lines[1], StartsWith("epoch_1 "));
+  EXPECT_THAT(lines[2],
+              AllOf(StartsWith("epoch_1.pth          -      -     - "),
+                    HasSubstr("  5 B "), EndsWith("  copy")));
+  EXPECT_THAT(lines[3], StartsWith("epoch_2.damaged "));
+  EXPECT_THAT(lines[4], StartsWith("epoch_2.damaged.pth "));
+  EXPECT_THAT(lines[5], StartsWith("last_checkpoint: "));
+  const auto json = JsonOutput(ListCheckpoints, {"ls", "/w"});
+  ASSERT_THAT(json["checkpoints"][0]["copies"], SizeIs(1));
+  EXPECT_EQ(json["checkpoints"][0]["copies"][0]["path"], "/w/epoch_1.pth");
+  EXPECT_EQ(json["checkpoints"][0]["copies"][0]["bytes"], 5);
+  EXPECT_EQ(json["checkpoints"][1]["copies"][0]["path"],
+            "/w/epoch_2.damaged.pth");
 }
 
 TEST_F(InspectCommandsTest, LsJsonHasWhatTheManifestSays) {

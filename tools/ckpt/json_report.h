@@ -5,9 +5,11 @@
 
 #include <ostream>
 #include <string>
+#include <vector>
 
 #include "absl/strings/string_view.h"
 #include "grapnel/base/utf8.h"
+#include "grapnel/tools/ckpt/checkpoint_folder.h"
 #include "nlohmann/json.hpp"
 
 namespace grapnel {
@@ -23,6 +25,14 @@ inline std::string JsonText(absl::string_view text) {
 // Null for "".
 inline Json TextOrNull(absl::string_view text) {
   return text.empty() ? Json() : Json(JsonText(text));
+}
+
+inline Json ToJson(const std::vector<SizedFile>& files) {
+  Json json = Json::array();
+  for (const SizedFile& file : files) {
+    json.push_back({{"path", JsonText(file.path)}, {"bytes", file.bytes}});
+  }
+  return json;
 }
 
 inline void PrintJson(const Json& json, std::ostream& out) {

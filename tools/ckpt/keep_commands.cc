@@ -55,7 +55,7 @@ struct Verdict {
   std::string path;
   std::string run;                   // As in a manifest.
   int64_t bytes = 0;                 // Without its copies.
-  std::vector<std::string> copies;   // Files beside it that go when it goes.
+  std::vector<SizedFile> copies;     // Files beside it that go when it goes.
   std::vector<std::string> reasons;  // Empty: it goes.
   std::string error;                 // Why it is still there.
 };
@@ -167,7 +167,7 @@ std::vector<Verdict> DecideRun(
     verdict.path = checkpoint.path;
     verdict.run = run;
     verdict.bytes = BytesOf(env, checkpoint.path);
-    verdict.copies = io::ListCopies(env, checkpoint.path);
+    verdict.copies = checkpoint.copies;
     verdict.reasons = std::move(reasons);
     if (checkpoint.is_last) verdict.reasons.push_back("last_checkpoint");
     verdicts.push_back(std::move(verdict));
@@ -255,11 +255,7 @@ std::vector<Verdict> Decide(io::Env& env, const Runs& runs,
   return all;
 }
 
-Json ToJson(io::Env& env, const Verdict& verdict) {
-  Json copies = Json::array();
-  for (const std::string& copy : verdict.copies) {
-    copies.push_back({{"path", JsonText(copy)}, {"bytes", BytesOf(env, copy)}});
-  }
+Json ToJson(const Verdict& verdict) {
   Json reasons = Json::array();
   for (const std::string& reason : verdict.reasons) {
     reasons.push_back(JsonText(reason));
@@ -267,7 +263,7 @@ Json ToJson(io::Env& env, const Verdict& verdict) {
   return {{"path", JsonText(verdict.path)},
           {"run", TextOrNull(absl::BytesToHexString(verdict.run))},
           {"bytes", verdict.bytes},
-          {"copies", std::move(copies)},
+          {"copies", ToJson(verdict.copies)},
           {"stays", !Goes(verdict)},
           {"reasons", std::move(reasons)},
           {"error", TextOrNull(verdict.error)}};
@@ -295,7 +291,8 @@ absl::StatusOr<ExitCode> CollectGarbage(const CkptCommand& command,
   std::unique_ptr<RunLock> lock;
   if (!command.dry_run) {
     // Which folders there are is known before they are locked; the rest after.
-    GRAPNEL_ASSIGN_OR_RETURN(lock, LockFolders(env, "gc", folder.dirs));
+    const std::vector<std::string> locked = folder.dirs;
+    GRAPNEL_ASSIGN_OR_RETURN(lock, LockFolders(env, "gc", locked));
     if (!lock->warnings().empty()) {
       return absl::FailedPreconditionError(absl::StrCat(
           absl::StrJoin(lock->warnings(), "; "),
@@ -303,6 +300,11 @@ absl::StatusOr<ExitCode> CollectGarbage(const CkptCommand& command,
           "--dry-run says what would be"));
     }
     GRAPNEL_ASSIGN_OR_RETURN(folder, ReadCheckpointFolder(env, dir));
+    if (folder.dirs != locked) {
+      return absl::AbortedError(absl::StrCat(
+          dir, ": ", io::kLastCheckpoint,
+          " leads to another folder than a moment ago; nothing was deleted"));
+    }
   }
   std::vector<Verdict> verdicts;
   if (HasRules(command) || command.run.has_value()) {
@@ -337,27 +339,24 @@ absl::StatusOr<ExitCode> CollectGarbage(const CkptCommand& command,
     }
   }
   for (Verdict& verdict : verdicts) {
-    json["checkpoints"].push_back(ToJson(env, verdict));
-    std::vector<int64_t> copy_bytes;
-    for (const std::string& copy : verdict.copies) {
-      copy_bytes.push_back(BytesOf(env, copy));
-    }
     if (Goes(verdict) && !command.dry_run) {
       const absl::Status deleted =
           io::DeleteRunCheckpoint(env, verdict.path, verdict.run);
-      if (!deleted.ok()) {
+      if (!deleted.ok() && io::IsPinned(env, verdict.path)) {
+        verdict.reasons.push_back("pinned");  // Since it was decided.
+      } else if (!deleted.ok()) {
         verdict.error = std::string(deleted.message());
-        json["checkpoints"].back()["error"] = JsonText(verdict.error);
         undeleted.push_back(absl::StrCat(verdict.path, ": ", verdict.error));
       }
     }
+    json["checkpoints"].push_back(ToJson(verdict));
     const bool frees = Goes(verdict) && verdict.error.empty();
     if (frees) bytes += verdict.bytes;
     const std::string deed = Describe(verdict, command.dry_run);
     rows.push_back({verdict.path, FormatBytes(verdict.bytes), deed});
-    for (size_t i = 0; i < verdict.copies.size(); ++i) {
-      if (frees) bytes += copy_bytes[i];
-      rows.push_back({verdict.copies[i], FormatBytes(copy_bytes[i]),
+    for (const SizedFile& copy : verdict.copies) {
+      if (frees) bytes += copy.bytes;
+      rows.push_back({copy.path, FormatBytes(copy.bytes),
                       frees ? absl::StrCat("copy: ", deed) : "copy: stays"});
     }
   }
@@ -435,6 +434,15 @@ absl::StatusOr<ExitCode> RepairLastCheckpoint(const CkptCommand& command,
   const bool changes =
       was.empty() || io::NormalPath(was) != io::NormalPath(latest->path);
   if (changes) {
+    // A training that went back may be saying so right now.
+    if (!lock->warnings().empty()) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          absl::StrJoin(lock->warnings(), "; "),
+          "; nothing is changed where a training can't be kept out: the newest "
+          "good one is ",
+          latest->path, ", and if none runs, its path relative to ", dir,
+          " can be written to ", io::JoinPath(dir, io::kLastCheckpoint)));
+    }
     GRAPNEL_RETURN_IF_ERROR(io::WriteLastCheckpoint(env, dir, latest->path));
   }
   if (command.json) {

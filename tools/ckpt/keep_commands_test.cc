@@ -1,9 +1,9 @@
 #include "grapnel/tools/ckpt/keep_commands.h"
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <ostream>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,7 +17,7 @@
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
-#include "grapnel/io/mem_env.h"
+#include "grapnel/io/env_wrapper.h"
 #include "grapnel/io/run_checkpoints.h"
 #include "grapnel/runner/run_lock.h"
 #include "grapnel/tools/ckpt/checkpoints_for_test.h"
@@ -316,9 +316,62 @@ TEST_F(KeepCommandsTest, GcNamesAndCountsCopies) {
                                   "epoch_2.pth", "epoch_2.safetensors"));
 }
 
-// A file system without locks.
-class LocklessEnv : public io::MemEnv {
+// Somebody else does something at the last moment before `path` is renamed or
+// locked.
+class MeanwhileEnv : public io::EnvWrapper {
  public:
+  MeanwhileEnv(io::Env& target, std::string path, std::function<void()> act)
+      : EnvWrapper(target), path_(std::move(path)), act_(std::move(act)) {}
+
+  absl::Status Rename(const std::string& from, const std::string& to) override {
+    if (from == path_) act_();
+    return EnvWrapper::Rename(from, to);
+  }
+  absl::StatusOr<std::unique_ptr<io::FileLock>> LockFile(
+      const std::string& path) override {
+    if (path == path_) act_();
+    return EnvWrapper::LockFile(path);
+  }
+
+ private:
+  const std::string path_;
+  const std::function<void()> act_;
+};
+
+TEST_F(KeepCommandsTest, GcSparesWhatIsPinnedMeanwhile) {
+  for (const int epoch : {1, 2, 3}) Save(epoch);
+  MeanwhileEnv env(env_, "/w/epoch_1", [this] {
+    EXPECT_THAT(io::PinCheckpoint(env_, "/w/epoch_1", true), IsOk());
+  });
+  commands_env_ = &env;
+  const auto json = JsonOutput(CollectGarbage, {"gc", "/w", "--keep-last=1"});
+  EXPECT_THAT(Verdicts(json),
+              ElementsAre("/w/epoch_1: pinned", "/w/epoch_2: goes",
+                          "/w/epoch_3: newest 1, last_checkpoint"));
+  EXPECT_EQ(json["checkpoints"][0]["stays"], true);
+  EXPECT_THAT(json["problems"], IsEmpty());
+  EXPECT_EQ(json["bytes"], json["checkpoints"][1]["bytes"]);
+  EXPECT_THAT(Left(), ElementsAre("epoch_1", "epoch_3"));
+}
+
+TEST_F(KeepCommandsTest, GcDeletesNothingInAFolderThatItHasNotLocked) {
+  for (const int epoch : {1, 2}) Save(epoch);
+  ASSERT_THAT(io::WriteCheckpoint(env_, "/out", "epoch_1", Contents(1)),
+              IsOk());
+  MeanwhileEnv env(env_, "/w/.lock", [this] {
+    EXPECT_THAT(io::WriteLastCheckpoint(env_, "/w", "/out/epoch_1"), IsOk());
+  });
+  commands_env_ = &env;
+  EXPECT_THAT(
+      Run(CollectGarbage, {"gc", "/w", "--keep-last=1"}).exit_code,
+      StatusIs(Code::kAborted, HasSubstr("leads to another folder than")));
+  EXPECT_THAT(Left(), ElementsAre("epoch_1", "epoch_2"));
+}
+
+// A file system without locks.
+class LocklessEnv : public io::EnvWrapper {
+ public:
+  using EnvWrapper::EnvWrapper;
   absl::StatusOr<std::unique_ptr<io::FileLock>> LockFile(
       const std::string& path) override {
     return absl::UnimplementedError(
@@ -326,26 +379,31 @@ class LocklessEnv : public io::MemEnv {
   }
 };
 
-TEST(GcWithoutLocksTest, DeletesNothing) {
-  LocklessEnv env;
-  ASSERT_THAT(env.CreateDir("/w"), IsOk());
-  ASSERT_THAT(env.CreateDir("/w/.tmp-epoch_3-0123abcd"), IsOk());
-  for (const bool dry_run : {true, false}) {
-    CkptCommand command;
-    command.verb = CkptCommand::Verb::kGc;
-    command.paths = {"/w"};
-    command.dry_run = dry_run;
-    std::ostringstream out;
-    const absl::StatusOr<ExitCode> done = CollectGarbage(command, env, out);
-    if (dry_run) {
-      ASSERT_THAT(done, IsOk());
-      EXPECT_EQ(*done, kDone);
-    } else {
-      EXPECT_THAT(done, StatusIs(Code::kFailedPrecondition,
-                                 HasSubstr("can't be kept out")));
-    }
-    EXPECT_TRUE(env.FileExists("/w/.tmp-epoch_3-0123abcd"));
-  }
+TEST_F(KeepCommandsTest, WithoutLocksGcDeletesNothing) {
+  Put("/w/.tmp-epoch_3-0123abcd", "model.safetensors", "123");
+  LocklessEnv env(env_);
+  commands_env_ = &env;
+  Output(CollectGarbage, {"gc", "/w", "--dry-run"});
+  EXPECT_THAT(
+      Run(CollectGarbage, {"gc", "/w"}).exit_code,
+      StatusIs(Code::kFailedPrecondition, HasSubstr("can't be kept out")));
+  EXPECT_TRUE(env_.FileExists("/w/.tmp-epoch_3-0123abcd/model.safetensors"));
+}
+
+TEST_F(KeepCommandsTest, WithoutLocksRepairLastNamesTheOneAndChangesNothing) {
+  for (const int epoch : {1, 2}) Save(epoch);
+  LocklessEnv env(env_);
+  commands_env_ = &env;
+  EXPECT_EQ(Output(RepairLastCheckpoint, {"repair-last", "/w"}),
+            "last_checkpoint: /w/epoch_2, which is good\n");
+  Damage("/w/epoch_2/model.safetensors");
+  const auto before = Files("/w");
+  EXPECT_THAT(
+      Run(RepairLastCheckpoint, {"repair-last", "/w"}).exit_code,
+      StatusIs(Code::kFailedPrecondition,
+               AllOf(HasSubstr("can't be kept out"),
+                     HasSubstr("the newest good one is /w/epoch_1, "))));
+  EXPECT_EQ(Files("/w"), before);
 }
 
 TEST_F(KeepCommandsTest, GcRefusesAMetricThatNobodyHas) {

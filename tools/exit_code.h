@@ -12,7 +12,9 @@ enum ExitCode : int {
   kBadInput = 2,   // Command line, configuration, data files or work dir.
   kBadData = 3,    // A sample could not be read while the run was going on.
   kBadCheckpoint = 4,
-  kNotTested = 5,  // By verify-resume: a full disk, a run that fails anyway.
+  // By verify-resume: the machine failed it, or the run fails anyway. Of its
+  // runs: the machine failed it.
+  kNotTested = 5,
 };
 
 }  // namespace grapnel

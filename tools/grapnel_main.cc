@@ -131,7 +131,7 @@ int Train(Runner& runner) {
     return 128 + signal;
   }
   // The run's log has said why.
-  return ExitCodeOfRun(status);
+  return ExitCodeForVerifier(status, ExitCodeOfRun(status));
 }
 
 int Test(Runner& runner) {
@@ -310,7 +310,9 @@ int Main(const std::vector<std::string>& args) {
   const absl::StatusOr<runner::v1::RunnerConfig> config =
       ResolveConfig(*command, env, *current_dir);
   if (!config.ok()) {
-    return Report(config.status(), ExitCodeAtStart(config.status()));
+    return Report(
+        config.status(),
+        ExitCodeForVerifier(config.status(), ExitCodeAtStart(config.status())));
   }
 
   if (command->threads.has_value()) at::set_num_threads(*command->threads);
@@ -335,7 +337,8 @@ int Main(const std::vector<std::string>& args) {
     return Report(runner.status(),
                   absl::IsCancelled(runner.status()) && signal != 0
                       ? 128 + signal
-                      : ExitCodeAtStart(runner.status()));
+                      : ExitCodeForVerifier(runner.status(),
+                                            ExitCodeAtStart(runner.status())));
   }
   switch (command->verb) {
     case Verb::kTrain:

@@ -16,6 +16,8 @@
 namespace grapnel {
 namespace {
 
+constexpr int kReservedBytes = 64 << 10;
+
 // In the new process, where only what is safe in a signal handler may be done.
 [[noreturn]] void RunProgram(pid_t parent, const int fds[3], int result,
                              char** argv, char** environment) {
@@ -49,6 +51,12 @@ absl::StatusOr<std::unique_ptr<ChildProcess>> ChildProcess::Start(
   const OwnedFd input(open("/dev/null", O_RDONLY | O_CLOEXEC));
   const OwnedFd file(
       open(output.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
+  // Where the system can do that: a few lines, also of what finds a disk full.
+  if (file.get() >= 0 &&
+      fallocate(file.get(), FALLOC_FL_KEEP_SIZE, 0, kReservedBytes) != 0 &&
+      errno == ENOSPC) {
+    return absl::ErrnoToStatus(errno, output);
+  }
   int ends[2];
   if (input.get() < 0 || file.get() < 0 || pipe2(ends, O_CLOEXEC) != 0) {
     return absl::ErrnoToStatus(errno, output);

@@ -22,8 +22,9 @@ class ChildProcess {
  public:
   // `command`: a path and its arguments. `environment` is added to this
   // process's, as "NAME=VALUE". Standard input is empty, standard output and
-  // error are appended to the file `output`. Errors name what can't be run or
-  // opened.
+  // error are appended to the file `output`; where the file system can reserve
+  // it, there is room for 64 KiB however full the disk gets. Errors name what
+  // can't be run or opened.
   static absl::StatusOr<std::unique_ptr<ChildProcess>> Start(
       std::vector<std::string> command, std::vector<std::string> environment,
       const std::string& output);

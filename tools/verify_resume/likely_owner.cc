@@ -109,42 +109,77 @@ constexpr char kNobody[] =
     "none of the run's parts that could be named: please report it, with the "
     "configuration";
 
+bool IsBy(const std::optional<int64_t>& drawn, int64_t iter) {
+  return drawn.has_value() && *drawn <= iter;
+}
+
+// Anywhere in the run.
+bool DrawsBy(const RunParticulars& run, int64_t iter) {
+  const RunParticulars::Draws& draws = run.draws;
+  return IsBy(draws.loading, iter) || IsBy(draws.in_step, iter) ||
+         IsBy(draws.before_val, iter) || IsBy(draws.val_loading, iter) ||
+         IsBy(draws.evaluating, iter);
+}
+
+// What is wrong with a part: "which" it does, or has. `unsaved`: if it has
+// something that no checkpoint holds.
+std::string Trouble(const RunParticulars& run, bool draws,
+                    const std::string& unsaved) {
+  if (draws) {
+    return "draws from LibTorch's default generator, which no seed fixes and "
+           "no checkpoint holds";
+  }
+  if (!run.deterministic) {
+    return "has random numbers that no seed fixes, or goes by the clock or by "
+           "the order of threads";
+  }
+  return unsaved;
+}
+
 // `else_owner`: if no hook can be it.
-std::string AHook(const RunParticulars& run, const std::string& else_owner) {
-  if (!run.hooks_without_state.empty()) {
-    return absl::StrCat("hook ", absl::StrJoin(run.hooks_without_state, " or "),
-                        ", which saves no state");
+std::string AHook(const RunParticulars& run, bool draws,
+                  const std::string& else_owner) {
+  const std::vector<std::string>& without = run.hooks_without_state;
+  if (without.empty() && !else_owner.empty()) return else_owner;
+  std::vector<std::string> hooks = without;
+  // Whether it saves something is no matter of these.
+  if (without.empty() || !run.deterministic) {
+    hooks.insert(hooks.end(), run.hooks_with_state.begin(),
+                 run.hooks_with_state.end());
   }
-  if (!else_owner.empty()) return else_owner;
-  if (!run.hooks_with_state.empty()) {
-    return absl::StrCat("hook ", absl::StrJoin(run.hooks_with_state, " or "),
-                        ", whose saved state may lack something");
+  if (hooks.empty()) return kNobody;
+  const std::string names = absl::StrCat("hook ", absl::StrJoin(hooks, " or "));
+  if (!run.deterministic) {
+    return absl::StrCat(names, ", which ", Trouble(run, draws, ""));
   }
-  return kNobody;
+  return absl::StrCat(
+      names,
+      without.empty() ? ", whose saved state may lack something"
+                      : ", which saves no state",
+      draws ? ", or which draws from LibTorch's default generator" : "");
 }
 
 // Hooks may set the sampler's epoch, and the order depends on the size of the
 // dataset.
-std::string SamplesOwner(const RunParticulars& run, const std::string& loader) {
+std::string SamplesOwner(const RunParticulars& run, bool draws,
+                         const std::string& loader) {
   const std::string dataset = OwnPartsAt(run, {loader + ".dataset"});
   if (dataset.empty()) {
-    return AHook(run, loader + ": the order of its samples");
+    return AHook(run, draws, loader + ": the order of its samples");
   }
   const std::string resized =
       absl::StrCat(dataset, ", if its size isn't always the same");
   return run.hooks_without_state.empty()
              ? absl::StrCat(resized, ", else ", loader,
                             ": the order of its samples")
-             : absl::StrCat(AHook(run, ""), "; or ", resized);
+             : absl::StrCat(AHook(run, draws, ""), "; or ", resized);
 }
 
 std::string DataOwner(const RunParticulars& run, const std::string& loader,
                       bool in_val, int64_t iter) {
   const std::string dataset = loader + ".dataset";
   const std::string transforms = OwnPartsAt(run, {loader + ".transforms"});
-  // What a validation draws is first seen behind it.
-  bool draws = run.default_generator_moved_at.has_value() &&
-               *run.default_generator_moved_at <= iter + (in_val ? 1 : 0);
+  bool draws = IsBy(in_val ? run.draws.val_loading : run.draws.loading, iter);
   const auto varying =
       std::find_if(run.varying_parts.begin(), run.varying_parts.end(),
                    [&](const RunParticulars::VaryingPart& part) {
@@ -165,12 +200,10 @@ std::string DataOwner(const RunParticulars& run, const std::string& loader,
                     who.empty() ? loader + ": its dataset or a transform" : "",
                     ", which ");
   }
-  return absl::StrCat(
-      who, draws
-               ? "draws from LibTorch's default generator, which no seed fixes "
-                 "and no checkpoint holds"
-               : "has a generator or a counter of its own, and no checkpoint "
-                 "holds that");
+  return absl::StrCat(who,
+                      Trouble(run, draws,
+                              "has a generator or a counter of its own, and no "
+                              "checkpoint holds that"));
 }
 
 bool SameBits(const at::Tensor& a, const at::Tensor& b) {
@@ -258,54 +291,102 @@ void FindVaryingParts(const data::v1::DataLoaderConfig& loader,
   }).IgnoreError();
 }
 
-// Where samples are loaded in the loop itself that is between the end of an
-// iteration and the beginning of the next.
-std::optional<int64_t> DefaultGeneratorMovedAt(
-    const std::vector<TraceEvent>& trace, bool loads_at_any_time) {
+// Notes that the generator moved between the event before `event` and this one.
+void NoteDraw(const TraceEvent& event, bool train_workers, bool val_workers,
+              RunParticulars::Draws* draws) {
+  const auto note = [](int64_t iter, std::optional<int64_t>* first) {
+    if (!first->has_value()) *first = iter;
+  };
+  const bool in_val = event.kind == trace::kValBatch ||
+                      event.kind == trace::kValStep ||
+                      event.kind == trace::kAfterVal;
+  // Workers load at any time, and of a batch of theirs it may be seen too late.
+  if (train_workers) {
+    note(std::max<int64_t>(1, event.iter - 1), &draws->loading);
+  }
+  if (val_workers && in_val) note(event.iter, &draws->val_loading);
+  if (event.kind == trace::kBeforeIter) {
+    note(event.iter, &draws->loading);
+  } else if (event.kind == trace::kAfterIter) {
+    note(event.iter, &draws->in_step);
+  } else if (event.kind == trace::kBeforeVal) {
+    note(event.iter, &draws->before_val);
+  } else if (event.kind == trace::kValBatch) {
+    note(event.iter, &draws->val_loading);
+  } else if (in_val) {
+    note(event.iter, &draws->evaluating);
+  }
+}
+
+RunParticulars::Draws DrawsOf(const std::vector<TraceEvent>& trace,
+                              const runner::v1::RunnerConfig& config) {
+  RunParticulars::Draws draws;
   const std::string* last = nullptr;
   for (const TraceEvent& event : trace) {
     for (const auto& [name, state] : event.fields) {
       if (name != trace_field::kDefaultGenerator) continue;
-      const bool moved = last != nullptr && *last != state;
+      if (last != nullptr && *last != state) {
+        NoteDraw(event, config.train_dataloader().num_workers() > 0,
+                 config.val_dataloader().num_workers() > 0, &draws);
+      }
       last = &state;
-      if (!moved) continue;
-      // Of a batch that workers made it may be seen too late.
-      if (loads_at_any_time) return std::max<int64_t>(1, event.iter - 1);
-      if (event.kind == trace::kBeforeIter) return event.iter;
     }
   }
-  return std::nullopt;
+  return draws;
 }
 
-std::string ModelOwner(const RunParticulars& run) {
+std::string ModelOwner(const RunParticulars& run, bool draws) {
   const std::string own = OwnPartsAt(run, {"model"});
-  return absl::StrCat(own.empty() ? "the model" : own,
-                      ", which has something that is neither a parameter nor "
-                      "a registered buffer");
+  return absl::StrCat(own.empty() ? "the model" : own, ", which ",
+                      Trouble(run, draws,
+                              "has something that is neither a parameter nor "
+                              "a registered buffer"));
+}
+
+// Of a validation whose weights and batches are the same.
+std::string MetricOwner(const RunParticulars& run, int64_t iter) {
+  const bool draws = IsBy(run.draws.evaluating, iter);
+  const std::string own = OwnPartsAt(run, {"val_evaluator"});
+  if (!own.empty()) {
+    return absl::StrCat(
+        own, ", which ",
+        Trouble(run, draws, "keeps something from one validation to the next"));
+  }
+  const std::string model = ModelOwner(run, draws);
+  // A model of Grapnel's own parts is the same in each validation.
+  return OwnPartsAt(run, {"model"}).empty()
+             ? AHook(run, DrawsBy(run, iter), model)
+             : model;
 }
 
 constexpr char kOptimizerStartsOver[] =
     "default_hooks.checkpoint, with save_optimizer: false: a resumed run "
     "starts the optimizer over";
 
-std::string OptimizerOwner(const RunParticulars& run) {
-  if (!run.saves_optimizer) return kOptimizerStartsOver;
-  const std::string own = OwnPartsAt(run, {"optim_wrapper"});
-  return AHook(run, own.empty()
-                        ? ""
-                        : absl::StrCat(own, ", whose state isn't all saved"));
+// A hook, or the user's own parts at these places.
+std::string AHookOr(const RunParticulars& run, bool draws,
+                    const std::vector<std::string>& places) {
+  const std::string own = OwnPartsAt(run, places);
+  return AHook(run, draws,
+               own.empty() ? ""
+                           : absl::StrCat(own, ", which ",
+                                          Trouble(run, draws,
+                                                  "has a state that isn't all "
+                                                  "saved")));
 }
 
-std::string OptionsOwner(const RunParticulars& run) {
-  if (!run.saves_optimizer) return kOptimizerStartsOver;
-  if (!run.saves_schedulers) {
+std::string OptimizerOwner(const RunParticulars& run, bool draws) {
+  if (run.deterministic && !run.saves_optimizer) return kOptimizerStartsOver;
+  return AHookOr(run, draws, {"optim_wrapper"});
+}
+
+std::string OptionsOwner(const RunParticulars& run, bool draws) {
+  if (run.deterministic && !run.saves_optimizer) return kOptimizerStartsOver;
+  if (run.deterministic && !run.saves_schedulers) {
     return "default_hooks.checkpoint, with save_param_scheduler: false: a "
            "resumed run starts the schedulers over";
   }
-  const std::string own = OwnPartsAt(run, {"param_scheduler", "optim_wrapper"});
-  return AHook(run, own.empty()
-                        ? ""
-                        : absl::StrCat(own, ", whose state isn't all saved"));
+  return AHookOr(run, draws, {"param_scheduler", "optim_wrapper"});
 }
 
 std::string TraceOwner(const std::vector<RunDifference>& differences,
@@ -330,51 +411,54 @@ std::string TraceOwner(const std::vector<RunDifference>& differences,
   const bool in_val =
       first.kind == trace::kValBatch || first.kind == trace::kAfterVal;
   const std::string loader = in_val ? "val_dataloader" : "train_dataloader";
+  const bool draws = DrawsBy(run, first.iter);
   if (differs("")) {
+    if (first.kind == trace::kValBatch &&
+        !OwnPartsAt(run, {loader + ".dataset"}).empty()) {
+      return SamplesOwner(run, draws, loader);
+    }
     // With the optimizer, accumulation begins anew.
-    return first.kind == trace::kStep ? OptimizerOwner(run) : AHook(run, "");
+    return first.kind == trace::kStep ? OptimizerOwner(run, draws)
+                                      : AHook(run, draws, "");
   }
   if (differs(trace_field::kIndices)) {
-    return SamplesOwner(run, loader);
+    return SamplesOwner(run, draws, loader);
   }
   if (differs(trace_field::kBatch)) {
     return DataOwner(run, loader, in_val, first.iter);
   }
-  if (logged) return ModelOwner(run);
-  if (option || differs(trace_field::kOptions)) return OptionsOwner(run);
+  const std::string model =
+      ModelOwner(run, IsBy(run.draws.in_step, first.iter));
+  if (logged) return model;
+  if (option || differs(trace_field::kOptions)) {
+    return OptionsOwner(run, draws);
+  }
   if (first.kind == trace::kStep && differs(trace_field::kWeights)) {
-    return OptimizerOwner(run);
+    return OptimizerOwner(run, draws);
   }
-  if (metric) {
-    const std::string own = OwnPartsAt(run, {"val_evaluator"});
-    return own.empty() ? ModelOwner(run)
-                       : absl::StrCat(own,
-                                      ", which keeps something from one "
-                                      "validation to the next");
-  }
-  if (differs(trace_field::kWeights)) return AHook(run, "");
-  if (differs(trace_field::kBuffers)) return ModelOwner(run);
-  if (differs(trace_field::kGenerator)) {
-    return AHook(run, ModelOwner(run));
-  }
+  if (metric) return MetricOwner(run, first.iter);
+  if (differs(trace_field::kWeights)) return AHook(run, draws, "");
+  if (differs(trace_field::kBuffers)) return model;
+  if (differs(trace_field::kGenerator)) return AHook(run, draws, model);
   return kNobody;
 }
 
 std::string CheckpointOwner(const RunDifference& first,
                             const RunParticulars& run) {
+  const bool draws = DrawsBy(run, first.iter);
   if (first.kind == "hooks") {
     return absl::StrCat("hook \"", first.field.substr(0, first.field.find('/')),
                         "\", whose saved state isn't what it goes on with");
   }
   if (first.kind == "optimizer" || first.kind == "optim_wrapper" ||
       first.kind == "gradients") {
-    return OptimizerOwner(run);
+    return OptimizerOwner(run, draws);
   }
-  if (first.kind == "param_schedulers") return OptionsOwner(run);
+  if (first.kind == "param_schedulers") return OptionsOwner(run, draws);
   if (absl::StartsWith(first.kind, "ema")) {
     return absl::StrCat("hook \"", first.kind, "\", or how it averages");
   }
-  return AHook(run, "");
+  return AHook(run, draws, "");
 }
 
 }  // namespace
@@ -417,9 +501,7 @@ absl::StatusOr<RunParticulars> ParticularsOf(
         .push_back(absl::StrCat("\"", name, "\" (custom_hooks.", i, ")"));
   }
 
-  run.default_generator_moved_at = DefaultGeneratorMovedAt(
-      trace, config.train_dataloader().num_workers() > 0 ||
-                 config.val_dataloader().num_workers() > 0);
+  run.draws = DrawsOf(trace, config);
   return run;
 }
 
@@ -430,7 +512,7 @@ std::string LikelyOwner(const std::vector<RunDifference>& differences,
     case Source::kTrace:
       return TraceOwner(differences, run);
     case Source::kRecord:
-      return AHook(run, "");
+      return AHook(run, DrawsBy(run, first.iter), "");
     case Source::kCheckpoint:
       return CheckpointOwner(first, run);
   }

@@ -42,9 +42,19 @@ struct RunParticulars {
   bool saves_optimizer = true;
   bool saves_schedulers = true;
 
-  // The first iteration before which something drew from LibTorch's default
-  // generator, which a run doesn't, while samples may have been loaded.
-  std::optional<int64_t> default_generator_moved_at;
+  // That two uninterrupted runs are the same.
+  bool deterministic = true;
+
+  // Where something first drew from LibTorch's default generator, which a run
+  // doesn't: iterations, as TraceEvent counts them.
+  struct Draws {
+    std::optional<int64_t> loading;     // While training samples may be loaded.
+    std::optional<int64_t> in_step;     // Within an iteration.
+    std::optional<int64_t> before_val;  // Between one and a validation.
+    std::optional<int64_t> val_loading;  // While those of a validation may be.
+    std::optional<int64_t> evaluating;   // By model, metrics or hooks.
+  };
+  Draws draws;
 
   // A dataset, or a transform, that gives other tensors for one sample when it
   // is asked again.
@@ -57,7 +67,7 @@ struct RunParticulars {
 
 // Of an uninterrupted run: its configuration, whose relative paths start at
 // `base_dir`, its newest checkpoint, its trace. Makes hooks, datasets and
-// transforms of the user's own, and reads samples.
+// transforms of the user's own, and reads samples. Leaves `deterministic`.
 absl::StatusOr<RunParticulars> ParticularsOf(
     const runner::v1::RunnerConfig& config, const std::string& base_dir,
     const io::CheckpointContents& checkpoint,

@@ -1,9 +1,11 @@
 #include "grapnel/tools/verify_resume/likely_owner.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <ostream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -22,6 +24,7 @@ namespace grapnel {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::ElementsAreArray;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
@@ -125,7 +128,7 @@ INSTANTIATE_TEST_SUITE_P(
                     {"train_dataloader.transforms.1", "acme.Noise"});
                 run->varying_parts = {{"train_dataloader.dataset"}};
                 // By something else.
-                run->default_generator_moved_at = 2;
+                run->draws.loading = 2;
               }),
          "train_dataloader.dataset (acme.Own), which reads a sample otherwise "
          "each time: it has a generator"},
@@ -154,18 +157,46 @@ INSTANTIATE_TEST_SUITE_P(
         {"OtherBatchAndTheDefaultGeneratorMoved",
          {At("before_iter", "batch")},
          With(WithOwnParts(),
-              [](RunParticulars* run) { run->default_generator_moved_at = 5; }),
+              [](RunParticulars* run) { run->draws.loading = 5; }),
          "draws from LibTorch's default generator"},
         {"OtherBatchBeforeTheDefaultGeneratorMoved",
          {At("before_iter", "batch")},
          With(WithOwnParts(),
-              [](RunParticulars* run) { run->default_generator_moved_at = 6; }),
+              [](RunParticulars* run) { run->draws.loading = 6; }),
          "has a generator or a counter of its own"},
+        {"OtherBatchBehindAValidationThatDrew",
+         {At("before_iter", "batch")},
+         With(WithOwnParts(),
+              [](RunParticulars* run) {
+                run->draws.val_loading = 4;
+                run->draws.evaluating = 4;
+              }),
+         "has a generator or a counter of its own"},
+        {"OtherBatchInTwoUninterruptedRuns",
+         {At("before_iter", "batch")},
+         With(WithOwnParts(),
+              [](RunParticulars* run) { run->deterministic = false; }),
+         "train_dataloader.dataset (acme.Own), which has random numbers that "
+         "no seed fixes"},
         {"OtherBatchOfAValidationThatMovedTheDefaultGenerator",
          {At("val_batch", "batch")},
          With(WithOwnParts(),
-              [](RunParticulars* run) { run->default_generator_moved_at = 6; }),
-         "draws from LibTorch's default generator"},
+              [](RunParticulars* run) { run->draws.val_loading = 5; }),
+         "val_dataloader.dataset (acme.Own), which draws from LibTorch's "
+         "default generator"},
+        {"OtherBatchOfAValidationWhoseMetricsDraw",
+         {At("val_batch", "batch")},
+         With(WithOwnParts(),
+              [](RunParticulars* run) {
+                run->draws.loading = 5;
+                run->draws.evaluating = 5;
+              }),
+         "val_dataloader.dataset (acme.Own), which has a generator"},
+        {"ABatchMoreInAValidation",
+         {At("val_batch", "")},
+         WithOwnParts(),
+         "val_dataloader.dataset (acme.Own), if its size isn't always the "
+         "same"},
         {"OtherBatchOfAValidation",
          {At("val_batch", "batch")},
          WithOwnParts(),
@@ -174,6 +205,11 @@ INSTANTIATE_TEST_SUITE_P(
          {At("step", "log/loss"), At("step", "weights")},
          WithOwnParts(),
          "model.sequential.layers.1 (acme.Own), which has something"},
+        {"OtherLossOfAModelThatDraws",
+         {At("step", "log/loss")},
+         With(WithOwnParts(),
+              [](RunParticulars* run) { run->draws.in_step = 1; }),
+         "model.sequential.layers.1 (acme.Own), which draws from LibTorch's"},
         {"OtherRate",
          {At("before_iter", "option/lr"), At("before_iter", "options")},
          WithHook(),
@@ -191,6 +227,14 @@ INSTANTIATE_TEST_SUITE_P(
          {At("step", "weights")},
          WithOwnParts(),
          "optim_wrapper.optimizer (acme.Own)"},
+        // Which is no matter of resuming.
+        {"OtherStepInTwoUninterruptedRuns",
+         {At("step", "weights")},
+         With(WithOwnParts(),
+              [](RunParticulars* run) {
+                run->deterministic = run->saves_optimizer = false;
+              }),
+         "optim_wrapper.optimizer (acme.Own), which has random numbers"},
         {"OtherStepSinceTheOptimizerIsNotSaved",
          {At("step", "weights")},
          With(WithHook(),
@@ -222,6 +266,20 @@ INSTANTIATE_TEST_SUITE_P(
          {At("after_val", "metric/acc")},
          WithOwnParts(),
          "val_evaluator.0 (acme.Own)"},
+        {"OtherMetricThatDraws",
+         {At("after_val", "metric/acc")},
+         With(WithOwnParts(),
+              [](RunParticulars* run) { run->draws.evaluating = 5; }),
+         "val_evaluator.0 (acme.Own), which draws from LibTorch's"},
+        {"OtherMetricBeforeTheDefaultGeneratorMoved",
+         {At("after_val", "metric/acc")},
+         With(WithOwnParts(),
+              [](RunParticulars* run) { run->draws.evaluating = 6; }),
+         "val_evaluator.0 (acme.Own), which keeps something"},
+        {"OtherMetricOfGrapnelsOwnPartsAlone",
+         {At("after_val", "metric/acc")},
+         WithHook(),
+         "hook \"mine\" (custom_hooks.0), which saves no state"},
         {"OtherGenerator",
          {At("before_iter", "generator")},
          WithHook(),
@@ -231,6 +289,21 @@ INSTANTIATE_TEST_SUITE_P(
          {In(Source::kRecord, "record", "x")},
          WithHook(),
          "hook \"mine\""},
+        {"RecordOfAHookThatMayDraw",
+         {In(Source::kRecord, "record", "x")},
+         With(WithHook(),
+              [](RunParticulars* run) { run->draws.before_val = 5; }),
+         "which saves no state, or which draws from LibTorch's"},
+        {"RecordOfAHookThatDraws",
+         {In(Source::kRecord, "record", "x")},
+         With(WithHook(),
+              [](RunParticulars* run) {
+                run->hooks_with_state = {"\"other\""};
+                run->deterministic = false;
+                run->draws.before_val = 5;
+              }),
+         "hook \"mine\" (custom_hooks.0) or \"other\", which draws from "
+         "LibTorch's default generator, which no seed fixes"},
         {"HooksState",
          {In(Source::kCheckpoint, "hooks", "yours/count")},
          WithHook(),
@@ -310,7 +383,6 @@ TEST(ParticularsOfTest, KnowsTheConfigurationsOwnParts) {
   const RunParticulars run = OfAHookThatSaves(Saves::kNothing);
   EXPECT_FALSE(run.saves_optimizer);
   EXPECT_TRUE(run.saves_schedulers);
-  EXPECT_FALSE(run.default_generator_moved_at.has_value());
   ASSERT_THAT(run.own_parts, SizeIs(3));
   EXPECT_EQ(run.own_parts[0].place, "train_dataloader.dataset");
   EXPECT_EQ(run.own_parts[0].type, "planted.PlantedDatasetConfig");
@@ -328,10 +400,13 @@ TEST(ParticularsOfTest, KnowsTheConfigurationsOwnParts) {
 
 struct Moved {
   std::string name;
-  // The generator's states, as it goes on, before and after two iterations.
-  std::vector<std::string> states;
+  // The generator's states: as it goes on, then before and after an iteration
+  // and at four places of the validation behind it, then before the next
+  // iteration.
+  std::string states;
   int num_workers = 0;
-  std::optional<int64_t> at;
+  int num_val_workers = 0;
+  std::vector<std::optional<int64_t>> draws;  // In the order of the struct.
 };
 
 void PrintTo(const Moved& moved, std::ostream* out) { *out << moved.name; }
@@ -344,26 +419,71 @@ TEST_P(DefaultGeneratorTest, MovedWhereItsStateChanged) {
   contents.blobs.emplace_back("state", state.SerializeAsString());
   runner::v1::RunnerConfig config;
   config.mutable_train_dataloader()->set_num_workers(GetParam().num_workers);
-  const std::vector<std::string>& states = GetParam().states;
-  const auto run = ParticularsOf(
-      config, "", contents,
-      {{trace::kTrain, 0, 0, 0, {{"default_generator", states[0]}}},
-       {trace::kBeforeIter, 1, 0, 0, {{"default_generator", states[1]}}},
-       {trace::kAfterIter, 1, 0, 0, {{"default_generator", states[2]}}},
-       {trace::kBeforeIter, 2, 0, 0, {{"default_generator", states[3]}}}});
+  config.mutable_val_dataloader()->set_num_workers(GetParam().num_val_workers);
+  std::vector<TraceEvent> events;
+  for (const auto& [kind, iter] :
+       std::vector<std::pair<const char*, int64_t>>{{trace::kTrain, 0},
+                                                    {trace::kBeforeIter, 1},
+                                                    {trace::kAfterIter, 1},
+                                                    {trace::kBeforeVal, 1},
+                                                    {trace::kValBatch, 1},
+                                                    {trace::kValStep, 1},
+                                                    {trace::kAfterVal, 1},
+                                                    {trace::kBeforeIter, 2}}) {
+    events.emplace_back();
+    events.back().kind = kind;
+    events.back().iter = iter;
+  }
+  ASSERT_EQ(GetParam().states.size(), events.size());
+  for (size_t i = 0; i < events.size(); ++i) {
+    events[i].fields = {
+        {"default_generator", std::string(1, GetParam().states[i])}};
+  }
+  const auto run = ParticularsOf(config, "", contents, events);
   ASSERT_THAT(run, IsOk());
-  EXPECT_EQ(run->default_generator_moved_at, GetParam().at);
+  const RunParticulars::Draws& draws = run->draws;
+  EXPECT_THAT((std::vector<std::optional<int64_t>>{
+                  draws.loading, draws.in_step, draws.before_val,
+                  draws.val_loading, draws.evaluating}),
+              ElementsAreArray(GetParam().draws));
 }
+
+constexpr std::nullopt_t kNone = std::nullopt;
 
 INSTANTIATE_TEST_SUITE_P(
     , DefaultGeneratorTest,
     testing::ValuesIn(std::vector<Moved>{
-        {"Never", {"a", "a", "a", "a"}, 0, std::nullopt},
-        {"BeforeTheFirst", {"a", "b", "b", "b"}, 0, 1},
-        {"BeforeTheSecond", {"a", "a", "a", "b"}, 0, 2},
-        // By the model, say.
-        {"WithinAnIteration", {"a", "a", "b", "b"}, 0, std::nullopt},
-        {"WithinAnIterationWhileWorkersLoad", {"a", "a", "b", "b"}, 2, 1},
+        {"Never", "aaaaaaaa", 0, 0, {kNone, kNone, kNone, kNone, kNone}},
+        {"BeforeTheFirst", "abbbbbbb", 0, 0, {1, kNone, kNone, kNone, kNone}},
+        {"BeforeTheSecond", "aaaaaaab", 0, 0, {2, kNone, kNone, kNone, kNone}},
+        {"Twice", "abbbbbbc", 0, 0, {1, kNone, kNone, kNone, kNone}},
+        {"WithinAnIteration",
+         "aabbbbbb",
+         0,
+         0,
+         {kNone, 1, kNone, kNone, kNone}},
+        {"BeforeAValidation",
+         "aaabbbbb",
+         0,
+         0,
+         {kNone, kNone, 1, kNone, kNone}},
+        {"WhileAValidationLoads",
+         "aaaabbbb",
+         0,
+         0,
+         {kNone, kNone, kNone, 1, kNone}},
+        {"WhileItEvaluates", "aaaaabbb", 0, 0, {kNone, kNone, kNone, kNone, 1}},
+        {"AtItsEnd", "aaaaaabb", 0, 0, {kNone, kNone, kNone, kNone, 1}},
+        {"WithinAnIterationWhileWorkersLoad",
+         "aabbbbbb",
+         2,
+         0,
+         {1, 1, kNone, kNone, kNone}},
+        {"WhileItEvaluatesAndWorkersLoad",
+         "aaaaabbb",
+         0,
+         2,
+         {kNone, kNone, kNone, 1, 1}},
     }),
     [](const auto& info) { return info.param.name; });
 

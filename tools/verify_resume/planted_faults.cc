@@ -1,3 +1,5 @@
+#include <signal.h>
+
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -21,6 +23,8 @@
 #include "grapnel/loggers/log_backend.h"
 #include "grapnel/models/layer.h"
 #include "grapnel/models/log_vars.h"
+#include "grapnel/models/metric.h"
+#include "grapnel/models/metric_value.h"
 #include "grapnel/models/model.h"
 #include "grapnel/optim/optim_wrapper.h"
 #include "grapnel/optim/param_groups.h"
@@ -48,6 +52,11 @@ class PlantedHook final : public grapnel::Hook {
 
   absl::Status AfterRestore(grapnel::RunContext&,
                             const grapnel::io::CheckpointContents&) override {
+    if (config_.fault() == Config::KILLED) raise(SIGKILL);
+    if (config_.fault() == Config::TERMINATED) raise(SIGTERM);
+    if (config_.fault() == Config::NO_SPACE) {
+      return absl::ResourceExhaustedError("/planted: no space left on device");
+    }
     return config_.fault() == Config::REFUSE
                ? absl::InternalError("doesn't go on")
                : absl::OkStatus();
@@ -62,6 +71,7 @@ class PlantedHook final : public grapnel::Hook {
 
   absl::Status BeforeTrainIter(grapnel::RunContext& run,
                                const grapnel::IterInfo&) override {
+    if (config_.fault() == Config::COUNT_IN_VAL) return absl::OkStatus();
     state_.set_count(state_.count() + 1);
     if (config_.fault() == Config::RATE) {
       *run.optim_wrapper()->scheduled_groups().option(0, "lr") =
@@ -90,6 +100,28 @@ class PlantedHook final : public grapnel::Hook {
     }
     if (config_.fault() == Config::GIVE_UP && state_.count() == 30) {
       return absl::InternalError("gives up");
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status BeforeVal(grapnel::RunContext& run) override {
+    if (config_.fault() == Config::COUNT_IN_VAL) {
+      state_.set_count(state_.count() + 1);
+      c10::NoGradGuard no_grad;
+      for (const grapnel::NamedTensor& weight : run.model().parameters()) {
+        weight.tensor.mul_(1 + 0.001 * static_cast<double>(state_.count()));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status AfterValEpoch(grapnel::RunContext& run,
+                             const grapnel::Metrics&) override {
+    if (config_.fault() == Config::DRAW_IN_VAL) {
+      grapnel::Record record;
+      record.step = run.iter();
+      record.scalars = {{"planted", grapnel::ops::rand({1}).item().toDouble()}};
+      run.WriteRecord(record);
     }
     return absl::OkStatus();
   }
@@ -161,6 +193,40 @@ class PlantedTransform final : public grapnel::Transform {
 };
 
 GRAPNEL_REGISTER(grapnel::TransformRegistry, PlantedTransform);
+
+class PlantedMetric final : public grapnel::Metric {
+ public:
+  using Config = PlantedMetricConfig;
+
+  static absl::StatusOr<std::unique_ptr<PlantedMetric>> Create(
+      const Config& config) {
+    return absl::WrapUnique(new PlantedMetric(config));
+  }
+
+  void Reset() override {}
+  absl::Status Process(const grapnel::Predictions&,
+                       const grapnel::Batch&) override {
+    ++count_;
+    return absl::OkStatus();
+  }
+  absl::Status Compute(grapnel::Metrics* metrics) override {
+    double value = 1;
+    if (config_.fault() == Config::COUNT) value = static_cast<double>(count_);
+    if (config_.fault() == Config::DEFAULT_GENERATOR) {
+      value = grapnel::ops::rand({1}).item().toDouble();
+    }
+    metrics->emplace_back("planted", value);
+    return absl::OkStatus();
+  }
+
+ private:
+  explicit PlantedMetric(const Config& config) : config_(config) {}
+
+  const Config config_;
+  int64_t count_ = 0;
+};
+
+GRAPNEL_REGISTER(grapnel::MetricRegistry, PlantedMetric);
 
 class PlantedLayer final : public grapnel::SeededLayer {
  public:

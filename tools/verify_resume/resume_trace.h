@@ -28,6 +28,7 @@ inline constexpr char kStep[] = "step";  // The optimizer's.
 inline constexpr char kAfterIter[] = "after_iter";
 inline constexpr char kBeforeVal[] = "before_val";
 inline constexpr char kValBatch[] = "val_batch";
+inline constexpr char kValStep[] = "val_step";  // Model and metrics had it.
 inline constexpr char kAfterVal[] = "after_val";
 inline constexpr char kBeforeSave[] = "before_save";
 inline constexpr char kAfterSave[] = "after_save";
@@ -71,6 +72,9 @@ struct KillPoint {
   int64_t index = -1;  // -1: any.
   absl::Duration delay;
 };
+
+// The environment variable that every process of the runs has.
+inline constexpr char kRunVariable[] = "GRAPNEL_VERIFY_RESUME_RUN";
 
 // The environment variable that tells ResumeTraceHook.
 inline constexpr char kKillVariable[] = "GRAPNEL_VERIFY_RESUME_KILL";

@@ -204,7 +204,7 @@ class ResumeTraceHook final : public Hook {
     if (!run.training()) return absl::OkStatus();
     return Write(run, trace::kBeforeVal, run.iter(), 0, [&](Fields* fields) {
       AddModel(run.model(), fields);
-      return absl::OkStatus();
+      return AddDefaultGenerator(fields);
     });
   }
 
@@ -213,8 +213,15 @@ class ResumeTraceHook final : public Hook {
     return Write(run, trace::kValBatch, run.iter(), info.batch_idx,
                  [&](Fields* fields) {
                    AddBatch(*info.batch, fields);
-                   return absl::OkStatus();
+                   return AddDefaultGenerator(fields);
                  });
+  }
+
+  absl::Status AfterValIter(RunContext& run, const IterInfo& info,
+                            const Predictions&) override {
+    if (!run.training()) return absl::OkStatus();
+    return Write(run, trace::kValStep, run.iter(), info.batch_idx,
+                 AddDefaultGenerator);
   }
 
   absl::Status AfterValEpoch(RunContext& run, const Metrics& metrics) override {
@@ -228,7 +235,7 @@ class ResumeTraceHook final : public Hook {
                                Number(*number));
         }
       }
-      return absl::OkStatus();
+      return AddDefaultGenerator(fields);
     });
   }
 

@@ -98,7 +98,8 @@ std::string WhereItEnded(const std::vector<TraceEvent>& trace) {
   const std::string after = absl::StrCat(" after iteration ", last.iter);
   if (last.kind == trace::kBeforeSave) return "inside the save" + after;
   if (last.kind == trace::kAfterSave) return "behind the save" + after;
-  if (last.kind == trace::kBeforeVal || last.kind == trace::kValBatch) {
+  if (last.kind == trace::kBeforeVal || last.kind == trace::kValBatch ||
+      last.kind == trace::kValStep) {
     return "inside the validation" + after;
   }
   if (last.kind == trace::kAfterVal) return "behind the validation" + after;
@@ -109,6 +110,24 @@ std::string WhereItEnded(const std::vector<TraceEvent>& trace) {
     return absl::StrCat("behind iteration ", last.iter);
   }
   return "at its beginning";
+}
+
+// "" if how a resumed run ended may be its own fault.
+const char* NoFaultOf(int wait_status) {
+  switch (ExitCodeOfStatus(wait_status)) {
+    case kNotTested:
+      return ": the machine failed it";
+    // Its handler returns the same codes.
+    case 128 + SIGHUP:
+    case 128 + SIGINT:
+    case 128 + SIGKILL:
+    case 128 + SIGTERM:
+    case 128 + SIGXCPU:
+    case 128 + SIGXFSZ:
+      return ", and not by verify-resume";
+    default:
+      return "";
+  }
 }
 
 class Verifier {
@@ -336,7 +355,7 @@ class Verifier {
   absl::StatusOr<std::optional<int>> Start(
       std::vector<std::string> args, const std::optional<KillPoint>& kill) {
     args.insert(args.begin(), options_.program);
-    std::vector<std::string> environment;
+    std::vector<std::string> environment = {absl::StrCat(kRunVariable, "=1")};
     if (kill.has_value()) {
       environment.push_back(
           absl::StrCat(kKillVariable, "=", FormatKillPoint(*kill)));
@@ -411,9 +430,10 @@ class Verifier {
     report_.verdict = verdict;
     report_.differences = std::move(differences);
     GRAPNEL_ASSIGN_OR_RETURN(
-        const RunParticulars particulars,
+        RunParticulars particulars,
         ParticularsOf(config_, io::Dirname(command_.config), whole_.checkpoint,
                       whole_.trace));
+    particulars.deterministic = verdict != Verdict::kNotDeterministic;
     report_.owner = LikelyOwner(report_.differences, particulars);
     return absl::OkStatus();
   }
@@ -523,16 +543,21 @@ class Verifier {
       }
       if (!status.has_value() || !WIFSIGNALED(*status) ||
           WTERMSIG(*status) != SIGKILL || !kill.has_value()) {
-        report_.verdict = Verdict::kRunFailed;
-        report_.message = absl::StrCat(
+        const std::string how = absl::StrCat(
             "a run that was ",
             checkpoint.empty() ? "begun anew after a kill"
                                : absl::StrCat("resumed from ", checkpoint),
             " ",
             status.has_value() ? HowItEnded(*status)
                                : "didn't end within 10 times the time that "
-                                 "all of it takes",
-            LastLines());
+                                 "all of it takes");
+        const char* const other = status.has_value() ? NoFaultOf(*status) : "";
+        if (*other != '\0') {
+          return absl::AbortedError(
+              absl::StrCat("could not be tested: ", how, other, LastLines()));
+        }
+        report_.verdict = Verdict::kRunFailed;
+        report_.message = absl::StrCat(how, LastLines());
         return false;
       }
       GRAPNEL_ASSIGN_OR_RETURN(const std::vector<TraceEvent> trace,

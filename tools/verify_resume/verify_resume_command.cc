@@ -13,7 +13,6 @@
 #include <cstring>
 #include <iostream>
 
-#include "absl/status/status.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -27,6 +26,7 @@
 #include "grapnel/tools/exit_code.h"
 #include "grapnel/tools/flag_values.h"
 #include "grapnel/tools/text_table.h"
+#include "grapnel/tools/verify_resume/resume_trace.h"
 
 namespace grapnel {
 
@@ -254,6 +254,14 @@ int RunVerifyResume(const std::vector<std::string>& args) {
   }
   return report->verdict == VerifyResumeReport::Verdict::kEqual ? kDone
                                                                 : kRunFailed;
+}
+
+int ExitCodeForVerifier(const absl::Status& status, int exit_code) {
+  return std::getenv(kRunVariable) != nullptr &&
+                 (absl::IsResourceExhausted(status) ||
+                  absl::IsUnavailable(status))
+             ? kNotTested
+             : exit_code;
 }
 
 }  // namespace grapnel

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "grapnel/tools/verify_resume/verify_resume.h"
 
@@ -31,6 +32,12 @@ absl::StatusOr<VerifyResumeCommand> ParseVerifyResumeCommand(
 // goes first. Returns what the process should: kDone all equal, kRunFailed
 // different, kBadInput, kNotTested, or 128 and the signal's number.
 int RunVerifyResume(const std::vector<std::string>& args);
+
+// What a process of its runs that ends with the error `status` returns:
+// kNotTested for kResourceExhausted and kUnavailable, which are the machine's
+// (a full disk, no memory, bad reads), whatever it was doing. Else, and in any
+// other process, `exit_code`.
+int ExitCodeForVerifier(const absl::Status& status, int exit_code);
 
 }  // namespace grapnel
 

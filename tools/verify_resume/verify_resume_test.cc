@@ -20,6 +20,7 @@
 namespace grapnel {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::TestWithParam;
 using Json = nlohmann::json;
@@ -135,6 +136,12 @@ std::string Hook(const std::string& fault) {
       "custom_hooks.1.config={[planted/PlantedHook] {fault: ", fault, "}}");
 }
 
+std::string Metric(const std::string& fault) {
+  return absl::StrCat(
+      "val_evaluator.1={custom {[planted/PlantedMetric] {fault: ", fault,
+      "}}}");
+}
+
 class PlantedFaultTest : public TestWithParam<Planted> {};
 
 TEST_P(PlantedFaultTest, IsFoundAndItsOwnerNamed) {
@@ -198,6 +205,33 @@ INSTANTIATE_TEST_SUITE_P(
          {"val_dataloader.dataset.custom.fault=OWN_GENERATOR"},
          "the batch",
          "val_dataloader.dataset (planted.PlantedDatasetConfig)"},
+        {"DatasetOfTheValidationDrawsFromTheDefaultGenerator",
+         {"val_dataloader.dataset.custom.fault=DEFAULT_GENERATOR"},
+         "the batch",
+         "val_dataloader.dataset (planted.PlantedDatasetConfig), which reads a "
+         "sample otherwise each time: it draws from LibTorch's default",
+         "not_deterministic"},
+        {"MetricDrawsFromTheDefaultGenerator",
+         {Metric("DEFAULT_GENERATOR")},
+         "the metric \"planted\"",
+         "val_evaluator.1 (planted.PlantedMetricConfig), which draws from "
+         "LibTorch's default generator",
+         "not_deterministic"},
+        {"MetricCounts",
+         {Metric("COUNT")},
+         "the metric \"planted\"",
+         "val_evaluator.1 (planted.PlantedMetricConfig), which keeps something "
+         "from one validation to the next"},
+        {"HookDrawsInTheValidation",
+         {Hook("DRAW_IN_VAL")},
+         "the record \"planted\"",
+         "hook \"planted\" (custom_hooks.1), which draws from LibTorch's "
+         "default generator",
+         "not_deterministic"},
+        {"HookCountsValidations",
+         {Hook("COUNT_IN_VAL")},
+         "the weights",
+         "hook \"planted\" (custom_hooks.1), which saves no state"},
         {"TransformCounts",
          {"train_dataloader.transforms.0={custom {[planted/PlantedTransform] "
           "{}}}"},
@@ -224,7 +258,8 @@ TEST(VerifyResumeTest, ARunThatIsNeverTheSameIsSaidToBeSo) {
   EXPECT_EQ(result.report["verdict"], "not_deterministic");
   EXPECT_EQ(result.report["iters"], 16);
   EXPECT_THAT(result.report["owner"].get<std::string>(),
-              HasSubstr("train_dataloader.dataset"));
+              AllOf(HasSubstr("train_dataloader.dataset"),
+                    HasSubstr("has random numbers that no seed fixes")));
 }
 
 TEST(VerifyResumeTest, ARunThatFailsWhenResumedIsShownWithItsLastLines) {
@@ -240,6 +275,43 @@ TEST(VerifyResumeTest, ARunThatFailsWhenResumedIsShownWithItsLastLines) {
   EXPECT_THAT(message,
               HasSubstr("hook \"planted\": AfterRestore: doesn't go on"));
 }
+
+struct NoFault {
+  std::string name;
+  std::string fault;
+  std::string message;  // Part of it.
+};
+
+void PrintTo(const NoFault& no_fault, std::ostream* out) {
+  *out << no_fault.name;
+}
+
+class NoFaultTest : public TestWithParam<NoFault> {};
+
+// Though what fails is the loading of a checkpoint.
+TEST_P(NoFaultTest, ARunThatTheMachineEndsIsNoVerdict) {
+  const std::string dir = Dir();
+  const Result result =
+      VerifyResume(dir, {kConfig, "--kills=4", "--kill-seed=2", "--seed=1",
+                         "--cfg-options", Hook(GetParam().fault)});
+  EXPECT_EQ(result.exit_code, 5) << result.output;
+  EXPECT_THAT(result.output,
+              AllOf(HasSubstr("could not be tested: a run that was resumed "
+                              "from iter_"),
+                    HasSubstr(GetParam().message)));
+  ExpectNothingLeft(dir);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , NoFaultTest,
+    testing::ValuesIn(std::vector<NoFault>{
+        {"FullDisk", "NO_SPACE",
+         "hook \"planted\": AfterRestore: /planted: no space left on device"},
+        {"KilledByTheSystem", "KILLED",
+         "was killed by signal 9 (Killed), and not by verify-resume"},
+        {"ToldToStop", "TERMINATED", "failed with exit code 143, and not by"},
+    }),
+    [](const auto& info) { return info.param.name; });
 
 // Which checkpoints there are by the clock is another matter in each run.
 TEST(VerifyResumeTest, SavesByTheClockAreLeftOut) {

@@ -5,7 +5,8 @@
     tests/interop/python_test.sh tests/fuzz/make_corpus.py bazel-bin/tests/fuzz/idx_fuzz
 
 Any program of ours does: it tells which LibTorch's Python to import. What comes out
-is the same each time. Files whose names begin with "bad_" have to be refused.
+is the same each time; with --check, nothing is written, and a corpus that is anything
+else is named. Files whose names begin with "bad_" have to be refused.
 """
 
 import argparse
@@ -14,24 +15,25 @@ import ctypes
 import io
 import json
 import os
+import pathlib
 import shutil
 import struct
 import sys
+import unittest.mock
 import zipfile
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
+_CORPUS = os.path.join(_HERE, "corpus")
 sys.path.insert(0, os.path.join(os.path.dirname(_HERE), "interop"))
 
 import slim_torch  # noqa: E402
 
 
+_made = {}  # By their paths below corpus/.
+
+
 def write(target, name, content):
-    if isinstance(content, str):
-        content = content.encode()
-    folder = os.path.join(_HERE, "corpus", target)
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, name), "wb") as f:
-        f.write(content)
+    _made[f"{target}/{name}"] = content.encode() if isinstance(content, str) else content
 
 
 # ----------------------------------------------------------------------
@@ -217,6 +219,19 @@ def saved(torch, value, **options):
     return buffer.getvalue()
 
 
+def legacy(torch, value):
+    """As torch saved before 1.6. Storages are named by their addresses there: by numbers here."""
+    addresses = []
+
+    def number(storage):
+        if storage.data_ptr() not in addresses:
+            addresses.append(storage.data_ptr())
+        return addresses.index(storage.data_ptr())
+
+    with unittest.mock.patch.object(torch.UntypedStorage, "_cdata", property(number)):
+        return saved(torch, value, _use_new_zipfile_serialization=False)
+
+
 def plain(torch):
     return {"meta": {"epoch": 2, "iter": 90, "big": 1 << 70, "lr": 1e-3, "none": None, "ok": True},
             "list": [1, -2, 70000, (1, 2, 3, 4), ()], "set": {1}, "bytes": b"\x00\xff", "text": "h\u00e9",
@@ -351,7 +366,7 @@ def write_pth(torch):
     for name, value in contents.items():
         write("pth", name, saved(torch, value))
     for name in "tensor", "shared", "state_dict", "plain":
-        write("pth", "legacy_" + name, saved(torch, contents[name], _use_new_zipfile_serialization=False))
+        write("pth", "legacy_" + name, legacy(torch, contents[name]))
 
 
 def write_pickle(torch):
@@ -388,9 +403,12 @@ def write_index():
 
 
 def main():
-    torch = slim_torch.load(sys.argv[1])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("program")
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    torch = slim_torch.load(args.program)
     torch.manual_seed(0)
-    shutil.rmtree(os.path.join(_HERE, "corpus"), ignore_errors=True)
     write_idx()
     write_safetensors()
     write_manifest()
@@ -400,9 +418,16 @@ def main():
     write_bad_pth()
     write_bad_pickle()
     write_index()
-    size = sum(os.path.getsize(os.path.join(folder, name))
-               for folder, _, names in os.walk(os.path.join(_HERE, "corpus")) for name in names)
-    print(f"{size} bytes")
+    if args.check:
+        there = {str(path.relative_to(_CORPUS)): path.read_bytes() for path in pathlib.Path(_CORPUS).glob("*/*")}
+        others = [path for path in sorted(_made.keys() | there.keys()) if _made.get(path) != there.get(path)]
+        sys.exit(f"not what is made: {', '.join(others)}" if others else 0)
+    shutil.rmtree(_CORPUS, ignore_errors=True)
+    for path, content in _made.items():
+        os.makedirs(os.path.dirname(f"{_CORPUS}/{path}"), exist_ok=True)
+        with open(f"{_CORPUS}/{path}", "wb") as f:
+            f.write(content)
+    print(f"{sum(map(len, _made.values()))} bytes")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@
 // a new way through it are kept, and changed further.
 //
 // An input lies in a file before it is run: after a crash that is the one.
+//
+// Under AddressSanitizer all that is allocated is counted, and an input that
+// needs more at one time than MaxMemory says ends the process where it does.
 
 #include <fcntl.h>
 #include <sys/resource.h>
@@ -20,6 +23,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cctype>
 #include <chrono>
 #include <csignal>
@@ -32,6 +36,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <limits>
 #include <memory>
 #include <random>
 #include <string>
@@ -51,6 +56,20 @@ extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size,
                                           size_t max_size, unsigned int seed)
     __attribute__((weak));
 
+namespace grapnel {
+int64_t MaxMemory(int64_t size) __attribute__((weak));
+}  // namespace grapnel
+
+#ifdef __SANITIZE_ADDRESS__
+// gcc brings no header with them.
+extern "C" int __sanitizer_install_malloc_and_free_hooks(
+    void (*on_malloc)(const volatile void*, size_t),
+    void (*on_free)(const volatile void*));
+extern "C" int __sanitizer_get_ownership(const volatile void* p);
+extern "C" size_t __sanitizer_get_allocated_size(const volatile void* p);
+extern "C" void __sanitizer_print_stack_trace();
+#endif
+
 // The linker's: where the program begins.
 extern "C" const char __executable_start;
 
@@ -65,7 +84,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kMaxMemory = int64_t{256} << 20;
+constexpr int64_t kMaxGrowth = int64_t{256} << 20;  // Of the process.
 constexpr double kMaxSeconds = 2;        // Of the processor, for one input.
 constexpr double kSlowSeconds = 0.1;     // Counted.
 constexpr unsigned kHangSeconds = 120;   // Of the clock.
@@ -331,6 +350,63 @@ class InputFile {
 };
 
 // ----------------------------------------------------------------------
+// memory of one input
+
+constexpr int64_t kNoBound = std::numeric_limits<int64_t>::max();
+
+std::atomic<int64_t> live{0};  // Bytes: allocated, less what was freed.
+std::atomic<int64_t> most_live{0};
+std::atomic<int64_t> max_live{kNoBound};
+
+#ifdef __SANITIZE_ADDRESS__
+constexpr bool kCountsMemory = true;
+
+void OnMalloc(const volatile void*, size_t size) {
+  const auto more = static_cast<int64_t>(size);
+  const int64_t now = live.fetch_add(more, std::memory_order_relaxed) + more;
+  int64_t most = most_live.load(std::memory_order_relaxed);
+  while (now > most && !most_live.compare_exchange_weak(
+                           most, now, std::memory_order_relaxed)) {
+  }
+  if (now <= max_live.load(std::memory_order_relaxed)) return;
+  const int64_t bound = max_live.exchange(kNoBound);
+  std::fprintf(stderr,
+               "FAILED: an input takes more than %lld bytes of memory\n",
+               static_cast<long long>(bound));
+  __sanitizer_print_stack_trace();
+  std::abort();
+}
+
+void OnFree(const volatile void* p) {
+  // What can't be freed is AddressSanitizer's to report.
+  if (__sanitizer_get_ownership(p) == 0) return;
+  live.fetch_sub(static_cast<int64_t>(__sanitizer_get_allocated_size(p)),
+                 std::memory_order_relaxed);
+}
+
+void CountMemory() {
+  if (__sanitizer_install_malloc_and_free_hooks(&OnMalloc, &OnFree) == 0) {
+    Fail("memory can't be counted");
+  }
+}
+#else
+constexpr bool kCountsMemory = false;
+
+void CountMemory() {}
+#endif
+
+// Returns the most memory that the target had at one time, if that is counted.
+int64_t RunTarget(const uint8_t* data, size_t size) {
+  const auto n = static_cast<int64_t>(size);
+  live = 0;
+  most_live = 0;
+  max_live = MaxMemory == nullptr ? (int64_t{1} << 20) + 64 * n : MaxMemory(n);
+  LLVMFuzzerTestOneInput(data, size);
+  max_live = kNoBound;
+  return most_live;
+}
+
+// ----------------------------------------------------------------------
 // measurement
 
 double ProcessorSeconds() {
@@ -406,7 +482,7 @@ class Driver {
       const bool accepted = RunOne(input);
       if (TakeNewWay()) Keep(input, accepted);
       const int64_t more = PeakMemory() - memory_before_;
-      if (more > kMaxMemory) {
+      if (more > kMaxGrowth) {
         Fail(absl::StrCat("memory grew by ", more >> 20,
                           " MiB: ", Save("memory", input)));
       }
@@ -503,10 +579,14 @@ class Driver {
     alarm(kHangSeconds);
     const double begin = ProcessorSeconds();
     recording = true;
-    LLVMFuzzerTestOneInput(copy.get(), input.size());
+    const int64_t memory = RunTarget(copy.get(), input.size());
     recording = false;
     const double took = ProcessorSeconds() - begin;
     alarm(0);
+    if (memory > most_memory_) {
+      most_memory_ = memory;
+      most_memory_size_ = input.size();
+    }
     if (took > kSlowSeconds) ++slow_;
     if (took > slowest_) {
       slowest_ = took;
@@ -541,6 +621,10 @@ class Driver {
         "ms, of %d bytes; %d above 100 ms\n",
         (PeakMemory() - memory_before_) >> 20, memory_before_ >> 20,
         1000 * slowest_, slowest_input_.size(), slow_);
+    if (kCountsMemory) {
+      absl::PrintF("an input took at most %d bytes of memory, one of %d\n",
+                   most_memory_, most_memory_size_);
+    }
     if (Accepted() <= corpus_size / 2) Fail("next to nothing was accepted");
   }
 
@@ -556,9 +640,12 @@ class Driver {
   int64_t slow_ = 0;
   double slowest_ = 0;
   std::string slowest_input_;
+  int64_t most_memory_ = 0;
+  size_t most_memory_size_ = 0;
 };
 
 int Main(const std::vector<std::string>& args) {
+  CountMemory();
   std::string corpus, dictionary;
   std::vector<std::string> files;
   for (size_t i = 1; i < args.size(); ++i) {
@@ -573,8 +660,7 @@ int Main(const std::vector<std::string>& args) {
   }
   for (const std::string& path : files) {
     const std::string input = ReadAll(path);
-    LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(input.data()),
-                           input.size());
+    RunTarget(reinterpret_cast<const uint8_t*>(input.data()), input.size());
     absl::PrintF("%s: done\n", path);
   }
   if (!files.empty()) return 0;

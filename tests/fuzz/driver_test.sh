@@ -27,6 +27,11 @@ expect() { # STATUS WORD MESSAGE FILE
 
 expect 0 harmless "500 inputs and 1 of the corpus" ""
 [ -z "$(find "$TEST_TMPDIR" -name '*.input')" ] || { echo "FAILED: an input is left"; failed=1; }
+# Nobody says what an input takes without AddressSanitizer.
+if grep -q "an input took at most" "$TEST_TMPDIR"/*/log; then
+  expect 0 MUCH "an input took at most 2097" ""
+  expect 1 TOO "an input takes more than 3145728 bytes" planted_fault.input
+fi
 expect 1 CRASH "planted_fault.input" planted_fault.input
 expect 1 INTERNAL "INTERNAL: ours" planted_fault.input
 expect 1 SLOW "an input took" planted_fault.slow

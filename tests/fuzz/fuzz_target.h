@@ -21,6 +21,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size,
                                           size_t max_size, unsigned int seed);
 
+namespace grapnel {
+
+// A target may have one: the most bytes of memory that it may have at one time
+// for an input of `size` bytes. Without it that is 1 MiB and 64 times the size.
+int64_t MaxMemory(int64_t size);
+
+}  // namespace grapnel
+
 // For a custom mutator: one change of the driver's own kinds.
 extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
 

@@ -93,24 +93,31 @@ class Visitor {
 
 }  // namespace
 
+// What PthFile::Read promises.
+int64_t MaxMemory(int64_t size) {
+  return (int64_t{64} << 20) + size + size / 10;
+}
+
 absl::Status ReadPthAndCheck(absl::string_view bytes) {
   BytesEnv env({{"/input", bytes}});
-  absl::StatusOr<PthFile> read[2] = {absl::UnknownError(""),
-                                     absl::UnknownError("")};
+  absl::Status read[2];
+  bool verified[2] = {};
   for (const bool allow_foreign : {false, true}) {
     PthOptions options;
     options.allow_foreign = allow_foreign;
-    absl::StatusOr<PthFile>& file = read[allow_foreign];
-    file = PthFile::Read(env, "/input", options);
+    const absl::StatusOr<PthFile> file = PthFile::Read(env, "/input", options);
+    read[allow_foreign] = file.status();
     CheckStatus(file.status());
-    if (file.ok()) Visitor().Visit(file->root(), 0);
+    if (!file.ok()) continue;
+    Visitor().Visit(file->root(), 0);
+    verified[allow_foreign] = file->verified();
   }
-  GRAPNEL_CHECK(!read[0].ok() || read[1].ok()) << read[1].status();
+  GRAPNEL_CHECK(!read[0].ok() || read[1].ok()) << read[1];
   if (read[0].ok()) {
-    GRAPNEL_CHECK(read[0]->verified() == read[1]->verified());
+    GRAPNEL_CHECK(verified[0] == verified[1]);
     GRAPNEL_CHECK(io::LooksLikePth(bytes.substr(0, 16)));
   }
-  return read[0].status();
+  return read[0];
 }
 
 }  // namespace grapnel

@@ -1,6 +1,8 @@
 #include "grapnel/io/mean_weights.h"
 
 #include "ATen/core/Tensor.h"
+#include "ATen/ops/view_as_complex_ops.h"
+#include "ATen/ops/view_as_real_ops.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "c10/core/ScalarType.h"
@@ -25,8 +27,19 @@ bool HasMean(at::ScalarType type) {
 }
 
 at::Tensor Plain(const at::Tensor& tensor, at::ScalarType dtype) {
-  return tensor.detach().to(at::kCPU).to(dtype, /*non_blocking=*/false,
-                                         /*copy=*/true);
+  return tensor.detach().resolve_conj().to(at::kCPU).to(
+      dtype, /*non_blocking=*/false, /*copy=*/true);
+}
+
+// Of a complex tensor its real and imaginary parts, which have a mean each: by
+// a complex weight an infinite part would become NaN, and -0.0 become 0.0.
+at::Tensor Parts(const at::Tensor& tensor) {
+  return tensor.is_complex() ? at::_ops::view_as_real::call(tensor) : tensor;
+}
+
+at::Tensor Quotient(const at::Tensor& sum, double divisor) {
+  const at::Tensor parts = Parts(sum).div(divisor);
+  return sum.is_complex() ? at::_ops::view_as_complex::call(parts) : parts;
 }
 
 }  // namespace
@@ -42,9 +55,9 @@ absl::Status WeightsMean::Begin(const TensorMap& tensors, double weight) {
     sum.dtype = named.tensor.scalar_type();
     sum.is_mean = HasMean(sum.dtype);
     // Not begun with zeros: -0.0 stays what it is.
-    sum.value = sum.is_mean
-                    ? Plain(named.tensor, SumType(sum.dtype)).mul_(weight)
-                    : Plain(named.tensor, sum.dtype);
+    sum.value =
+        Plain(named.tensor, sum.is_mean ? SumType(sum.dtype) : sum.dtype);
+    if (sum.is_mean) Parts(sum.value).mul_(weight);
     sums_.push_back(std::move(sum));
   }
   return absl::OkStatus();
@@ -103,8 +116,10 @@ absl::Status WeightsMean::Add(const std::string& source,
     }
     const absl::Status added = CatchAsStatus([&] {
       if (sum.is_mean) {
-        sum.value.add_(tensor->detach().to(at::kCPU).to(SumType(sum.dtype)),
-                       weight);
+        Parts(sum.value).add_(
+            Parts(tensor->detach().resolve_conj().to(at::kCPU).to(
+                SumType(sum.dtype))),
+            weight);
       } else {
         sum.value = Plain(*tensor, sum.dtype);
       }
@@ -128,7 +143,7 @@ absl::StatusOr<TensorMap> WeightsMean::Finish() const {
     at::Tensor value;
     GRAPNEL_RETURN_IF_ERROR(WithContext(
         CatchAsStatus([&] {
-          value = sum.is_mean ? sum.value.div(total_weight_).to(sum.dtype)
+          value = sum.is_mean ? Quotient(sum.value, total_weight_).to(sum.dtype)
                               : sum.value;
           return absl::OkStatus();
         }),

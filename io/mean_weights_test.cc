@@ -107,6 +107,37 @@ TEST(WeightsMeanTest, ComplexOnesHaveAMean) {
                          ops::tensor({2.f, 0.f})));
 }
 
+TEST(WeightsMeanTest, EqualComplexOnesStayEqualToTheBit) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  const at::Tensor parts =
+      ops::tensor({kInf, 1.f, -0.f, -kInf, 1.f, -0.f, -0.f, 1e-30f});
+  for (const bool conj : {false, true}) {
+    for (const at::ScalarType type : {at::kComplexFloat, at::kComplexDouble}) {
+      at::Tensor x = parts.view(at::kComplexFloat).to(type).view({2, 2}).t();
+      if (conj) x = x.conj();
+      WeightsMean mean;
+      ASSERT_THAT(mean.Add("a", Map({{"z", x}}), 1), IsOk());
+      ASSERT_THAT(mean.Add("b", Map({{"z", x}}), 2), IsOk());
+      auto weights = mean.Finish();
+      ASSERT_THAT(weights, IsOk());
+      const at::Tensor z = weights->Find("z")->contiguous();
+      EXPECT_TRUE(ops::equal(z.view(at::kByte),
+                             x.resolve_conj().contiguous().view(at::kByte)))
+          << type << (conj ? ", conjugated" : "");
+    }
+  }
+}
+
+TEST(WeightsMeanTest, AComplexScalarHasAMean) {
+  const at::Tensor x =
+      ops::full({}, c10::Scalar(c10::complex<float>(2, 4)), at::kComplexFloat);
+  WeightsMean mean;
+  ASSERT_THAT(mean.Add("a", Map({{"z", x}}), 1), IsOk());
+  auto weights = mean.Finish();
+  ASSERT_THAT(weights, IsOk());
+  EXPECT_TRUE(ops::equal(*weights->Find("z"), x));
+}
+
 TEST(WeightsMeanTest, WhatItIsGivenStaysAsItIs) {
   const at::Tensor x = ops::tensor({1.0});
   const at::Tensor n = ops::tensor({int64_t{1}});

@@ -600,7 +600,7 @@ std::vector<BadCase> BadCases() {
   add("Row091Compressed", BuildZip(compressed), "is compressed",
       Code::kUnimplemented);
   add("Row098HalfAFile", OneTensor(0, {6}, {1}).substr(0, 200),
-      "has no ZIP directory: cut off");
+      "has no ZIP directory at its end: cut off", Code::kDataLoss);
   add("Row099RandomBytes", std::string(1000, '\x07'),
       "is not a file of torch.save");
   add("Row099Empty", "", "is not a file of torch.save");

@@ -107,12 +107,21 @@ absl::StatusOr<Directory> ReadZip64End(const RandomAccessFile& file,
   return Directory{U64(end + 32), U64(end + 40), U64(end + 48)};
 }
 
+// Of a file without an end record.
+absl::Status NoDirectory(const RandomAccessFile& file) {
+  char magic[4] = {};
+  if (file.size() >= 4) GRAPNEL_RETURN_IF_ERROR(file.Read(0, 4, magic));
+  if (U32(magic) == kLocalMagic) {
+    return absl::DataLossError(
+        "has no ZIP directory at its end: cut off, or with bytes behind it");
+  }
+  return Invalid("has no ZIP directory: is not a ZIP file");
+}
+
 absl::StatusOr<Directory> FindDirectory(const RandomAccessFile& file) {
   GRAPNEL_ASSIGN_OR_RETURN(const Tail tail, ReadTail(file));
   const std::optional<int64_t> at = FindEnd(tail.bytes);
-  if (!at.has_value()) {
-    return Invalid("has no ZIP directory: cut off, or not a ZIP file");
-  }
+  if (!at.has_value()) return NoDirectory(file);
   const char* const end = tail.bytes.data() + *at;
   int64_t limit = tail.offset + *at;
   Directory directory{U16(end + 10), U32(end + 12), U32(end + 16)};

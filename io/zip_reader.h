@@ -38,6 +38,7 @@ class ZipReader {
   // in the directory and in front of their bytes, and none has a name twice. At
   // most 262,144.
   //   kInvalidArgument: not a ZIP file, or not such a one: names the record.
+  //   kDataLoss: begins as one and doesn't end so: cut off, for example.
   //   kUnimplemented: a file in several parts.
   //   kResourceExhausted: more records.
   static absl::StatusOr<ZipReader> Open(const RandomAccessFile& file);

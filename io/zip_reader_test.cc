@@ -159,15 +159,19 @@ std::vector<BadCase> BadCases() {
   add("Row097Encrypted", {x, bad}, "record \"a/y\": is encrypted");
   const std::string whole = BuildZip({x, y});
   cases.push_back({"Row098HalfAFile", whole.substr(0, whole.size() / 2),
-                   Code::kInvalidArgument, "has no ZIP directory: cut off"});
+                   Code::kDataLoss,
+                   "has no ZIP directory at its end: cut off"});
   cases.push_back({"Row098LastByte", whole.substr(0, whole.size() - 1),
-                   Code::kInvalidArgument, "has no ZIP directory: cut off"});
+                   Code::kDataLoss,
+                   "has no ZIP directory at its end: cut off"});
+  cases.push_back({"Row098ThreeBytes", whole.substr(0, 3),
+                   Code::kInvalidArgument, "is not a ZIP file"});
   cases.push_back(
       {"Row099Empty", "", Code::kInvalidArgument, "has no ZIP directory"});
   cases.push_back({"Row099RandomBytes", std::string(70'000, '\x07'),
                    Code::kInvalidArgument, "has no ZIP directory"});
   cases.push_back({"BytesBehindTheEnd", absl::StrCat(whole, "more"),
-                   Code::kInvalidArgument, "has no ZIP directory"});
+                   Code::kDataLoss, "cut off, or with bytes behind it"});
   bad = y;
   bad.local_name = "a/z";
   add("OtherNameInFront", {x, bad},
@@ -215,8 +219,9 @@ TEST(ZipReaderTest, EveryCutIsRefused) {
   const std::string whole = BuildZip({{"a/x", "12345678"}, {"a/y", "z"}});
   for (size_t size = 0; size < whole.size(); ++size) {
     const OpenFile open(absl::string_view(whole).substr(0, size));
-    EXPECT_THAT(ZipReader::Open(*open.file),
-                StatusIs(Code::kInvalidArgument, _))
+    EXPECT_THAT(
+        ZipReader::Open(*open.file),
+        StatusIs(size < 4 ? Code::kInvalidArgument : Code::kDataLoss, _))
         << size;
   }
 }

@@ -103,7 +103,8 @@ class PthValue {
 
 struct PthOptions {
   // What torch.load(weights_only=True) would refuse, types of other packages
-  // above all, becomes kOpaque instead of an error. Nothing is ever called.
+  // above all, and tensors that aren't read, sparse ones for example, become
+  // kOpaque instead of an error. Nothing is ever called.
   bool allow_foreign = false;
 };
 

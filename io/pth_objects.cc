@@ -162,12 +162,12 @@ constexpr absl::string_view kLayouts[] = {
 };
 
 // Tensors that aren't a view of a storage.
-struct UnreadTensor {
+struct UnreadKind {
   const char* function;
   const char* what;
 };
 
-constexpr UnreadTensor kUnreadTensors[] = {
+constexpr UnreadKind kUnreadKinds[] = {
     {"torch._utils._rebuild_sparse_tensor", "a sparse tensor"},
     {"torch._utils._rebuild_sparse_csr_tensor", "a sparse tensor"},
     {"torch._utils._rebuild_nested_tensor", "a nested tensor"},
@@ -223,6 +223,12 @@ size_t PthObjects::memory_size() const {
          tensors_.capacity() * sizeof(tensors_[0]);
 }
 
+const char* UnreadTensor(absl::string_view function) {
+  const UnreadKind* const kind =
+      FindName(kUnreadKinds, &UnreadKind::function, function);
+  return kind == nullptr ? nullptr : kind->what;
+}
+
 absl::StatusOr<PickleId> PthObjects::Global(absl::string_view module,
                                             absl::string_view name) {
   if (module == "torch") {
@@ -232,11 +238,9 @@ absl::StatusOr<PickleId> PthObjects::Global(absl::string_view module,
   const std::string full = FullName(module, name);
   const Known* const known = FindName(kKnown, &Known::name, full);
   if (known == nullptr && !allow_foreign_) {
-    const UnreadTensor* const unread =
-        FindName(kUnreadTensors, &UnreadTensor::function, full);
-    if (unread != nullptr) {
+    if (const char* const unread = UnreadTensor(full)) {
       return absl::UnimplementedError(
-          absl::StrCat(unread->what, " (", full, ") can't be read"));
+          absl::StrCat(unread, " (", full, ") can't be read"));
     }
     return Invalid(absl::StrCat(
         QuotedName(full), " is not a type that a checkpoint may hold",

@@ -41,6 +41,10 @@ struct PthTensor {
   PickleId strides = 0;
 };
 
+// What torch.save has `function`, by its full name, make, "a sparse tensor" for
+// example, if that is a tensor that isn't a view of a storage; else null.
+const char* UnreadTensor(absl::string_view function);
+
 // Both forms of file. `number` of a kTensor or kStorage node is an index of
 // what is below. Thread-compatible.
 class PthObjects final : public PickleObjects {

@@ -15,6 +15,7 @@
 #include "absl/strings/strip.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/io/manifest_codec.h"
+#include "grapnel/io/pth_objects.h"
 #include "grapnel/io/safetensors_header.h"
 
 namespace grapnel {
@@ -107,6 +108,9 @@ absl::StatusOr<PythonWeights> ReadStateDict(const PthValue& dict) {
       }
       GRAPNEL_RETURN_IF_ERROR(
           weights.tensors.Add(std::string(key.string_value()), value.tensor()));
+    } else if (const char* const kind = UnreadTensor(value.type_name())) {
+      return absl::UnimplementedError(absl::StrCat(
+          QuotedName(key.string_value()), " is ", kind, ", which isn't read"));
     } else if (!IsExtraState(key.string_value())) {
       return absl::InvalidArgumentError(
           absl::StrCat(QuotedName(key.string_value()), " is no tensor, but ",

@@ -28,6 +28,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::ElementsAre;
+using ::testing::Eq;
 using ::testing::HasSubstr;
 
 using Write = std::function<void(PthWriter&)>;
@@ -363,6 +364,21 @@ TEST(FindPythonWeightsTest, SaysWhatWasLookedForAndWhatIsThere) {
                 w.End();
               }),
               invalid("a key of type"));
+  const std::string sparse = pickled::Call(
+      pickled::Global("torch._utils", "_rebuild_sparse_tensor"), {});
+  MemEnv env;
+  ASSERT_THAT(WriteFileAtomically(env, "/f",
+                                  BuildPth(pickled::Pickle(pickled::Dict(
+                                      {pickled::Text("fc.weight"), sparse})))),
+              IsOk());
+  PthOptions options;
+  options.allow_foreign = true;
+  const auto file = PthFile::Read(env, "/f", options);
+  ASSERT_THAT(file, IsOk());
+  EXPECT_THAT(FindPythonWeights(file->root()),
+              StatusIs(absl::StatusCode::kUnimplemented,
+                       Eq("\"fc.weight\" is a sparse tensor, which isn't "
+                          "read")));
   // As in a file of safetensors: row 31 of the list of bad inputs.
   EXPECT_THAT(Find([](PthWriter& w) { Tensors(w, {"../../x"}); }),
               invalid("tensor \"../../x\": name holds \"..\""));

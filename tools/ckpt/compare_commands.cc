@@ -1,5 +1,6 @@
 #include "grapnel/tools/ckpt/compare_commands.h"
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -18,7 +19,9 @@
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/compare_tensors.h"
+#include "grapnel/io/sharded_weights.h"
 #include "grapnel/io/verify_checkpoint.h"
+#include "grapnel/io/weights.h"
 #include "grapnel/tools/ckpt/checkpoint_folder.h"
 #include "grapnel/tools/ckpt/json_report.h"
 #include "grapnel/tools/text_table.h"
@@ -38,29 +41,52 @@ struct Verified {
   absl::Status unread;  // Why that isn't known: it can't be read at all.
 };
 
-// Of a file of weights: that it can be read.
+// The files that the index at `path` lists, which could be read.
+absl::Status AddShards(io::Env& env, const std::string& path,
+                       io::VerifiedCheckpoint* result) {
+  GRAPNEL_ASSIGN_OR_RETURN(const std::string json, io::ReadFile(env, path));
+  GRAPNEL_ASSIGN_OR_RETURN(const io::ShardIndex index,
+                           io::ParseShardIndex(json));
+  for (const io::ShardIndex::Shard& shard : index.shards) {
+    ++result->num_files;
+    result->num_bytes +=
+        BytesOf(env, io::JoinPath(io::Dirname(path), shard.file));
+  }
+  return absl::OkStatus();
+}
+
+// Of a file of weights, all shards of an index, or what is read of a model
+// hub's folder: that it can be read.
 absl::StatusOr<Verified> VerifyWeights(io::Env& env, const std::string& path) {
   Verified verified;
   verified.path = path;
   verified.has_digests = false;
   const absl::StatusOr<io::CheckpointContents> contents =
       ReadWeightsAt(env, path);
+  // A folder without any.
+  if (absl::IsNotFound(contents.status())) return contents.status();
+  const absl::StatusOr<io::WeightsSource> source = io::FindWeights(env, path);
+  const std::string file = source.ok() ? source->path : path;
   if (contents.ok()) {
-    const TensorMap& weights = *contents->FindSection(kModel);
+    verified.result.num_tensors =
+        static_cast<int64_t>(contents->FindSection(kModel)->size());
     verified.result.num_files = 1;
-    verified.result.num_tensors = static_cast<int64_t>(weights.size());
-    verified.result.num_bytes = BytesOf(env, path);
+    verified.result.num_bytes = BytesOf(env, file);
+    if (source.ok() && source->format == io::WeightsFormat::kShardIndex) {
+      GRAPNEL_RETURN_IF_ERROR(AddShards(env, file, &verified.result));
+    }
     return verified;
   }
   // Whatever it was meant to be.
-  if (env.IsDirectory(path) || (!absl::IsDataLoss(contents.status()) &&
-                                !absl::IsInvalidArgument(contents.status()))) {
-    return contents.status();
+  if (!absl::IsDataLoss(contents.status()) &&
+      !absl::IsInvalidArgument(contents.status())) {
+    verified.unread = contents.status();
+    return verified;
   }
   absl::string_view what = contents.status().message();
-  if (absl::ConsumePrefix(&what, path)) absl::ConsumePrefix(&what, ": ");
+  if (absl::ConsumePrefix(&what, file)) absl::ConsumePrefix(&what, ": ");
   verified.result.damages.push_back(
-      {io::Basename(path), "", std::string(what)});
+      {io::Basename(file), "", std::string(what)});
   return verified;
 }
 
@@ -173,7 +199,9 @@ Difference Describe(const std::string& section,
     }
     case TensorKind::kValues:
       described.what =
-          absl::StrCat("max |d| ", absl::StrFormat("%.6g", difference.max_abs),
+          absl::StrCat("max |d| ",
+                       // NaN has a sign too.
+                       absl::StrFormat("%.6g", std::fabs(difference.max_abs)),
                        ", ", GroupDigits(difference.num_different), " of ",
                        Count(difference.num_elements, "element"));
       described.json["max_abs"] = difference.max_abs;
@@ -339,11 +367,15 @@ absl::StatusOr<ExitCode> VerifyCheckpoints(const CkptCommand& command,
       out << path << ": " << Printable(UnreadMessage(verified)) << "\n";
     }
     for (const io::CheckpointDamage& damage : result.damages) {
-      out << path << ": " << Printable(damage.file)
-          << (damage.tensor.empty()
-                  ? ""
-                  : absl::StrCat(": tensor \"", Printable(damage.tensor), "\""))
-          << ": " << Printable(damage.what) << "\n";
+      out << path << ": ";
+      // Where the path isn't the file's own.
+      if (io::Basename(verified.path) != damage.file) {
+        out << Printable(damage.file) << ": ";
+      }
+      if (!damage.tensor.empty()) {
+        out << "tensor \"" << Printable(damage.tensor) << "\": ";
+      }
+      out << Printable(damage.what) << "\n";
     }
   }
   json["ok"] = exit_code == kDone;

@@ -1,10 +1,14 @@
 #include "grapnel/tools/ckpt/compare_commands.h"
 
+#include <cstdint>
+#include <limits>
 #include <memory>
 #include <sstream>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -16,6 +20,7 @@
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/env_wrapper.h"
+#include "grapnel/io/pth_writer.h"
 #include "grapnel/io/rejected_checkpoints.h"
 #include "grapnel/io/safetensors.h"
 #include "grapnel/tools/ckpt/checkpoints_for_test.h"
@@ -131,22 +136,26 @@ TEST_F(CompareCommandsTest, WhatATrainingDeletesMeanwhileIsNotDamaged) {
   }
 }
 
-// The disk doesn't give the manifest of epoch_1.
+// The disk doesn't give the file at `broken`.
 class BrokenEnv : public io::EnvWrapper {
  public:
-  using EnvWrapper::EnvWrapper;
+  BrokenEnv(io::Env& target, std::string broken)
+      : EnvWrapper(target), broken_(std::move(broken)) {}
   absl::StatusOr<std::unique_ptr<io::RandomAccessFile>> NewRandomAccessFile(
       const std::string& path) override {
-    if (path == "/w/epoch_1/manifest.pb") {
+    if (path == broken_) {
       return absl::UnavailableError(path + ": cannot open: input/output error");
     }
     return EnvWrapper::NewRandomAccessFile(path);
   }
+
+ private:
+  const std::string broken_;
 };
 
 TEST_F(CompareCommandsTest, VerifyGoesOnAfterOneThatCannotBeRead) {
   for (const int epoch : {1, 2, 3}) Save(epoch);
-  BrokenEnv env(env_);
+  BrokenEnv env(env_, "/w/epoch_1/manifest.pb");
   CkptCommand command;
   command.verb = CkptCommand::Verb::kVerify;
   command.paths = {"/w/epoch_1", "/w/epoch_2", "/w/epoch_3"};
@@ -180,8 +189,55 @@ TEST_F(CompareCommandsTest, VerifySaysThatFilesOfWeightsHaveNoDigests) {
   Cut("/w/m.safetensors");
   EXPECT_THAT(
       Output(VerifyCheckpoints, {"verify", "/w/m.safetensors"}, kBadCheckpoint),
-      AllOf(StartsWith("/w/m.safetensors: m.safetensors: "),
+      AllOf(StartsWith("/w/m.safetensors: tensor \"fc.weight\": ends "),
             HasSubstr("cut off")));
+}
+
+// A model hub's folder /hub: 2 tensors in 2 files, and their index.
+TEST_F(CompareCommandsTest, VerifyCountsTheShardsOfAnIndex) {
+  int64_t bytes = 0;
+  for (const std::string name : {"a", "b"}) {
+    TensorMap weights;
+    Add(name, ops::ones({2}), &weights);
+    const std::string path = absl::StrCat("/hub/", name, ".safetensors");
+    ASSERT_THAT(env_.CreateDir("/hub"), IsOk());
+    ASSERT_THAT(io::WriteSafetensors(env_, path, weights), IsOk());
+    bytes += static_cast<int64_t>(io::ReadFile(env_, path)->size());
+  }
+  const std::string index =
+      R"({"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}})";
+  const std::string path = "/hub/model.safetensors.index.json";
+  ASSERT_THAT(io::WriteFileAtomically(env_, path, index), IsOk());
+  ASSERT_THAT(io::WriteFileAtomically(env_, "/hub/README", "..."), IsOk());
+  bytes += static_cast<int64_t>(index.size());
+  const auto json = JsonOutput(VerifyCheckpoints, {"verify", "/hub", path});
+  for (const auto& verified : json["checkpoints"]) {
+    EXPECT_EQ(verified["files"], 3) << verified;
+    EXPECT_EQ(verified["tensors"], 2) << verified;
+    EXPECT_EQ(verified["bytes"], bytes) << verified;
+  }
+  // What is damaged in it isn't the end for others.
+  Save(1);
+  Cut("/hub/b.safetensors");
+  EXPECT_THAT(Output(VerifyCheckpoints, {"verify", "/hub", "/w/epoch_1"},
+                     kBadCheckpoint),
+              AllOf(StartsWith("/hub: model.safetensors.index.json: "
+                               "/hub/b.safetensors: "),
+                    HasSubstr("\n/w/epoch_1: ok, ")));
+}
+
+TEST_F(CompareCommandsTest, VerifyGoesOnAfterAFileThatCannotBeRead) {
+  Save(1);
+  ASSERT_THAT(io::WriteFileAtomically(env_, "/w/m.pth", "..."), IsOk());
+  BrokenEnv env(env_, "/w/m.pth");
+  CkptCommand command;
+  command.verb = CkptCommand::Verb::kVerify;
+  command.paths = {"/w/m.pth", "/w/epoch_1"};
+  std::ostringstream out;
+  EXPECT_EQ(VerifyCheckpoints(command, env, out).value_or(kBadInput),
+            kRunFailed);
+  EXPECT_THAT(out.str(), StartsWith("/w/m.pth: cannot open: input/output "
+                                    "error\n/w/epoch_1: ok, "));
 }
 
 TEST_F(CompareCommandsTest, EqualCheckpointsAreEqualWhateverTheirNames) {
@@ -230,6 +286,17 @@ TEST_F(CompareCommandsTest, DiffNamesWhatDiffersAndByHowMuch) {
   EXPECT_EQ(values["elements"], 12);
   EXPECT_EQ(json["differences"][0]["field"], "updates");
   EXPECT_EQ(json["differences"][0]["b"], 7);
+}
+
+TEST_F(CompareCommandsTest, DiffOfWhatIsNoNumberHasNoSign) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  TensorMap a, b;
+  Add("w", ops::tensor({kInf, 0.f}).view(at::kComplexFloat), &a);
+  Add("w", ops::tensor({kInf, 1.f}).view(at::kComplexFloat), &b);
+  ASSERT_THAT(io::WritePthWeights(env_, "/a.pth", a), IsOk());
+  ASSERT_THAT(io::WritePthWeights(env_, "/b.pth", b), IsOk());
+  EXPECT_THAT(Output(DiffCheckpoints, {"diff", "/a.pth", "/b.pth"}, kRunFailed),
+              HasSubstr("max |d| nan, 1 of 1 element"));
 }
 
 TEST_F(CompareCommandsTest, DiffOfOneSectionLooksAtNothingElse) {

@@ -339,8 +339,8 @@ class Reader {
   absl::StatusOr<CommandLine> Finish() {
     if (positional_.empty()) {
       return absl::InvalidArgumentError(
-          "no command: train, test, export, check, config, launch or ckpt; see "
-          "grapnel --help");
+          "no command: train, test, export, check, config, launch, ckpt or "
+          "verify-resume; see grapnel --help");
     }
     GRAPNEL_ASSIGN_OR_RETURN(command_.verb, FindVerb(positional_[0]));
     if (command_.verb == Verb::kLaunch) {

@@ -209,8 +209,8 @@ INSTANTIATE_TEST_SUITE_P(
     testing::ValuesIn(std::vector<BadArgs>{
         {"Nothing",
          {},
-         "no command: train, test, export, check, config, launch or ckpt; see "
-         "grapnel --help"},
+         "no command: train, test, export, check, config, launch, ckpt or "
+         "verify-resume; see grapnel --help"},
         {"NoConfig", {"train"}, "no configuration: grapnel train CONFIG"},
         {"UnknownVerb",
          {"trian", "c"},

@@ -38,6 +38,7 @@
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/runner_config.pb.h"
 #include "grapnel/tools/ckpt/ckpt.h"
+#include "grapnel/tools/ckpt/interruptible_env.h"
 #include "grapnel/tools/command_line.h"
 #include "grapnel/tools/exit_code.h"
 #include "grapnel/tools/launch/launch_command.h"
@@ -105,6 +106,13 @@ int Report(const absl::Status& status, int exit_code) {
   return exit_code;
 }
 
+// What a command returns that has printed its result.
+int Printed() {
+  if (std::cout.good()) return kDone;
+  std::cerr << "grapnel: the output can't be written" << std::endl;
+  return kRunFailed;
+}
+
 std::string Version() {
   // 3021012 is 3.21.12.
   constexpr int kProtobuf = GOOGLE_PROTOBUF_VERSION;
@@ -138,7 +146,7 @@ int Test(Runner& runner) {
   const absl::StatusOr<Metrics> metrics = runner.Test();
   if (metrics.ok()) {
     std::cout << MetricsToJson(*metrics) << std::endl;
-    return std::cout.good() ? kDone : kRunFailed;
+    return Printed();
   }
   return ExitCodeOfRun(metrics.status());
 }
@@ -183,7 +191,7 @@ int Check(const CommandLine& command, const runner::v1::RunnerConfig& config,
   }
   if (command.verb == Verb::kConfig) {
     std::cout << PrintRunnerConfig(config) << std::flush;
-    return std::cout.good() ? kDone : kRunFailed;
+    return Printed();
   }
   const absl::StatusOr<RehearsalReport> report = (*rehearsal)->Run();
   for (const std::string& warning : (*rehearsal)->warnings()) {
@@ -193,7 +201,7 @@ int Check(const CommandLine& command, const runner::v1::RunnerConfig& config,
     return Report(report.status(), ExitCodeOfRun(report.status()));
   }
   std::cout << ReportTable(*report) << std::flush;
-  return std::cout.good() ? kDone : kRunFailed;
+  return Printed();
 }
 
 // What tells a checkpoint from any other, and from what was there before it;
@@ -212,7 +220,7 @@ int LaunchRanks(const std::vector<std::string>& args) {
   if (!launch.ok()) return Report(launch.status(), kBadInput);
   if (launch->help) {
     std::cout << kLaunchHelp << std::flush;
-    return std::cout.good() ? kDone : kRunFailed;
+    return Printed();
   }
   LaunchOptions& options = launch->options;
   if (launch->program.has_value()) {
@@ -281,6 +289,16 @@ int LaunchRanks(const std::vector<std::string>& args) {
   return Launch(options);
 }
 
+int Ckpt(const std::vector<std::string>& args, io::Env& env) {
+  // Who only reads or deletes is ended by a signal as any process is.
+  if (!MakesFiles(args)) return RunCkpt(args, env, std::cout, std::cerr);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) HandleSignal(signal);
+  InterruptibleEnv stoppable(env, [] { return interrupt.load() != 0; });
+  const int exit_code = RunCkpt(args, stoppable, std::cout, std::cerr);
+  const int signal = interrupt.load();
+  return exit_code == kDone || signal == 0 ? exit_code : 128 + signal;
+}
+
 int Main(const std::vector<std::string>& args) {
   // Under `bazel run` the paths that a user types start where the user is.
   const char* const user_dir = getenv("BUILD_WORKING_DIRECTORY");
@@ -294,16 +312,16 @@ int Main(const std::vector<std::string>& args) {
   if (!command.ok()) return Report(command.status(), kBadInput);
   if (command->verb == Verb::kHelp) {
     std::cout << kHelp << std::flush;
-    return std::cout.good() ? kDone : kRunFailed;
+    return Printed();
   }
   if (command->verb == Verb::kVersion) {
     std::cout << Version() << std::endl;
-    return std::cout.good() ? kDone : kRunFailed;
+    return Printed();
   }
   if (command->verb == Verb::kLaunch) return LaunchRanks(command->launch);
   io::Env& env = io::Env::Posix();
   if (command->verb == Verb::kCkpt) {
-    return RunCkpt(command->ckpt, env, std::cout, std::cerr);
+    return Ckpt(command->ckpt, env);
   }
   const absl::StatusOr<std::string> current_dir = env.CurrentDir();
   if (!current_dir.ok()) return Report(current_dir.status(), kBadInput);

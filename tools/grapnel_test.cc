@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -39,8 +40,10 @@ namespace {
 
 using ::google::protobuf::util::MessageDifferencer;
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::StartsWith;
 
 constexpr int kTimeoutSeconds = 60;
@@ -725,6 +728,38 @@ TEST_P(SignalTest, SavesStopsAndCanGoOn) {
   ASSERT_TRUE(process.WaitForStderr("Epoch(train)")) << process.err();
   process.Signal(GetParam());
   EXPECT_EQ(process.Wait(), 128 + GetParam());
+}
+
+TEST_P(SignalTest, WhatCkptMakesIsMadeWholeOrNotAtAll) {
+  // Of zeros that take no space, and long enough to be met while it is written.
+  constexpr int64_t kBytes = 256 << 20;
+  const std::string json =
+      absl::StrCat("{\"w\":{\"dtype\":\"U8\",\"shape\":[", kBytes,
+                   "],\"data_offsets\":[0,", kBytes, "]}}");
+  ASSERT_LT(json.size(), 256);
+  const std::string path = dir_ + "/m.safetensors";
+  Write(path, absl::StrCat(std::string(1, static_cast<char>(json.size())),
+                           std::string(7, '\0'), json));
+  ASSERT_EQ(
+      truncate(path.c_str(), 8 + static_cast<int64_t>(json.size()) + kBytes),
+      0);
+  ASSERT_THAT(io::Env::Posix().CreateDir(dir_ + "/out"), IsOk());
+  const auto made = [&] {
+    return io::Env::Posix().ListDir(dir_ + "/out").value();
+  };
+  Process process(dir_, {"ckpt", "export", "m.safetensors", "out/m.pth"});
+  for (int i = 0; i < kTimeoutSeconds * 1000 && made().empty(); ++i) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  process.Signal(GetParam());
+  const int exit_code = process.Wait();
+  if (exit_code == 0) {  // It was faster.
+    EXPECT_THAT(made(), ElementsAre("m.pth"));
+    return;
+  }
+  EXPECT_EQ(exit_code, 128 + GetParam());
+  EXPECT_THAT(process.err(), HasSubstr("stopped by a signal\n"));
+  EXPECT_THAT(made(), IsEmpty());
 }
 
 INSTANTIATE_TEST_SUITE_P(All, SignalTest,

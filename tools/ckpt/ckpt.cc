@@ -50,6 +50,7 @@ ExitCode ExitCodeOf(const absl::Status& status) {
     case absl::StatusCode::kDataLoss:
     case absl::StatusCode::kUnimplemented:  // Of a newer version.
       return kBadCheckpoint;
+    case absl::StatusCode::kCancelled:
     case absl::StatusCode::kInternal:
     case absl::StatusCode::kUnavailable:
     case absl::StatusCode::kResourceExhausted:
@@ -60,6 +61,14 @@ ExitCode ExitCodeOf(const absl::Status& status) {
 }
 
 }  // namespace
+
+bool MakesFiles(const std::vector<std::string>& args) {
+  const absl::StatusOr<CkptCommand> command = ParseCkptCommand(args);
+  if (!command.ok() || !command->help.empty()) return false;
+  return command->verb == CkptCommand::Verb::kAverage ||
+         command->verb == CkptCommand::Verb::kExport ||
+         command->verb == CkptCommand::Verb::kImport;
+}
 
 ExitCode RunCkpt(const std::vector<std::string>& args, io::Env& env,
                  std::ostream& out, std::ostream& err) {
@@ -78,7 +87,9 @@ ExitCode RunCkpt(const std::vector<std::string>& args, io::Env& env,
     exit_code = *done;
   }
   out.flush();
-  return out.good() ? exit_code : kRunFailed;
+  if (out.good()) return exit_code;
+  return fail(absl::UnavailableError("the output can't be written"),
+              kRunFailed);
 }
 
 }  // namespace grapnel

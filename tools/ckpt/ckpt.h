@@ -12,8 +12,12 @@
 
 namespace grapnel {
 
-// Does what `args`, which follow "ckpt", ask for. Results go to `out`, an error
-// goes to `err`, in one line. kRunFailed if `out` doesn't take them all.
+// Whether `args`, which follow "ckpt", are of a command that makes a file or a
+// directory: of these an InterruptibleEnv leaves nothing half-made.
+bool MakesFiles(const std::vector<std::string>& args);
+
+// Does what `args` ask for. Results go to `out`, an error goes to `err`, in one
+// line. kRunFailed if `out` doesn't take them all, or `env` was interrupted.
 ExitCode RunCkpt(const std::vector<std::string>& args, io::Env& env,
                  std::ostream& out, std::ostream& err);
 

@@ -1,5 +1,7 @@
 #include "grapnel/tools/ckpt/ckpt.h"
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <sstream>
 #include <string>
@@ -8,9 +10,12 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "gmock/gmock.h"
+#include "grapnel/base/status_matchers.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/env_wrapper.h"
+#include "grapnel/io/safetensors.h"
 #include "grapnel/tools/ckpt/checkpoints_for_test.h"
+#include "grapnel/tools/ckpt/interruptible_env.h"
 #include "grapnel/tools/exit_code.h"
 #include "gtest/gtest.h"
 
@@ -86,6 +91,7 @@ TEST_F(CkptTest, AnOutputThatTakesNothingIsAFailure) {
   std::ostringstream out, err;
   out.setstate(std::ios::badbit);
   EXPECT_EQ(RunCkpt({"ls", "/w"}, env_, out, err), kRunFailed);
+  EXPECT_EQ(err.str(), "grapnel: the output can't be written\n");
   EXPECT_EQ(RunCkpt({"--help"}, env_, out, err), kRunFailed);
 }
 
@@ -113,6 +119,45 @@ TEST_F(CkptTest, AFullDiskIsAFailureAndLeavesNothing) {
     EXPECT_THAT(err.str(), HasSubstr("no space left"));
   }
   EXPECT_EQ(Files("/"), before);
+}
+
+TEST_F(CkptTest, WhenItIsStoppedNothingIsHalfMade) {
+  for (const int epoch : {1, 2}) Save(epoch);
+  ASSERT_THAT(io::WriteSafetensors(env_, "/m.safetensors",
+                                   Contents(1).sections[0].second),
+              IsOk());
+  const auto before = Files("/");
+  for (const std::vector<std::string>& args :
+       std::vector<std::vector<std::string>>{
+           {"export", "/w/epoch_1", "/new.safetensors"},
+           {"export", "/w/epoch_1", "/new.pth"},
+           {"import", "/m.safetensors", "/new"},
+           {"average", "-o", "/new", "/w/epoch_1", "/w/epoch_2"},
+           {"average", "-o", "/new.pth", "/w/epoch_1", "/w/epoch_2"}}) {
+    EXPECT_TRUE(MakesFiles(args)) << args[0];
+    int64_t stop_at = 0;
+    while (true) {
+      std::atomic<int64_t> calls{0};
+      InterruptibleEnv stoppable(env_, [&] { return calls++ >= stop_at; });
+      std::ostringstream out, err;
+      const ExitCode exit_code = RunCkpt(args, stoppable, out, err);
+      if (exit_code == kDone) break;
+      EXPECT_EQ(exit_code, kRunFailed) << err.str();
+      EXPECT_EQ(out.str(), "");
+      EXPECT_THAT(err.str(), HasSubstr("stopped by a signal\n"));
+      ASSERT_EQ(Files("/"), before) << args[0] << " " << stop_at;
+      ++stop_at;
+    }
+    // It was stopped in all that is read and written.
+    EXPECT_GT(stop_at, 5) << args[0];
+    ASSERT_NE(Files("/"), before);
+    ASSERT_THAT(io::DeleteRecursively(env_, args[2]), IsOk());
+  }
+  for (const char* const verb : {"ls", "show", "verify", "gc", "pin"}) {
+    EXPECT_FALSE(MakesFiles({verb, "/w"})) << verb;
+  }
+  EXPECT_FALSE(MakesFiles({"export", "--help"}));
+  EXPECT_FALSE(MakesFiles({"export"}));
 }
 
 }  // namespace

@@ -35,6 +35,7 @@
 #include "grapnel/tools/launch/rank_group.h"
 #include "grapnel/tools/launch/rank_output.h"
 #include "grapnel/tools/launch/sockets.h"
+#include "grapnel/tools/launch/start_program.h"
 
 extern char** environ;
 
@@ -514,7 +515,10 @@ void Keeper::StartAttempt(const Command& command) {
   report.attempt = attempt_;
   report.failure.rank = group.first_rank;
   report.failure.exit_code =
-      absl::IsInvalidArgument(started.status()) ? kBadOptions : 1;
+      absl::IsInvalidArgument(started.status()) ||
+              absl::IsFailedPrecondition(started.status())
+          ? kBadOptions
+          : 1;
   report.failure.is_final = true;
   report.failure.text = absl::StrCat("node ", options_.node_rank, ": ",
                                      started.status().message());

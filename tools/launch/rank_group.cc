@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -26,38 +25,6 @@ constexpr const char* kStreamNames[] = {"stdout", "stderr"};
 
 absl::Status Failed(absl::string_view what) {
   return absl::ErrnoToStatus(errno, what);
-}
-
-// In the new process. `result` gets errno if the program can't be run.
-[[noreturn]] void RunProgram(const RankGroupOptions& options, pid_t parent,
-                             const int fds[3], int result, char** argv,
-                             char** environment) {
-  // Keys of a terminal reach the launcher alone, which passes them on.
-  setpgid(0, 0);
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  // It may have ended before that.
-  if (getppid() != parent) _exit(1);
-  int error = 0;
-  for (int fd = 0; fd < 3 && error == 0; ++fd) {
-    if (dup2(fds[fd], fd) < 0) error = errno;
-  }
-  if (error == 0) {
-    for (const auto& [signal, action] : options.signals.actions) {
-      sigaction(signal, &action, nullptr);
-    }
-    sigprocmask(SIG_SETMASK, &options.signals.mask, nullptr);
-    execvpe(argv[0], argv, environment);
-    error = errno;
-  }
-  [[maybe_unused]] const ssize_t n = write(result, &error, sizeof(error));
-  _exit(127);
-}
-
-std::vector<char*> Pointers(std::vector<std::string>& strings) {
-  std::vector<char*> pointers;
-  for (std::string& string : strings) pointers.push_back(string.data());
-  pointers.push_back(nullptr);
-  return pointers;
 }
 
 }  // namespace
@@ -110,36 +77,19 @@ absl::Status RankGroup::StartRank(int local_rank) {
     stream.log_start = info.st_size;
   }
 
-  std::vector<std::string> command = options_.command;
-  std::vector<std::string> environment = options_.environment;
-  environment.push_back(absl::StrCat("RANK=", number));
-  environment.push_back(absl::StrCat("ROLE_RANK=", number));
-  environment.push_back(absl::StrCat("LOCAL_RANK=", local_rank));
-  std::vector<char*> argv = Pointers(command);
-  std::vector<char*> envp = Pointers(environment);
-  int result[2];
-  if (pipe2(result, O_CLOEXEC) != 0) return Failed("pipe");
-  OwnedFd read_end(result[0]);
-  OwnedFd write_end(result[1]);
-  const int fds[3] = {files[0].get(), files[1].get(), files[2].get()};
-  const pid_t parent = getpid();
-  rank.pid = fork();
-  if (rank.pid == 0) {
-    RunProgram(options_, parent, fds, result[1], argv.data(), envp.data());
-  }
-  if (rank.pid < 0) return Failed(absl::StrCat("rank ", number, ": fork"));
-  // The process does so too: whoever comes first.
-  setpgid(rank.pid, rank.pid);
+  ProgramOptions program;
+  program.command = options_.command;
+  program.environment = options_.environment;
+  program.environment.push_back(absl::StrCat("RANK=", number));
+  program.environment.push_back(absl::StrCat("ROLE_RANK=", number));
+  program.environment.push_back(absl::StrCat("LOCAL_RANK=", local_rank));
+  for (int i = 0; i < 3; ++i) program.fds[i] = files[i].get();
+  // Keys of a terminal reach the launcher alone, which passes them on.
+  program.own_group = true;
+  program.signals = &options_.signals;
+  GRAPNEL_ASSIGN_OR_RETURN(rank.pid, StartProgram(std::move(program)));
   ++running_;
-  write_end = OwnedFd();
-  int error = 0;
-  ssize_t n;
-  do {
-    n = read(read_end.get(), &error, sizeof(error));
-  } while (n < 0 && errno == EINTR);
-  if (n <= 0) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(options_.command[0], ": ", strerror(error)));
+  return absl::OkStatus();
 }
 
 int RankGroup::OnEnded(pid_t pid, int wait_status) {

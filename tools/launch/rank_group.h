@@ -4,26 +4,18 @@
 #define GRAPNEL_TOOLS_LAUNCH_RANK_GROUP_H_
 
 #include <poll.h>
-#include <signal.h>
 #include <sys/types.h>
 
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "grapnel/tools/launch/rank_output.h"
 #include "grapnel/tools/launch/sockets.h"
+#include "grapnel/tools/launch/start_program.h"
 
 namespace grapnel {
-
-// What a rank gets back of the signals before it runs its program: those that
-// the keeper blocks or ignores.
-struct SignalState {
-  sigset_t mask;
-  std::vector<std::pair<int, struct sigaction>> actions;
-};
 
 struct RankGroupOptions {
   std::vector<std::string> command;
@@ -41,8 +33,8 @@ struct RankGroupOptions {
 class RankGroup {
  public:
   // Starts them. The sinks have to outlive it. kInvalidArgument names a log
-  // file, or the program if it can't be run; then those that were started are
-  // killed, but not waited for.
+  // file, kFailedPrecondition the program if it can't be run; then those that
+  // were started are killed, but not waited for.
   static absl::StatusOr<std::unique_ptr<RankGroup>> Start(
       const RankGroupOptions& options, OutputSink& out, OutputSink& err);
 

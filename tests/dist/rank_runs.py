@@ -157,7 +157,7 @@ class Job:
             return None, seconds
         return (128 - code if code < 0 else code), time.monotonic() - begin
 
-    def left_behind(self, seconds=5):
+    def left_behind(self, seconds=30):
         """Processes that are still there after a while."""
         wait_for(lambda: not processes(self.mark), seconds, pause=0.02)
         return processes(self.mark)

@@ -11,6 +11,7 @@
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
@@ -260,18 +261,21 @@ TEST_P(GlooSyncBatchNormTest, ErrorOfOneEndsTheOthersBackwardWithItsMessage) {
 
 TEST(GlooSyncBatchNormOrderTest, SilentRankIsADeadline) {
   const absl::Time start = absl::Now();
+  absl::Notification told;
   const std::vector<absl::Status> ends = RunGlooRanks(
       2,
       [&](const GlooRank& r) -> absl::Status {
         Net net;
         if (r.rank == 1) {
-          absl::SleepFor(absl::Seconds(4));
+          told.WaitForNotification();
           return absl::OkStatus();
         }
-        return CatchAsStatus([&] {
+        const absl::Status status = CatchAsStatus([&] {
           net.Loss(Filled({4, 4}, 0), true, &r.group);
           return absl::OkStatus();
         });
+        told.Notify();
+        return status;
       },
       absl::Seconds(1), /*own_connections=*/true);
   EXPECT_THAT(ends[0],

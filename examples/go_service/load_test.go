@@ -79,7 +79,7 @@ func TestPredictionsUnderLoad(t *testing.T) {
 	}
 	t.Logf("killed after iteration %d, it went on after %d", now.Iter, it.BeganAt)
 	p.signal(syscall.SIGTERM)
-	if code := p.wait(10 * time.Second); code != exitStopped {
+	if code := p.wait(20 * time.Second); code != exitStopped {
 		t.Errorf("exit code %d", code)
 	}
 }

@@ -79,7 +79,7 @@ func TestItLearnsIsKilledAndGoesOn(t *testing.T) {
 	p.postSamples(train[:64])
 	p.until("more", func(it progress) bool { return it.Iter >= last+10 })
 	p.signal(syscall.SIGTERM)
-	if code := p.wait(10 * time.Second); code != exitStopped {
+	if code := p.wait(20 * time.Second); code != exitStopped {
 		t.Errorf("exit code %d", code)
 	}
 	if newest := newestIter(t, workDir); newest < last+10 {
@@ -121,14 +121,14 @@ func checkMetrics(t *testing.T, p *process, samples int) {
 
 // A request that has begun is answered, and no other is taken.
 func TestSIGTERMLetsRequestsEnd(t *testing.T) {
-	p := start(t, t.TempDir(), "--grace", "5s", "--passes", "0")
+	p := start(t, t.TempDir(), "--grace", "30s", "--passes", "0")
 	train := readDigits(t, "train")
 	p.postSamples(train[:128])
 	p.until("training", func(it progress) bool { return it.Iter > 0 })
 	rest := beginPrediction(t, p, train[:1])
 	p.signal(syscall.SIGTERM)
 	address := strings.TrimPrefix(p.url, "http://")
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
 		connection, err := net.Dial("tcp", address)
 		if err != nil {
 			break
@@ -142,7 +142,7 @@ func TestSIGTERMLetsRequestsEnd(t *testing.T) {
 	if !strings.HasPrefix(answer, "HTTP/1.1 200 ") || !strings.Contains(answer, "probabilities") {
 		t.Errorf("got %q", answer)
 	}
-	if code := p.wait(5 * time.Second); code != exitStopped {
+	if code := p.wait(25 * time.Second); code != exitStopped {
 		t.Errorf("exit code %d", code)
 	}
 }
@@ -150,16 +150,16 @@ func TestSIGTERMLetsRequestsEnd(t *testing.T) {
 // Who never ends a request is not waited for, and what was learned is saved.
 func TestSIGTERMWithinItsGrace(t *testing.T) {
 	workDir := t.TempDir()
-	p := start(t, workDir, "--grace", "500ms", "--passes", "0")
+	p := start(t, workDir, "--grace", "5s", "--passes", "0")
 	train := readDigits(t, "train")
 	p.postSamples(train[:128])
 	it := p.until("training", func(it progress) bool { return it.Iter > 10 })
 	beginPrediction(t, p, train[:1])
 	p.signal(syscall.SIGINT)
-	if code := p.wait(3 * time.Second); code != exitFailed {
+	if code := p.wait(20 * time.Second); code != exitFailed {
 		t.Errorf("exit code %d", code)
 	}
-	if !strings.Contains(p.stderr.String(), "not answered within 500ms") {
+	if !strings.Contains(p.stderr.String(), "not answered within 5s") {
 		t.Errorf("it says %s", p.stderr)
 	}
 	if newest := newestIter(t, workDir); newest < it.Iter {
@@ -167,8 +167,8 @@ func TestSIGTERMWithinItsGrace(t *testing.T) {
 	}
 }
 
-// beginPrediction sends a request but for its last byte. What it returns sends
-// that too, and reads the answer.
+// beginPrediction sends a request but for its last byte, once the server has
+// begun to read it. What it returns sends that too, and reads the answer.
 func beginPrediction(t *testing.T, p *process, samples []sample) func() string {
 	t.Helper()
 	body, err := json.Marshal(bodyOf(samples, false))
@@ -187,8 +187,13 @@ func beginPrediction(t *testing.T, p *process, samples []sample) func() string {
 	}
 	end := len(body) - 1
 	send(fmt.Sprintf("POST /predict HTTP/1.1\r\nHost: service\r\nConnection: close\r\n"+
-		"Content-Length: %d\r\n\r\n%s", len(body), body[:end]))
-	time.Sleep(100 * time.Millisecond) // Until the server has begun to read it.
+		"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n", len(body)))
+	const goOn = "HTTP/1.1 100 Continue\r\n\r\n"
+	said := make([]byte, len(goOn))
+	if _, err := io.ReadFull(connection, said); err != nil || string(said) != goOn {
+		t.Fatalf("got %q, %v", said, err)
+	}
+	send(string(body[:end]))
 	return func() string {
 		send(string(body[end:]))
 		answer, err := io.ReadAll(connection)

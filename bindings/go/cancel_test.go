@@ -23,7 +23,7 @@ func cancelling(f func()) grapnel.Hook {
 			f()
 		}
 		if run.Iter()+1 >= cancelledAt {
-			time.Sleep(20 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond)
 		}
 		return nil
 	}, grapnel.AfterTrainIter)
@@ -173,9 +173,10 @@ func TestAnEvaluationIsCutShort(t *testing.T) {
 		why := errors.New("enough")
 		batches := 0
 		runner := newLine(t, grapnel.HookFunc("cancels", func(*grapnel.Run) error {
-			batches++
-			cancel(why)
-			time.Sleep(10 * time.Millisecond) // It is another goroutine that tells.
+			if batches++; batches == 1 {
+				cancel(why)
+				time.Sleep(500 * time.Millisecond) // It is another goroutine that tells.
+			}
 			return nil
 		}, stage))
 		evaluate := runner.Val

@@ -162,7 +162,7 @@ func ExampleRunner_Train_context() {
 	defer cancel()
 	runner, done := smallRunner(&grapnel.Options{
 		Hooks: []grapnel.Hook{grapnel.HookFunc("slow", func(*grapnel.Run) error {
-			time.Sleep(5 * time.Millisecond)
+			time.Sleep(50 * time.Millisecond)
 			return nil
 		}, grapnel.AfterTrainIter)},
 	})

@@ -1010,12 +1010,12 @@ TEST(DataLoaderTest, UnequalSamplesAreNamed) {
 
 // --- Threads ---
 
-// Each batch behind the first takes ten seconds.
+// Each batch behind the first takes forty seconds.
 TEST(DataLoaderTest, DestructionDoesNotWaitForBatchesInFlight) {
   auto dataset = std::make_unique<CountingDataset>(1 << 20);
   dataset->on_get = [](int64_t index) {
     if (index >= 10000) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      std::this_thread::sleep_for(std::chrono::milliseconds(4));
     }
     return absl::OkStatus();
   };
@@ -1024,7 +1024,7 @@ TEST(DataLoaderTest, DestructionDoesNotWaitForBatchesInFlight) {
   MustNext(*loader);
   const auto start = std::chrono::steady_clock::now();
   loader.reset();
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
 }
 
 // Nor does a Seek elsewhere wait for them: workers leave what was dropped.
@@ -1032,7 +1032,7 @@ TEST(DataLoaderTest, SeekStopsBatchesThatNobodyWants) {
   auto dataset = std::make_unique<CountingDataset>(1 << 20);
   dataset->on_get = [](int64_t index) {
     if (index >= 10000 && index < 500000) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      std::this_thread::sleep_for(std::chrono::milliseconds(4));
     }
     return absl::OkStatus();
   };
@@ -1042,7 +1042,7 @@ TEST(DataLoaderTest, SeekStopsBatchesThatNobodyWants) {
   const auto start = std::chrono::steady_clock::now();
   loader->Seek(0, 60);
   EXPECT_EQ(MustNext(*loader).indices[0], 600000);
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
 }
 
 // Hangs if a worker doesn't wake up.

@@ -604,12 +604,12 @@ TEST(StreamLoaderTest, DestructionEndsTheThreadWhateverItDoes) {
   for (int i = 0; i < 100; ++i) MustNext(*NewLoader(config, 1000));
 }
 
-// The second batch takes ten seconds.
+// The second batch takes forty seconds.
 TEST(StreamLoaderTest, DestructionAndSeekDoNotWaitForTheBatchThatIsRead) {
   auto stream = std::make_unique<CountingStream>(1 << 20);
   stream->on_next = [](int64_t index) {
     if (index >= 10000) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      std::this_thread::sleep_for(std::chrono::milliseconds(4));
     }
     return absl::OkStatus();
   };
@@ -620,7 +620,7 @@ TEST(StreamLoaderTest, DestructionAndSeekDoNotWaitForTheBatchThatIsRead) {
   EXPECT_THAT(loader->Seek(StreamPosition()), IsOk());
   MustNext(*loader);
   loader.reset();
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
 }
 
 // --- Configs ---

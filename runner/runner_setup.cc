@@ -816,11 +816,15 @@ absl::Status RunnerImpl::InitSeed() {
   if (resume_) {
     // Before anything is built with the wrong one.
     auto state = ReadRunState(checkpoint_);
+    if (!state.ok() && checkpoint_.manifest().partial()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "resume: ", checkpoint_path_,
+          ": has not all of a run, which can begin with its weights "
+          "(load_from, without resume) but not go on from it"));
+    }
     if (!state.ok()) {
-      const bool partial = checkpoint_.manifest().partial();
       return WithContext(state.status(),
-                         absl::StrCat(checkpoint_path_,
-                                      partial ? ", published in parts" : ""));
+                         absl::StrCat("resume: ", checkpoint_path_));
     }
     checkpoint_state_ = *std::move(state);
     const int64_t saved = checkpoint_state_.seed();

@@ -48,11 +48,13 @@
 namespace grapnel {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::Eq;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
+using ::testing::StartsWith;
 
 // "+epoch_1" for one that was written, "-epoch_1" for one that was deleted.
 using Operations = std::vector<std::string>;
@@ -805,7 +807,14 @@ TEST_F(CheckpointEdgeTest, RefusesWhatIsNoStateOfARun) {
   config["resume"] = true;
   EXPECT_GOLDEN(Edge("resume without message_hub"), create(),
                 StatusIs(absl::StatusCode::kDataLoss,
-                         HasSubstr("/run/bare: state.pb: is missing")));
+                         HasSubstr("resume: /run/bare: state.pb: is missing")));
+  // Ours alone: a copy that was made to be passed on.
+  bare->manifest().set_partial(true);
+  ASSERT_THAT(io::WriteCheckpoint(env_, "/run", "part", *bare), IsOk());
+  config["load_from"] = "part.pth";
+  EXPECT_THAT(create(), StatusIs(absl::StatusCode::kInvalidArgument,
+                                 AllOf(StartsWith("resume: /run/part: "),
+                                       HasSubstr("but not go on from it"))));
   config["load_from"] = "epoch_2.pth";
   ASSERT_THAT(env_.DeleteFile("/run/epoch_2/manifest.pb"), IsOk());
   EXPECT_GOLDEN(

@@ -180,7 +180,9 @@ absl::StatusOr<ExitCode> ImportWeights(const CkptCommand& command, io::Env& env,
 absl::StatusOr<ExitCode> AverageCheckpoints(const CkptCommand& command,
                                             io::Env& env, std::ostream& out) {
   const std::string& to = *command.output;
-  GRAPNEL_RETURN_IF_ERROR(CheckNotThere(env, to));
+  const std::optional<Format> format = FormatOf(to);
+  GRAPNEL_RETURN_IF_ERROR(format.has_value() ? CheckNewFile(env, to)
+                                             : CheckNotThere(env, to));
   io::WeightsMean mean;
   io::CheckpointContents result;
   for (size_t i = 0; i < command.paths.size(); ++i) {
@@ -196,7 +198,6 @@ absl::StatusOr<ExitCode> AverageCheckpoints(const CkptCommand& command,
   }
   GRAPNEL_ASSIGN_OR_RETURN(TensorMap weights, mean.Finish());
   const int64_t tensors = static_cast<int64_t>(weights.size());
-  const std::optional<Format> format = FormatOf(to);
   if (format.has_value()) {
     GRAPNEL_RETURN_IF_ERROR(WriteWeights(env, to, *format, weights));
   } else {

@@ -225,6 +225,11 @@ TEST_F(ConvertCommandsTest, AverageTakesFilesAndNamesWhatDoesNotFit) {
                          "shape is (2), in /w/epoch_1 ()")));
   EXPECT_FALSE(env_.FileExists("/w/soup"));
   EXPECT_THAT(Hidden("/w"), IsEmpty());
+  // Before anything is read.
+  EXPECT_THAT(Run(AverageCheckpoints,
+                  {"average", "-o", "/none/m.pth", "/w/epoch_1", "/w/epoch_9"})
+                  .exit_code,
+              StatusIs(Code::kNotFound, HasSubstr("there is no folder /none")));
 }
 
 }  // namespace

@@ -18,8 +18,7 @@ import safetensors.numpy
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "interop"))
 import slim_mmengine
-
-SEED = 3
+from mmengine_digits import SEED, loader, make_model, register_top_k, save, save_sections
 
 
 # Optimizers are the fused ones, as ours are: the others round otherwise.
@@ -67,77 +66,19 @@ def iters_case():
 CASES = {"epochs": epochs_case, "iters": iters_case}
 
 
-def read_idx(path):
-    with open(path, "rb") as f:
-        data = f.read()
-    dims = data[3]
-    shape = np.frombuffer(data, ">u4", dims, 4)
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * dims).reshape(shape)
-
-
-class Digits:
-    def __init__(self, torch, prefix):
-        images = read_idx(f"{prefix}-images").astype(np.float32) / 16
-        self._images = torch.from_numpy(images).unsqueeze(1)
-        self._labels = torch.from_numpy(read_idx(f"{prefix}-labels").astype(np.int64))
-
-    def __len__(self):
-        return len(self._labels)
-
-    def __getitem__(self, i):
-        return self._images[i], self._labels[i]
-
-
-def make_model(torch, weights):
-    from mmengine.model import BaseModel
-    nn = torch.nn
-
-    class Net(BaseModel):
-        """Layers and names of the Sequential that ours is configured to be."""
-
-        def __init__(self):
-            super().__init__()
-            layers = [
-                nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
-                nn.MaxPool2d(2),
-                nn.Conv2d(8, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-                nn.MaxPool2d(2),
-                nn.Flatten(), nn.Linear(64, 10)]
-            self._names = [str(i) for i in range(len(layers))]
-            for name, layer in zip(self._names, layers):
-                self.add_module(name, layer)
-
-        def forward(self, images, labels, mode):
-            x = images
-            for name in self._names:
-                x = getattr(self, name)(x)
-            if mode == "loss":
-                return dict(loss=nn.functional.cross_entropy(x, labels))
-            return [(x, labels)]
-
-    net = Net()
-    given = {name: torch.from_numpy(value) for name, value in weights.items()}
-    net.load_state_dict(given, strict=True)
-    return net
+def layers(nn):
+    return [nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(8, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(64, 10)]
 
 
 def register(torch):
     from mmengine.evaluator import BaseMetric
     from mmengine.hooks import Hook
     from mmengine.registry import HOOKS, METRICS
-
-    @METRICS.register_module()
-    class TopK(BaseMetric):
-        default_prefix = "accuracy"
-
-        def process(self, data_batch, data_samples):
-            for out, labels in data_samples:
-                places = (out > out.gather(1, labels[:, None])).sum(1)
-                self.results += places.tolist()
-
-        def compute_metrics(self, results):
-            places = np.array(results)
-            return {f"top{k}": float((places < k).mean() * 100) for k in (1, 3)}
+    register_top_k()
 
     @METRICS.register_module()
     class MeanLoss(BaseMetric):
@@ -167,48 +108,25 @@ def register(torch):
             # the buffers that were made one for the validation.
             prefix = f"{self._folder}/{self._unit}_{checkpoint['meta'][self._unit]}"
             if not os.path.exists(f"{prefix}.model.safetensors"):
-                save_sections(checkpoint, runner, prefix)
+                save_sections(checkpoint, parameters_of(runner), prefix)
 
 
-def save(state, path):
-    safetensors.numpy.save_file({name: np.array(value.numpy(), order="C")
-                                 for name, value in state.items()}, path)
-
-
-def save_sections(checkpoint, runner, prefix):
-    """What a .pth file holds, in our sections and by our names."""
-    model, averaged = checkpoint["state_dict"], checkpoint.get("ema_state_dict")
-    sections = {"model": model}
-    if averaged is not None:
-        # c11: theirs exchanges the two.
-        raw = {name[len("module."):]: value for name, value in averaged.items() if name != "steps"}
-        sections = {"model": raw, "ema": model}
-    if "optimizer" in checkpoint:
-        names = [name for name, _ in runner.model.module.named_parameters()]
-        state = checkpoint["optimizer"]["state"]
-        sections["optimizer"] = {f"{names[i]}/{slot}": value for i, slots in state.items()
-                                 for slot, value in slots.items()}
-    for section, state in sections.items():
-        save(state, f"{prefix}.{section}.safetensors")
+def parameters_of(runner):
+    return [name for name, _ in runner.model.module.named_parameters()]
 
 
 def train(torch, case, folder, weights, rank):
     from mmengine.runner import Runner
     config = CASES[case]()
-
-    def loader(side, batch_size, prefix):
-        return dict(batch_size=batch_size, num_workers=0, sampler=side["sampler"],
-                    dataset=Digits(torch, f"{folder}/{prefix}"),
-                    collate_fn=dict(type="default_collate"))
-
     dump = f"{folder}/{case}/theirs.dump"
     unit = "epoch" if config["train_cfg"]["by_epoch"] else "iter"
     runner = Runner(
-        model=make_model(torch, weights),
+        model=make_model(torch, layers(torch.nn), weights),
         work_dir=f"{folder}/{case}/theirs",
         experiment_name=case,
-        train_dataloader=loader(config["train"], 16, config["train"]["prefix"]),
-        val_dataloader=loader(config["val"], 11, "val"),
+        train_dataloader=loader(torch, f"{folder}/{config['train']['prefix']}",
+                                config["train"]["sampler"], 16),
+        val_dataloader=loader(torch, f"{folder}/val", config["val"]["sampler"], 11),
         train_cfg=config["train_cfg"],
         val_cfg=dict(),
         val_evaluator=[dict(type="TopK"), dict(type="MeanLoss")],
@@ -229,7 +147,7 @@ def train(torch, case, folder, weights, rank):
     if rank == 0:
         for path in glob.glob(f"{runner.work_dir}/best_*.pth"):
             prefix = f"{dump}/{os.path.basename(path)[:-len('.pth')]}"
-            save_sections(torch.load(path, weights_only=False), runner, prefix)
+            save_sections(torch.load(path, weights_only=False), parameters_of(runner), prefix)
 
 
 def main():

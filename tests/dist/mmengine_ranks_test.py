@@ -6,7 +6,6 @@ Where ours differs on purpose it says so by the ids of docs/from_mmengine.md.
 """
 
 import glob
-import json
 import os
 import re
 import subprocess
@@ -17,7 +16,8 @@ import numpy as np
 from safetensors.numpy import load_file as load, save_file as save
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-DIGITS = os.path.join(HERE, "..", "..", "examples", "digits")
+sys.path.insert(0, os.path.join(HERE, "..", "interop"))
+from mmengine_digits import records_of, write_data
 
 # As the cases of mmengine_rank.py.
 COMMON = """
@@ -106,18 +106,6 @@ BUFFERS = [f"{norm}.{name}" for norm in ("1", "5")
 TIMES = ("time", "data_time", "memory")
 
 
-def write_idx(folder, kind, name, count=None):
-    """The first `count` digits of `kind` as `name`-images and `name`-labels."""
-    for what, dims in (("images-idx3-ubyte", 3), ("labels-idx1-ubyte", 1)):
-        with open(f"{DIGITS}/{kind}-{what}", "rb") as f:
-            data = f.read()
-        shape = np.frombuffer(data, ">u4", dims, 4).copy()
-        shape[0] = count or shape[0]
-        head = data[:4] + shape.tobytes()
-        with open(f"{folder}/{name}-{what.split('-')[0]}", "wb") as f:
-            f.write(head + data[len(head):len(head) + int(shape.prod())])
-
-
 def write_weights(path):
     random = np.random.default_rng(1)
 
@@ -171,12 +159,6 @@ work_dir: "{case}/ours"
         raise AssertionError(f"grapnel's run failed:\n{ran.stdout}")
 
 
-def read_records(work_dir):
-    path, = glob.glob(f"{work_dir}/*/vis_data/scalars.json")
-    with open(path) as f:
-        return [json.loads(line) for line in f]
-
-
 def files_of(work_dir):
     """Relative paths, with T for the run's time; checkpoints as directories."""
     found = set()
@@ -199,9 +181,7 @@ class MMEngineRanksTest(unittest.TestCase):
         for case in CASES:
             for side in ("theirs", "ours"):
                 os.makedirs(f"{folder}/{case}/{side}.dump")
-        write_idx(folder, "train", "small", 203)
-        write_idx(folder, "train", "all")
-        write_idx(folder, "test", "val", 89)
+        write_data(folder)
         write_weights(f"{folder}/weights.safetensors")
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         run_theirs(folder, world_size, environment)
@@ -226,8 +206,8 @@ class MMEngineRanksTest(unittest.TestCase):
             self.assertEqual(f"{folder}/theirs/{last}.pth", f.read())
 
     def compare_records(self, folder, case, _):
-        ours = [numbers(record) for record in read_records(f"{folder}/ours")]
-        theirs = [numbers(record) for record in read_records(f"{folder}/theirs")]
+        ours = [numbers(record) for record in records_of(f"{folder}/ours")]
+        theirs = [numbers(record) for record in records_of(f"{folder}/theirs")]
         val_losses = []
         for record in ours:
             if "val_loss" not in record:

@@ -355,9 +355,15 @@ absl::StatusOr<ExitCode> CollectGarbage(const CkptCommand& command,
     const std::string deed = Describe(verdict, command.dry_run);
     rows.push_back({verdict.path, FormatBytes(verdict.bytes), deed});
     for (const SizedFile& copy : verdict.copies) {
-      if (frees) bytes += copy.bytes;
-      rows.push_back({copy.path, FormatBytes(copy.bytes),
-                      frees ? absl::StrCat("copy: ", deed) : "copy: stays"});
+      // They go first, so they may have gone where their checkpoint couldn't.
+      const bool gone =
+          command.dry_run ? frees : Goes(verdict) && !env.FileExists(copy.path);
+      if (gone) bytes += copy.bytes;
+      rows.push_back(
+          {copy.path, FormatBytes(copy.bytes),
+           absl::StrCat("copy: ", !gone             ? "stays"
+                                  : command.dry_run ? "would be deleted"
+                                                    : "deleted")});
     }
   }
   json["bytes"] = bytes;

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <ostream>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -314,6 +315,35 @@ TEST_F(KeepCommandsTest, GcNamesAndCountsCopies) {
   EXPECT_EQ(json["bytes"].get<int64_t>(), gone["bytes"].get<int64_t>() + 5);
   EXPECT_THAT(Left(), ElementsAre("epoch_1.safetensors", "epoch_2",
                                   "epoch_2.pth", "epoch_2.safetensors"));
+}
+
+// The system deletes no weights.
+class StuckEnv : public io::EnvWrapper {
+ public:
+  using EnvWrapper::EnvWrapper;
+  absl::Status DeleteFile(const std::string& path) override {
+    if (io::Basename(path) == "model.safetensors") {
+      return absl::PermissionDeniedError(path + ": cannot delete");
+    }
+    return EnvWrapper::DeleteFile(path);
+  }
+};
+
+TEST_F(KeepCommandsTest, GcCountsTheCopyOfWhatCannotBeDeletedWhole) {
+  for (const int epoch : {1, 2}) Save(epoch);
+  Put("/w", ".written", "12345");
+  ASSERT_THAT(io::AddCopy(env_, "/w/epoch_1", ".pth", "/w/.written"), IsOk());
+  StuckEnv env(env_);
+  CkptCommand command;
+  command.verb = CkptCommand::Verb::kGc;
+  command.paths = {"/w"};
+  command.keep_last = 1;
+  std::ostringstream out;
+  EXPECT_EQ(CollectGarbage(command, env, out).value_or(kBadInput), kRunFailed);
+  EXPECT_THAT(out.str(), HasSubstr("can't be deleted: "));
+  EXPECT_THAT(out.str(), ContainsRegex("/w/epoch_1.pth +5 B +copy: deleted\n"));
+  EXPECT_THAT(out.str(), HasSubstr("freed 5 B\n"));
+  EXPECT_THAT(Left(), ElementsAre("epoch_2"));
 }
 
 // Somebody else does something at the last moment before `path` is renamed or

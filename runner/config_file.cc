@@ -1,11 +1,15 @@
 #include "grapnel/runner/config_file.h"
 
+#include <cstddef>
+#include <vector>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/text_format.h"
 #include "grapnel/base/checked_message.h"
 #include "grapnel/base/control_characters.h"
 #include "grapnel/base/status_macros.h"
+#include "grapnel/base/suggestion.h"
 #include "grapnel/base/utf8.h"
 #include "grapnel/io/env.h"
 #include "grapnel/runner/config_text.h"
@@ -39,6 +43,46 @@ const Ending* FindEnding(absl::string_view path) {
     if (absl::EndsWith(path, ending.text)) return &ending;
   }
   return nullptr;
+}
+
+std::string WithoutEnding(absl::string_view name) {
+  return std::string(name.substr(0, name.rfind('.')));
+}
+
+// A config file beside `path` that is called much the same, whatever its
+// ending; "" if there is none.
+std::string ClosestFile(io::Env& env, const std::string& path) {
+  const std::string dir = io::Dirname(path), typed = io::Basename(path);
+  const auto listed = env.ListDir(dir.empty() ? "." : dir);
+  if (!listed.ok()) return "";
+  std::vector<std::string> files, names;
+  for (const std::string& file : *listed) {
+    if (FindEnding(file) == nullptr) continue;
+    files.push_back(file);
+    names.push_back(ConfigName(file));
+  }
+  std::string name = ClosestName(WithoutEnding(typed), names);
+  if (name.empty()) name = ClosestName(typed, names);
+  std::vector<std::string> named;
+  for (size_t i = 0; i < files.size() && !name.empty(); ++i) {
+    if (names[i] == name) named.push_back(files[i]);
+  }
+  if (named.empty()) return "";
+  std::string closest = ClosestName(typed, named);
+  if (closest.empty()) closest = named.front();
+  closest = io::JoinPath(dir, closest);
+  return env.IsDirectory(closest) ? "" : closest;
+}
+
+// Of a file that can't be read because of what it is called.
+absl::Status DidYouMeanFile(const absl::Status& status, io::Env& env,
+                            const std::string& path) {
+  const std::string closest = ClosestFile(env, path);
+  if (closest.empty()) return status;
+  return absl::Status(
+      status.code(),
+      absl::StrCat(status.message(), "; did you mean \"",
+                   EscapeToUtf8(MaskControlCharacters(closest)), "\"?"));
 }
 
 // Names and values in a message are those of the content, and go to terminals:
@@ -104,10 +148,15 @@ absl::StatusOr<RunnerConfig> ParseRunnerConfig(absl::string_view content,
 
 absl::StatusOr<RunnerConfig> LoadRunnerConfig(io::Env& env,
                                               const std::string& path) {
-  GRAPNEL_ASSIGN_OR_RETURN(const ConfigFormat format, ConfigFormatOf(path));
-  GRAPNEL_ASSIGN_OR_RETURN(const std::string content,
-                           io::ReadFile(env, path, kMaxConfigBytes));
-  return ParseRunnerConfig(content, format, path);
+  const absl::StatusOr<ConfigFormat> format = ConfigFormatOf(path);
+  if (!format.ok()) return DidYouMeanFile(format.status(), env, path);
+  const absl::StatusOr<std::string> content =
+      io::ReadFile(env, path, kMaxConfigBytes);
+  if (absl::IsNotFound(content.status())) {
+    return DidYouMeanFile(content.status(), env, path);
+  }
+  GRAPNEL_RETURN_IF_ERROR(content.status());
+  return ParseRunnerConfig(*content, *format, path);
 }
 
 std::string ConfigName(absl::string_view path) {

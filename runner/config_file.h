@@ -49,7 +49,8 @@ absl::StatusOr<ConfigFormat> ConfigFormatOf(absl::string_view path);
 absl::StatusOr<runner::v1::RunnerConfig> ParseRunnerConfig(
     absl::string_view content, ConfigFormat format, absl::string_view name);
 
-// Also fails as io::ReadFile does.
+// Also fails as io::ReadFile does. Of a file that isn't there, or isn't called
+// as one, the error suggests one beside it with a name that is like it.
 absl::StatusOr<runner::v1::RunnerConfig> LoadRunnerConfig(
     io::Env& env, const std::string& path);
 

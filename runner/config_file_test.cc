@@ -3,10 +3,12 @@
 #include <unistd.h>
 
 #include <memory>
+#include <ostream>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
@@ -17,6 +19,7 @@
 #include "google/protobuf/util/message_differencer.h"
 #include "grapnel/base/status_matchers.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/mem_env.h"
 #include "grapnel/runner/config_file_test.pb.h"
 #include "grapnel/runner/config_paths.h"
 #include "grapnel/runner/hook.h"
@@ -520,6 +523,63 @@ TEST(LoadRunnerConfigTest, NamesTheFileThatIsNotThere) {
       LoadRunnerConfig(io::Env::Posix(), "/no/such.textproto"),
       StatusIs(absl::StatusCode::kNotFound, HasSubstr("/no/such.textproto")));
   EXPECT_FALSE(LoadRunnerConfig(io::Env::Posix(), testing::TempDir()).ok());
+}
+
+struct MisspelledFile {
+  std::string name;
+  std::string typed;
+  std::string error;  // What it ends in.
+};
+
+void PrintTo(const MisspelledFile& c, std::ostream* os) { *os << c.typed; }
+
+class MisspelledFileTest : public testing::TestWithParam<MisspelledFile> {};
+
+TEST_P(MisspelledFileTest, OneBesideItIsSuggested) {
+  io::MemEnv env;
+  ASSERT_THAT(env.CreateDir("/c"), IsOk());
+  ASSERT_THAT(env.CreateDir("/c/folder.textproto"), IsOk());
+  for (const char* const file :
+       {"/c/digits.json", "/c/digits.textproto", "/c/digits.py",
+        "/c/strange\n.txtpb", "/c/my.own.textproto"}) {
+    ASSERT_THAT(io::WriteFileAtomically(env, file, ""), IsOk());
+  }
+  const absl::Status status = LoadRunnerConfig(env, GetParam().typed).status();
+  EXPECT_FALSE(status.ok());
+  EXPECT_TRUE(absl::EndsWith(status.message(), GetParam().error)) << status;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , MisspelledFileTest,
+    testing::ValuesIn(std::vector<MisspelledFile>{
+        {"Ending", "/c/digits.textprot",
+         "; did you mean \"/c/digits.textproto\"?"},
+        {"EndingOfAnotherFile", "/c/digits.py",
+         "; did you mean \"/c/digits.json\"?"},
+        {"NoEnding", "/c/digits", "; did you mean \"/c/digits.json\"?"},
+        {"Name", "/c/digts.textproto",
+         "; did you mean \"/c/digits.textproto\"?"},
+        {"NameOfAnotherFormat", "/c/diigts.json",
+         "; did you mean \"/c/digits.json\"?"},
+        {"NoEndingBehindADot", "/c/my.own",
+         "; did you mean \"/c/my.own.textproto\"?"},
+        {"NothingIsObeyedByATerminal", "/c/strange.txtpb",
+         "; did you mean \"/c/strange?.txtpb\"?"},
+        {"NothingLikeIt", "/c/letters.textproto", "no such file or directory"},
+        {"AFolder", "/c/foldr.textproto", "no such file or directory"},
+        {"NoSuchFolder", "/d/digits.textprot", ".binpb"},
+    }),
+    [](const auto& info) { return info.param.name; });
+
+TEST(LoadRunnerConfigTest, SuggestsAFileInTheCurrentFolder) {
+  // Of a path as it was typed.
+  ASSERT_EQ(chdir(testing::TempDir().c_str()), 0);
+  ASSERT_THAT(
+      io::WriteFileAtomically(io::Env::Posix(), "nearby.textproto", kDigits),
+      IsOk());
+  EXPECT_THAT(LoadRunnerConfig(io::Env::Posix(), "nerby.textproto"),
+              StatusIs(absl::StatusCode::kNotFound,
+                       HasSubstr("did you mean \"nearby.textproto\"?")));
 }
 
 TEST(LoadRunnerConfigTest, Row119RefusesADeviceUnread) {

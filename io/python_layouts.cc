@@ -86,12 +86,6 @@ bool StripAverage(Entries* entries) {
   return true;
 }
 
-// Of the module itself, or of one in it.
-bool IsExtraState(absl::string_view name) {
-  return absl::ConsumeSuffix(&name, kExtraState) &&
-         (name.empty() || absl::EndsWith(name, "."));
-}
-
 absl::StatusOr<PythonWeights> ReadStateDict(const PthValue& dict) {
   PythonWeights weights;
   for (int64_t i = 0; i < dict.size(); ++i) {
@@ -141,6 +135,11 @@ const char* FindKey(const PthValue& root) {
 }
 
 }  // namespace
+
+bool IsExtraState(absl::string_view name) {
+  return absl::ConsumeSuffix(&name, kExtraState) &&
+         (name.empty() || absl::EndsWith(name, "."));
+}
 
 absl::StatusOr<PythonWeights> FindStateDict(const PthValue& root) {
   const std::string keys =

@@ -16,6 +16,10 @@ struct PythonWeights {
   bool averaged = false;
 };
 
+// "_extra_state" or "<module>._extra_state": what a module puts into its
+// state_dict besides tensors, and what Grapnel has no use for.
+bool IsExtraState(absl::string_view name);
+
 // The weights in the value of a file:
 //   a state_dict;
 //   a dict that has one under "state_dict", "model" or "model_state_dict", the

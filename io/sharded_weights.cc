@@ -11,6 +11,7 @@
 #include "grapnel/base/status_macros.h"
 #include "grapnel/io/manifest_codec.h"
 #include "grapnel/io/out_of_memory.h"
+#include "grapnel/io/python_layouts.h"
 #include "grapnel/io/safetensors_header.h"
 #include "grapnel/io/unique_name.h"
 #include "nlohmann/json.hpp"
@@ -185,7 +186,7 @@ using Places = absl::flat_hash_map<absl::string_view, const ShardIndex::Shard*>;
 absl::Status CheckShard(const ShardIndex::Shard& shard,
                         const TensorMap& tensors, const Places& places) {
   for (const std::string& name : shard.tensors) {
-    if (tensors.Find(name) != nullptr) continue;
+    if (tensors.Find(name) != nullptr || IsExtraState(name)) continue;
     return absl::DataLossError(absl::StrCat("tensor ", QuotedName(name),
                                             " isn't there, but in the index"));
   }

@@ -39,7 +39,8 @@ using ShardReader =
 // All tensors of the index at `path`, which has at most 100 MB, and of the
 // shards beside it, each of which `read` reads once. Messages name the index.
 //   kDataLoss: a shard isn't there, or hasn't the tensors that the index says
-//     it has, those and no others; names shard and tensor.
+//     it has, those and no others, but for what IsExtraState: it may be no
+//     tensor in a file of torch.save; names shard and tensor.
 //   Else as ParseShardIndex, ReadFile and `read`.
 absl::StatusOr<TensorMap> ReadShardedWeights(Env& env, const std::string& path,
                                              const ShardReader& read);

@@ -134,6 +134,28 @@ TEST_F(WeightsTest, AreInTheShardsOfAnIndexAndOfAFolder) {
     ASSERT_THAT(env_.DeleteFile(path), IsOk());
   }
 
+  // A state that is no tensor is in no shard's tensors.
+  const auto writer = PthWriter::Create(env_, "/d/hub/w-1.bin");
+  ASSERT_THAT(writer, IsOk());
+  (*writer)->BeginDict();
+  (*writer)->String("fc.weight");
+  (*writer)->Tensor(*tensors_.Find("fc.weight"));
+  (*writer)->String("fc._extra_state");
+  (*writer)->None();
+  (*writer)->End();
+  ASSERT_THAT((*writer)->Finish(), IsOk());
+  const auto put_index = [&](const std::string& state) {
+    Put("/d/hub/i.json", absl::StrCat(R"({"weight_map": {"fc.bias": "w-2.bin",
+        "fc.weight": "w-1.bin", ")",
+                                      state, R"(": "w-1.bin"}})"));
+  };
+  put_index("fc._extra_state");
+  ExpectTheTensorsAlone("/d/hub/i.json");
+  put_index("fc.state");
+  EXPECT_THAT(ReadWeights(env_, "/d/hub/i.json"),
+              StatusIs(absl::StatusCode::kDataLoss,
+                       HasSubstr("tensor \"fc.state\" isn't there")));
+
   Put("/d/hub/i.json", "{\"weight_map\": {\"fc.bias\": \"i.json\"}}");
   EXPECT_THAT(ReadWeights(env_, "/d/hub/i.json"),
               StatusIs(kInvalidArgument,

@@ -5,6 +5,7 @@ of torch.load, byte for byte, and an evaluation gives MMEngine's numbers.
 """
 
 import collections
+import io
 import json
 import os
 import subprocess
@@ -153,8 +154,10 @@ class TorchTest(WeightsTest):
 
         names = list(state)
         parts = {"00001-of-00002": names[::2], "00002-of-00002": names[1::2]}
-        for base, ending, save in (("model", "safetensors", safetensors.torch.save_file),
-                                   ("pytorch_model", "bin", torch.save)):
+        # A module's own state is a tensor where the format has no others.
+        for base, ending, save, extra in (
+                ("model", "safetensors", safetensors.torch.save_file, torch.ones(3, dtype=torch.uint8)),
+                ("pytorch_model", "bin", torch.save, io.BytesIO(b"state"))):
             folder = os.path.join(DIR, f"hub-{ending}")
             os.mkdir(folder)
             with open(f"{folder}/config.json", "w") as f:
@@ -162,8 +165,10 @@ class TorchTest(WeightsTest):
             weight_map = {}
             for part, inside in parts.items():
                 shard = f"{base}-{part}.{ending}"
-                save({name: state[name] for name in inside}, f"{folder}/{shard}")
-                weight_map.update({name: shard for name in inside})
+                tensors = {name: state[name] for name in inside}
+                tensors[f"{part}._extra_state"] = extra
+                save(tensors, f"{folder}/{shard}")
+                weight_map.update({name: shard for name in tensors})
             with open(f"{folder}/{base}.{ending}.index.json", "w") as f:
                 json.dump({"metadata": {"total_size": 1.0}, "weight_map": weight_map}, f, indent=2)
             self.expect(folder, state)

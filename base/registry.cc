@@ -22,7 +22,7 @@ using ::google::protobuf::OneofDescriptor;
 absl::StatusOr<std::unique_ptr<Message>> Unpack(const Any& any) {
   const Descriptor* const type = FindMessageType(any.type_url());
   if (type == nullptr) {
-    return absl::NotFoundError(
+    return absl::InvalidArgumentError(
         absl::StrCat("no message type \"",
                      any.type_url().substr(any.type_url().rfind('/') + 1),
                      "\" is linked in: depend on the target that defines it"));
@@ -80,7 +80,7 @@ absl::StatusOr<const Entry*> FindEntry(const Entry* head,
   }
   if (found == nullptr) {
     const std::vector<std::string> names = EntryNames(head);
-    return absl::NotFoundError(absl::StrCat(
+    return absl::InvalidArgumentError(absl::StrCat(
         "no ", what, " for config \"", type, "\" is linked in; there are: ",
         names.empty() ? "none" : absl::StrJoin(names, ", ")));
   }

@@ -94,10 +94,10 @@ class Registry {
 
   // Makes the implementation for `config`: its own config message, an Any that
   // holds one, or a message with a oneof `kind`.
-  //   kNotFound: nothing of that type is linked in; lists what is.
-  //   kAlreadyExists: two linked implementations claim the message type.
-  //   kInvalidArgument: `kind` is unset, the bytes don't parse, or the
+  //   kInvalidArgument: nothing of that type is linked in, and the message
+  //     lists what is; `kind` is unset, the bytes don't parse, or the
   //     implementation refuses the config.
+  //   kAlreadyExists: two linked implementations claim the message type.
   static Result Create(const google::protobuf::Message& config, Args... args) {
     internal_registry::MessagePtr storage;
     absl::StatusOr<const google::protobuf::Message*> resolved =

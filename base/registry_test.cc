@@ -97,7 +97,7 @@ TEST(RegistryTest, UnsetOneofNamesTheChoices) {
 
 TEST(RegistryTest, MissingImplementationNamesTheLinkedOnes) {
   EXPECT_THAT(AnimalRegistry::Create(FishConfig(), ""),
-              StatusIs(absl::StatusCode::kNotFound,
+              StatusIs(absl::StatusCode::kInvalidArgument,
                        AllOf(HasSubstr("grapnel.base.testing.FishConfig"),
                              HasSubstr("grapnel.base.testing.DogConfig"))));
 }
@@ -112,7 +112,7 @@ TEST(RegistryTest, AnyOfAnUnknownTypeSaysWhatToDo) {
   google::protobuf::Any any;
   any.set_type_url("type.googleapis.com/my.pkg.Unlinked");
   EXPECT_THAT(AnimalRegistry::Create(any, ""),
-              StatusIs(absl::StatusCode::kNotFound,
+              StatusIs(absl::StatusCode::kInvalidArgument,
                        AllOf(HasSubstr("my.pkg.Unlinked"),
                              HasSubstr("depend on the target"))));
 }

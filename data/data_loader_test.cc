@@ -1216,7 +1216,7 @@ TEST(DataLoaderTest, DatasetErrorsNameTheField) {
           Parse("batch_size: 1 dataset { custom { "
                 "[type.googleapis.com/google.protobuf.BoolValue] {} } }"),
           Options()),
-      StatusIs(absl::StatusCode::kNotFound, HasSubstr("no dataset")));
+      StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("no dataset")));
 }
 
 TEST(DataLoaderTest, RelativePathsStartAtTheBaseDir) {

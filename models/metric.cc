@@ -59,6 +59,14 @@ absl::StatusOr<std::unique_ptr<Evaluator>> Evaluator::Create(
   std::vector<std::unique_ptr<Metric>> metrics;
   std::vector<std::string> kinds;
   for (int i = 0; i < configs.size(); ++i) {
+    for (int other = 0; other < i; ++other) {
+      if (configs[other].SerializeAsString() ==
+          configs[i].SerializeAsString()) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("[", i, "]: must be another one than [", other,
+                         "]: two metrics would have one name"));
+      }
+    }
     auto metric = MetricRegistry::Create(configs[i]);
     if (!metric.ok()) {
       return WithContext(metric.status(), absl::StrCat("[", i, "]"));

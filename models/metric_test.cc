@@ -357,6 +357,8 @@ INSTANTIATE_TEST_SUITE_P(
         {"must be set, to one of: accuracy", ""},
         {"topk: must be >= 1, is 0", "accuracy { topk: [1, 0] }"},
         {"topk: must be distinct, has 5 twice", "accuracy { topk: [5, 1, 5] }"},
+        {"must be another one than [0]: two metrics would have one name",
+         "mse {}"},
     }));
 
 TEST_P(MetricBadConfigTest, NamesIndexAndField) {
@@ -510,10 +512,14 @@ TEST(EvaluatorTest, LongSumsAreInDoublePrecision) {
 }
 
 TEST(EvaluatorTest, TwoMetricsOfOneNameAreAnError) {
-  const auto evaluator = NewEvaluator({"mse {}", "mse {}"});
-  ASSERT_THAT(Process(*evaluator, LossStep(1, {})), IsOk());
+  const auto evaluator =
+      NewEvaluator({"accuracy {}", "accuracy { topk: [1, 2] }"});
+  ASSERT_THAT(Process(*evaluator,
+                      NewStep(ops::rand({2, 3}), ops::zeros({2}, at::kLong))),
+              IsOk());
   EXPECT_THAT(evaluator->Compute("val"),
-              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("\"mse\"")));
+              StatusIs(absl::StatusCode::kAlreadyExists,
+                       HasSubstr("\"accuracy/top1\"")));
 }
 
 TEST(EvaluatorTest, NothingProcessedIsAnError) {

@@ -1,6 +1,8 @@
 #include "grapnel/runner/configured_hooks.h"
 
 #include <algorithm>
+#include <map>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -78,7 +80,7 @@ absl::Status AddDefaultHooks(const DefaultHooksConfig& config,
         left_out->push_back(name);
         continue;
       }
-      return absl::NotFoundError(absl::StrCat(
+      return absl::InvalidArgumentError(absl::StrCat(
           name, ": the hook isn't linked in: depend on ", TargetOf(*slot)));
     }
     auto hook = CreateHook(config.GetReflection()->GetMessage(config, slot));
@@ -114,10 +116,19 @@ absl::StatusOr<std::vector<ScheduledHook>> CreateConfiguredHooks(
   GRAPNEL_RETURN_IF_ERROR(
       WithContext(AddDefaultHooks(config.default_hooks(), &hooks, left_out),
                   "default_hooks"));
+  std::map<std::string, std::string> places;  // By the hooks' names.
+  for (const ScheduledHook& hook : hooks) {
+    places.emplace(hook.hook->name(), "default_hooks");
+  }
   for (int i = 0; i < config.custom_hooks_size(); ++i) {
+    const std::string place = absl::StrCat("custom_hooks[", i, "]");
     auto hook = CreateCustomHook(config.custom_hooks(i));
-    if (!hook.ok()) {
-      return WithContext(hook.status(), absl::StrCat("custom_hooks[", i, "]"));
+    if (!hook.ok()) return WithContext(hook.status(), place);
+    const auto [other, is_new] = places.emplace(hook->hook->name(), place);
+    if (!is_new) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          place, ": two hooks are called \"", other->first, "\", the other in ",
+          other->second, ": their state in checkpoints would be one"));
     }
     hooks.push_back(*std::move(hook));
   }

@@ -20,7 +20,8 @@ namespace grapnel {
 // Makes the default hooks that are not off, in the order of their slots, then
 // the custom hooks. A default hook that isn't linked in is an error, naming the
 // target to depend on, if its slot is set; else it is left out and named, by
-// the hook's name, in `*left_out`.
+// the hook's name, in `*left_out`. kInvalidArgument, naming the field, also for
+// two hooks of one name.
 absl::StatusOr<std::vector<ScheduledHook>> CreateConfiguredHooks(
     const runner::v1::RunnerConfig& config, std::vector<std::string>* left_out);
 

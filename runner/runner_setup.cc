@@ -384,7 +384,7 @@ absl::Status RunnerImpl::InitRanks() {
   if (launcher.empty() || launcher == "none") return absl::OkStatus();
   const JoinRanks join = RegisteredJoinRanks();
   if (join == nullptr) {
-    return absl::NotFoundError(
+    return absl::InvalidArgumentError(
         absl::StrCat("launcher: \"", launcher,
                      "\" isn't linked in: depend on //runner:launchers"));
   }

@@ -218,7 +218,15 @@ INSTANTIATE_TEST_SUITE_P(
         {"Row120TwoHooksOfOneName",
          "custom_hooks { config { "
          "[type.googleapis.com/grapnel.hooks.v1.IterTimerHookConfig] {} } }",
-         "two hooks are called \"iter_timer\""},
+         "custom_hooks[0]: two hooks are called \"iter_timer\", the other in "
+         "default_hooks: their state"},
+        {"TwoCustomHooksOfOneName",
+         "custom_hooks { config { "
+         "[type.googleapis.com/grapnel.hooks.v1.EMAHookConfig] {} } } "
+         "custom_hooks { config { "
+         "[type.googleapis.com/grapnel.hooks.v1.EMAHookConfig] {} } }",
+         "custom_hooks[1]: two hooks are called \"ema\", the other in "
+         "custom_hooks[0]: their state"},
         {"SchedulerWindow", "param_scheduler { linear { begin: 5 end: 2 } }",
          "param_scheduler[0]: end: must be > begin"},
         {"BatchSize", "val_dataloader { batch_size: 0 }",
@@ -245,7 +253,6 @@ INSTANTIATE_TEST_SUITE_P(
          "default_hooks: logger: interval: must be >= 1, is 0"},
         {"CustomHook", "custom_hooks {}",
          "custom_hooks[0]: config: must be set"},
-        {"LoadFrom", "load_from: '/nothing'", "load_from: /nothing"},
         {"LogProcessor", "log_processor { window_size: 0 }",
          "log_processor: window_size"},
         {"Visualizer", "visualizer { vis_backends {} }",
@@ -256,8 +263,17 @@ INSTANTIATE_TEST_SUITE_P(
 TEST_P(RunnerBadConfigTest, NamesTheField) {
   runner::v1::RunnerConfig config = ParseConfig(kConfig);
   config.MergeFrom(ParseConfig(GetParam().change));
-  EXPECT_THAT(std::string(Create(config).status().message()),
-              HasSubstr(GetParam().error));
+  EXPECT_THAT(Create(config).status(),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr(GetParam().error)));
+}
+
+TEST_F(RunnerTest, NamesACheckpointThatIsNotThere) {
+  runner::v1::RunnerConfig config = ParseConfig(kConfig);
+  config.set_load_from("/nothing");
+  EXPECT_THAT(
+      Create(config).status(),
+      StatusIs(absl::StatusCode::kNotFound, HasSubstr("load_from: /nothing")));
 }
 
 // --- batches of one sample

@@ -519,7 +519,7 @@ TEST_F(EdgeTest, WhatIsNoHookIsRefused) {
       Create(
           Epochs(1, 1),
           "custom_hooks { config { [x/grapnel.runner.v1.TrainConfig] {} } }"),
-      StatusIs(absl::StatusCode::kNotFound,
+      StatusIs(absl::StatusCode::kInvalidArgument,
                HasSubstr("custom_hooks[0]: config: no hook for config "
                          "\"grapnel.runner.v1.TrainConfig\"")));
 }

@@ -10,7 +10,6 @@
 #include "absl/algorithm/container.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/memory/memory.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "c10/core/DeviceGuard.h"
@@ -37,6 +36,7 @@
 #include "grapnel/runner/predictor_parts.h"
 #include "grapnel/runner/run_generators.h"
 #include "grapnel/runner/runner_config.pb.h"
+#include "grapnel/runner/section_weights.h"
 #include "grapnel/runner/torch_loan.h"
 
 namespace grapnel {
@@ -478,28 +478,6 @@ absl::StatusOr<io::LatestCheckpoint> Read(io::Env& env, const std::string& path,
                    absl::StrJoin(rejected, "; ")));
 }
 
-// The section that evaluations of the run see: "model", or an average.
-absl::StatusOr<std::string> EvaluatedSection(
-    const io::CheckpointContents& contents) {
-  const CheckpointManifest& manifest = contents.manifest();
-  if (manifest.has_evaluated_section()) {
-    const std::string& name = manifest.evaluated_section();
-    return contents.FindSection(name) != nullptr ? name : kModel;
-  }
-  // Of before there was that field, or of a loop without a runner.
-  std::vector<std::string> averages;
-  for (const auto& [name, tensors] : contents.sections) {
-    if (name == "ema" || absl::StartsWith(name, "ema_")) {
-      averages.push_back(name);
-    }
-  }
-  if (averages.empty()) return kModel;
-  if (averages.size() == 1) return averages[0];
-  return absl::InvalidArgumentError(
-      absl::StrCat("doesn't say which of its averages is evaluated: ",
-                   absl::StrJoin(averages, ", ")));
-}
-
 absl::StatusOr<std::shared_ptr<const WeightsCopy>> ChooseWeights(
     const io::CheckpointContents& contents, PredictorWeights which,
     int64_t number) {
@@ -514,20 +492,7 @@ absl::StatusOr<std::shared_ptr<const WeightsCopy>> ChooseWeights(
   if (which == PredictorWeights::kAveraged && !copy->info.averaged) {
     return absl::NotFoundError("has no average that evaluations see");
   }
-  const TensorMap* const chosen = contents.FindSection(section);
-  if (chosen == nullptr) {
-    return absl::NotFoundError(
-        absl::StrCat("has no section \"", section, "\""));
-  }
-  copy->tensors = *chosen;
-  // What it lacks are the model's, as in a run that takes it.
-  const TensorMap* const model = contents.FindSection(kModel);
-  if (model != nullptr) {
-    for (const NamedTensor& tensor : *model) {
-      if (copy->tensors.Find(tensor.name) != nullptr) continue;
-      GRAPNEL_RETURN_IF_ERROR(copy->tensors.Add(tensor.name, tensor.tensor));
-    }
-  }
+  GRAPNEL_ASSIGN_OR_RETURN(copy->tensors, SectionWeights(contents, section));
   return copy;
 }
 

@@ -3,39 +3,19 @@
 #include <string>
 #include <vector>
 
-#include "ATen/core/Tensor.h"
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/hooks/checkpoint/checkpoint_config.h"
-#include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/run_checkpoints.h"
 #include "grapnel/io/safetensors.h"
 #include "grapnel/io/unique_name.h"
+#include "grapnel/runner/section_weights.h"
 #include "grapnel/runner/training_pth_writer.h"
 
 namespace grapnel {
 namespace {
-
-// The model's tensors, those of the average in place of the trained ones.
-absl::StatusOr<TensorMap> EvaluatedWeights(
-    const io::CheckpointContents& contents) {
-  const TensorMap* const model = contents.FindSection("model");
-  if (model == nullptr) {
-    return absl::InvalidArgumentError("there is no section \"model\"");
-  }
-  const TensorMap* const average =
-      contents.FindSection(contents.manifest().evaluated_section());
-  TensorMap weights;
-  for (const NamedTensor& named : *model) {
-    const at::Tensor* const averaged =
-        average == nullptr ? nullptr : average->Find(named.name);
-    GRAPNEL_RETURN_IF_ERROR(weights.Add(
-        named.name, averaged == nullptr ? named.tensor : *averaged));
-  }
-  return weights;
-}
 
 // What MMEngine resumes from.
 absl::Status WritePth(io::Env& env, const std::string& path,
@@ -68,8 +48,10 @@ absl::Status WriteCheckpointCopy(io::Env& env, const std::string& checkpoint,
     if (format == kPthFormat) {
       return WritePth(env, temporary, contents, warnings);
     }
+    GRAPNEL_ASSIGN_OR_RETURN(const std::string section,
+                             EvaluatedSection(contents));
     GRAPNEL_ASSIGN_OR_RETURN(const TensorMap weights,
-                             EvaluatedWeights(contents));
+                             SectionWeights(contents, section));
     return io::WriteSafetensors(env, temporary, weights).status();
   };
   const auto write = [&]() -> absl::Status {

@@ -24,6 +24,7 @@
 #include "grapnel/io/pth_writer.h"
 #include "grapnel/io/safetensors.h"
 #include "grapnel/runner/run_sections.h"
+#include "grapnel/runner/section_weights.h"
 #include "grapnel/tools/ckpt/checkpoint_folder.h"
 #include "grapnel/tools/ckpt/json_report.h"
 #include "grapnel/tools/text_table.h"
@@ -83,11 +84,10 @@ void Print(const Written& written, const CkptCommand& command, io::Env& env,
   for (const std::string& note : notes) out << Printable(note) << "\n";
 }
 
-// The tensors of an average; what it doesn't average are the model's.
+// Those of an average. Other sections are refused.
 absl::StatusOr<TensorMap> AverageOf(const io::CheckpointContents& contents,
                                     const std::string& name) {
   const TensorMap& model = *contents.FindSection(kModelSection);
-  const TensorMap* const average = contents.FindSection(name);
   std::vector<std::string> names;
   for (const auto& [section, tensors] : contents.sections) {
     const bool is_average =
@@ -101,19 +101,13 @@ absl::StatusOr<TensorMap> AverageOf(const io::CheckpointContents& contents,
   if (!absl::c_linear_search(names, name)) {
     return absl::NotFoundError(absl::StrCat(
         "--average: \"", name,
-        average == nullptr ? "\" is not in it"
-                           : "\" is no average of the model",
+        contents.FindSection(name) == nullptr ? "\" is not in it"
+                                              : "\" is no average of the model",
         names.empty() ? std::string("; it has no averages")
                       : absl::StrCat("; there is ", absl::StrJoin(names, ", "),
                                      DidYouMean(name, names))));
   }
-  TensorMap weights;
-  for (const NamedTensor& named : model) {
-    const at::Tensor* const own = average->Find(named.name);
-    GRAPNEL_RETURN_IF_ERROR(
-        weights.Add(named.name, own != nullptr ? *own : named.tensor));
-  }
-  return weights;
+  return SectionWeights(contents, name);
 }
 
 // Says what made the model that the weights are of; not what became of it.

@@ -41,6 +41,7 @@
 #include "grapnel/tools/ckpt/interruptible_env.h"
 #include "grapnel/tools/command_line.h"
 #include "grapnel/tools/exit_code.h"
+#include "grapnel/tools/handle_signal.h"
 #include "grapnel/tools/launch/launch_command.h"
 #include "grapnel/tools/launch/launcher.h"
 #include "grapnel/tools/report_table.h"
@@ -67,20 +68,6 @@ void OnSignal(int signal) {
   if (second_is_meant && signal != SIGHUP) _exit(128 + signal);
 }
 
-// A signal that our parent has us ignore, as nohup does, stays ignored.
-void HandleSignal(int signal) {
-  struct sigaction action;
-  if (sigaction(signal, nullptr, &action) == 0 &&
-      action.sa_handler == SIG_IGN) {
-    return;
-  }
-  memset(&action, 0, sizeof(action));
-  action.sa_handler = OnSignal;
-  action.sa_flags = SA_RESTART;
-  sigemptyset(&action.sa_mask);
-  sigaction(signal, &action, nullptr);
-}
-
 // `launcher`: RunnerConfig.launcher.
 void HandleSignals(const std::string& launcher) {
   const absl::StatusOr<Launcher> parsed = ParseLauncher(launcher);
@@ -88,7 +75,9 @@ void HandleSignals(const std::string& launcher) {
     const absl::StatusOr<Place> place = FindPlace(*parsed);
     second_is_meant = !place.ok() || place->launcher == Launcher::kNone;
   }
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) HandleSignal(signal);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    HandleSignal(signal, &OnSignal);
+  }
 }
 
 // The next file that is opened gets the number of a stream that isn't open, and
@@ -292,7 +281,9 @@ int LaunchRanks(const std::vector<std::string>& args) {
 int Ckpt(const std::vector<std::string>& args, io::Env& env) {
   // Who only reads or deletes is ended by a signal as any process is.
   if (!MakesFiles(args)) return RunCkpt(args, env, std::cout, std::cerr);
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) HandleSignal(signal);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    HandleSignal(signal, &OnSignal);
+  }
   InterruptibleEnv stoppable(env, [] { return interrupt.load() != 0; });
   const int exit_code = RunCkpt(args, stoppable, std::cout, std::cerr);
   const int signal = interrupt.load();

@@ -25,6 +25,7 @@
 #include "grapnel/tools/command_line.h"
 #include "grapnel/tools/exit_code.h"
 #include "grapnel/tools/flag_values.h"
+#include "grapnel/tools/handle_signal.h"
 #include "grapnel/tools/text_table.h"
 #include "grapnel/tools/verify_resume/resume_trace.h"
 
@@ -151,22 +152,6 @@ void OnSignal(int signal) {
   if (signal == SIGINT || signal == SIGTERM) _exit(128 + signal);
 }
 
-void HandleSignals() {
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
-    struct sigaction action;
-    // One that our parent has us ignore, as nohup does, stays ignored.
-    if (sigaction(signal, nullptr, &action) == 0 &&
-        action.sa_handler == SIG_IGN) {
-      continue;
-    }
-    memset(&action, 0, sizeof(action));
-    action.sa_handler = OnSignal;
-    action.sa_flags = SA_RESTART;
-    sigemptyset(&action.sa_mask);
-    sigaction(signal, &action, nullptr);
-  }
-}
-
 // Lines, in which nothing is obeyed by a terminal.
 std::string PrintableLines(absl::string_view text) {
   std::vector<std::string> lines;
@@ -226,7 +211,9 @@ int RunVerifyResume(const std::vector<std::string>& args) {
   if (readlink("/proc/self/exe", self, sizeof(self) - 1) < 0) {
     return Refuse(absl::ErrnoToStatus(errno, "/proc/self/exe"), kNotTested);
   }
-  HandleSignals();
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
+    HandleSignal(signal, &OnSignal);
+  }
   command->options.program = self;
   command->options.interrupt = &interrupt;
   const bool json = command->json;

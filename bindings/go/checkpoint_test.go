@@ -121,6 +121,34 @@ func TestNoCheckpoints(t *testing.T) {
 	wantError(t, grapnel.VerifyCheckpoint(dir+"/none"), grapnel.ErrNotFound, "none")
 }
 
+func TestARunBeginsWithAPth(t *testing.T) {
+	noLeaks(t)
+	config := savingConfig(t)
+	config.DefaultHooks.Checkpoint.AlsoWrite = []string{"pth"}
+	trained := newRunner(t, config, lineOptions())
+	check(t, trained.Train(background))
+	path := filepath.Join(config.GetWorkDir(), "epoch_2.pth")
+
+	config = lineConfig(t)
+	config.LoadFrom = proto.String(path)
+	runner := newRunner(t, config, lineOptions())
+	must[*grapnel.Scalars](t)(runner.Test(background))
+	for _, name := range []string{"0.weight", "0.bias"} {
+		got, want := tensorOf(t, runner, name), tensorOf(t, trained, name)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", name, got, want)
+		}
+	}
+
+	content := must[[]byte](t)(os.ReadFile(path))
+	content[100] ^= 1 // Of the pickle.
+	check(t, os.WriteFile(path, content, 0o666))
+	config = lineConfig(t)
+	config.LoadFrom = proto.String(path)
+	_, err := grapnel.New(config, lineOptions())
+	wantError(t, err, grapnel.ErrDataLoss, "epoch_2.pth")
+}
+
 func TestSafetensorsComeBack(t *testing.T) {
 	noLeaks(t)
 	ts := must[*grapnel.Tensors](t)(grapnel.NewTensors())

@@ -13,7 +13,7 @@ use grapnel::pb::{
 };
 use grapnel::{safetensors, Average, Checkpoint, Code, Mode, Runner, Scheduler, Tensor, Tensors};
 
-use runs::{small, weights, Plane, TempDir};
+use runs::{small, weights, Plane, TempDir, CONFIG};
 
 // ----------------------------------------------------------------- configs
 
@@ -198,6 +198,43 @@ fn checkpoints_are_read_and_checked() {
     let error = Checkpoint::verify(&latest).unwrap_err();
     assert_eq!(error.code(), Code::DataLoss);
     assert!(error.message().contains("model.safetensors"), "{error}");
+}
+
+#[test]
+fn a_run_begins_with_a_pth() {
+    let run = |dir: &TempDir, more: &str| {
+        Runner::builder()
+            .config_text(&format!("{CONFIG} {more}"))
+            .work_dir(dir.path())
+            .log(|_, _| {})
+            .dataset(Mode::Train, Plane)
+            .dataset(Mode::Val, Plane)
+            .dataset(Mode::Test, Plane)
+            .build()
+    };
+    let saved = TempDir::new();
+    let saves = "default_hooks { checkpoint { interval: 1 also_write: 'pth' } }";
+    run(&saved, saves).unwrap().train().unwrap();
+    let path = saved.path().join("epoch_3.pth");
+    let load_from = format!("load_from: '{}'", path.display());
+
+    let dir = TempDir::new();
+    let mut runner = run(&dir, &load_from).unwrap();
+    runner.test().unwrap();
+    // It has the weights that are evaluated: those of the average.
+    let checkpoint = Checkpoint::open(saved.path().join("epoch_3")).unwrap();
+    let average = checkpoint.tensors("ema").unwrap();
+    for name in runner.tensor_names().unwrap() {
+        let begun = runner.tensor(&name).unwrap().to_vec::<f32>().unwrap();
+        assert_eq!(begun, average.require(&name).unwrap().data::<f32>().unwrap(), "{name}");
+    }
+
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[100] ^= 1; // Of the pickle.
+    fs::write(&path, bytes).unwrap();
+    let error = run(&TempDir::new(), &load_from).unwrap_err();
+    assert_eq!(error.code(), Code::DataLoss, "{error}");
+    assert!(error.message().contains("epoch_3.pth"), "{error}");
 }
 
 #[test]

@@ -53,17 +53,22 @@ struct Flags {
   bool nesterov = false;
   bool maximize = false;
   bool amsgrad = false;
+  bool fused = false;
 };
 
+// All false of an optimizer that was made in code.
 Flags FlagsOf(const OptimWrapperConfig& config) {
   const auto& optimizer = config.optimizer();
   if (optimizer.has_sgd()) {
-    return {optimizer.sgd().nesterov(), optimizer.sgd().maximize(), false};
+    return {optimizer.sgd().nesterov(), optimizer.sgd().maximize(), false,
+            true};
   }
   if (optimizer.has_adam()) {
-    return {false, optimizer.adam().maximize(), optimizer.adam().amsgrad()};
+    return {false, optimizer.adam().maximize(), optimizer.adam().amsgrad(),
+            true};
   }
-  return {false, optimizer.adamw().maximize(), optimizer.adamw().amsgrad()};
+  return {false, optimizer.adamw().maximize(), optimizer.adamw().amsgrad(),
+          optimizer.has_adamw()};
 }
 
 // ---- Writing ----
@@ -135,31 +140,32 @@ class TorchOptimizerWriter {
       return absl::InvalidArgumentError(absl::StrCat(
           "optimizer ", type_, ": what it is in Python isn't known"));
     }
-    GRAPNEL_ASSIGN_OR_RETURN(const std::vector<const Options*> options,
-                             OptionsOfGroups());
+    GRAPNEL_ASSIGN_OR_RETURN(const std::vector<KnownGroup> known,
+                             KnownGroups());
     writer_.BeginDict();
     writer_.String("state");
     GRAPNEL_RETURN_IF_ERROR(WriteSlots());
     writer_.String("param_groups");
     writer_.BeginList();
     int64_t number = 0;
-    for (size_t i = 0; i < options.size(); ++i) {
-      const std::vector<std::string>& params = groups_.groups[i];
+    for (size_t i = 0; i < known.size(); ++i) {
       writer_.BeginDict();
-      WriteOptions(*options[i], params.front());
+      WriteOptions(*known[i].options, known[i].param);
       writer_.String("params");
       writer_.BeginList();
-      for (size_t k = 0; k < params.size(); ++k) writer_.Int(number++);
+      for (size_t k = 0; k < groups_.groups[i].size(); ++k) {
+        writer_.Int(number++);
+      }
       writer_.End();
       writer_.End();
     }
     writer_.End();
-    if (options.size() > 1) {
+    if (known.size() > 1) {
       writer_.String(kBaseSettings);
       writer_.BeginDict();
       writer_.String("params");
       writer_.Tensor(ops::zeros({1}));
-      WriteOptions(state_.base_options().empty() ? *options.front()
+      WriteOptions(state_.base_options().empty() ? *known.front().options
                                                  : state_.base_options(),
                    "");
       writer_.End();
@@ -170,21 +176,24 @@ class TorchOptimizerWriter {
   }
 
  private:
-  absl::StatusOr<std::vector<const Options*>> OptionsOfGroups() const {
-    const auto known = GroupsByParam(state_.optimizer());
-    std::vector<const Options*> all;
+  struct KnownGroup {
+    const Options* options;
+    std::string param;  // One that is trained.
+  };
+
+  absl::StatusOr<std::vector<KnownGroup>> KnownGroups() const {
+    const auto by_param = GroupsByParam(state_.optimizer());
+    std::vector<KnownGroup> all;
     for (const std::vector<std::string>& params : groups_.groups) {
-      const OptimizerState::Group* group = nullptr;
-      for (const std::string& param : params) {
-        const auto found = known.find(param);
-        if (found != known.end() && group == nullptr) group = found->second;
-      }
-      if (group == nullptr) {
+      const auto trained = std::find_if(
+          params.begin(), params.end(),
+          [&](const std::string& param) { return by_param.contains(param); });
+      if (trained == params.end()) {
         return absl::InvalidArgumentError(
             absl::StrCat("groups[", all.size(),
                          "]: the optimizer knows none of its parameters"));
       }
-      all.push_back(&group->options());
+      all.push_back({&by_param.at(*trained)->options(), *trained});
     }
     return all;
   }
@@ -218,7 +227,7 @@ class TorchOptimizerWriter {
     return absl::OkStatus();
   }
 
-  // `param`: one of the group, "" for the base group.
+  // `param`: one of the group that is trained, "" for the base group.
   void WriteOptions(const Options& options, const std::string& param) {
     WriteNumber("lr", OptionOr(options, "lr", 0), &writer_);
     if (HasBetas(type_)) {
@@ -253,8 +262,11 @@ class TorchOptimizerWriter {
     }
     WriteBool("differentiable", false, &writer_);
     // Ours are the fused kernels; others round otherwise.
-    if (type_ == "SGD" || HasBetas(type_)) WriteBool("fused", true, &writer_);
-    if (type_ == "Adagrad") WriteNone("fused", &writer_);
+    if (flags_.fused) {
+      WriteBool("fused", true, &writer_);
+    } else if (type_ != "RMSprop") {
+      WriteNone("fused", &writer_);
+    }
     if (HasBetas(type_)) {
       WriteBool("decoupled_weight_decay", type_ == "AdamW", &writer_);
     }
@@ -266,6 +278,10 @@ class TorchOptimizerWriter {
       const auto value = values.find(param);
       if (value == values.end()) continue;
       WriteNumber(absl::StrCat(kInitial, option), value->second, &writer_);
+    }
+    for (const auto& [name, values] : groups_.kept) {
+      const auto value = values.find(param);
+      if (value != values.end()) WriteNumber(name, value->second, &writer_);
     }
   }
 
@@ -474,10 +490,17 @@ std::optional<double> InitialThere(const PthValue& group,
                    name == kBeta1 ? absl::string_view(kMomentum) : name));
 }
 
+// Whether a OneCycleLR has put the cycle's first value where what was
+// configured is else.
+bool HasCycle(const PthValue& group) {
+  return group.Find("max_lr").has_value() && group.Find("min_lr").has_value();
+}
+
 // What a group there has of the options that `names` has; an error names one
-// that is missing.
+// that is missing. `*configured`: before, what is configured here.
 absl::Status ReadOptions(const PthValue& group, const Options& names,
-                         Options* options, Options* configured) {
+                         bool lr_has_moved, Options* options,
+                         Options* configured) {
   for (const auto& [name, ours] : names) {
     const std::optional<double> value = OptionThere(group, name);
     if (!value.has_value()) {
@@ -491,7 +514,12 @@ absl::Status ReadOptions(const PthValue& group, const Options& names,
                        "\": it is of another kind of optimizer"));
     }
     (*options)[name] = *value;
-    (*configured)[name] = InitialThere(group, name).value_or(*value);
+    const std::optional<double> initial = InitialThere(group, name);
+    if (name == "lr" && configured->contains(name) &&
+        (HasCycle(group) || (lr_has_moved && !initial.has_value()))) {
+      continue;
+    }
+    (*configured)[name] = initial.value_or(*value);
   }
   return absl::OkStatus();
 }
@@ -539,8 +567,16 @@ absl::Status ReadSlots(const std::string& param, const PthValue& state,
 
 std::string FlagText(bool flag) { return flag ? "true" : "false"; }
 
+// What this run's optimizer, whose groups have such options, leaves out.
 void CompareFlags(const PthValue& group, const OptimWrapperConfig& config,
-                  std::vector<std::string>* warnings) {
+                  const Options& options, std::vector<std::string>* warnings) {
+  const double momentum = NumberAt(group, kMomentum).value_or(0);
+  if (momentum != 0 && !options.contains(kMomentum) &&
+      !options.contains(kBeta1)) {
+    warnings->push_back(absl::StrCat("optimizer: momentum: is ", momentum,
+                                     " in the file and 0 in the "
+                                     "configuration, which counts"));
+  }
   if (!config.has_optimizer()) return;
   const Flags flags = FlagsOf(config);
   for (const auto& [name, ours] : {std::pair("nesterov", flags.nesterov),
@@ -590,12 +626,13 @@ void ReadLossScale(const PthValue& optimizer, OptimWrapperState* state) {
 }
 
 // The base group, of which only MMEngine's files tell.
-absl::Status ReadBase(const PthValue& optimizer, OptimWrapperState* state) {
+absl::Status ReadBase(const PthValue& optimizer, bool lr_has_moved,
+                      OptimWrapperState* state) {
   if (state->base_options().empty()) return absl::OkStatus();
   const Options like = state->base_options();
   const std::optional<PthValue> base = optimizer.Find(kBaseSettings);
   if (base.has_value()) {
-    return ReadOptions(*base, like, state->mutable_base_options(),
+    return ReadOptions(*base, like, lr_has_moved, state->mutable_base_options(),
                        state->mutable_base_configured());
   }
   // It moves as the groups do.
@@ -625,7 +662,8 @@ absl::Status WriteTorchOptimizer(const OptimWrapperState& state,
 absl::Status ReadTorchOptimizer(const PthValue& value,
                                 const std::vector<TorchParam>& params,
                                 const OptimWrapperConfig& config,
-                                OptimWrapperState* state, TensorMap* slots,
+                                bool lr_has_moved, OptimWrapperState* state,
+                                TensorMap* slots,
                                 std::vector<std::string>* warnings) {
   const OptimizerState& ours = state->optimizer();
   GRAPNEL_ASSIGN_OR_RETURN(const std::vector<FileGroup> groups,
@@ -660,8 +698,9 @@ absl::Status ReadTorchOptimizer(const PthValue& value,
             "parameter \"", param, "\": the file's optimizer doesn't have it"));
       }
       OptimizerState::Group like;
+      *like.mutable_configured() = group.configured();
       GRAPNEL_RETURN_IF_ERROR(ReadOptions(place->group->value, group.options(),
-                                          like.mutable_options(),
+                                          lr_has_moved, like.mutable_options(),
                                           like.mutable_configured()));
       OptimizerState::Group& part = PartWith(like, &parts);
       part.add_params(param);
@@ -681,9 +720,10 @@ absl::Status ReadTorchOptimizer(const PthValue& value,
        *read.mutable_optimizer()->mutable_groups()) {
     for (const std::string& slot : slot_names) group.add_slots(slot);
   }
-  GRAPNEL_RETURN_IF_ERROR(ReadBase(value, &read));
+  GRAPNEL_RETURN_IF_ERROR(ReadBase(value, lr_has_moved, &read));
   ReadLossScale(value, &read);
-  CompareFlags(groups.front().value, config, warnings);
+  CompareFlags(groups.front().value, config, ours.groups(0).options(),
+               warnings);
   *state = std::move(read);
   *slots = std::move(read_slots);
   return absl::OkStatus();

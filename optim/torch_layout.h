@@ -34,16 +34,20 @@ struct TorchGroups {
   // What schedules began with: by Python's name of the option, "lr" or
   // "momentum", and by parameter; "" for the base group.
   std::map<std::string, std::map<std::string, double>> initial;
+
+  // Other numbers that schedules keep there, likewise: "max_lr".
+  std::map<std::string, std::map<std::string, double>> kept;
 };
 
 // Writes torch.optim's state_dict of what OptimWrapper::SaveState gave for one
 // optimizer: {"state": {0: {"step": ..., ...}, ...}, "param_groups": [...]},
 // with all the options that it has in Python, also those that `state` doesn't
-// know and `config` does, and "fused", as ours are: so the next steps are the
-// same to the bit. As MMEngine has them also "base_param_settings", of several
-// groups, and "loss_scaler". Gradients that wait are left out.
-// kInvalidArgument, and nothing is written, for an optimizer that isn't known
-// in Python's layout: not SGD, Adam, AdamW, RMSprop or Adagrad.
+// know and `config` does, and "fused", as those are that a configuration makes:
+// so the next steps are the same to the bit. As MMEngine has them also
+// "base_param_settings", of several groups, and "loss_scaler". Gradients that
+// wait are left out. kInvalidArgument, and nothing is written, for an optimizer
+// that isn't known in Python's layout: not SGD, Adam, AdamW, RMSprop or
+// Adagrad.
 absl::Status WriteTorchOptimizer(const optim::v1::OptimWrapperState& state,
                                  const TensorMap& slots,
                                  const optim::v1::OptimWrapperConfig& config,
@@ -62,13 +66,17 @@ absl::Status WriteTorchOptimizer(const optim::v1::OptimWrapperState& state,
 // large as here. The optimizer may be of all of `params`, or of those that are
 // trained here.
 //
+// `lr_has_moved`: something that leaves no "initial_lr" has moved "lr", as
+// Python's plateaus do; it is then taken to have been configured as here.
+//
 // `config` is of this run: what Python had otherwise, as nesterov, and no state
-// knows, is said in `*warnings`.
+// knows, is said in `*warnings`; and that it had a momentum, if here is none.
 //   kInvalidArgument, naming what: another kind of optimizer, or it can't be
 //     told whose its state is. Nothing is changed then.
 absl::Status ReadTorchOptimizer(const io::PthValue& value,
                                 const std::vector<TorchParam>& params,
                                 const optim::v1::OptimWrapperConfig& config,
+                                bool lr_has_moved,
                                 optim::v1::OptimWrapperState* state,
                                 TensorMap* slots,
                                 std::vector<std::string>* warnings);

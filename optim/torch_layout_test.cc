@@ -118,7 +118,7 @@ TEST_P(TorchLayoutRoundTripTest, NextStepsAreTheSame) {
   const OptimWrapperState saved = first.Save(&slots);
   WriteFile(env, [&](io::PthWriter* writer) {
     ASSERT_THAT(WriteTorchOptimizer(saved, slots, first.config,
-                                    {GetParam().groups, {}}, writer),
+                                    {GetParam().groups, {}, {}}, writer),
                 IsOk());
   });
 
@@ -128,7 +128,8 @@ TEST_P(TorchLayoutRoundTripTest, NextStepsAreTheSame) {
   std::vector<std::string> warnings;
   const io::PthFile file = File(env);
   ASSERT_THAT(ReadTorchOptimizer(file.root(), InPython(second.params),
-                                 second.config, &state, &read_slots, &warnings),
+                                 second.config, /*lr_has_moved=*/false, &state,
+                                 &read_slots, &warnings),
               IsOk());
   EXPECT_THAT(warnings, IsEmpty());
   ASSERT_THAT(second.wrapper->LoadState(state, read_slots, {}), IsOk());
@@ -177,8 +178,9 @@ TEST(TorchLayoutTest, HasAllThatPythonsOptimizerHas) {
   OptimWrapperState state = sgd.Save(&slots);
   // A frozen parameter is one of the group, without a state.
   WriteFile(env, [&](io::PthWriter* writer) {
-    TorchGroups groups = {{{"a", "frozen", "b.bias", "c"}}, {}};
+    TorchGroups groups = {{{"frozen", "a", "b.bias", "c"}}, {}, {}};
     groups.initial["lr"] = {{"a", 0.5}};
+    groups.kept["max_lr"] = {{"a", 0.75}};
     ASSERT_THAT(WriteTorchOptimizer(state, slots, sgd.config, groups, writer),
                 IsOk());
   });
@@ -191,9 +193,10 @@ TEST(TorchLayoutTest, HasAllThatPythonsOptimizerHas) {
   EXPECT_THAT(keys, UnorderedElementsAre("lr", "momentum", "dampening",
                                          "weight_decay", "nesterov", "maximize",
                                          "foreach", "differentiable", "fused",
-                                         "initial_lr", "params"));
+                                         "initial_lr", "max_lr", "params"));
   EXPECT_EQ(group.Find("lr")->float_value(), 0.1);
   EXPECT_EQ(group.Find("initial_lr")->float_value(), 0.5);
+  EXPECT_EQ(group.Find("max_lr")->float_value(), 0.75);
   EXPECT_TRUE(group.Find("nesterov")->bool_value());
   EXPECT_EQ(group.Find("params")->size(), 4);
   const io::PthValue states = *file.root().Find("state");
@@ -201,7 +204,7 @@ TEST(TorchLayoutTest, HasAllThatPythonsOptimizerHas) {
   for (int64_t i = 0; i < states.size(); ++i) {
     numbers.push_back(states.key(i).int_value());
   }
-  EXPECT_THAT(numbers, ElementsAre(0, 2, 3));
+  EXPECT_THAT(numbers, ElementsAre(1, 2, 3));
 }
 
 // ---- Files as Python has them ----
@@ -273,8 +276,9 @@ std::vector<std::string> ReadBuffers(
   *state = training.Save(&none);
   const io::PthFile file = File(env);
   std::vector<std::string> warnings;
-  const absl::Status status = ReadTorchOptimizer(
-      file.root(), params, training.config, state, &slots, &warnings);
+  const absl::Status status =
+      ReadTorchOptimizer(file.root(), params, training.config,
+                         /*lr_has_moved=*/false, state, &slots, &warnings);
   if (!status.ok()) return {std::string(status.message())};
   std::vector<std::string> buffers;
   for (const NamedTensor& slot : slots) {
@@ -378,6 +382,16 @@ TEST(ReadTorchOptimizerTest, OtherFlagsAreSaid) {
                   }),
       ElementsAre("optimizer: nesterov: is true in the file and false in the "
                   "configuration, which counts"));
+}
+
+TEST(ReadTorchOptimizerTest, MomentumThatIsGoneIsSaid) {
+  EXPECT_THAT(ReadBuffers("optimizer { sgd { lr: 0.1 } }", InPython(Params()),
+                          [](io::PthWriter* writer) {
+                            WriteSgd({{{0, 1, 2}}}, {}, writer);
+                          }),
+              ElementsAre("optimizer: momentum: is 0.9 in the file and 0 in "
+                          "the configuration, which counts",
+                          HasSubstr("optimizer: nesterov: is true")));
 }
 
 struct BadCase {

@@ -224,8 +224,9 @@ void TakeRepeated(const PthValue& value, const FieldDescriptor* field,
                   Message* settings) {
   const Reflection& reflection = *settings->GetReflection();
   const bool milestones = field->name() == "milestones";
-  const std::optional<std::vector<double>> theirs =
+  std::optional<std::vector<double>> theirs =
       milestones ? MilestonesIn(value) : NumbersIn(value);
+  if (const auto one = NumberIn(value); one.has_value()) theirs = {*one};
   if (!theirs.has_value()) return;
   std::vector<double> ours;
   const bool is_int = field->cpp_type() == FieldDescriptor::CPPTYPE_INT64;
@@ -247,13 +248,21 @@ void TakeRepeated(const PthValue& value, const FieldDescriptor* field,
   }
 }
 
+// As a state_dict calls that field of a schedule's settings. `of_torch`: of
+// torch.optim.lr_scheduler.
+std::string NameThere(const std::string& field, bool of_torch) {
+  if (field == "t_max") return "T_max";
+  if (field == "min_value") return of_torch ? "min_lrs" : "min_values";
+  if (field == "rule" && of_torch) return "mode";
+  if (field == "threshold_rule" && of_torch) return "threshold_mode";
+  return field;
+}
+
 // Sets a field of a schedule's settings to what the file's state_dict says.
-void TakeSetting(const PthValue& dict, const FieldDescriptor* field,
-                 Message* settings) {
+void TakeSetting(const PthValue& dict, bool of_torch,
+                 const FieldDescriptor* field, Message* settings) {
   const Reflection& reflection = *settings->GetReflection();
-  const std::string name = field->name() == "t_max"       ? "T_max"
-                           : field->name() == "min_value" ? "min_values"
-                                                          : field->name();
+  const std::string name = NameThere(field->name(), of_torch);
   const std::optional<PthValue> value = dict.Find(name);
   if (!value.has_value() || value->kind() == Kind::kNone) return;
   if (field->is_repeated()) return TakeRepeated(*value, field, settings);
@@ -261,6 +270,8 @@ void TakeSetting(const PthValue& dict, const FieldDescriptor* field,
   switch (field->cpp_type()) {
     case FieldDescriptor::CPPTYPE_INT64:
       if (!number.has_value()) return;
+      // One that stays open here ends with the run there.
+      if (name == "end" && !reflection.HasField(*settings, field)) return;
       if (name == "end" && *number >= kMMEngineInfinity) {
         reflection.ClearField(settings, field);
       } else {
@@ -276,8 +287,11 @@ void TakeSetting(const PthValue& dict, const FieldDescriptor* field,
     case FieldDescriptor::CPPTYPE_STRING:
       // Of an optimizer with betas "momentum" is another name of one of them.
       if (value->kind() == Kind::kString && name != "param_name") {
+        const absl::string_view text = value->string_value();
         reflection.SetString(settings, field,
-                             std::string(value->string_value()));
+                             std::string(name != "mode"  ? text
+                                         : text == "max" ? "greater"
+                                                         : "less"));
       }
       return;
     default:
@@ -297,7 +311,7 @@ absl::Status TakeSettings(const PthValue& dict, bool of_torch,
   const std::unique_ptr<Message> before(settings->New());
   before->CopyFrom(*settings);
   for (int i = 0; i < type->field_count(); ++i) {
-    TakeSetting(dict, type->field(i), settings.get());
+    TakeSetting(dict, of_torch, type->field(i), settings.get());
   }
   const std::optional<double> total = NumberAt(dict, "total_iters");
   const FieldDescriptor* const end = type->FindFieldByName("end");
@@ -658,6 +672,24 @@ class TrainingImport {
     return found->Find(name);
   }
 
+  // Of a file with several optimizers which they are; "" of one with one,
+  // which is `there`.
+  std::string SeveralIn(const PthValue& there) const {
+    if (const auto list = file_.Find("optimizer_states");
+        list.has_value() && list->kind() == Kind::kList && list->size() > 1) {
+      return absl::StrCat(list->size(), " in a list");
+    }
+    std::vector<std::string> names;
+    for (int64_t i = 0; i < there.size() && there.kind() == Kind::kDict; ++i) {
+      if (there.key(i).kind() == Kind::kString &&
+          there.value(i).kind() == Kind::kDict &&
+          there.value(i).Find("param_groups").has_value()) {
+        names.push_back(absl::StrCat("\"", there.key(i).string_value(), "\""));
+      }
+    }
+    return absl::StrJoin(names, ", ");
+  }
+
   absl::Status ReadOptimizers() {
     if (!state_.has_optim_wrapper()) return absl::OkStatus();
     OptimWrapperState& state = *state_.mutable_optim_wrapper();
@@ -703,11 +735,16 @@ class TrainingImport {
       return absl::InvalidArgumentError(
           absl::StrCat(where, ": is not in the file"));
     }
+    if (const std::string several = SeveralIn(*there);
+        name.empty() && !several.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          where, ": the file has several, ", several, ", and the run has one"));
+    }
     TensorMap slots;
-    GRAPNEL_RETURN_IF_ERROR(
-        WithContext(ReadTorchOptimizer(*there, ParamsOf(*state, name), config,
-                                       state, &slots, &warnings_),
-                    where));
+    GRAPNEL_RETURN_IF_ERROR(WithContext(
+        ReadTorchOptimizer(*there, ParamsOf(*state, name), config,
+                           HasPlateauOfTorch(name), state, &slots, &warnings_),
+        where));
     for (const NamedTensor& slot : slots) {
       const size_t slash = slot.name.rfind('/');
       const at::Tensor* const param = Model().Find(slot.name.substr(0, slash));
@@ -910,6 +947,14 @@ class TrainingImport {
     return all;
   }
 
+  bool HasPlateauOfTorch(const std::string& optimizer) const {
+    const std::vector<PthValue> all = SchedulersThere(optimizer);
+    return std::any_of(all.begin(), all.end(), [](const PthValue& scheduler) {
+      return scheduler.Find("patience").has_value() &&
+             !scheduler.Find("param_name").has_value();
+    });
+  }
+
   absl::Status ReadSchedulers() {
     const auto start = state_.param_schedulers();
     state_.clear_param_schedulers();
@@ -931,6 +976,7 @@ class TrainingImport {
         unknown.push_back(absl::StrCat("param_scheduler[", i, "]"));
       }
     }
+    WarnOfMoreSchedulers(next);
     if (!unknown.empty()) {
       warnings_.push_back(absl::StrCat(
           absl::StrJoin(unknown, ", "),
@@ -938,6 +984,37 @@ class TrainingImport {
           "count, it is replayed from its beginning when the run resumes"));
     }
     return absl::OkStatus();
+  }
+
+  // Of those in the file that the run doesn't have, each optimizer's by name.
+  // `taken`: how many it has.
+  void WarnOfMoreSchedulers(
+      const absl::flat_hash_map<std::string, size_t>& taken) {
+    std::vector<std::string> optimizers = {""};
+    if (const auto& members = state_.optim_wrapper().optimizers();
+        !members.empty()) {
+      optimizers.clear();
+      for (const auto& member : members) optimizers.push_back(member.name());
+    }
+    for (const std::string& optimizer : optimizers) {
+      const std::vector<PthValue> there = SchedulersThere(optimizer);
+      for (const PthValue& scheduler : there) {
+        const std::optional<PthValue> cycles = scheduler.Find("cycle_momentum");
+        if (!cycles.has_value() || NumberIn(*cycles).value_or(0) == 0) continue;
+        warnings_.push_back(
+            "a OneCycleLR moved the momentum too (cycle_momentum), which no "
+            "schedule does here");
+      }
+      const auto found = taken.find(optimizer);
+      const size_t ours = found == taken.end() ? 0 : found->second;
+      if (there.size() <= ours) continue;
+      warnings_.push_back(absl::StrCat(
+          optimizer.empty() ? ""
+                            : absl::StrCat("optimizer \"", optimizer, "\": "),
+          "the file has ", there.size(),
+          there.size() == 1 ? " schedule" : " schedules", ", the run ", ours,
+          ": what the others moved stays where it is"));
+    }
   }
 
   // False if the file's is of another kind, or its step can't be told.
@@ -950,12 +1027,15 @@ class TrainingImport {
       // Of the rate alone; its steps are told by nothing but their number.
       const std::optional<int64_t> step = CountAt(dict, {"last_epoch"});
       const io::v1::Progress& progress = contents_.manifest().progress();
-      if (scheduler->param_name() != "lr" || !step.has_value() ||
-          *step !=
-              (scheduler->by_epoch() ? progress.epoch() : progress.iter())) {
+      const int64_t done =
+          scheduler->by_epoch() ? progress.epoch() : progress.iter();
+      // Those of a plateau are validations.
+      const bool fits =
+          scheduler->has_reduce_on_plateau() ? step <= done : step == done;
+      if (scheduler->param_name() != "lr" || !step.has_value() || !fits) {
         return false;
       }
-      scheduler->set_global_step(*step);
+      scheduler->set_global_step(done);
     } else {
       const absl::string_view name = option->string_value();
       const bool alias =
@@ -967,15 +1047,17 @@ class TrainingImport {
       scheduler->set_global_step(*step);
     }
     GRAPNEL_RETURN_IF_ERROR(TakeSettings(dict, of_torch, scheduler));
-    if (of_torch) {
+    if (!of_torch) {
+      const std::optional<double> last = NumberAt(dict, "last_step");
+      scheduler->set_last_step(ToInt(last.value_or(-1)));
+    } else if (scheduler->has_reduce_on_plateau()) {
+      scheduler->set_last_step(*CountAt(dict, {"last_epoch"}) - 1);
+    } else {
       int64_t begin = 0;
       int64_t end = 0;
       WindowOf(*scheduler, &begin, &end);
       const int64_t last = std::min(scheduler->global_step(), end - 1);
       scheduler->set_last_step(last < begin ? -1 : last - begin);
-    } else {
-      const std::optional<double> last = NumberAt(dict, "last_step");
-      scheduler->set_last_step(ToInt(last.value_or(-1)));
     }
     TakePlateau(dict, scheduler);
     TakeBaseValues(scheduler);

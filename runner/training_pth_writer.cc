@@ -51,6 +51,7 @@ using ::google::protobuf::FieldDescriptor;
 using ::google::protobuf::Message;
 using ::google::protobuf::MessageFactory;
 using ::google::protobuf::Reflection;
+using ::grapnel::optim::v1::OneCycleSchedulerConfig;
 using ::grapnel::optim::v1::OptimizerState;
 using ::grapnel::optim::v1::OptimWrapperConfig;
 using ::grapnel::optim::v1::OptimWrapperState;
@@ -94,13 +95,14 @@ class TrainingWriter {
     if (!options_.optimizer) state_.clear_optim_wrapper();
     auto config = ParseRunnerConfig(contents_.manifest().config(),
                                     ConfigFormat::kText, "config");
-    if (config.ok()) {
-      config_ = *std::move(config);
-    } else if (state_.has_optim_wrapper()) {
+    if (config.ok()) config_ = *std::move(config);
+    if (state_.has_optim_wrapper() &&
+        !config_.optim_wrapper().has_optimizer() &&
+        config_.optim_wrapper().optimizers().empty()) {
       warnings_.push_back(absl::StrCat(
           "what the optimizer has besides numbers that are scheduled isn't "
           "known, as nesterov and amsgrad: ",
-          config.status().message()));
+          config.ok() ? "it was made in code" : config.status().message()));
     }
     GRAPNEL_ASSIGN_OR_RETURN(std::vector<OneOptimizer> optimizers,
                              Optimizers());
@@ -213,13 +215,38 @@ class TrainingWriter {
           scheduler.base_values_size() < state.groups_size()) {
         continue;
       }
-      auto [it, is_new] =
-          one->groups.initial.emplace(OptionThere(scheduler), Values());
-      if (!is_new) continue;
-      for (const auto& [param, group] : group_of) {
-        it->second[std::string(param)] = scheduler.base_values(group);
+      const auto put = [&](std::map<std::string, Values>* numbers,
+                           const std::string& name, auto&& value_of) {
+        auto [it, is_new] = numbers->emplace(name, Values());
+        if (!is_new) return;
+        for (const auto& [param, group] : group_of) {
+          it->second[std::string(param)] = value_of(group);
+        }
+        it->second[""] = value_of(scheduler.base_values_size() - 1);
+      };
+      if (scheduler.type() ==
+          OneCycleSchedulerConfig::descriptor()->full_name()) {
+        OneCycleSchedulerConfig cycle;
+        if (!ParseTextProto(scheduler.settings(), &cycle).ok() ||
+            cycle.eta_max().empty()) {
+          continue;
+        }
+        const auto peak = [&](int group) {
+          return cycle.eta_max(std::min(group, cycle.eta_max_size() - 1));
+        };
+        const auto first = [&](int group) {
+          return peak(group) / cycle.div_factor();
+        };
+        // The optimizer has them, as the cycle reads them there.
+        one->groups.initial.erase("lr");
+        put(&one->groups.initial, "lr", first);
+        put(&one->groups.kept, "max_lr", peak);
+        put(&one->groups.kept, "min_lr",
+            [&](int group) { return first(group) / cycle.final_div_factor(); });
+      } else {
+        put(&one->groups.initial, OptionThere(scheduler),
+            [&](int group) { return scheduler.base_values(group); });
       }
-      it->second[""] = scheduler.base_values(scheduler.base_values_size() - 1);
     }
   }
 

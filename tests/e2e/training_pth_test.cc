@@ -387,6 +387,29 @@ TEST_F(TrainingPthTest, ScheduleOfAnotherKindIsReplayed) {
   EXPECT_EQ(State(*contents).param_schedulers_size(), 0);
 }
 
+TEST_F(TrainingPthTest, ScheduleThatTheRunDoesNotHaveIsSaid) {
+  WriteFile([](io::PthWriter* writer) {
+    writer->BeginDict();
+    writer->String("model");
+    StateDict(5, "", writer);
+    writer->String("optimizer");
+    Sgd(0.05, writer);
+    writer->String("lr_schedulers");
+    writer->BeginList();
+    StepLr(2, writer);
+    StepLr(2, writer);
+    writer->End();
+    writer->String("epoch");
+    writer->Int(2);
+    writer->End();
+  });
+  auto contents = Import(Start(Config()));
+  ASSERT_THAT(contents, IsOk());
+  EXPECT_THAT(warnings_, Contains("the file has 2 schedules, the run 1: what "
+                                  "the others moved stays where it is"));
+  EXPECT_EQ(State(*contents).param_schedulers_size(), 1);
+}
+
 TEST_F(TrainingPthTest, OptimizerCanBeLeft) {
   WriteFile([](io::PthWriter* writer) { Plain({{"epoch", 2}}, writer); });
   const RunStart start = Start(Config());
@@ -499,6 +522,35 @@ INSTANTIATE_TEST_SUITE_P(
          },
          "lacks 4 of the model's 4 tensors, the first is \"body.weight\"; "
          "its own first one is \"net.body.weight\""},
+        {"SeveralOptimizers",
+         [](io::PthWriter* writer) {
+           writer->BeginDict();
+           writer->String("model");
+           StateDict(1, "", writer);
+           writer->String("optimizer");
+           writer->BeginDict();
+           for (const char* const name : {"critic", "generator"}) {
+             writer->String(name);
+             Sgd(0.05, writer);
+           }
+           writer->End();
+           writer->End();
+         },
+         "optimizer: the file has several, \"critic\", \"generator\", and the "
+         "run has one"},
+        {"SeveralOptimizersInAList",
+         [](io::PthWriter* writer) {
+           writer->BeginDict();
+           writer->String("state_dict");
+           StateDict(1, "", writer);
+           writer->String("optimizer_states");
+           writer->BeginList();
+           Sgd(0.05, writer);
+           Sgd(0.05, writer);
+           writer->End();
+           writer->End();
+         },
+         "optimizer: the file has several, 2 in a list, and the run has one"},
         {"NoCounters", [](io::PthWriter* writer) { Plain({}, writer); },
          "epoch, iter: the file says neither"},
         {"NoEpochIsDone",

@@ -14,7 +14,7 @@ import numpy as np
 import safetensors.numpy
 
 import slim_torch
-from mmengine_training import Digits
+from mmengine_digits import Digits
 
 CONFIG = """
 model {
@@ -32,7 +32,9 @@ train_dataloader {
 }
 train_cfg { max_epochs: 5 }
 optim_wrapper { optimizer { adamw { lr: 2e-3 weight_decay: 0.05 } } }
-param_scheduler { step { step_size: 2 gamma: 0.5 } }
+param_scheduler { linear { start_factor: 0.1 end: 51 by_epoch: false } }
+param_scheduler { multi_step { milestones: [2, 4] gamma: 0.5 } }
+param_scheduler { exponential { gamma: 0.9 } }
 default_hooks { checkpoint { interval: 1 } }
 custom_hooks { config { [hooks/EMAHook] { momentum: 0.1 } } }
 load_options { rename { pattern: "^net\\\\." } }
@@ -65,7 +67,10 @@ def main():
 
         def configure_optimizers(self):
             optimizer = torch.optim.AdamW(self.parameters(), lr=2e-3, weight_decay=0.05, fused=True)
-            return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.5)]
+            lr = torch.optim.lr_scheduler
+            return [optimizer], [
+                dict(scheduler=lr.LinearLR(optimizer, 0.1, total_iters=50), interval="step"),
+                lr.MultiStepLR(optimizer, [2, 4], gamma=0.5), lr.ExponentialLR(optimizer, 0.9)]
 
     saves = ModelCheckpoint(dirpath=work_dir, filename="{epoch}", save_top_k=-1)
     average = WeightAveraging(avg_fn=lambda averaged, value, _: averaged.lerp(value, 0.1))

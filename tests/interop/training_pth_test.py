@@ -2,13 +2,12 @@
 
     training_pth_test.py TRAINING_PTH_TOOL GRAPNEL
 
-Steps of optimizers, against torch.optim's fused kernels, and whole trainings of
-an unpatched MMEngine and of Lightning: weights, averages and the optimizer's
-state to the bit, records to the order of a sum.
+Whole trainings of an unpatched MMEngine and of Lightning: weights, averages and
+optimizers' states to the bit, records to the order of a sum. Steps of optimizers
+alone are optimizer_steps_test.py's.
 """
 
 import glob
-import json
 import os
 import subprocess
 import sys
@@ -20,9 +19,9 @@ from safetensors.numpy import load_file as load, save_file as save
 import mmengine_training
 import slim_torch
 from lightning_training import CONFIG as LIGHTNING_CONFIG
+from mmengine_digits import records_of, write_data
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-DIGITS = os.path.join(HERE, "..", "..", "examples", "digits")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 # It would let Python load what it must not need.
 ENVIRONMENT.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
@@ -36,106 +35,18 @@ def run(*command):
     return ran.stdout
 
 
+def train(config, checkpoint=None):
+    """Trains to the end, and returns the log."""
+    with open(config) as f:
+        if "model {" not in f.read():  # One in code.
+            return run(TOOL, "train", config, *([checkpoint] if checkpoint else []))
+    return run(GRAPNEL, "train", *([f"--resume={checkpoint}"] if checkpoint else []), config)
+
+
 def folder_of(test):
     folder = os.path.join(os.environ["TEST_TMPDIR"], test.id())
     os.makedirs(folder)
     return folder
-
-
-OPTIMIZERS = {
-    "AdamW": ("optimizer { adamw { lr: 0.01 weight_decay: 0.1 } }",
-              dict(lr=0.01, weight_decay=0.1)),
-    "Adam": ("optimizer { adam { lr: 0.01 beta1: 0.8 amsgrad: true } }",
-             dict(lr=0.01, betas=(0.8, 0.999), amsgrad=True)),
-    "SGD": ("optimizer { sgd { lr: 0.05 momentum: 0.9 nesterov: true weight_decay: 0.01 } }",
-            dict(lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01)),
-}
-
-
-class StepsTest(unittest.TestCase):
-    """Three steps on one side, three on the other, against six on one."""
-
-    NAMES = ("a", "b", "c")  # "a" and "c" are alike.
-    SHAPES = ((4, 3), (3,), (4, 3))
-    STEPS = 6
-    HALF = 3
-
-    def setUp(self):
-        self.folder = folder_of(self)
-        random = np.random.default_rng(7)
-        self.gradients = {
-            f"{step}/{name}": random.standard_normal(shape).astype(np.float32)
-            for step in range(self.STEPS) for name, shape in zip(self.NAMES, self.SHAPES)}
-        save(self.gradients, f"{self.folder}/gradients.safetensors")
-
-    def optimizer(self, kind, named=False):
-        self.params = {name: TORCH.nn.Parameter(TORCH.ones(shape))
-                       for name, shape in zip(self.NAMES, self.SHAPES)}
-        return getattr(TORCH.optim, kind)(
-            list(self.params.items()) if named else list(self.params.values()), fused=True,
-            **OPTIMIZERS[kind][1])
-
-    def step(self, optimizer, first, last):
-        for step in range(first, last):
-            for name, param in self.params.items():
-                param.grad = TORCH.from_numpy(self.gradients[f"{step}/{name}"].copy())
-            optimizer.step()
-
-    def uninterrupted(self, kind):
-        self.step(self.optimizer(kind), 0, self.STEPS)
-        return {name: param.detach().numpy() for name, param in self.params.items()}
-
-    def assert_same(self, ours, theirs):
-        for name in self.NAMES:
-            self.assertEqual(ours[name].tobytes(), theirs[name].tobytes(), name)
-
-    def test_ours_go_on_in_python(self):
-        for kind, (config, _) in OPTIMIZERS.items():
-            with self.subTest(kind):
-                path = f"{self.folder}/{kind}.pth"
-                run(TOOL, "save_steps", config, f"{self.folder}/gradients.safetensors",
-                    str(self.HALF), path)
-                theirs = self.uninterrupted(kind)
-                saved = TORCH.load(path, weights_only=True)
-                optimizer = self.optimizer(kind)
-                own = set(optimizer.state_dict()["param_groups"][0])
-                optimizer.load_state_dict(saved["optimizer"])
-                self.assertEqual(own, set(saved["optimizer"]["param_groups"][0]))
-                with TORCH.no_grad():
-                    for name, value in saved["model"].items():
-                        self.params[name].copy_(value)
-                self.step(optimizer, self.HALF, self.STEPS)
-                self.assert_same({name: param.detach().numpy()
-                                  for name, param in self.params.items()}, theirs)
-
-    def go_on(self, kind, named):
-        theirs = self.uninterrupted(kind)
-        optimizer = self.optimizer(kind, named)
-        self.step(optimizer, 0, self.HALF)
-        path = f"{self.folder}/{kind}.{named}.pth"
-        TORCH.save({"model": {name: param.detach() for name, param in self.params.items()},
-                    "optimizer": optimizer.state_dict(), "steps": self.HALF}, path)
-        run(TOOL, "go_on", OPTIMIZERS[kind][0], f"{self.folder}/gradients.safetensors", path,
-            f"{path}.out")
-        self.assert_same(load(f"{path}.out"), theirs)
-
-    def test_pythons_go_on_here(self):
-        for kind in OPTIMIZERS:
-            for named in (False, True):
-                with self.subTest(kind, named=named):
-                    self.go_on(kind, named)
-
-
-def write_idx(folder, kind, name, count=None):
-    """The first `count` digits of `kind` as `name`-images and `name`-labels."""
-    for what, dims in (("images-idx3-ubyte", 3), ("labels-idx1-ubyte", 1)):
-        with open(f"{DIGITS}/{kind}-{what}", "rb") as f:
-            data = f.read()
-        shape = np.frombuffer(data, ">u4", dims, 4).copy()
-        shape[0] = count or shape[0]
-        head = data[:4] + shape.tobytes()
-        with open(f"{folder}/{name}-{what.split('-')[0]}", "wb") as f:
-            f.write(head + data[len(head):len(head) + int(shape.prod())])
 
 
 def write_weights(path):
@@ -151,18 +62,10 @@ def write_weights(path):
           "4.weight": uniform(10, 32), "4.bias": np.zeros(10, np.float32)}, path)
 
 
-def records_of(work_dir):
-    path, = glob.glob(f"{work_dir}/*/vis_data/scalars.json")
-    with open(path) as f:
-        return [json.loads(line) for line in f]
-
-
 class TrainingTest(unittest.TestCase):
     def setUp(self):
         self.folder = folder_of(self)
-        write_idx(self.folder, "train", "small", 203)
-        write_idx(self.folder, "train", "all")
-        write_idx(self.folder, "test", "val", 89)
+        write_data(self.folder)
         write_weights(f"{self.folder}/weights.safetensors")
         os.mkdir(f"{self.folder}/imported")
 
@@ -179,7 +82,7 @@ class TrainingTest(unittest.TestCase):
         checkpoint = f"{self.folder}/imported/{name}"
         said = run(TOOL, "import", config, file, checkpoint)
         self.assertEqual(len(said.splitlines()), 1, said)  # About generators.
-        log = run(GRAPNEL, "train", f"--resume={checkpoint}", config)
+        log = train(config, checkpoint)
         # Nothing of it is replayed, dropped or new.
         self.assertNotIn("resume: ", log)
 
@@ -187,22 +90,17 @@ class TrainingTest(unittest.TestCase):
 class MMEngineTest(TrainingTest):
     """Three epochs or 30 iterations on one side, the rest on the other."""
 
-    def ours(self, case, also_write=False):
-        config = f"{self.folder}/ours.textproto"
+    def config(self, case, name, start="", also_write=False):
+        config = f"{self.folder}/{name}.textproto"
         text = mmengine_training.CASES[case][0]
         if also_write:
             text = text.replace("checkpoint {", "checkpoint { also_write: 'pth'")
         with open(config, "w") as f:
-            f.write(f'{text}\nwork_dir: "ours"\n')
+            f.write(f'{text}\nwork_dir: "{name}"\n{start}\n')
         return config
 
-    def theirs(self, case, work_dir, checkpoint=None):
-        run(sys.executable, f"{HERE}/mmengine_training.py", TOOL, self.folder, case, work_dir,
-            *([checkpoint] if checkpoint else []))
-
-    def names(self, case):
-        """Of the checkpoint in the middle, and of the last."""
-        return ("iter_30", "iter_50") if case == "iters" else ("epoch_3", "epoch_5")
+    # Of the checkpoint in the middle, and of the last.
+    NAMES = {"iters": ("iter_30", "iter_50"), "plateau": ("epoch_5", "epoch_7")}
 
     def assert_sections(self, ours, theirs):
         sections = glob.glob(f"{ours}/*.safetensors")
@@ -234,60 +132,84 @@ class MMEngineTest(TrainingTest):
                 self.assertAlmostEqual(mine[name], value, delta=1e-14 * abs(value),
                                        msg=f"{name} of {other}")
 
-    def behind(self, records, case):
-        """Those that a run has behind the checkpoint in the middle."""
-        done = 30 if case == "iters" else 39
+    def behind(self, records, middle):
+        """Those that a run has behind that checkpoint."""
+        unit, count = middle.split("_")
+        done = int(count) * (13 if unit == "epoch" else 1)
         position = max(i for i, record in enumerate(records) if record.get("iter", done + 1) <= done)
         # Its own validation comes behind it.
-        return records[position + 2:]
+        return records[position + (2 if "accuracy/top1" in records[position + 1] else 1):]
 
-    def from_mmengine(self, case):
-        middle, last = self.names(case)
-        self.theirs(case, f"{self.folder}/theirs")
-        self.go_on_here(self.ours(case), f"{self.folder}/theirs/{middle}.pth", middle)
-        self.assert_sections(f"{self.folder}/ours/{last}", f"{self.folder}/theirs/{last}")
-        self.assert_records(records_of(f"{self.folder}/ours"),
-                            self.behind(records_of(f"{self.folder}/theirs"), case), 0)
-
-    def to_mmengine(self, case, also_write=False):
-        """`also_write`: the file is the one that the training has left."""
-        middle, last = self.names(case)
-        log = run(GRAPNEL, "train", "--load-from", f"{self.folder}/weights.safetensors",
-                  self.ours(case, also_write))
-        path = f"{self.folder}/ours/{middle}.pth"
-        self.assertEqual(os.path.exists(path), also_write)
-        if not also_write:
-            run(TOOL, "export", f"{self.folder}/ours/{middle}", path)
+    def both_ways(self, case, start='load_from: "weights.safetensors"', also_write=False):
+        middle, last = self.NAMES.get(case, ("epoch_3", "epoch_5"))
+        log = train(self.config(case, "whole", start, also_write))
         # What Python has no place for is said once.
         self.assertEqual(log.count("also_write: "), int(also_write), log)
-        saved = TORCH.load(path, weights_only=True, mmap=True)
+        exported = f"{self.folder}/{middle}.pth"
+        run(TOOL, "export", f"{self.folder}/whole/{middle}", exported)
+        saved = TORCH.load(exported, weights_only=True, mmap=True)
         self.assertIn("optimizer", saved)
-        self.theirs(case, f"{self.folder}/theirs", path)
-        self.assert_sections(f"{self.folder}/ours/{last}", f"{self.folder}/theirs/{last}")
-        self.assert_records(self.behind(records_of(f"{self.folder}/ours"), case),
-                            records_of(f"{self.folder}/theirs"),
-                            40 if case == "iters" else 50)
+        theirs = f"{self.folder}/theirs"
+        run(sys.executable, f"{HERE}/mmengine_training.py", TOOL, self.folder, case, theirs,
+            f"{self.folder}/from_ours={exported}")
+        with self.subTest("to MMEngine"):
+            self.assert_sections(f"{self.folder}/whole/{last}", f"{self.folder}/from_ours/{last}")
+            # The first windows of 10 are of what MMEngine has seen.
+            self.assert_records(self.behind(records_of(f"{self.folder}/whole"), middle),
+                                records_of(f"{self.folder}/from_ours"),
+                                {"epoch_3": 50, "epoch_5": 76, "iter_30": 40}[middle])
+        with self.subTest("from MMEngine"):
+            self.go_on_here(self.config(case, "from_theirs"), f"{theirs}/{middle}.pth", middle)
+            self.assert_sections(f"{self.folder}/from_theirs/{last}", f"{theirs}/{last}")
+            self.assert_records(records_of(f"{self.folder}/from_theirs"),
+                                self.behind(records_of(theirs), middle), 0)
 
-    def test_sgd_from_mmengine(self):
-        self.from_mmengine("sgd")
+    def test_sgd(self):
+        self.both_ways("sgd", also_write=True)
+        # What the training has left is what an export makes.
+        self.assert_equal_values(*(TORCH.load(path, weights_only=True) for path in (
+            f"{self.folder}/whole/epoch_3.pth", f"{self.folder}/epoch_3.pth")))
 
-    def test_sgd_to_mmengine(self):
-        self.to_mmengine("sgd")
+    def assert_equal_values(self, one, other, where="file"):
+        self.assertIs(type(one), type(other), where)
+        if isinstance(one, (dict, list, tuple)):
+            self.assertEqual(len(one), len(other), where)
+            for key in one if isinstance(one, dict) else range(len(one)):
+                self.assert_equal_values(one[key], other[key], f"{where}[{key!r}]")
+        elif isinstance(one, TORCH.Tensor):
+            self.assertTrue(TORCH.equal(one, other), where)
+        else:
+            self.assertEqual(one, other, where)
 
-    def test_what_a_training_leaves_to_mmengine(self):
-        self.to_mmengine("sgd", also_write=True)
+    def test_groups(self):
+        self.both_ways("groups")
 
-    def test_groups_from_mmengine(self):
-        self.from_mmengine("groups")
+    def test_iters(self):
+        self.both_ways("iters")
 
-    def test_groups_to_mmengine(self):
-        self.to_mmengine("groups")
+    def test_plateau(self):
+        self.both_ways("plateau")
+        rates = [record["lr"] for record in records_of(f"{self.folder}/theirs") if "lr" in record]
+        self.assertAlmostEqual(rates[-1], max(rates) / 2)
 
-    def test_iters_from_mmengine(self):
-        self.from_mmengine("iters")
+    def script_frozen(self):
+        nn = TORCH.nn
+        net = nn.Sequential(*mmengine_training.layers(nn))
+        net.load_state_dict({name: TORCH.from_numpy(value) for name, value in
+                             load(f"{self.folder}/weights.safetensors").items()})
+        net[1].weight.requires_grad_(False)
+        TORCH.jit.script(net).save(f"{self.folder}/frozen.pt")
 
-    def test_iters_to_mmengine(self):
-        self.to_mmengine("iters")
+    def test_frozen(self):
+        self.script_frozen()
+        self.both_ways("frozen", start="")
+
+    def test_frozen_groups(self):
+        self.script_frozen()
+        self.both_ways("frozen_groups", start="")
+
+    def test_several_optimizers(self):
+        self.both_ways("several", start="")
 
 
 class LightningTest(TrainingTest):

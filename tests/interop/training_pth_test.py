@@ -227,6 +227,13 @@ class LightningTest(TrainingTest):
                               for tensor, value in load(f"{theirs}/{name}").items()}, name)
 
 
+def load_tests(_, tests, __):
+    """Those of this shard."""
+    shards = int(os.environ.get("TEST_TOTAL_SHARDS", 1))
+    return unittest.TestSuite([test for case in tests for test in case]
+                              [int(os.environ.get("TEST_SHARD_INDEX", 0))::shards])
+
+
 if __name__ == "__main__":
     TOOL, GRAPNEL = (os.path.abspath(sys.argv.pop(1)) for _ in range(2))
     TORCH = slim_torch.load(TOOL)

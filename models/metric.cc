@@ -60,8 +60,9 @@ absl::StatusOr<std::unique_ptr<Evaluator>> Evaluator::Create(
   std::vector<std::string> kinds;
   for (int i = 0; i < configs.size(); ++i) {
     for (int other = 0; other < i; ++other) {
-      if (configs[other].SerializeAsString() ==
-          configs[i].SerializeAsString()) {
+      // What a metric of the user's is called is its own business.
+      if (!configs[i].has_custom() && configs[other].SerializeAsString() ==
+                                          configs[i].SerializeAsString()) {
         return absl::InvalidArgumentError(
             absl::StrCat("[", i, "]: must be another one than [", other,
                          "]: two metrics would have one name"));

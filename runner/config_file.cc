@@ -57,7 +57,7 @@ std::string ClosestFile(io::Env& env, const std::string& path) {
   if (!listed.ok()) return "";
   std::vector<std::string> files, names;
   for (const std::string& file : *listed) {
-    if (FindEnding(file) == nullptr) continue;
+    if (file == typed || FindEnding(file) == nullptr) continue;
     files.push_back(file);
     names.push_back(ConfigName(file));
   }

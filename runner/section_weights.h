@@ -19,7 +19,8 @@ absl::StatusOr<std::string> EvaluatedSection(
     const io::CheckpointContents& contents);
 
 // The tensors of `section`. What an average lacks are the model's, and the
-// order is the model's. kNotFound if there is no such section.
+// order is the model's, with what the model lacks behind it. kNotFound if there
+// is no such section.
 absl::StatusOr<TensorMap> SectionWeights(const io::CheckpointContents& contents,
                                          absl::string_view section);
 

@@ -259,8 +259,10 @@ std::string NameThere(const std::string& field, bool of_torch) {
 }
 
 // Sets a field of a schedule's settings to what the file's state_dict says.
+// `run_end`: where MMEngine ended those that have no end of their own.
 void TakeSetting(const PthValue& dict, bool of_torch,
-                 const FieldDescriptor* field, Message* settings) {
+                 std::optional<double> run_end, const FieldDescriptor* field,
+                 Message* settings) {
   const Reflection& reflection = *settings->GetReflection();
   const std::string name = NameThere(field->name(), of_torch);
   const std::optional<PthValue> value = dict.Find(name);
@@ -270,8 +272,10 @@ void TakeSetting(const PthValue& dict, bool of_torch,
   switch (field->cpp_type()) {
     case FieldDescriptor::CPPTYPE_INT64:
       if (!number.has_value()) return;
-      // One that stays open here ends with the run there.
-      if (name == "end" && !reflection.HasField(*settings, field)) return;
+      if (name == "end" && !reflection.HasField(*settings, field) &&
+          *number >= run_end.value_or(kMMEngineInfinity)) {
+        return;
+      }
       if (name == "end" && *number >= kMMEngineInfinity) {
         reflection.ClearField(settings, field);
       } else {
@@ -302,6 +306,7 @@ void TakeSetting(const PthValue& dict, bool of_torch,
 // The settings in the state, as the file has them: what it doesn't say stays.
 // `of_torch`: of torch.optim.lr_scheduler, which has no windows.
 absl::Status TakeSettings(const PthValue& dict, bool of_torch,
+                          std::optional<double> run_end,
                           ParamSchedulerState* state) {
   const Descriptor* const type = FindMessageType(state->type());
   if (type == nullptr) return absl::OkStatus();
@@ -311,7 +316,7 @@ absl::Status TakeSettings(const PthValue& dict, bool of_torch,
   const std::unique_ptr<Message> before(settings->New());
   before->CopyFrom(*settings);
   for (int i = 0; i < type->field_count(); ++i) {
-    TakeSetting(dict, of_torch, type->field(i), settings.get());
+    TakeSetting(dict, of_torch, run_end, type->field(i), settings.get());
   }
   const std::optional<double> total = NumberAt(dict, "total_iters");
   const FieldDescriptor* const end = type->FindFieldByName("end");
@@ -352,6 +357,18 @@ void TakePlateau(const PthValue& dict, ParamSchedulerState* state) {
     plateau.set_best(*best >= kMMEngineInfinity    ? kInfinity
                      : *best <= -kMMEngineInfinity ? -kInfinity
                                                    : *best);
+  }
+  // What it is the best of, where the settings here are others.
+  const auto text = [&dict](absl::string_view name) {
+    const std::optional<PthValue> value = dict.Find(name);
+    return value.has_value() && value->kind() == Kind::kString
+               ? std::string(value->string_value())
+               : std::string();
+  };
+  if (!text("monitor").empty()) plateau.set_monitor(text("monitor"));
+  if (!text("rule").empty()) plateau.set_rule(text("rule"));
+  if (!text("mode").empty()) {
+    plateau.set_rule(text("mode") == "max" ? "greater" : "less");
   }
   plateau.set_num_bad(CountAt(dict, {"num_bad_epochs"}).value_or(0));
   plateau.set_cooldown_left(CountAt(dict, {"cooldown_counter"}).value_or(0));
@@ -928,18 +945,33 @@ class TrainingImport {
 
   // ---- Schedules ----
 
+  std::optional<PthValue> AllSchedulersThere() const {
+    return FindAny(file_, {"param_schedulers", "lr_schedulers", "scheduler",
+                           "lr_scheduler", "scheduler_state_dict",
+                           "lr_scheduler_state_dict", "sched", "schedulers"});
+  }
+
+  // Whose schedules the file has beside those of `optimizer`: "" where one list
+  // is of all, as Lightning's.
+  std::string OwnerThere(const std::string& optimizer) const {
+    const std::optional<PthValue> found = AllSchedulersThere();
+    return found.has_value() && found->kind() == Kind::kList ? "" : optimizer;
+  }
+
   // The state_dicts of one optimizer's schedules.
   std::vector<PthValue> SchedulersThere(const std::string& optimizer) const {
-    std::optional<PthValue> found =
-        FindAny(file_, {"param_schedulers", "lr_schedulers", "scheduler",
-                        "lr_scheduler", "scheduler_state_dict",
-                        "lr_scheduler_state_dict", "sched", "schedulers"});
+    std::optional<PthValue> found = AllSchedulersThere();
     if (found.has_value() && found->kind() == Kind::kDict &&
         !optimizer.empty() && found->Find(optimizer).has_value()) {
       found = found->Find(optimizer);
     }
     if (!found.has_value()) return {};
-    if (found->kind() == Kind::kDict) return {*found};
+    if (found->kind() == Kind::kDict) {
+      // Else it has those of others, by their names.
+      const bool is_one = found->Find("last_epoch").has_value() ||
+                          found->Find("last_step").has_value();
+      return is_one ? std::vector<PthValue>{*found} : std::vector<PthValue>();
+    }
     std::vector<PthValue> all;
     if (found->kind() == Kind::kList) {
       for (int64_t i = 0; i < found->size(); ++i) all.push_back(found->item(i));
@@ -962,9 +994,9 @@ class TrainingImport {
     std::vector<std::string> unknown;
     for (int i = 0; i < start.size(); ++i) {
       ParamSchedulerState scheduler = start[i];
-      const std::vector<PthValue> there =
-          SchedulersThere(scheduler.optimizer());
-      const size_t index = next[scheduler.optimizer()]++;
+      const std::string owner = OwnerThere(scheduler.optimizer());
+      const std::vector<PthValue> there = SchedulersThere(owner);
+      const size_t index = next[owner]++;
       bool known = index < there.size();
       if (known) {
         GRAPNEL_ASSIGN_OR_RETURN(known,
@@ -992,7 +1024,7 @@ class TrainingImport {
       const absl::flat_hash_map<std::string, size_t>& taken) {
     std::vector<std::string> optimizers = {""};
     if (const auto& members = state_.optim_wrapper().optimizers();
-        !members.empty()) {
+        !members.empty() && !OwnerThere(members[0].name()).empty()) {
       optimizers.clear();
       for (const auto& member : members) optimizers.push_back(member.name());
     }
@@ -1017,6 +1049,15 @@ class TrainingImport {
     }
   }
 
+  // Epochs or iterations.
+  std::optional<double> RunEnd(bool by_epoch) const {
+    const std::optional<PthValue> hub = file_.Find("message_hub");
+    if (!hub.has_value()) return std::nullopt;
+    const std::optional<PthValue> facts = hub->Find("runtime_info");
+    if (!facts.has_value()) return std::nullopt;
+    return NumberAt(*facts, by_epoch ? "max_epochs" : "max_iters");
+  }
+
   // False if the file's is of another kind, or its step can't be told.
   absl::StatusOr<bool> ReadScheduler(const PthValue& dict,
                                      ParamSchedulerState* scheduler) const {
@@ -1031,7 +1072,9 @@ class TrainingImport {
           scheduler->by_epoch() ? progress.epoch() : progress.iter();
       // Those of a plateau are validations.
       const bool fits =
-          scheduler->has_reduce_on_plateau() ? step <= done : step == done;
+          scheduler->has_reduce_on_plateau()
+              ? step <= std::max(progress.epoch(), progress.iter())
+              : step == done;
       if (scheduler->param_name() != "lr" || !step.has_value() || !fits) {
         return false;
       }
@@ -1046,7 +1089,8 @@ class TrainingImport {
       }
       scheduler->set_global_step(*step);
     }
-    GRAPNEL_RETURN_IF_ERROR(TakeSettings(dict, of_torch, scheduler));
+    GRAPNEL_RETURN_IF_ERROR(
+        TakeSettings(dict, of_torch, RunEnd(scheduler->by_epoch()), scheduler));
     if (!of_torch) {
       const std::optional<double> last = NumberAt(dict, "last_step");
       scheduler->set_last_step(ToInt(last.value_or(-1)));

@@ -226,16 +226,17 @@ void StateDict(double value, const std::string& prefix, io::PthWriter* writer,
   writer->End();
 }
 
-// torch.optim.SGD's, with buffers of 1, 2, 3 and 4.
-void Sgd(double lr, io::PthWriter* writer) {
+// torch.optim.SGD's of the parameters from `first` on, with buffers of 1, 2, 3
+// and 4.
+void Sgd(double lr, io::PthWriter* writer, int first = 0, int count = 4) {
   writer->BeginDict();
   writer->String("state");
   writer->BeginDict();
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < count; ++i) {
     writer->Int(i);
     writer->BeginDict();
     writer->String("momentum_buffer");
-    writer->Tensor(Param(kParams[i], i + 1));
+    writer->Tensor(Param(kParams[first + i], first + i + 1));
     writer->End();
   }
   writer->End();
@@ -251,7 +252,7 @@ void Sgd(double lr, io::PthWriter* writer) {
   }
   writer->String("params");
   writer->BeginList();
-  for (int i = 0; i < 4; ++i) writer->Int(i);
+  for (int i = 0; i < count; ++i) writer->Int(i);
   writer->End();
   writer->End();
   writer->End();
@@ -259,12 +260,12 @@ void Sgd(double lr, io::PthWriter* writer) {
 }
 
 // torch.optim.lr_scheduler.StepLR's.
-void StepLr(int64_t epoch, io::PthWriter* writer) {
+void StepLr(int64_t epoch, io::PthWriter* writer, double gamma = 0.5) {
   writer->BeginDict();
   writer->String("step_size");
   writer->Int(2);
   writer->String("gamma");
-  writer->Float(0.5);
+  writer->Float(gamma);
   writer->String("last_epoch");
   writer->Int(epoch);
   writer->End();
@@ -375,6 +376,57 @@ TEST_F(TrainingPthTest, LightningsFileIsByItsSteps) {
   EXPECT_NE(
       contents->FindSection("optimizer")->Find("body.bias/momentum_buffer"),
       nullptr);
+}
+
+TEST_F(TrainingPthTest, OptimizersOfAListHaveTheirSchedulesInOrder) {
+  WriteFile([](io::PthWriter* writer) {
+    writer->BeginDict();
+    writer->String("pytorch-lightning_version");
+    writer->String("2.5.0");
+    writer->String("epoch");
+    writer->Int(1);
+    writer->String("global_step");
+    writer->Int(6);
+    writer->String("state_dict");
+    StateDict(5, "", writer);
+    writer->String("optimizer_states");
+    writer->BeginList();
+    Sgd(0.05, writer, 0, 2);
+    Sgd(0.05, writer, 2, 2);
+    writer->End();
+    writer->String("lr_schedulers");
+    writer->BeginList();
+    StepLr(2, writer);
+    StepLr(2, writer, 0.25);
+    writer->End();
+    writer->End();
+  });
+  RunnerConfig config = Config();
+  config.clear_optim_wrapper();
+  config.clear_param_scheduler();
+  config.MergeFrom(ParseConfig(R"pb(
+    optim_wrapper {
+      optimizers {
+        name: "body"
+        pattern: "^body"
+        optimizer { sgd { lr: 0.1 momentum: 0.9 } }
+        param_scheduler { step { step_size: 2 gamma: 0.5 } }
+      }
+      optimizers {
+        name: "head"
+        pattern: "^head"
+        optimizer { sgd { lr: 0.1 momentum: 0.9 } }
+        param_scheduler { step { step_size: 2 gamma: 0.5 } }
+      }
+    }
+  )pb"));
+  auto contents = Import(Start(config));
+  ASSERT_THAT(contents, IsOk());
+  EXPECT_THAT(warnings_, ElementsAre(HasSubstr("generators")));
+  const RunState state = State(*contents);
+  ASSERT_EQ(state.param_schedulers_size(), 2);
+  EXPECT_THAT(state.param_schedulers(0).settings(), HasSubstr("gamma: 0.5"));
+  EXPECT_THAT(state.param_schedulers(1).settings(), HasSubstr("gamma: 0.25"));
 }
 
 TEST_F(TrainingPthTest, ScheduleOfAnotherKindIsReplayed) {

@@ -18,17 +18,17 @@ launch() { tools/grapnel launch --nproc-per-node 2 "$@" 2>"$err"; }
 # The same with nobody who stops a rank, before it has spoken, when the other one has failed.
 # Of rank 0 the exit code.
 without_launcher() { # PROGRAM ARGUMENT...
-  local port rank code=0 holder pids=()
-  # Nobody else gets the port while the holder has it.
-  exec 9< <(exec python3 -c 'if True:
-    import signal, socket
+  local port rank code=0 holder hold pids=()
+  # Nobody else gets the port while the holder has it, which ends with this script at the latest.
+  coproc exec python3 -c 'if True:
+    import socket, sys
     s = socket.socket()
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     s.bind(("127.0.0.1", 0))
     print(s.getsockname()[1], flush=True)
-    signal.pause()')
-  holder=$!
-  read -r port <&9
+    sys.stdin.read()'
+  holder=$COPROC_PID hold=${COPROC[1]}
+  read -r port <&"${COPROC[0]}"
   for rank in 0 1; do
     RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$port \
       "$@" 2>"$err.$rank" &
@@ -36,8 +36,8 @@ without_launcher() { # PROGRAM ARGUMENT...
   done
   wait "${pids[0]}" || code=$?
   wait "${pids[1]}" || true
-  kill "$holder"
-  exec 9<&-
+  exec {hold}>&-
+  wait "$holder"
   for rank in 0 1; do sed "s/^/[rank $rank] /" "$err.$rank"; done >"$err"
   return $code
 }

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <random>
 
@@ -32,9 +33,15 @@
 #include "grapnel/runner/hook_registry.h"
 #include "grapnel/runner/run_context.h"
 #include "grapnel/tools/verify_resume/planted_faults.pb.h"
+#include "grapnel/tools/verify_resume/resume_trace.h"
 
 namespace planted {
 namespace {
+
+// verify-resume doesn't know of it.
+void DieIfToBeKilled() {
+  if (std::getenv(grapnel::kKillVariable) != nullptr) raise(SIGKILL);
+}
 
 class PlantedHook final : public grapnel::Hook {
  public:
@@ -42,6 +49,7 @@ class PlantedHook final : public grapnel::Hook {
 
   static absl::StatusOr<std::unique_ptr<PlantedHook>> Create(
       const Config& config) {
+    if (config.fault() == Config::KILLED_WHEN_MADE) DieIfToBeKilled();
     return absl::WrapUnique(new PlantedHook(config));
   }
 
@@ -63,6 +71,7 @@ class PlantedHook final : public grapnel::Hook {
   }
 
   absl::Status BeforeTrain(grapnel::RunContext& run) override {
+    if (config_.fault() == Config::KILLED_WHEN_TRAINED) DieIfToBeKilled();
     if (config_.fault() == Config::GENERATOR) {
       grapnel::ops::randperm(3, run.generator(), at::kLong);
     }

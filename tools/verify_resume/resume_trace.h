@@ -32,6 +32,7 @@ inline constexpr char kValStep[] = "val_step";  // Model and metrics had it.
 inline constexpr char kAfterVal[] = "after_val";
 inline constexpr char kBeforeSave[] = "before_save";
 inline constexpr char kAfterSave[] = "after_save";
+inline constexpr char kKill[] = "kill";  // The process kills itself now.
 }  // namespace trace
 
 // Names of fields; there are also "option/<name>", "log/<name>" and

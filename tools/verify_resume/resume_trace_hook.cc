@@ -133,6 +133,34 @@ absl::Status AddDefaultGenerator(Fields* fields) {
   return absl::OkStatus();
 }
 
+// Of a process's trace, which the thread that kills it writes, too.
+class TraceFile {
+ public:
+  explicit TraceFile(std::unique_ptr<io::WritableFile> file)
+      : file_(std::move(file)) {}
+
+  absl::Status Append(absl::string_view line) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return AppendLocked(line);
+  }
+
+  // Without that line nobody could tell it from a SIGKILL of the system's.
+  void Kill(const TraceEvent& event) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (AppendLocked(FormatTraceEvent(event)).ok()) kill(getpid(), SIGKILL);
+  }
+
+ private:
+  absl::Status AppendLocked(absl::string_view line) {
+    GRAPNEL_RETURN_IF_ERROR(file_->Append(line));
+    // The system keeps it when this process is killed.
+    return file_->Flush();
+  }
+
+  std::mutex mutex_;
+  const std::unique_ptr<io::WritableFile> file_;
+};
+
 // Acts behind all others, so it sees what they have done.
 class ResumeTraceHook final : public Hook {
  public:
@@ -156,8 +184,10 @@ class ResumeTraceHook final : public Hook {
   Priority priority() const override { return Priority::kLowest; }
 
   absl::Status Setup(RunContext& run) override {
-    GRAPNEL_ASSIGN_OR_RETURN(file_, run.env().NewAppendableFile(io::JoinPath(
-                                        run.work_dir(), kTraceFile)));
+    GRAPNEL_ASSIGN_OR_RETURN(
+        std::unique_ptr<io::WritableFile> file,
+        run.env().NewAppendableFile(io::JoinPath(run.work_dir(), kTraceFile)));
+    file_ = std::make_shared<TraceFile>(std::move(file));
     // The process before this one may have ended within a line.
     GRAPNEL_RETURN_IF_ERROR(file_->Append("\n"));
     return Write(run, trace::kStart, 0, 0);
@@ -270,22 +300,25 @@ class ResumeTraceHook final : public Hook {
         CatchAsStatus([&] { return add_fields(&event.fields); }));
     event.nanos = run.clock().NowNanos();
     GRAPNEL_RETURN_IF_ERROR(file_->Append(FormatTraceEvent(event)));
-    // The system keeps it when this process is killed.
-    GRAPNEL_RETURN_IF_ERROR(file_->Flush());
     if (kill_.has_value() && kill_->kind == kind && kill_->iter == iter &&
         (kill_->index < 0 || kill_->index == index)) {
       const absl::Duration delay = kill_->delay;
       kill_.reset();
-      GRAPNEL_ASSIGN_OR_RETURN(std::thread thread, StartThread("kill", [delay] {
+      TraceEvent end;
+      end.kind = trace::kKill;
+      end.iter = iter;
+      // It may outlive this hook.
+      GRAPNEL_ASSIGN_OR_RETURN(std::thread thread,
+                               StartThread("kill", [delay, end, file = file_] {
                                  absl::SleepFor(delay);
-                                 kill(getpid(), SIGKILL);
+                                 file->Kill(end);
                                }));
       thread.detach();
     }
     return absl::OkStatus();
   }
 
-  std::unique_ptr<io::WritableFile> file_;
+  std::shared_ptr<TraceFile> file_;
   std::optional<KillPoint> kill_;
   int64_t steps_ = 0;  // Of this iteration.
   int64_t saves_ = 0;  // Of this process.

@@ -93,8 +93,8 @@ std::vector<Target> TargetsOf(const std::vector<TraceEvent>& trace) {
   return targets;
 }
 
-std::string WhereItEnded(const std::vector<TraceEvent>& trace) {
-  const TraceEvent& last = trace.back();
+// `last` is what it wrote last.
+std::string WhereItEnded(const TraceEvent& last) {
   const std::string after = absl::StrCat(" after iteration ", last.iter);
   if (last.kind == trace::kBeforeSave) return "inside the save" + after;
   if (last.kind == trace::kAfterSave) return "behind the save" + after;
@@ -386,6 +386,22 @@ class Verifier {
     return ParseTrace(text);
   }
 
+  // Of the run in the work dir: what each process that killed itself had
+  // written last.
+  absl::StatusOr<std::vector<TraceEvent>> ReadKills() {
+    absl::StatusOr<std::vector<TraceEvent>> trace = ReadTrace(work_dir_);
+    std::vector<TraceEvent> kills;
+    // One that the system kills at its beginning leaves none.
+    if (absl::IsNotFound(trace.status())) return kills;
+    GRAPNEL_RETURN_IF_ERROR(trace.status());
+    for (size_t i = 1; i < trace->size(); ++i) {
+      if ((*trace)[i].kind == trace::kKill) {
+        kills.push_back(std::move((*trace)[i - 1]));
+      }
+    }
+    return kills;
+  }
+
   absl::StatusOr<Run> ReadRun(const std::string& dir) {
     Run run;
     GRAPNEL_ASSIGN_OR_RETURN(run.trace, ReadTrace(dir));
@@ -541,12 +557,18 @@ class Verifier {
           WEXITSTATUS(*status) == 0) {
         return true;
       }
-      if (!status.has_value() || !WIFSIGNALED(*status) ||
-          WTERMSIG(*status) != SIGKILL || !kill.has_value()) {
+      std::vector<TraceEvent> kills;
+      if (status.has_value() && ExitCodeOfStatus(*status) == 128 + SIGKILL) {
+        GRAPNEL_ASSIGN_OR_RETURN(kills, ReadKills());
+      }
+      // All before this one killed themselves.
+      if (kills.size() != static_cast<size_t>(process) + 1) {
         const std::string how = absl::StrCat(
-            "a run that was ",
-            checkpoint.empty() ? "begun anew after a kill"
-                               : absl::StrCat("resumed from ", checkpoint),
+            "a run that ",
+            process == 0 ? "nothing had killed before"
+            : checkpoint.empty()
+                ? "was begun anew after a kill"
+                : absl::StrCat("was resumed from ", checkpoint),
             " ",
             status.has_value() ? HowItEnded(*status)
                                : "didn't end within 10 times the time that "
@@ -560,8 +582,6 @@ class Verifier {
         report_.message = absl::StrCat(how, LastLines());
         return false;
       }
-      GRAPNEL_ASSIGN_OR_RETURN(const std::vector<TraceEvent> trace,
-                               ReadTrace(work_dir_));
       checkpoint.clear();
       iter = 0;
       const absl::StatusOr<std::string> latest = io::FindLatestCheckpoint(
@@ -572,7 +592,8 @@ class Verifier {
         checkpoint = io::Basename(*latest);
         iter = manifest.progress().iter();
       }
-      report_.kills.push_back({run, process, WhereItEnded(trace), checkpoint});
+      report_.kills.push_back(
+          {run, process, WhereItEnded(kills.back()), checkpoint});
       Say(absl::StrCat(
           "kill ", NumKills(), ": ", report_.kills.back().where, "; ",
           checkpoint.empty() ? "begins anew" : "goes on from " + checkpoint));

@@ -9,6 +9,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "grapnel/base/status_matchers.h"
@@ -85,6 +87,11 @@ void ExpectNothingLeft(const std::string& dir) {
   const auto left = io::Env::Posix().ListDir(dir);
   ASSERT_THAT(left, IsOk());
   EXPECT_THAT(*left, testing::ElementsAre("output"));
+}
+
+size_t CountOf(absl::string_view part, absl::string_view text) {
+  const std::vector<absl::string_view> between = absl::StrSplit(text, part);
+  return between.size() - 1;
 }
 
 int CountWhere(const Json& report, const std::string& where) {
@@ -280,6 +287,8 @@ struct NoFault {
   std::string name;
   std::string fault;
   std::string message;  // Part of it.
+  std::string run = "was resumed from iter_";
+  size_t num_kills = 1;  // By verify-resume.
 };
 
 void PrintTo(const NoFault& no_fault, std::ostream* out) {
@@ -288,7 +297,6 @@ void PrintTo(const NoFault& no_fault, std::ostream* out) {
 
 class NoFaultTest : public TestWithParam<NoFault> {};
 
-// Though what fails is the loading of a checkpoint.
 TEST_P(NoFaultTest, ARunThatTheMachineEndsIsNoVerdict) {
   const std::string dir = Dir();
   const Result result =
@@ -296,9 +304,10 @@ TEST_P(NoFaultTest, ARunThatTheMachineEndsIsNoVerdict) {
                          "--cfg-options", Hook(GetParam().fault)});
   EXPECT_EQ(result.exit_code, 5) << result.output;
   EXPECT_THAT(result.output,
-              AllOf(HasSubstr("could not be tested: a run that was resumed "
-                              "from iter_"),
+              AllOf(HasSubstr(absl::StrCat("could not be tested: a run that ",
+                                           GetParam().run)),
                     HasSubstr(GetParam().message)));
+  EXPECT_EQ(CountOf("\nkill ", result.output), GetParam().num_kills);
   ExpectNothingLeft(dir);
 }
 
@@ -309,6 +318,12 @@ INSTANTIATE_TEST_SUITE_P(
          "hook \"planted\": AfterRestore: /planted: no space left on device"},
         {"KilledByTheSystem", "KILLED",
          "was killed by signal 9 (Killed), and not by verify-resume"},
+        {"KilledBeforeVerifyResumeDoes", "KILLED_WHEN_TRAINED",
+         "was killed by signal 9 (Killed), and not by verify-resume",
+         "nothing had killed before", 0},
+        {"KilledBeforeItWritesAnything", "KILLED_WHEN_MADE",
+         "was killed by signal 9 (Killed), and not by verify-resume",
+         "nothing had killed before", 0},
         {"ToldToStop", "TERMINATED", "failed with exit code 143, and not by"},
     }),
     [](const auto& info) { return info.param.name; });

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -34,6 +35,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::Contains;
+using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
@@ -317,9 +319,22 @@ TEST_F(LauncherTest, AProgramThatIsNotThereIsNamed) {
       {"--nproc-per-node=3", "--max-restarts=3", "--program=/no/such/program"});
   EXPECT_EQ(launcher.Wait(), 2);
   EXPECT_THAT(launcher.err(),
-              EndsWith("grapnel: /no/such/program: No such file or "
+              EndsWith("grapnel: rank 0: /no/such/program: No such file or "
                        "directory\n"));
   EXPECT_THAT(launcher.err(), Not(HasSubstr("restart")));
+}
+
+TEST_F(LauncherTest, ARankThatTheSystemCannotStartIsNoBadCommandLine) {
+  rlimit limit;
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+  rlimit few = limit;
+  few.rlim_cur = 64;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+  const Result result = Run({"--nproc-per-node=64"}, "sleep 60");
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, ContainsRegex("grapnel: rank [1-9][0-9]*: .*: Too "
+                                        "many open files\n"));
 }
 
 TEST_F(LauncherTest, ThreadsThatTheUserSetStay) {

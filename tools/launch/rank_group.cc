@@ -23,8 +23,8 @@ constexpr size_t kLastLines = 5;
 constexpr size_t kLastLineSize = 400;
 constexpr const char* kStreamNames[] = {"stdout", "stderr"};
 
-absl::Status Failed(absl::string_view what) {
-  return absl::ErrnoToStatus(errno, what);
+absl::Status Failed(int rank, absl::string_view what) {
+  return absl::ErrnoToStatus(errno, absl::StrCat("rank ", rank, ": ", what));
 }
 
 }  // namespace
@@ -49,12 +49,12 @@ absl::Status RankGroup::StartRank(int local_rank) {
   const int number = options_.first_rank + local_rank;
   OwnedFd files[3];  // Of the rank.
   files[0] = OwnedFd(open("/dev/null", O_RDONLY | O_CLOEXEC));
-  if (files[0].get() < 0) return Failed("/dev/null");
+  if (files[0].get() < 0) return Failed(number, "/dev/null");
   for (int i = 0; i < 2; ++i) {
     Stream& stream = rank.streams[i];
     if (options_.log_dir.empty()) {
       int ends[2];
-      if (pipe2(ends, O_CLOEXEC) != 0) return Failed("pipe");
+      if (pipe2(ends, O_CLOEXEC) != 0) return Failed(number, "pipe");
       stream.pipe = OwnedFd(ends[0]);
       files[i + 1] = OwnedFd(ends[1]);
       fcntl(ends[0], F_SETFL, O_NONBLOCK);
@@ -87,7 +87,11 @@ absl::Status RankGroup::StartRank(int local_rank) {
   // Keys of a terminal reach the launcher alone, which passes them on.
   program.own_group = true;
   program.signals = &options_.signals;
-  GRAPNEL_ASSIGN_OR_RETURN(rank.pid, StartProgram(std::move(program)));
+  const absl::StatusOr<pid_t> pid = StartProgram(std::move(program));
+  if (!pid.ok()) {
+    return WithContext(pid.status(), absl::StrCat("rank ", number));
+  }
+  rank.pid = *pid;
   ++running_;
   return absl::OkStatus();
 }

@@ -22,16 +22,20 @@ struct SignalState {
 };
 
 struct ProgramOptions {
-  std::vector<std::string> command;      // A path, or a name of PATH's.
+  // A path, or a name in the PATH of this process, and the arguments.
+  std::vector<std::string> command;
   std::vector<std::string> environment;  // NAME=VALUE: all that it has.
-  int fds[3] = {0, 1, 2};                // Standard input, output and error.
+  // Standard input, output and error: each above 2, or its own number and not
+  // O_CLOEXEC.
+  int fds[3] = {0, 1, 2};
   bool own_group = false;                // Of processes.
-  const SignalState* signals = nullptr;
+  const SignalState* signals = nullptr;  // Null: this process's.
 };
 
 // Returns the process, which the system kills when the calling thread ends and
-// which the caller waits for. kFailedPrecondition names the program if it can't
-// be run; then nothing is left to wait for.
+// which the caller waits for. Errors name the program, and nothing is left to
+// wait for then: kFailedPrecondition if it isn't there, or is none that may be
+// run; others are the system's, which has no process to give, for example.
 absl::StatusOr<pid_t> StartProgram(ProgramOptions options);
 
 }  // namespace grapnel

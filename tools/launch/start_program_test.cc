@@ -1,10 +1,14 @@
 #include "grapnel/tools/launch/start_program.h"
 
 #include <fcntl.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <fstream>
 #include <string>
 #include <utility>
 
@@ -16,6 +20,12 @@
 
 namespace grapnel {
 namespace {
+
+void WriteFile(const std::string& path, const std::string& content,
+               mode_t mode) {
+  std::ofstream(path) << content;
+  ASSERT_EQ(chmod(path.c_str(), mode), 0);
+}
 
 // What the program writes, until it ends.
 std::string Output(ProgramOptions options) {
@@ -41,6 +51,30 @@ TEST(StartProgramTest, ProgramOfPathHasTheArgumentsAndTheEnvironment) {
   options.command = {"sh", "-c", "echo $1 $A $HOME", "sh", "one"};
   options.environment = {"A=a"};
   EXPECT_EQ(Output(options), "one a\n");
+}
+
+TEST(StartProgramTest, PathIsThatOfTheProcessThatStartsIt) {
+  const std::string dir = testing::TempDir() + "/path";
+  for (const char* const part :
+       {"", "/data", "/a_folder", "/a_folder/greet", "/program"}) {
+    ASSERT_EQ(mkdir((dir + part).c_str(), 0755), 0);
+  }
+  WriteFile(dir + "/data/greet", "data", 0644);
+  WriteFile(dir + "/program/greet", "#!/bin/sh\necho $0", 0755);
+  const std::string path = getenv("PATH");
+  const std::string others =
+      dir + "/none:" + dir + "/data:" + dir + "/a_folder";
+  ProgramOptions options;
+  options.command = {"greet"};
+  options.environment = {"PATH=/none"};
+  setenv("PATH", (others + ":" + dir + "/program").c_str(), 1);
+  EXPECT_EQ(Output(options), dir + "/program/greet\n");
+  setenv("PATH", others.c_str(), 1);
+  options.environment = {"PATH=" + dir + "/program"};
+  EXPECT_THAT(StartProgram(options).status(),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       "greet: Permission denied"));
+  setenv("PATH", path.c_str(), 1);
 }
 
 TEST(StartProgramTest, ProcessHasTheSignalsThatItIsGiven) {
@@ -69,14 +103,42 @@ TEST(StartProgramTest, ProcessMayHaveAGroupOfItsOwn) {
   }
 }
 
-TEST(StartProgramTest, WhatCannotBeRunIsNamedAndLeavesNoProcess) {
+void ExpectCannotRun(const std::string& program, absl::StatusCode code,
+                     const std::string& why) {
   ProgramOptions options;
-  options.command = {"/no/such/program"};
+  options.command = {program};
   EXPECT_THAT(StartProgram(options).status(),
-              StatusIs(absl::StatusCode::kFailedPrecondition,
-                       "/no/such/program: No such file or directory"));
+              StatusIs(code, program + ": " + why));
   EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1);
   EXPECT_EQ(errno, ECHILD);
+}
+
+TEST(StartProgramTest, WhatCannotBeRunIsNamedAndLeavesNoProcess) {
+  const std::string file = testing::TempDir() + "/no_program";
+  WriteFile(file, "data", 0755);
+  const auto code = absl::StatusCode::kFailedPrecondition;
+  ExpectCannotRun("/no/such/program", code, "No such file or directory");
+  ExpectCannotRun("no_such_program", code, "No such file or directory");
+  ExpectCannotRun("", code, "No such file or directory");
+  ExpectCannotRun("/", code, "Permission denied");
+  ExpectCannotRun(file + "/program", code, "Not a directory");
+  ExpectCannotRun(file, code, "Exec format error");
+}
+
+TEST(StartProgramTest, WhatTheSystemCannotDoIsNotTheProgramsFault) {
+  const std::string file = testing::TempDir() + "/program";
+  WriteFile(file, "#!/bin/sh\n", 0755);
+  const OwnedFd written(open(file.c_str(), O_WRONLY | O_CLOEXEC));
+  ExpectCannotRun(file, absl::StatusCode::kUnavailable, "Text file busy");
+
+  rlimit limit;
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+  rlimit none = limit;
+  none.rlim_cur = 0;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  ExpectCannotRun("/bin/true", absl::StatusCode::kResourceExhausted,
+                  "pipe: Too many open files");
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
 }
 
 }  // namespace

@@ -50,6 +50,7 @@ ExitCode ExitCodeOf(const absl::Status& status) {
     case absl::StatusCode::kDataLoss:
     case absl::StatusCode::kUnimplemented:  // Of a newer version.
       return kBadCheckpoint;
+    case absl::StatusCode::kAborted:  // By a training that has the folder.
     case absl::StatusCode::kCancelled:
     case absl::StatusCode::kInternal:
     case absl::StatusCode::kUnavailable:

@@ -144,9 +144,9 @@ for _ in $(seq 600); do
   ! grep -q 'Epoch(train)' train.err || break
   sleep 0.1
 done
-ckpt 2 gc w --keep-last 1
+ckpt 1 gc w --keep-last 1
 grep -q "another run: host .*, process $training, started" "$err" || fail "gc beside a training"
-ckpt 2 repair-last w
+ckpt 1 repair-last w
 ckpt 0 ls w
 kill "$training"
 wait "$training" || true

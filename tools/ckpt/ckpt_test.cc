@@ -78,6 +78,14 @@ TEST_F(CkptTest, ExitCodesTellWhoseFaultItIs) {
   EXPECT_EQ(err.str(), "");
 }
 
+TEST_F(CkptTest, AFolderThatATrainingHasIsNoBadPath) {
+  for (const int epoch : {1, 2}) Save(epoch);
+  const auto lock = env_.LockFile("/w/.lock");
+  ASSERT_THAT(lock.status(), IsOk());
+  ExpectFails({"gc", "/w", "--keep-last=1"}, kRunFailed, HasSubstr("in use"));
+  ExpectFails({"repair-last", "/w"}, kRunFailed, HasSubstr("in use"));
+}
+
 TEST_F(CkptTest, NothingInAnArgumentIsObeyedByATerminal) {
   for (const std::vector<std::string>& args :
        std::vector<std::vector<std::string>>{

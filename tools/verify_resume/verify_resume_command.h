@@ -35,8 +35,10 @@ int RunVerifyResume(const std::vector<std::string>& args);
 
 // What a process of its runs that ends with the error `status` returns:
 // kNotTested for kResourceExhausted and kUnavailable, which are the machine's
-// (a full disk, no memory, bad reads), whatever it was doing. Else, and in any
-// other process, `exit_code`.
+// (a full disk, no memory, bad reads), whatever it was doing; files above a
+// limit of ours, which are kResourceExhausted too, fail a run without a kill as
+// well, and no checkpoint of a run is one. Else, and in any other process,
+// `exit_code`.
 int ExitCodeForVerifier(const absl::Status& status, int exit_code);
 
 }  // namespace grapnel

@@ -36,6 +36,7 @@
 #include "grapnel/tools/command_line.h"
 #include "grapnel/tools/exit_code.h"
 #include "grapnel/tools/launch/processes.h"
+#include "grapnel/tools/text_table.h"
 #include "grapnel/tools/verify_resume/child_process.h"
 #include "grapnel/tools/verify_resume/likely_owner.h"
 #include "grapnel/tools/verify_resume/resume_trace.h"
@@ -52,6 +53,12 @@ constexpr size_t kLastLines = 5;
 
 std::string InQuotes(const std::string& text) {
   return absl::StrCat("\"", absl::CEscape(text), "\"");
+}
+
+// "every epoch", "every 2 epochs".
+std::string Every(int64_t n, absl::string_view thing) {
+  return n == 1 ? absl::StrCat("every ", thing)
+                : absl::StrCat("every ", Count(n, thing));
 }
 
 // All that is left of a run.
@@ -275,20 +282,20 @@ class Verifier {
     int64_t every = 0;
     if (options_.save_every.has_value()) {
       every = *options_.save_every;
-      report_.saves = absl::StrCat("every ", every, " iterations, as asked");
+      report_.saves = absl::StrCat(Every(every, "iteration"), ", as asked");
     } else if (checkpoint.interval() > 0) {
-      report_.saves =
-          absl::StrCat("every ", checkpoint.interval(),
-                       by_epoch ? " epochs" : " iterations", ", as configured");
+      report_.saves = absl::StrCat(
+          Every(checkpoint.interval(), by_epoch ? "epoch" : "iteration"),
+          ", as configured");
       return absl::OkStatus();
     } else if (off) {
       report_.saves = "as configured, by no default hook";
       return absl::OkStatus();
     } else {
       every = std::max<int64_t>(1, report_.iters / kSavesOfARun);
-      report_.saves = absl::StrCat(
-          "every ", every,
-          " iterations, since none is configured before the run's end");
+      report_.saves =
+          absl::StrCat(Every(every, "iteration"),
+                       ", since none is configured before the run's end");
     }
     if (off) {
       return absl::InvalidArgumentError(
@@ -496,11 +503,12 @@ class Verifier {
           return target.kind == trace::kBeforeSave &&
                  target.iter < whole_.checkpoint.manifest().progress().iter();
         });
-    Say(absl::StrCat("uninterrupted: ", CountOf(trace::kBeforeIter),
-                     " iterations, ", CountOf(trace::kBeforeVal),
-                     " validations, ", CountOf(trace::kBeforeSave), " saves, ",
-                     absl::FormatDuration(absl::Trunc(absl::Now() - before,
-                                                      absl::Milliseconds(1)))));
+    Say(absl::StrCat(
+        "uninterrupted: ", Count(CountOf(trace::kBeforeIter), "iteration"),
+        ", ", Count(CountOf(trace::kBeforeVal), "validation"), ", ",
+        Count(CountOf(trace::kBeforeSave), "save"), ", ",
+        absl::FormatDuration(
+            absl::Trunc(absl::Now() - before, absl::Milliseconds(1)))));
     if (saved_early == 0) {
       Say("warning: nothing is saved before the end: whoever is killed begins "
           "anew; see --save-every");

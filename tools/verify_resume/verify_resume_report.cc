@@ -1,10 +1,12 @@
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "grapnel/base/json_string.h"
+#include "grapnel/tools/text_table.h"
 #include "grapnel/tools/verify_resume/verify_resume.h"
 
 namespace grapnel {
@@ -70,8 +72,9 @@ std::string ReportText(const VerifyResumeReport& report) {
   std::string text;
   switch (report.verdict) {
     case Verdict::kEqual:
-      absl::StrAppend(&text, "equal: killed ", report.kills.size(),
-                      " times, the run is the one that nothing interrupted\n");
+      absl::StrAppend(&text, "equal: killed ",
+                      Count(static_cast<int64_t>(report.kills.size()), "time"),
+                      ", the run is the one that nothing interrupted\n");
       break;
     case Verdict::kRunFailed:
       absl::StrAppend(&text, "different: ", report.message, "\n");

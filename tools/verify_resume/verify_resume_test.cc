@@ -353,6 +353,18 @@ TEST(VerifyResumeTest, SavesOfItsOwnWhereNoneAreConfigured) {
   EXPECT_THAT(result.output, HasSubstr("equal: killed 2 times"));
 }
 
+TEST(VerifyResumeTest, OneOfAKindIsSaidToBeOne) {
+  const Result result = VerifyResume(
+      Dir(), {kConfig, "--kills=1", "--seed=1", "--iters=8", "--cfg-options",
+              "default_hooks.checkpoint={interval: 1}"});
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_THAT(result.output,
+              AllOf(HasSubstr("saves: every epoch, as configured\n"),
+                    HasSubstr("uninterrupted: 8 iterations, 1 validation, "
+                              "1 save, "),
+                    HasSubstr("equal: killed 1 time, ")));
+}
+
 struct Refused {
   std::string name;
   std::vector<std::string> args;

@@ -368,7 +368,8 @@ absl::Status SetKeepLast(absl::string_view value, CkptCommand* command) {
 absl::Status SetKeepPer(absl::string_view value, CkptCommand* command) {
   absl::Duration duration;
   if (!absl::ParseDuration(value, &duration) ||
-      duration <= absl::ZeroDuration()) {
+      duration <= absl::ZeroDuration() ||
+      duration == absl::InfiniteDuration()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "must be a time > 0 with its unit, as 30m or 1h, is \"", value, "\""));
   }

@@ -179,6 +179,10 @@ INSTANTIATE_TEST_SUITE_P(
          {"gc", "w", "--keep-per=30"},
          "--keep-per: must be a time > 0 with its unit, as 30m or 1h, is "
          "\"30\""},
+        {"PerWithoutAnEnd",
+         {"gc", "w", "--keep-per=inf"},
+         "--keep-per: must be a time > 0 with its unit, as 30m or 1h, is "
+         "\"inf\""},
         {"TwoFormats",
          {"export", "a", "b", "--pth", "--safetensors"},
          "--safetensors: one of --pth and --safetensors"},

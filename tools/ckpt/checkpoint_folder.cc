@@ -67,6 +67,16 @@ std::string WhatIsThere(io::Env& env, const std::string& path) {
   return absl::StrCat(text, DidYouMean(io::Basename(clean), names));
 }
 
+// One that is there, with what its own files say of it.
+void AddKept(io::Env& env, FolderCheckpoint checkpoint,
+             CheckpointFolder* folder) {
+  checkpoint.pinned = io::IsPinned(env, checkpoint.path);
+  for (const std::string& copy : io::ListCopies(env, checkpoint.path)) {
+    checkpoint.copies.push_back({copy, BytesOf(env, copy)});
+  }
+  folder->checkpoints.push_back(std::move(checkpoint));
+}
+
 void AddCheckpoints(io::Env& env, const std::string& dir,
                     CheckpointFolder* folder) {
   const auto names = env.ListDir(dir);
@@ -85,13 +95,9 @@ void AddCheckpoints(io::Env& env, const std::string& dir,
       continue;
     }
     if (!env.IsDirectory(checkpoint.path)) continue;
-    checkpoint.pinned = io::IsPinned(env, checkpoint.path);
-    for (const std::string& copy : io::ListCopies(env, checkpoint.path)) {
-      checkpoint.copies.push_back({copy, BytesOf(env, copy)});
-    }
     if (io::IsSetAsideName(name)) {
       checkpoint.set_aside = true;
-      folder->checkpoints.push_back(std::move(checkpoint));
+      AddKept(env, std::move(checkpoint), folder);
       continue;
     }
     auto manifest = io::ReadManifest(env, checkpoint.path);
@@ -112,7 +118,7 @@ void AddCheckpoints(io::Env& env, const std::string& dir,
       bad.remove_prefix(bad[0] == '/' ? 1 : 2);
     }
     checkpoint.bad = std::string(bad);
-    folder->checkpoints.push_back(std::move(checkpoint));
+    AddKept(env, std::move(checkpoint), folder);
   }
 }
 

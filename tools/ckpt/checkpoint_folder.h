@@ -14,13 +14,9 @@
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
+#include "grapnel/tools/ckpt/sized_file.h"
 
 namespace grapnel {
-
-struct SizedFile {
-  std::string path;
-  int64_t bytes = 0;
-};
 
 struct FolderCheckpoint {
   std::string dir;

@@ -1,10 +1,12 @@
 #include "grapnel/tools/ckpt/inspect_commands.h"
 
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -16,6 +18,7 @@
 #include "grapnel/io/checkpoint.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/env_wrapper.h"
 #include "grapnel/io/rejected_checkpoints.h"
 #include "grapnel/io/run_checkpoints.h"
 #include "grapnel/io/safetensors.h"
@@ -181,6 +184,30 @@ TEST_F(InspectCommandsTest, AnEmptyFolderIsNoError) {
   const auto json = JsonOutput(ListCheckpoints, {"ls", "/w"});
   EXPECT_TRUE(json["last_checkpoint"].is_null());
   EXPECT_THAT(json["checkpoints"], SizeIs(0));
+}
+
+// Sees whether /w/logs/copies is read.
+class WatchingEnv : public io::EnvWrapper {
+ public:
+  using EnvWrapper::EnvWrapper;
+  absl::StatusOr<std::unique_ptr<io::RandomAccessFile>> NewRandomAccessFile(
+      const std::string& path) override {
+    was_read = was_read || path == "/w/logs/copies";
+    return EnvWrapper::NewRandomAccessFile(path);
+  }
+  bool was_read = false;
+};
+
+TEST_F(InspectCommandsTest, LsReadsNothingOfOtherFolders) {
+  Save(1);
+  ASSERT_THAT(env_.CreateDir("/w/logs"), IsOk());
+  ASSERT_THAT(io::WriteFileAtomically(env_, "/w/logs/copies", "mine"), IsOk());
+  WatchingEnv env(env_);
+  commands_env_ = &env;
+  EXPECT_THAT(JsonOutput(ListCheckpoints, {"ls", "/w"})["checkpoints"],
+              SizeIs(1));
+  EXPECT_FALSE(env.was_read);
+  commands_env_ = &env_;
 }
 
 TEST_F(InspectCommandsTest, PathsWithTyposSayWhatIsThere) {

@@ -9,7 +9,7 @@
 
 #include "absl/strings/string_view.h"
 #include "grapnel/base/utf8.h"
-#include "grapnel/tools/ckpt/checkpoint_folder.h"
+#include "grapnel/tools/ckpt/sized_file.h"
 #include "nlohmann/json.hpp"
 
 namespace grapnel {

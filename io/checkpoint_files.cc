@@ -324,6 +324,28 @@ bool LooksLikeCheckpoint(absl::string_view name) {
          absl::StartsWith(name, "best_");
 }
 
+bool IsCheckpoint(Env& env, const std::string& path) {
+  return env.IsDirectory(path) &&
+         (env.FileExists(JoinPath(path, kManifestFile)) ||
+          LooksLikeCheckpoint(Basename(StripSlashes(path))));
+}
+
+std::string CheckpointsIn(Env& env, const std::string& dir) {
+  constexpr size_t kShown = 10;
+  std::vector<std::string> shown;
+  size_t count = 0;
+  for (const std::string& name :
+       env.ListDir(dir).value_or(std::vector<std::string>())) {
+    if (!IsCheckpointName(name) || !IsCheckpoint(env, JoinPath(dir, name))) {
+      continue;
+    }
+    if (++count <= kShown) shown.push_back(name);
+  }
+  std::string list = absl::StrJoin(shown, ", ");
+  if (count > kShown) absl::StrAppend(&list, " and ", count - kShown, " more");
+  return list;
+}
+
 absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenFileOf(
     Env& env, const std::string& checkpoint,
     const v1::CheckpointManifest& manifest, int index) {

@@ -152,6 +152,12 @@ absl::StatusOr<std::string> ReadLastCheckpoint(Env& env,
 // a checkpoint that went bad and not for somebody's own.
 bool LooksLikeCheckpoint(absl::string_view name);
 
+// Whether there is a checkpoint at `path`, good or bad.
+bool IsCheckpoint(Env& env, const std::string& path);
+
+// "epoch_1, epoch_2 and 3 more", of those in `dir`; "" if there are none.
+std::string CheckpointsIn(Env& env, const std::string& dir);
+
 // kNotFound and kInvalidArgument to kDataLoss: a listed file that is missing or
 // malformed isn't as it was written.
 absl::Status AsDataLoss(absl::Status status);

@@ -72,16 +72,23 @@ absl::StatusOr<WeightsSource> FindInFile(Env& env, const std::string& path) {
 absl::StatusOr<WeightsSource> FindInFolder(Env& env, const std::string& path) {
   GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> names,
                            env.ListDir(path));
-  for (const std::string& name : names) {
-    // Its weights may be whole, but nothing says so.
-    if (!absl::EndsWith(name, kBlobSuffix)) continue;
-    return absl::NotFoundError(absl::StrCat(path, ": no checkpoint: has ", name,
-                                            ", but no ", kManifestFile));
-  }
+  // Its weights may be whole, but nothing says so.
+  const auto blob = absl::c_find_if(names, [](const std::string& name) {
+    return absl::EndsWith(name, kBlobSuffix);
+  });
   for (const char* const name : kModelFiles) {
-    if (absl::c_linear_search(names, name)) {
+    if (blob == names.end() && absl::c_linear_search(names, name)) {
       return FindInFile(env, JoinPath(path, name));
     }
+  }
+  const std::string inside = CheckpointsIn(env, path);
+  if (!inside.empty()) {
+    return absl::NotFoundError(
+        absl::StrCat(path, ": is no checkpoint; checkpoints in it: ", inside));
+  }
+  if (blob != names.end()) {
+    return absl::NotFoundError(absl::StrCat(path, ": no checkpoint: has ",
+                                            *blob, ", but no ", kManifestFile));
   }
   return absl::NotFoundError(
       absl::StrCat(path, ": no checkpoint and no model of a hub: has none of ",

@@ -218,6 +218,24 @@ TEST_F(WeightsTest, APrefixGoesIfAllOfTheModelHaveItInEveryFormat) {
                        HasSubstr("/d/bad.safetensors: tensor \"\": name")));
 }
 
+TEST_F(WeightsTest, OfAFolderOfCheckpointsTheseAreNamed) {
+  CheckpointContents contents;
+  contents.sections.emplace_back("model", tensors_);
+  for (int i = 1; i <= 12; ++i) {
+    ASSERT_THAT(
+        WriteCheckpoint(env_, "/run", absl::StrCat("iter_", 100 + i), contents),
+        IsOk());
+  }
+  // A run has such files too.
+  Put("/run/best.pb", "x");
+  ASSERT_THAT(env_.CreateDir("/run/logs"), IsOk());
+  EXPECT_THAT(ReadWeights(env_, "/run"),
+              StatusIs(kNotFound,
+                       "/run: is no checkpoint; checkpoints in it: iter_101, "
+                       "iter_102, iter_103, iter_104, iter_105, iter_106, "
+                       "iter_107, iter_108, iter_109, iter_110 and 2 more"));
+}
+
 // As the hub's own loader looks.
 TEST_F(WeightsTest, OfAFolderAreThoseOfItsFirstFile) {
   Put("/d/hub/config.json", "{}");

@@ -6,11 +6,10 @@
 #include <tuple>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
-#include "absl/types/span.h"
 #include "grapnel/base/status_macros.h"
 #include "grapnel/base/suggestion.h"
 #include "grapnel/hooks/checkpoint/best_checkpoints.h"
@@ -18,34 +17,25 @@
 #include "grapnel/io/rejected_checkpoints.h"
 #include "grapnel/io/run_checkpoints.h"
 #include "grapnel/io/weights.h"
-#include "grapnel/tools/text_table.h"
 
 namespace grapnel {
 namespace {
 
-constexpr size_t kMaxNames = 10;
-
-// "epoch_1, epoch_2, and 3 others".
-std::string ListNames(const std::vector<std::string>& names) {
-  const size_t shown = std::min(names.size(), kMaxNames);
-  std::string list =
-      absl::StrJoin(absl::MakeConstSpan(names).first(shown), ", ");
-  if (names.size() > shown) {
-    absl::StrAppend(&list, " and ", names.size() - shown, " more");
-  }
-  return Printable(list);
-}
-
-std::vector<std::string> CheckpointNames(io::Env& env, const std::string& dir) {
-  std::vector<std::string> checkpoints;
-  const auto names = env.ListDir(dir);
-  if (!names.ok()) return checkpoints;
-  for (const std::string& name : *names) {
-    if (name[0] != '.' && IsCheckpoint(env, io::JoinPath(dir, name))) {
-      checkpoints.push_back(name);
+// Candidates for a misspelled name: one with another number is another thing.
+std::vector<std::string> WithSameDigits(absl::string_view typed,
+                                        const std::vector<std::string>& names) {
+  const auto digits = [](absl::string_view name) {
+    std::string found;
+    for (const char c : name) {
+      if (absl::ascii_isdigit(c)) found += c;
     }
+    return found;
+  };
+  std::vector<std::string> same;
+  for (const std::string& name : names) {
+    if (digits(name) == digits(typed)) same.push_back(name);
   }
-  return checkpoints;
+  return same;
 }
 
 // "; in DIR there are epoch_1, epoch_2; did you mean ...?", of the folder that
@@ -57,14 +47,15 @@ std::string WhatIsThere(io::Env& env, const std::string& path) {
   if (!env.IsDirectory(parent)) {
     return absl::StrCat("; there is no folder ", parent);
   }
-  std::vector<std::string> names = CheckpointNames(env, parent);
+  const std::string checkpoints = io::CheckpointsIn(env, parent);
   std::string text;
-  if (!names.empty()) {
-    text = absl::StrCat("; checkpoints in ", parent, ": ", ListNames(names));
+  if (!checkpoints.empty()) {
+    text = absl::StrCat("; checkpoints in ", parent, ": ", checkpoints);
   }
+  const std::string name = io::Basename(clean);
   const auto all = env.ListDir(parent);
-  if (all.ok()) names = *all;
-  return absl::StrCat(text, DidYouMean(io::Basename(clean), names));
+  if (!all.ok()) return text;
+  return absl::StrCat(text, DidYouMean(name, WithSameDigits(name, *all)));
 }
 
 // One that is there, with what its own files say of it.
@@ -199,25 +190,23 @@ absl::StatusOr<CheckpointFolder> ReadCheckpointFolder(io::Env& env,
   return folder;
 }
 
-bool IsCheckpoint(io::Env& env, const std::string& path) {
-  return env.IsDirectory(path) &&
-         (env.FileExists(io::JoinPath(path, io::kManifestFile)) ||
-          io::LooksLikeCheckpoint(io::Basename(io::StripSlashes(path))));
-}
-
 absl::Status CheckThere(io::Env& env, const std::string& path) {
   if (env.FileExists(path)) return absl::OkStatus();
+  if (env.IsSymlink(std::string(io::StripSlashes(path)))) {
+    return absl::NotFoundError(
+        absl::StrCat(path, ": is a link that leads nowhere"));
+  }
   return absl::NotFoundError(absl::StrCat(
       path, ": there is no such file or folder", WhatIsThere(env, path)));
 }
 
 absl::Status CheckIsCheckpoint(io::Env& env, const std::string& path) {
   GRAPNEL_RETURN_IF_ERROR(CheckThere(env, path));
-  if (IsCheckpoint(env, path)) return absl::OkStatus();
-  const std::vector<std::string> names = CheckpointNames(env, path);
-  return absl::NotFoundError(absl::StrCat(
-      path, ": is no checkpoint",
-      names.empty() ? "" : "; checkpoints in it: ", ListNames(names)));
+  if (io::IsCheckpoint(env, path)) return absl::OkStatus();
+  const std::string inside = io::CheckpointsIn(env, path);
+  return absl::NotFoundError(
+      absl::StrCat(path, ": is no checkpoint",
+                   inside.empty() ? "" : "; checkpoints in it: ", inside));
 }
 
 absl::Status CheckNotThere(io::Env& env, const std::string& path) {

@@ -69,9 +69,6 @@ struct CheckpointFolder {
 absl::StatusOr<CheckpointFolder> ReadCheckpointFolder(io::Env& env,
                                                       const std::string& dir);
 
-// Whether there is a checkpoint at `path`, good or bad.
-bool IsCheckpoint(io::Env& env, const std::string& path);
-
 // kNotFound, saying what is there, unless there is something at `path`.
 absl::Status CheckThere(io::Env& env, const std::string& path);
 
@@ -81,7 +78,8 @@ absl::Status CheckIsCheckpoint(io::Env& env, const std::string& path);
 // kAlreadyExists if there is anything at `path`.
 absl::Status CheckNotThere(io::Env& env, const std::string& path);
 
-// The same, and kNotFound if there is no folder to make a file `path` in.
+// As CheckNotThere, and kNotFound if there is no folder to make a file `path`
+// in.
 absl::Status CheckNewFile(io::Env& env, const std::string& path);
 
 // io::ReadWeightsAndMore, whose errors say what is there if nothing is at

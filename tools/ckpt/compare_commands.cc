@@ -17,6 +17,7 @@
 #include "grapnel/base/suggestion.h"
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/io/checkpoint.h"
+#include "grapnel/io/checkpoint_files.h"
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/compare_tensors.h"
 #include "grapnel/io/sharded_weights.h"
@@ -111,7 +112,7 @@ bool IsGood(const Verified& verified) {
 absl::Status VerifyPath(io::Env& env, const std::string& path,
                         std::vector<Verified>* all) {
   GRAPNEL_RETURN_IF_ERROR(CheckThere(env, path));
-  if (IsCheckpoint(env, path)) {
+  if (io::IsCheckpoint(env, path)) {
     all->push_back(VerifyOne(env, path));
     return absl::OkStatus();
   }
@@ -388,7 +389,7 @@ absl::StatusOr<ExitCode> DiffCheckpoints(const CkptCommand& command,
   const std::string& path_a = command.paths[0];
   const std::string& path_b = command.paths[1];
   const bool both_checkpoints =
-      IsCheckpoint(env, path_a) && IsCheckpoint(env, path_b);
+      io::IsCheckpoint(env, path_a) && io::IsCheckpoint(env, path_b);
   // Of a checkpoint also one without a model.
   const auto read = [&](const std::string& path) {
     return both_checkpoints ? io::ReadCheckpoint(env, path)

@@ -152,7 +152,7 @@ absl::StatusOr<ExitCode> ImportWeights(const CkptCommand& command, io::Env& env,
   const std::string& path = command.paths[0];
   const std::string& to = command.paths[1];
   GRAPNEL_RETURN_IF_ERROR(CheckNotThere(env, to));
-  if (IsCheckpoint(env, path)) {
+  if (io::IsCheckpoint(env, path)) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, ": is a checkpoint already"));
   }

@@ -466,7 +466,7 @@ absl::StatusOr<ExitCode> ShowCheckpoint(const CkptCommand& command,
                                         io::Env& env, std::ostream& out) {
   const std::string& path = command.paths[0];
   GRAPNEL_RETURN_IF_ERROR(CheckThere(env, path));
-  if (!IsCheckpoint(env, path)) {
+  if (!io::IsCheckpoint(env, path)) {
     if (command.config) {
       return absl::InvalidArgumentError(absl::StrCat(
           path, ": is no checkpoint; only those have a configuration"));

@@ -186,6 +186,30 @@ TEST_F(InspectCommandsTest, AnEmptyFolderIsNoError) {
   EXPECT_THAT(json["checkpoints"], SizeIs(0));
 }
 
+// /w/gone leads nowhere.
+class DanglingEnv : public io::EnvWrapper {
+ public:
+  using EnvWrapper::EnvWrapper;
+  bool IsSymlink(const std::string& path) override { return path == "/w/gone"; }
+  absl::StatusOr<std::vector<std::string>> ListDir(
+      const std::string& path) override {
+    auto names = EnvWrapper::ListDir(path);
+    if (names.ok() && path == "/w") names->push_back("gone");
+    return names;
+  }
+};
+
+TEST_F(InspectCommandsTest, ALinkThatLeadsNowhereIsCalledThat) {
+  DanglingEnv env(env_);
+  commands_env_ = &env;
+  for (const char* const path : {"/w/gone", "/w/gone/"}) {
+    EXPECT_THAT(Run(ShowCheckpoint, {"show", path}).exit_code,
+                StatusIs(Code::kNotFound,
+                         absl::StrCat(path, ": is a link that leads nowhere")));
+  }
+  commands_env_ = &env_;
+}
+
 // Sees whether /w/logs/copies is read.
 class WatchingEnv : public io::EnvWrapper {
  public:
@@ -212,11 +236,14 @@ TEST_F(InspectCommandsTest, LsReadsNothingOfOtherFolders) {
 
 TEST_F(InspectCommandsTest, PathsWithTyposSayWhatIsThere) {
   for (const int epoch : {1, 2}) Save(epoch);
-  EXPECT_THAT(Run(ShowCheckpoint, {"show", "/w/epoch_22"}).exit_code,
+  EXPECT_THAT(Run(ShowCheckpoint, {"show", "/w/epcoh_2"}).exit_code,
               StatusIs(Code::kNotFound,
-                       AllOf(StartsWith("/w/epoch_22: there is no such"),
+                       AllOf(StartsWith("/w/epcoh_2: there is no such"),
                              HasSubstr("checkpoints in /w: epoch_1, epoch_2"),
                              HasSubstr("did you mean \"epoch_2\"?"))));
+  // Which isn't a typo, and not its number.
+  EXPECT_THAT(Run(ShowCheckpoint, {"show", "/w/epoch_9"}).exit_code,
+              StatusIs(Code::kNotFound, EndsWith("in /w: epoch_1, epoch_2")));
   EXPECT_THAT(Run(ShowCheckpoint, {"show", "/w"}).exit_code,
               StatusIs(Code::kNotFound,
                        HasSubstr("checkpoints in it: epoch_1, epoch_2")));

@@ -77,7 +77,7 @@ absl::StatusOr<ExitCode> ImportTraining(const CkptCommand& command,
   const std::string& to = command.paths[1];
   GRAPNEL_RETURN_IF_ERROR(CheckNotThere(env, to));
   GRAPNEL_RETURN_IF_ERROR(CheckThere(env, path));
-  if (IsCheckpoint(env, path)) {
+  if (io::IsCheckpoint(env, path)) {
     return absl::InvalidArgumentError(absl::StrCat(
         path, ": is a checkpoint already, which train --resume takes"));
   }

@@ -14,6 +14,7 @@
 #include "grapnel/base/suggestion.h"
 #include "grapnel/hooks/checkpoint/best_checkpoints.h"
 #include "grapnel/io/checkpoint_files.h"
+#include "grapnel/io/manifest_codec.h"
 #include "grapnel/io/rejected_checkpoints.h"
 #include "grapnel/io/run_checkpoints.h"
 #include "grapnel/io/weights.h"
@@ -220,6 +221,24 @@ absl::Status CheckNewFile(io::Env& env, const std::string& path) {
   const std::string dir = io::Dirname(path);
   if (dir.empty() || env.IsDirectory(dir)) return absl::OkStatus();
   return absl::NotFoundError(absl::StrCat(path, ": there is no folder ", dir));
+}
+
+absl::Status CheckNewCheckpoint(io::Env& env, const std::string& path) {
+  GRAPNEL_RETURN_IF_ERROR(CheckNotThere(env, path));
+  const std::string name = io::Basename(io::StripSlashes(path));
+  if (!io::IsCheckpointName(name)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path,
+                     ": a checkpoint's name is 1 to 200 printable characters, "
+                     "and doesn't begin with \".\""));
+  }
+  if (io::IsSetAsideName(name)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path,
+                     ": is called as what a training has set aside, which no "
+                     "search finds; choose another name"));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<io::CheckpointContents> ReadWeightsAt(io::Env& env,

@@ -78,6 +78,10 @@ absl::Status CheckIsCheckpoint(io::Env& env, const std::string& path);
 // kAlreadyExists if there is anything at `path`.
 absl::Status CheckNotThere(io::Env& env, const std::string& path);
 
+// The same for a checkpoint, and kInvalidArgument if it can't be called so, or
+// would be passed over by searches.
+absl::Status CheckNewCheckpoint(io::Env& env, const std::string& path);
+
 // As CheckNotThere, and kNotFound if there is no folder to make a file `path`
 // in.
 absl::Status CheckNewFile(io::Env& env, const std::string& path);

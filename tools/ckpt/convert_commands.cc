@@ -151,7 +151,7 @@ absl::StatusOr<ExitCode> ImportWeights(const CkptCommand& command, io::Env& env,
                                        std::ostream& out) {
   const std::string& path = command.paths[0];
   const std::string& to = command.paths[1];
-  GRAPNEL_RETURN_IF_ERROR(CheckNotThere(env, to));
+  GRAPNEL_RETURN_IF_ERROR(CheckNewCheckpoint(env, to));
   if (io::IsCheckpoint(env, path)) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, ": is a checkpoint already"));
@@ -176,7 +176,7 @@ absl::StatusOr<ExitCode> AverageCheckpoints(const CkptCommand& command,
   const std::string& to = *command.output;
   const std::optional<Format> format = FormatOf(to);
   GRAPNEL_RETURN_IF_ERROR(format.has_value() ? CheckNewFile(env, to)
-                                             : CheckNotThere(env, to));
+                                             : CheckNewCheckpoint(env, to));
   io::WeightsMean mean;
   io::CheckpointContents result;
   for (size_t i = 0; i < command.paths.size(); ++i) {

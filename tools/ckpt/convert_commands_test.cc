@@ -174,6 +174,27 @@ TEST_F(ConvertCommandsTest, ImportRefusesWhatIsNotForIt) {
   EXPECT_FALSE(env_.FileExists("/w/x"));
 }
 
+// Before anything is read: neither /none.pth nor /w/epoch_9 is there.
+TEST_F(ConvertCommandsTest, NamesThatNoSearchFindsAreRefusedAtOnce) {
+  Save(1);
+  const struct {
+    std::string to;
+    const char* message;
+  } kCases[] = {
+      {"/w/epoch_3.damaged", "is called as what a training has set aside"},
+      {"/w/epoch_3.damaged-2/", "is called as what a training has set aside"},
+      {"/w/.hidden", "doesn't begin with \".\""},
+      {"/w/" + std::string(201, 'x'), "1 to 200 printable characters"}};
+  for (const auto& c : kCases) {
+    EXPECT_THAT(Run(ImportWeights, {"import", "/none.pth", c.to}).exit_code,
+                StatusIs(Code::kInvalidArgument,
+                         AllOf(StartsWith(c.to + ": "), HasSubstr(c.message))));
+    EXPECT_THAT(Run(AverageCheckpoints, {"average", "-o", c.to, "/w/epoch_9"})
+                    .exit_code,
+                StatusIs(Code::kInvalidArgument, HasSubstr(c.message)));
+  }
+}
+
 TEST_F(ConvertCommandsTest, AverageIsTheMean) {
   for (const int epoch : {1, 2, 6}) Save(epoch);
   EXPECT_THAT(

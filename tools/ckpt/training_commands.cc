@@ -75,7 +75,7 @@ absl::StatusOr<ExitCode> ImportTraining(const CkptCommand& command,
                                         io::Env& env, std::ostream& out) {
   const std::string& path = command.paths[0];
   const std::string& to = command.paths[1];
-  GRAPNEL_RETURN_IF_ERROR(CheckNotThere(env, to));
+  GRAPNEL_RETURN_IF_ERROR(CheckNewCheckpoint(env, to));
   GRAPNEL_RETURN_IF_ERROR(CheckThere(env, path));
   if (io::IsCheckpoint(env, path)) {
     return absl::InvalidArgumentError(absl::StrCat(

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
@@ -241,6 +242,18 @@ absl::Status CheckNewCheckpoint(io::Env& env, const std::string& path) {
   return absl::OkStatus();
 }
 
+absl::Status WithModelFile(io::Env& env, const std::string& path,
+                           const absl::Status& status) {
+  if (!absl::IsDataLoss(status) || !io::IsCheckpoint(env, path)) return status;
+  const std::string model =
+      io::JoinPath(path, absl::StrCat("model", io::kSectionSuffix));
+  if (!env.FileExists(model) || absl::StartsWith(status.message(), model)) {
+    return status;
+  }
+  return absl::DataLossError(absl::StrCat(
+      status.message(), "; its model alone, read without digests, is ", model));
+}
+
 absl::StatusOr<io::CheckpointContents> ReadWeightsAt(io::Env& env,
                                                      const std::string& path) {
   GRAPNEL_RETURN_IF_ERROR(CheckThere(env, path));
@@ -249,6 +262,7 @@ absl::StatusOr<io::CheckpointContents> ReadWeightsAt(io::Env& env,
   if (absl::IsNotFound(contents.status()) && env.IsDirectory(path)) {
     GRAPNEL_RETURN_IF_ERROR(CheckIsCheckpoint(env, path));
   }
+  if (!contents.ok()) return WithModelFile(env, path, contents.status());
   return contents;
 }
 

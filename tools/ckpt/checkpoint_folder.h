@@ -86,6 +86,11 @@ absl::Status CheckNewCheckpoint(io::Env& env, const std::string& path);
 // in.
 absl::Status CheckNewFile(io::Env& env, const std::string& path);
 
+// `status`, of reading the checkpoint at `path`. If it says that something but
+// the model is damaged, it also names the model's own file, which may be whole.
+absl::Status WithModelFile(io::Env& env, const std::string& path,
+                           const absl::Status& status);
+
 // io::ReadWeightsAndMore, whose errors say what is there if nothing is at
 // `path`, or a folder without weights.
 absl::StatusOr<io::CheckpointContents> ReadWeightsAt(io::Env& env,

@@ -391,9 +391,12 @@ absl::StatusOr<ExitCode> DiffCheckpoints(const CkptCommand& command,
   const bool both_checkpoints =
       io::IsCheckpoint(env, path_a) && io::IsCheckpoint(env, path_b);
   // Of a checkpoint also one without a model.
-  const auto read = [&](const std::string& path) {
-    return both_checkpoints ? io::ReadCheckpoint(env, path)
-                            : ReadWeightsAt(env, path);
+  const auto read =
+      [&](const std::string& path) -> absl::StatusOr<io::CheckpointContents> {
+    if (!both_checkpoints) return ReadWeightsAt(env, path);
+    auto contents = io::ReadCheckpoint(env, path);
+    if (!contents.ok()) return WithModelFile(env, path, contents.status());
+    return contents;
   };
   GRAPNEL_ASSIGN_OR_RETURN(const io::CheckpointContents a, read(path_a));
   GRAPNEL_ASSIGN_OR_RETURN(const io::CheckpointContents b, read(path_b));

@@ -34,6 +34,7 @@ namespace {
 
 using Code = absl::StatusCode;
 using testing::AllOf;
+using testing::EndsWith;
 using testing::HasSubstr;
 using testing::Not;
 using testing::SizeIs;
@@ -312,6 +313,21 @@ TEST_F(CompareCommandsTest, DiffOfOneSectionLooksAtNothingElse) {
           .exit_code,
       StatusIs(Code::kNotFound, AllOf(HasSubstr("A has model, optimizer, ema"),
                                       HasSubstr("did you mean \"model\"?"))));
+}
+
+TEST_F(CompareCommandsTest, DiffNamesTheModelOfADamagedOne) {
+  for (const int epoch : {1, 2}) Save(epoch);
+  Damage("/w/epoch_2/optimizer.safetensors");
+  EXPECT_THAT(
+      Run(DiffCheckpoints, {"diff", "/w/epoch_1", "/w/epoch_2"}).exit_code,
+      StatusIs(Code::kDataLoss,
+               AllOf(StartsWith("/w/epoch_2/optimizer.safetensors: "),
+                     EndsWith("; its model alone, read without digests, is "
+                              "/w/epoch_2/model.safetensors"))));
+  EXPECT_THAT(Output(DiffCheckpoints,
+                     {"diff", "/w/epoch_1", "/w/epoch_2/model.safetensors"},
+                     kRunFailed),
+              HasSubstr("conv.weight"));
 }
 
 TEST_F(CompareCommandsTest, DiffWithAFileIsOfTheModel) {

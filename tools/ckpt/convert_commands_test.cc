@@ -25,6 +25,7 @@ using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::Not;
 using testing::SizeIs;
 using testing::StartsWith;
 
@@ -193,6 +194,27 @@ TEST_F(ConvertCommandsTest, NamesThatNoSearchFindsAreRefusedAtOnce) {
                     .exit_code,
                 StatusIs(Code::kInvalidArgument, HasSubstr(c.message)));
   }
+}
+
+TEST_F(ConvertCommandsTest, AModelWhoseOptimizerIsDamagedIsExportedByItsFile) {
+  Save(1);
+  Damage("/w/epoch_1/optimizer.safetensors");
+  const std::string model = "/w/epoch_1/model.safetensors";
+  EXPECT_THAT(Run(ExportWeights, {"export", "/w/epoch_1/", "/m.pth"}).exit_code,
+              StatusIs(Code::kDataLoss,
+                       AllOf(HasSubstr("/optimizer.safetensors: "),
+                             HasSubstr("its model alone, read without digests, "
+                                       "is " +
+                                       model))));
+  EXPECT_THAT(Run(AverageCheckpoints, {"average", "-o", "/m.pth", "/w/epoch_1"})
+                  .exit_code,
+              StatusIs(Code::kDataLoss, HasSubstr(model)));
+  EXPECT_THAT(Output(ExportWeights, {"export", model, "/m.pth"}),
+              StartsWith("/m.pth: pth, 2 tensors, "));
+  // Of the model itself there is no other.
+  Damage(model);
+  EXPECT_THAT(Run(ExportWeights, {"export", "/w/epoch_1", "/n.pth"}).exit_code,
+              StatusIs(Code::kDataLoss, Not(HasSubstr("alone"))));
 }
 
 TEST_F(ConvertCommandsTest, AverageIsTheMean) {

@@ -102,10 +102,12 @@ absl::StatusOr<PythonWeights> ReadStateDict(const PthValue& dict) {
       }
       GRAPNEL_RETURN_IF_ERROR(
           weights.tensors.Add(std::string(key.string_value()), value.tensor()));
+    } else if (IsExtraState(key.string_value())) {
+      continue;
     } else if (const char* const kind = UnreadTensor(value.type_name())) {
       return absl::UnimplementedError(absl::StrCat(
           QuotedName(key.string_value()), " is ", kind, ", which isn't read"));
-    } else if (!IsExtraState(key.string_value())) {
+    } else {
       return absl::InvalidArgumentError(
           absl::StrCat(QuotedName(key.string_value()), " is no tensor, but ",
                        DescriptionOf(value)));

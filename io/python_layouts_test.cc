@@ -364,27 +364,66 @@ TEST(FindPythonWeightsTest, SaysWhatWasLookedForAndWhatIsThere) {
                 w.End();
               }),
               invalid("a key of type"));
-  const std::string sparse = pickled::Call(
-      pickled::Global("torch._utils", "_rebuild_sparse_tensor"), {});
-  MemEnv env;
-  ASSERT_THAT(WriteFileAtomically(env, "/f",
-                                  BuildPth(pickled::Pickle(pickled::Dict(
-                                      {pickled::Text("fc.weight"), sparse})))),
-              IsOk());
-  PthOptions options;
-  options.allow_foreign = true;
-  const auto file = PthFile::Read(env, "/f", options);
-  ASSERT_THAT(file, IsOk());
-  EXPECT_THAT(FindPythonWeights(file->root()),
-              StatusIs(absl::StatusCode::kUnimplemented,
-                       Eq("\"fc.weight\" is a sparse tensor, which isn't "
-                          "read")));
   // As in a file of safetensors: row 31 of the list of bad inputs.
   EXPECT_THAT(Find([](PthWriter& w) { Tensors(w, {"../../x"}); }),
               invalid("tensor \"../../x\": name holds \"..\""));
   EXPECT_THAT(Find([](PthWriter& w) { Tensors(w, {"module."}); }),
               invalid("name is empty"));
 }
+
+struct UnreadCase {
+  const char* name;
+  const char* function;  // Of torch._utils.
+  const char* what;
+};
+
+class UnreadTensorTest : public ::testing::TestWithParam<UnreadCase> {
+ protected:
+  // Of a file with one such tensor, called `name`.
+  absl::StatusOr<PythonWeights> Find(const std::string& name) {
+    const std::string unread =
+        pickled::Call(pickled::Global("torch._utils", GetParam().function), {});
+    MemEnv env;
+    EXPECT_THAT(WriteFileAtomically(env, "/f",
+                                    BuildPth(pickled::Pickle(pickled::Dict(
+                                        {pickled::Text(name), unread})))),
+                IsOk());
+    PthOptions options;
+    options.allow_foreign = true;
+    GRAPNEL_ASSIGN_OR_RETURN(const PthFile file,
+                             PthFile::Read(env, "/f", options));
+    return FindPythonWeights(file.root());
+  }
+};
+
+TEST_P(UnreadTensorTest, IsRefusedByNameButAsExtraStateLeftOut) {
+  EXPECT_THAT(Find("fc.weight"),
+              StatusIs(absl::StatusCode::kUnimplemented,
+                       absl::StrCat("\"fc.weight\" is ", GetParam().what,
+                                    ", which isn't read")));
+  for (const char* const name : {"_extra_state", "fc._extra_state"}) {
+    const auto weights = Find(name);
+    ASSERT_THAT(weights, IsOk());
+    EXPECT_EQ(weights->tensors.size(), 0u);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, UnreadTensorTest,
+    ::testing::ValuesIn(std::vector<UnreadCase>{
+        {"Sparse", "_rebuild_sparse_tensor", "a sparse tensor"},
+        {"SparseRows", "_rebuild_sparse_csr_tensor", "a sparse tensor"},
+        {"Nested", "_rebuild_nested_tensor", "a nested tensor"},
+        {"Quantized", "_rebuild_qtensor", "a quantized tensor"},
+        {"Meta", "_rebuild_meta_tensor_no_storage", "a meta tensor"},
+        {"Subclass", "_rebuild_wrapper_subclass", "a subclass of tensor"},
+        {"DeviceByNumpy", "_rebuild_device_tensor_from_numpy",
+         "a device's tensor"},
+        {"DeviceByCpu", "_rebuild_device_tensor_from_cpu_tensor",
+         "a device's tensor"},
+        {"Xla", "_rebuild_xla_tensor", "a tensor of XLA"},
+    }),
+    [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace io

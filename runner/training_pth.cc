@@ -877,6 +877,7 @@ class TrainingImport {
       progress.set_epoch(*epoch);
       progress.set_iter_in_epoch(iter_in_epoch);
     }
+    GRAPNEL_RETURN_IF_ERROR(CheckEnd(epoch.value_or(0), *iter, iter_in_epoch));
     progress.set_iter(*iter);
     progress.set_updates(steps_ > 0 ? steps_ : *iter / AccumulativeCounts());
     int64_t samples = 0;
@@ -899,6 +900,12 @@ class TrainingImport {
   absl::Status PlaceInEpoch(int64_t n, int64_t iter,
                             std::optional<int64_t>* epoch,
                             int64_t* iter_in_epoch) {
+    if (options_.epoch.has_value() && options_.iter.has_value() &&
+        **epoch != iter / n) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "epoch, iter: ", iter, " iterations are ", iter / n, " epochs of ", n,
+          ", not ", **epoch, ": one of them gives the other"));
+    }
     if (!epoch->has_value()) *epoch = iter / n;
     const int64_t behind = iter - std::min(**epoch, iter / n) * n;
     if (**epoch <= iter / n && behind <= n) {
@@ -925,6 +932,28 @@ class TrainingImport {
                                      " iterations in all are taken to be "
                                      "done; here an epoch has ",
                                      n));
+    return absl::OkStatus();
+  }
+
+  // What is given must be of this run; a file may be of a longer one.
+  absl::Status CheckEnd(int64_t epoch, int64_t iter, int64_t iter_in_epoch) {
+    const auto& train = config_.train_cfg();
+    const bool by_epoch = state_.data().by_epoch();
+    const bool beyond =
+        by_epoch ? epoch > train.max_epochs() ||
+                       (epoch == train.max_epochs() && iter_in_epoch > 0)
+                 : iter > train.max_iters();
+    if (!beyond) return absl::OkStatus();
+    const std::string message =
+        by_epoch ? absl::StrCat("epoch: ", epoch, " with ", iter,
+                                " iterations is beyond max_epochs, ",
+                                train.max_epochs())
+                 : absl::StrCat("iter: ", iter, " is beyond max_iters, ",
+                                train.max_iters());
+    if (options_.epoch.has_value() || options_.iter.has_value()) {
+      return absl::InvalidArgumentError(message);
+    }
+    warnings_.push_back(message);
     return absl::OkStatus();
   }
 

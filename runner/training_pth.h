@@ -50,7 +50,8 @@ struct TrainingImportOptions {
 // the data's order stood, best checkpoints, hooks' states.
 //   kInvalidArgument, naming what: there are no weights, or others than the
 //     model's; an optimizer of another kind, or whose parameters can't be told;
-//     counters that contradict each other or the configuration.
+//     counters that contradict each other; options that contradict each other
+//     or the configuration, which of a file is a warning.
 absl::StatusOr<io::CheckpointContents> ImportTraining(
     const io::PthValue& file, const RunStart& start,
     const TrainingImportOptions& options, std::vector<std::string>* warnings);

@@ -521,7 +521,7 @@ TEST_F(TrainingPthTest, PlaceThatIsGivenCounts) {
   } kCases[] = {{1, std::nullopt, 1, 3, 0},
                 {std::nullopt, 4, 1, 4, 1},
                 {1, 5, 1, 5, 2},
-                {4, 6, 4, 6, 0}};
+                {4, std::nullopt, 4, 12, 0}};
   for (const auto& c : kCases) {
     TrainingImportOptions options;
     options.epoch = c.given_epoch;
@@ -533,6 +533,48 @@ TEST_F(TrainingPthTest, PlaceThatIsGivenCounts) {
     EXPECT_EQ(progress.iter(), c.iter);
     EXPECT_EQ(progress.iter_in_epoch(), c.iter_in_epoch);
   }
+}
+
+TEST_F(TrainingPthTest, PlaceThatIsGivenMustBeOneOfTheRun) {
+  WriteFile([](io::PthWriter* writer) {
+    Plain({{"epoch", 2}, {"iter", 6}}, writer);
+  });
+  const RunStart start = Start(Config());
+  RunnerConfig iters = Config();
+  iters.clear_param_scheduler();
+  iters.clear_default_hooks();
+  iters.mutable_train_cfg()->clear_max_epochs();
+  iters.mutable_train_cfg()->set_by_epoch(false);
+  iters.mutable_train_cfg()->set_max_iters(12);
+  const RunStart by_iter = Start(iters);
+  const struct {
+    const RunStart& start;
+    std::optional<int64_t> epoch, iter;
+    const char* message;
+  } kCases[] = {
+      {start, 4, 6, "epoch, iter: 6 iterations are 2 epochs of 3, not 4"},
+      {start, 1, 6, "epoch, iter: 6 iterations are 2 epochs of 3, not 1"},
+      {start, 5, std::nullopt,
+       "epoch: 5 with 15 iterations is beyond "
+       "max_epochs, 4"},
+      {start, std::nullopt, 13, "epoch: 4 with 13 iterations is beyond"},
+      {by_iter, std::nullopt, 13, "iter: 13 is beyond max_iters, 12"}};
+  for (const auto& c : kCases) {
+    TrainingImportOptions options;
+    options.epoch = c.epoch;
+    options.iter = c.iter;
+    EXPECT_THAT(
+        Import(c.start, options),
+        StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(c.message)));
+  }
+}
+
+TEST_F(TrainingPthTest, FileFromBeyondTheEndIsTakenWithAWarning) {
+  WriteFile([](io::PthWriter* writer) { Plain({{"epoch", 99}}, writer); });
+  ASSERT_THAT(Import(Start(Config())), IsOk());
+  EXPECT_THAT(
+      warnings_,
+      Contains("epoch: 99 with 297 iterations is beyond max_epochs, 4"));
 }
 
 struct BadCase {

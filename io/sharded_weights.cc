@@ -242,15 +242,20 @@ absl::StatusOr<ShardIndex> ParseShardIndex(absl::string_view json) {
   return reader.Finish();
 }
 
-absl::StatusOr<TensorMap> ReadShardedWeights(Env& env, const std::string& path,
-                                             const ShardReader& read) {
+absl::StatusOr<ShardIndex> ReadShardIndex(Env& env, const std::string& path) {
   GRAPNEL_ASSIGN_OR_RETURN(const std::string json,
                            ReadFile(env, path, kMaxIndexSize));
-  const absl::StatusOr<ShardIndex> index =
+  absl::StatusOr<ShardIndex> index =
       CatchOutOfMemory("index", [&] { return ParseShardIndex(json); });
   if (!index.ok()) return WithContext(index.status(), path);
+  return index;
+}
+
+absl::StatusOr<TensorMap> ReadShardedWeights(Env& env, const std::string& path,
+                                             const ShardReader& read) {
+  GRAPNEL_ASSIGN_OR_RETURN(const ShardIndex index, ReadShardIndex(env, path));
   absl::StatusOr<TensorMap> tensors =
-      ReadShards(env, std::string(Dirname(path)), *index, read);
+      ReadShards(env, std::string(Dirname(path)), index, read);
   if (!tensors.ok()) return WithContext(tensors.status(), path);
   return tensors;
 }

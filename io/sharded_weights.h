@@ -32,16 +32,21 @@ struct ShardIndex {
 // if it lists more tensors than a checkpoint may have.
 absl::StatusOr<ShardIndex> ParseShardIndex(absl::string_view json);
 
+// The index at `path`, which has at most 100 MB. Fails as ParseShardIndex and
+// ReadFile do; kResourceExhausted also if memory doesn't hold it. Messages name
+// `path`.
+absl::StatusOr<ShardIndex> ReadShardIndex(Env& env, const std::string& path);
+
 // Reads one file of an index; messages name `path`.
 using ShardReader =
     std::function<absl::StatusOr<TensorMap>(const std::string& path)>;
 
-// All tensors of the index at `path`, which has at most 100 MB, and of the
-// shards beside it, each of which `read` reads once. Messages name the index.
+// All tensors of the index at `path` and of the shards beside it, each of which
+// `read` reads once. Messages name the index.
 //   kDataLoss: a shard isn't there, or hasn't the tensors that the index says
-//     it has, those and no others, but for what IsExtraState: it may be no
-//     tensor in a file of torch.save; names shard and tensor.
-//   Else as ParseShardIndex, ReadFile and `read`.
+//     it has, those and no others, but for what IsExtraState, which may be
+//     missing; names shard and tensor.
+//   Else as ReadShardIndex and `read`.
 absl::StatusOr<TensorMap> ReadShardedWeights(Env& env, const std::string& path,
                                              const ShardReader& read);
 

@@ -1,5 +1,7 @@
 #include "grapnel/io/sharded_weights.h"
 
+#include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +16,7 @@
 #include "grapnel/base/tensor_map.h"
 #include "grapnel/base/tensor_ops.h"
 #include "grapnel/io/env.h"
+#include "grapnel/io/env_wrapper.h"
 #include "grapnel/io/mem_env.h"
 #include "grapnel/io/safetensors.h"
 #include "gtest/gtest.h"
@@ -138,6 +141,41 @@ TEST(ParseShardIndexTest, Row057AMillionTensorsAreRefused) {
   EXPECT_THAT(index(262'144), IsOk());
   EXPECT_THAT(index(1'000'000), StatusIs(absl::StatusCode::kResourceExhausted,
                                          "lists more than 262144 tensors"));
+}
+
+// Every file has a byte too many for an index, and none may be read.
+class TooLargeFile : public RandomAccessFile {
+ public:
+  int64_t size() const override { return 100'000'001; }
+  absl::Status Read(int64_t, int64_t, char*) const override {
+    ADD_FAILURE() << "is read";
+    return absl::OkStatus();
+  }
+};
+
+class TooLargeEnv : public EnvWrapper {
+ public:
+  using EnvWrapper::EnvWrapper;
+  absl::StatusOr<std::unique_ptr<RandomAccessFile>> NewRandomAccessFile(
+      const std::string&) override {
+    return std::make_unique<TooLargeFile>();
+  }
+};
+
+TEST(ReadShardIndexTest, MoreThan100MbAreNotRead) {
+  MemEnv empty;
+  TooLargeEnv env(empty);
+  EXPECT_THAT(ReadShardIndex(env, "/m/i.json"),
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       "/m/i.json: has 100000001 bytes, more than 100000000"));
+}
+
+TEST(ReadShardIndexTest, WhatIsWrongNamesTheFile) {
+  MemEnv env;
+  ASSERT_THAT(env.CreateDir("/m"), IsOk());
+  ASSERT_THAT(WriteFileAtomically(env, "/m/i.json", "[]"), IsOk());
+  EXPECT_THAT(ReadShardIndex(env, "/m/i.json"),
+              StatusIs(kInvalidArgument, HasSubstr("/m/i.json: an array")));
 }
 
 class ReadShardedWeightsTest : public ::testing::Test {

@@ -42,16 +42,25 @@ struct Verified {
   absl::Status unread;  // Why that isn't known: it can't be read at all.
 };
 
-// The files that the index at `path` lists, which could be read.
-absl::Status AddShards(io::Env& env, const std::string& path,
-                       io::VerifiedCheckpoint* result) {
-  GRAPNEL_ASSIGN_OR_RETURN(const std::string json, io::ReadFile(env, path));
+absl::Status AddFile(io::Env& env, const std::string& path,
+                     io::VerifiedCheckpoint* result) {
+  // A link's file: model hubs' caches are links.
+  GRAPNEL_ASSIGN_OR_RETURN(const auto file, env.NewRandomAccessFile(path));
+  ++result->num_files;
+  result->num_bytes += file->size();
+  return absl::OkStatus();
+}
+
+// The file at `source`, and all that it lists if it is an index.
+absl::Status AddFiles(io::Env& env, const io::WeightsSource& source,
+                      io::VerifiedCheckpoint* result) {
+  GRAPNEL_RETURN_IF_ERROR(AddFile(env, source.path, result));
+  if (source.format != io::WeightsFormat::kShardIndex) return absl::OkStatus();
   GRAPNEL_ASSIGN_OR_RETURN(const io::ShardIndex index,
-                           io::ParseShardIndex(json));
+                           io::ReadShardIndex(env, source.path));
   for (const io::ShardIndex::Shard& shard : index.shards) {
-    ++result->num_files;
-    result->num_bytes +=
-        BytesOf(env, io::JoinPath(io::Dirname(path), shard.file));
+    GRAPNEL_RETURN_IF_ERROR(AddFile(
+        env, io::JoinPath(io::Dirname(source.path), shard.file), result));
   }
   return absl::OkStatus();
 }
@@ -62,20 +71,17 @@ absl::StatusOr<Verified> VerifyWeights(io::Env& env, const std::string& path) {
   Verified verified;
   verified.path = path;
   verified.has_digests = false;
+  const absl::StatusOr<io::WeightsSource> source = io::FindWeights(env, path);
   const absl::StatusOr<io::CheckpointContents> contents =
       ReadWeightsAt(env, path);
   // A folder without any.
   if (absl::IsNotFound(contents.status())) return contents.status();
-  const absl::StatusOr<io::WeightsSource> source = io::FindWeights(env, path);
   const std::string file = source.ok() ? source->path : path;
   if (contents.ok()) {
     verified.result.num_tensors =
         static_cast<int64_t>(contents->FindSection(kModel)->size());
-    verified.result.num_files = 1;
-    verified.result.num_bytes = BytesOf(env, file);
-    if (source.ok() && source->format == io::WeightsFormat::kShardIndex) {
-      GRAPNEL_RETURN_IF_ERROR(AddShards(env, file, &verified.result));
-    }
+    verified.unread = source.ok() ? AddFiles(env, *source, &verified.result)
+                                  : source.status();
     return verified;
   }
   // Whatever it was meant to be.

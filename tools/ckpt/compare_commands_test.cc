@@ -1,5 +1,7 @@
 #include "grapnel/tools/ckpt/compare_commands.h"
 
+#include <unistd.h>
+
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -225,6 +227,73 @@ TEST_F(CompareCommandsTest, VerifyCountsTheShardsOfAnIndex) {
               AllOf(StartsWith("/hub: model.safetensors.index.json: "
                                "/hub/b.safetensors: "),
                     HasSubstr("\n/w/epoch_1: ok, ")));
+}
+
+// The index of /hub can't be read any more once its one shard was.
+class BreakingEnv : public io::EnvWrapper {
+ public:
+  using EnvWrapper::EnvWrapper;
+  absl::StatusOr<std::unique_ptr<io::RandomAccessFile>> NewRandomAccessFile(
+      const std::string& path) override {
+    if (broken_ && path == "/hub/model.safetensors.index.json") {
+      return absl::UnavailableError(path + ": cannot open: input/output error");
+    }
+    broken_ = broken_ || path == "/hub/a.safetensors";
+    return EnvWrapper::NewRandomAccessFile(path);
+  }
+
+ private:
+  bool broken_ = false;
+};
+
+TEST_F(CompareCommandsTest, VerifyGoesOnAfterAnIndexThatBreaksMeanwhile) {
+  Save(1);
+  TensorMap weights;
+  Add("a", ops::ones({2}), &weights);
+  ASSERT_THAT(env_.CreateDir("/hub"), IsOk());
+  ASSERT_THAT(io::WriteSafetensors(env_, "/hub/a.safetensors", weights),
+              IsOk());
+  const std::string path = "/hub/model.safetensors.index.json";
+  ASSERT_THAT(io::WriteFileAtomically(
+                  env_, path, R"({"weight_map": {"a": "a.safetensors"}})"),
+              IsOk());
+  for (const std::string& at : {path, std::string("/hub")}) {
+    BreakingEnv env(env_);
+    commands_env_ = &env;
+    EXPECT_THAT(
+        Output(VerifyCheckpoints, {"verify", at, "/w/epoch_1"}, kRunFailed),
+        AllOf(HasSubstr("cannot open: input/output error\n"),
+              HasSubstr("\n/w/epoch_1: ok, ")));
+  }
+}
+
+// As a model hub's cache has its files.
+TEST_F(CompareCommandsTest, VerifyCountsTheBytesThatLinksLeadTo) {
+  io::Env& env = io::Env::Posix();
+  commands_env_ = &env;
+  const std::string dir = io::JoinPath(testing::TempDir(), "hub_of_links");
+  if (env.FileExists(dir)) {
+    ASSERT_THAT(io::DeleteRecursively(env, dir), IsOk());
+  }
+  ASSERT_THAT(env.CreateDir(dir), IsOk());
+  TensorMap weights;
+  Add("a", ops::ones({2}), &weights);
+  const std::string blob = io::JoinPath(dir, "blob");
+  const std::string index = io::JoinPath(dir, "blob_of_index");
+  ASSERT_THAT(io::WriteSafetensors(env, blob, weights), IsOk());
+  ASSERT_THAT(io::WriteFileAtomically(
+                  env, index, R"({"weight_map": {"a": "a.safetensors"}})"),
+              IsOk());
+  const std::string linked = io::JoinPath(dir, "model.safetensors.index.json");
+  ASSERT_EQ(::symlink("blob", io::JoinPath(dir, "a.safetensors").c_str()), 0);
+  ASSERT_EQ(::symlink("blob_of_index", linked.c_str()), 0);
+  const int64_t bytes = static_cast<int64_t>(io::ReadFile(env, blob)->size() +
+                                             io::ReadFile(env, index)->size());
+  for (const std::string& path : {dir, linked}) {
+    const auto json = JsonOutput(VerifyCheckpoints, {"verify", path});
+    EXPECT_EQ(json["checkpoints"][0]["files"], 2);
+    EXPECT_EQ(json["checkpoints"][0]["bytes"], bytes);
+  }
 }
 
 TEST_F(CompareCommandsTest, VerifyGoesOnAfterAFileThatCannotBeRead) {

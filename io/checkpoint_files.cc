@@ -172,6 +172,18 @@ std::vector<CopyNote> ReadCopyNotes(Env& env, const std::string& dir) {
   return notes;
 }
 
+std::vector<std::string> NotedEndings(const std::vector<CopyNote>& notes) {
+  std::vector<std::string> endings;
+  for (const absl::string_view ending : kCopyEndings) {
+    if (std::any_of(notes.begin(), notes.end(), [&](const CopyNote& note) {
+          return note.ending == ending;
+        })) {
+      endings.emplace_back(ending);
+    }
+  }
+  return endings;
+}
+
 std::string CopyNotesText(const std::vector<CopyNote>& notes) {
   std::string text;
   for (const CopyNote& note : notes) {
@@ -194,10 +206,10 @@ absl::StatusOr<bool> IsNotedCopy(Env& env, const std::string& path,
 std::vector<std::string> CopyEndings(Env& env, const std::string& path) {
   const std::vector<CopyNote> notes = ReadCopyNotes(env, path);
   std::vector<std::string> endings;
-  for (const absl::string_view ending : kCopyEndings) {
+  for (const std::string& ending : NotedEndings(notes)) {
     const auto file = OpenCopy(env, CopyPath(path, ending));
     if (file.ok() && *file != nullptr && HasSizeOfOne(**file, ending, notes)) {
-      endings.emplace_back(ending);
+      endings.push_back(ending);
     }
   }
   return endings;
@@ -209,10 +221,8 @@ absl::Status DeleteCopies(Env& env, const std::string& dir,
   for (const CopyNote& stays : ReadCopyNotes(env, path)) {
     notes.erase(std::remove(notes.begin(), notes.end(), stays), notes.end());
   }
-  if (notes.empty()) return absl::OkStatus();
   bool any = false;
-  for (const absl::string_view each : kCopyEndings) {
-    const std::string ending(each);
+  for (const std::string& ending : NotedEndings(notes)) {
     GRAPNEL_ASSIGN_OR_RETURN(const bool is_copy,
                              IsNotedCopy(env, path, ending, notes));
     if (!is_copy) continue;

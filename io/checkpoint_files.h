@@ -90,6 +90,9 @@ absl::StatusOr<CopyNote> DescribeCopy(Env& env, const std::string& file,
 // None if it can't be read.
 std::vector<CopyNote> ReadCopyNotes(Env& env, const std::string& dir);
 
+// The endings in `notes`, each once: to tell a copy may mean to read it all.
+std::vector<std::string> NotedEndings(const std::vector<CopyNote>& notes);
+
 // The text of that file.
 std::string CopyNotesText(const std::vector<CopyNote>& notes);
 

@@ -18,39 +18,37 @@ namespace {
 
 constexpr absl::string_view kSetAside = ".damaged";
 
+bool IsThere(Env& env, const std::string& path) {
+  return env.FileExists(path) || env.IsSymlink(path);
+}
+
 // Whether a checkpoint with those notes and its copies can be called as at
 // `path`: nothing else is. Its copies may be, since an attempt was cut short.
-absl::StatusOr<bool> IsFree(Env& env, const std::string& path,
-                            const std::vector<CopyNote>& notes) {
-  const auto is_there = [&env](const std::string& file) {
-    return env.FileExists(file) || env.IsSymlink(file);
-  };
-  if (is_there(path)) return false;
-  for (const CopyNote& note : notes) {
-    if (!is_there(CopyPath(path, note.ending))) continue;
-    GRAPNEL_ASSIGN_OR_RETURN(const bool is_copy,
-                             IsNotedCopy(env, path, note.ending, notes));
-    if (!is_copy) return false;
+bool IsFree(Env& env, const std::string& path,
+            const std::vector<CopyNote>& notes) {
+  if (IsThere(env, path)) return false;
+  for (const std::string& ending : NotedEndings(notes)) {
+    if (IsThere(env, CopyPath(path, ending)) &&
+        !IsNotedCopy(env, path, ending, notes).value_or(false)) {
+      return false;
+    }
   }
   return true;
 }
 
-// Those that `notes` tell of, from beside `from` to beside `to`.
-absl::Status RenameCopies(Env& env, const std::string& from,
-                          const std::string& to,
-                          const std::vector<CopyNote>& notes) {
-  bool any = false;
-  for (const CopyNote& note : notes) {
-    GRAPNEL_ASSIGN_OR_RETURN(const bool is_copy,
-                             IsNotedCopy(env, from, note.ending, notes));
-    if (!is_copy) continue;
-    GRAPNEL_RETURN_IF_ERROR(
-        env.Rename(CopyPath(from, note.ending), CopyPath(to, note.ending)));
-    any = true;
+// Those that `notes` tell of, from beside `from` to beside `to`. One that can't
+// be read or renamed stays. Returns the endings of the others.
+std::vector<std::string> RenameCopies(Env& env, const std::string& from,
+                                      const std::string& to,
+                                      const std::vector<CopyNote>& notes) {
+  std::vector<std::string> renamed;
+  for (const std::string& ending : NotedEndings(notes)) {
+    if (IsNotedCopy(env, from, ending, notes).value_or(false) &&
+        env.Rename(CopyPath(from, ending), CopyPath(to, ending)).ok()) {
+      renamed.push_back(ending);
+    }
   }
-  if (!any) return absl::OkStatus();
-  const std::string parent = Dirname(from);
-  return env.SyncDir(parent.empty() ? "." : parent);
+  return renamed;
 }
 
 bool HoldsPartsOfACheckpoint(Env& env, const std::string& path) {
@@ -97,20 +95,26 @@ absl::StatusOr<std::string> SetAsideCheckpoint(Env& env,
   }
   const std::vector<CopyNote> notes = ReadCopyNotes(env, from);
   std::string to = absl::StrCat(from, kSetAside);
-  for (int number = 2;; ++number) {
-    GRAPNEL_ASSIGN_OR_RETURN(const bool is_free, IsFree(env, to, notes));
-    if (is_free) break;
+  for (int number = 2; !IsFree(env, to, notes); ++number) {
     to = absl::StrCat(from, kSetAside, "-", number);
   }
+  const std::string parent = Dirname(from).empty() ? "." : Dirname(from);
   // The copies first: while it has its name, the next search finds it again.
-  absl::Status status = RenameCopies(env, from, to, notes);
+  const std::vector<std::string> renamed = RenameCopies(env, from, to, notes);
+  absl::Status status;
+  if (!renamed.empty()) status = env.SyncDir(parent);
   if (status.ok()) status = env.Rename(from, to);
   if (!status.ok()) {
-    RenameCopies(env, to, from, notes).IgnoreError();
+    // Best effort; the first error is the cause.
+    for (const std::string& ending : renamed) {
+      const std::string copy = CopyPath(from, ending);
+      if (IsThere(env, copy)) continue;
+      env.Rename(CopyPath(to, ending), copy).IgnoreError();
+    }
+    env.SyncDir(parent).IgnoreError();
     return status;
   }
-  const std::string parent = Dirname(from);
-  GRAPNEL_RETURN_IF_ERROR(env.SyncDir(parent.empty() ? "." : parent));
+  GRAPNEL_RETURN_IF_ERROR(env.SyncDir(parent));
   return to;
 }
 

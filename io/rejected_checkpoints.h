@@ -38,8 +38,9 @@ bool IsDamaged(Env& env, const RejectedCheckpoint& rejected);
 // is taken "epoch_3.damaged-2" and so on, and returns that path. What is in it
 // stays as it is. No search takes that name for a checkpoint, and nothing
 // deletes it. Its copies (io/run_checkpoints.h), "epoch_3.pth", go along to
-// "epoch_3.damaged.pth": they may be whole, and are in no new one's way. Only
-// for who holds the folder's lock.
+// "epoch_3.damaged.pth": they may be whole, and are in no new one's way. One
+// that can't be read or renamed stays as it is. Only for who holds the folder's
+// lock.
 absl::StatusOr<std::string> SetAsideCheckpoint(Env& env,
                                                const std::string& path);
 

@@ -98,12 +98,34 @@ absl::Status PinCheckpoint(Env& env, const std::string& path, bool pinned) {
   const std::string pin = JoinPath(path, kPinFile);
   GRAPNEL_RETURN_IF_ERROR(pinned ? WriteFileAndSync(env, pin, "")
                                  : env.DeleteFile(pin));
-  return env.SyncDir(path);
+  const absl::Status status = env.SyncDir(path);
+  // Who wanted to delete it had renamed it, saw the pin and put it back.
+  if (absl::IsNotFound(status) && pinned && IsPinned(env, path)) {
+    return env.SyncDir(path);
+  }
+  return status;
 }
 
 bool IsPinned(Env& env, const std::string& path) {
   return env.FileExists(JoinPath(path, kPinFile));
 }
+
+namespace {
+
+// kAlreadyExists if a file that `notes` don't tell of has a copy's name.
+absl::Status CheckNameOfCopy(Env& env, const std::string& path,
+                             const std::string& ending,
+                             const std::vector<CopyNote>& notes) {
+  const std::string copy = CopyPath(path, ending);
+  if (!env.FileExists(copy) && !env.IsSymlink(copy)) return absl::OkStatus();
+  GRAPNEL_ASSIGN_OR_RETURN(const bool is_copy,
+                           IsNotedCopy(env, path, ending, notes));
+  if (is_copy) return absl::OkStatus();
+  return absl::AlreadyExistsError(
+      "there is a file of that name that was not made of this checkpoint");
+}
+
+}  // namespace
 
 absl::Status AddCopy(Env& env, const std::string& path,
                      const std::string& ending, const std::string& written) {
@@ -112,24 +134,19 @@ absl::Status AddCopy(Env& env, const std::string& path,
       return absl::InvalidArgumentError(absl::StrCat(
           "ending: must be \".pth\" or \".safetensors\", is \"", ending, "\""));
     }
-    // This takes long, and what is there is looked at as late as can be.
+    // This takes long: what is there is looked at later.
     GRAPNEL_ASSIGN_OR_RETURN(CopyNote note, DescribeCopy(env, written, ending));
     const std::string copy = CopyPath(path, ending);
-    std::vector<CopyNote> notes = ReadCopyNotes(env, path);
-    if (env.FileExists(copy) || env.IsSymlink(copy)) {
-      GRAPNEL_ASSIGN_OR_RETURN(const bool is_copy,
-                               IsNotedCopy(env, path, ending, notes));
-      if (!is_copy) {
-        return absl::AlreadyExistsError(
-            "there is a file of that name that was not made of this "
-            "checkpoint");
-      }
-    }
+    const std::vector<CopyNote> notes = ReadCopyNotes(env, path);
+    GRAPNEL_RETURN_IF_ERROR(CheckNameOfCopy(env, path, ending, notes));
     // First the note: until the file has its name, it tells of none.
     if (std::find(notes.begin(), notes.end(), note) == notes.end()) {
-      notes.push_back(std::move(note));
+      std::vector<CopyNote> all = notes;
+      all.push_back(std::move(note));
       GRAPNEL_RETURN_IF_ERROR(WriteFileAtomically(
-          env, JoinPath(path, kCopiesFile), CopyNotesText(notes)));
+          env, JoinPath(path, kCopiesFile), CopyNotesText(all)));
+      // That waits for the disk, and somebody may have put a file there.
+      GRAPNEL_RETURN_IF_ERROR(CheckNameOfCopy(env, path, ending, notes));
     }
     GRAPNEL_RETURN_IF_ERROR(env.Rename(written, copy));
     const std::string parent = Dirname(copy);

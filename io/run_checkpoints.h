@@ -87,7 +87,8 @@ absl::Status KeepNewestCheckpoints(Env& env, const std::string& dir,
 // Pins the checkpoint at `path`, so that nothing which cleans up deletes it, or
 // undoes that. The pin is an empty file "pinned" in the directory: it moves and
 // is copied with it, and a checkpoint that replaces one of its name is pinned
-// too. OK if it is as asked for already. kNotFound if there is no checkpoint.
+// too. OK if it is as asked for already. kNotFound if there is no checkpoint,
+// or none any more: one that is just being deleted may come back, pinned.
 absl::Status PinCheckpoint(Env& env, const std::string& path, bool pinned);
 
 bool IsPinned(Env& env, const std::string& path);

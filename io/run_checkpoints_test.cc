@@ -416,6 +416,53 @@ TEST(RunCheckpointsTest, CopiesAreKnownOfAfterAPowerCut) {
   }
 }
 
+// Somebody puts a file where the copy goes while the note is written.
+TEST(RunCheckpointsTest, AFileThatHasJustComeIsNotReplacedByACopy) {
+  class BusyEnv : public EnvWrapper {
+   public:
+    using EnvWrapper::EnvWrapper;
+    absl::Status Rename(const std::string& from,
+                        const std::string& to) override {
+      if (to == "/run/iter_1/copies") {
+        EXPECT_THAT(WriteFileAndSync(target(), "/run/iter_1.pth", "mine"),
+                    IsOk());
+      }
+      return EnvWrapper::Rename(from, to);
+    }
+  };
+  MemEnv mem;
+  Write(mem, "/run/iter_1", 1, kMine);
+  BusyEnv env(mem);
+  EXPECT_THAT(Copy(env, "/run/iter_1", ".pth", "x"),
+              StatusIs(absl::StatusCode::kAlreadyExists, testing::_));
+  EXPECT_EQ(*ReadFile(mem, "/run/iter_1.pth"), "mine");
+  ASSERT_THAT(DeleteRunCheckpoint(env, "/run/iter_1", kMine), IsOk());
+  EXPECT_THAT(*mem.ListDir("/run"), ElementsAre("iter_1.pth"));
+}
+
+// Who deletes it sees the pin and puts it back.
+TEST(RunCheckpointsTest, OneThatIsRenamedForAMomentCanBePinned) {
+  class BusyEnv : public EnvWrapper {
+   public:
+    using EnvWrapper::EnvWrapper;
+    absl::Status SyncDir(const std::string& path) override {
+      if (std::exchange(renamed_, true)) return EnvWrapper::SyncDir(path);
+      EXPECT_THAT(target().Rename(path, "/run/.trash-iter_1-01234567"), IsOk());
+      const absl::Status status = EnvWrapper::SyncDir(path);
+      EXPECT_THAT(target().Rename("/run/.trash-iter_1-01234567", path), IsOk());
+      return status;
+    }
+
+   private:
+    bool renamed_ = false;
+  };
+  MemEnv mem;
+  Write(mem, "/run/iter_1", 1, kMine);
+  BusyEnv env(mem);
+  EXPECT_THAT(PinCheckpoint(env, "/run/iter_1", true), IsOk());
+  EXPECT_TRUE(IsPinned(mem, "/run/iter_1"));
+}
+
 // Somebody else does something at the last moment before `path` is renamed.
 class MeanwhileEnv : public EnvWrapper {
  public:

@@ -102,7 +102,8 @@ std::optional<TaskError> DoTasks(const std::vector<Task>& tasks,
 absl::Status ReadAndSum(const RandomAccessFile& file, ReadRange& part) {
   std::unique_ptr<char[]> scratch;
   if (part.buffer == nullptr) {
-    scratch.reset(new (std::nothrow) char[kChunkSize]);
+    const int64_t size = std::min(kChunkSize, part.num_bytes);
+    scratch.reset(new (std::nothrow) char[static_cast<size_t>(size)]);
     if (scratch == nullptr) {
       return absl::ResourceExhaustedError("no memory to read into");
     }

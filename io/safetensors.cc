@@ -321,8 +321,11 @@ absl::StatusOr<TensorMap> ReadSafetensors(const RandomAccessFile& file,
   GRAPNEL_ASSIGN_OR_RETURN(Header header, ReadHeader(file, path));
   Xxh3Hasher128 digest;
   digest.Update(header.bytes);
-  absl::StatusOr<TensorMap> tensors =
-      ReadTensors(file, header.entries, read == nullptr ? nullptr : &digest);
+  // A file may have a million tensors.
+  absl::StatusOr<TensorMap> tensors = CatchOutOfMemory("tensors", [&] {
+    return ReadTensors(file, header.entries,
+                       read == nullptr ? nullptr : &digest);
+  });
   if (!tensors.ok()) return WithContext(tensors.status(), path);
   if (read != nullptr) {
     read->entries = std::move(header.entries);

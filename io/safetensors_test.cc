@@ -1,6 +1,7 @@
 #include "grapnel/io/safetensors.h"
 
 #include <cstring>
+#include <new>
 #include <string>
 #include <utility>
 
@@ -533,6 +534,24 @@ TEST(SafetensorsReaderTest, ATensorBeyondMemoryIsResourceExhausted) {
   EXPECT_THAT(ReadSafetensors(file, "/f", nullptr),
               StatusIs(Code::kResourceExhausted,
                        HasSubstr("/f: tensor \"huge\": no memory for")));
+}
+
+// What goes with many small tensors may be too much too.
+TEST(SafetensorsReaderTest, TooLittleMemoryToReadTensorsIsResourceExhausted) {
+  class ScarceFile : public BoundlessFile {
+   public:
+    using BoundlessFile::BoundlessFile;
+    absl::Status Read(int64_t offset, int64_t n, char* buffer) const override {
+      if (offset > 0) throw std::bad_alloc();
+      return BoundlessFile::Read(offset, n, buffer);
+    }
+  };
+  const std::string bytes =
+      File(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", "1");
+  const ScarceFile file(bytes, static_cast<int64_t>(bytes.size()));
+  EXPECT_THAT(ReadSafetensors(file, "/f", nullptr),
+              StatusIs(Code::kResourceExhausted,
+                       HasSubstr("/f: tensors: out of memory")));
 }
 
 TEST(SafetensorsReaderTest, MissingFileIsNotFound) {

@@ -122,8 +122,10 @@ absl::StatusOr<CheckpointContents> ReadCheckpoint(
 absl::StatusOr<v1::CheckpointManifest> ReadManifest(Env& env,
                                                     const std::string& path);
 
-// Deletes a checkpoint, good or bad: renamed away first, so that a half-deleted
-// one is never taken for whole. kNotFound unless there is a manifest.
+// Deletes a checkpoint, good or bad, pinned or not, and its copies
+// (io/run_checkpoints.h): renamed away first, so that a half-deleted one is
+// never taken for whole. If a copy can't be deleted, that is an error, and the
+// checkpoint has its name again. kNotFound unless there is a manifest.
 absl::Status DeleteCheckpoint(Env& env, const std::string& path);
 
 // Whether both paths lead to one checkpoint, or to copies of one. Compares the
@@ -131,7 +133,8 @@ absl::Status DeleteCheckpoint(Env& env, const std::string& path);
 bool IsSameCheckpoint(Env& env, const std::string& a, const std::string& b);
 
 // Removes what killed writers and deleters left in `parent`, and puts back a
-// checkpoint whose replacement was cut short. Call it before looking for what
+// checkpoint whose replacement was cut short, or that was pinned while it was
+// deleted; of several of one name, the newest. Call it before looking for what
 // to resume from, and only where nobody else is writing. What can't be deleted
 // adds a line to `*undeleted`, or is an error if that is null.
 absl::Status RemoveLeftovers(Env& env, const std::string& parent,

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
-#include <optional>
 #include <system_error>
 #include <tuple>
 #include <utility>
@@ -21,9 +20,8 @@ namespace io {
 namespace {
 
 absl::Status Resolve(Env& env, const std::string& parent,
-                     const std::string& hidden,
                      const HiddenLeftover& leftover) {
-  const std::string from = JoinPath(parent, hidden);
+  const std::string from = JoinPath(parent, leftover.name);
   const std::string to = JoinPath(parent, leftover.of);
   if (leftover.put_back) {
     GRAPNEL_RETURN_IF_ERROR(env.Rename(from, to));
@@ -65,7 +63,7 @@ absl::Status DeleteCheckpoint(Env& env, const std::string& path) {
     return absl::NotFoundError(
         absl::StrCat(path, ": no checkpoint: has no ", kManifestFile));
   }
-  return DeleteWithCopies(env, clean, IfPinned::kGoes);
+  return DeleteWithCopies(env, clean, /*chosen=*/nullptr);
 }
 
 bool IsSameCheckpoint(Env& env, const std::string& a, const std::string& b) {
@@ -80,15 +78,16 @@ absl::Status RemoveLeftovers(Env& env, const std::string& parent,
                              std::vector<std::string>* undeleted) {
   const std::string dir = parent.empty() ? "." : parent;
   if (!env.FileExists(dir)) return absl::OkStatus();
-  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> names,
-                           env.ListDir(dir));
+  GRAPNEL_ASSIGN_OR_RETURN(std::vector<HiddenLeftover> leftovers,
+                           FindLeftovers(env, dir));
+  // First what is put back, for it tells which copies stay.
+  std::stable_partition(
+      leftovers.begin(), leftovers.end(),
+      [](const HiddenLeftover& leftover) { return leftover.put_back; });
   absl::Status first_error;
-  for (const std::string& hidden : names) {
-    const std::optional<HiddenLeftover> leftover =
-        ParseLeftover(env, dir, hidden);
-    if (!leftover.has_value()) continue;
-    const absl::Status status = Resolve(env, dir, hidden, *leftover);
-    if (!status.ok() && !leftover->put_back && undeleted != nullptr) {
+  for (const HiddenLeftover& leftover : leftovers) {
+    const absl::Status status = Resolve(env, dir, leftover);
+    if (!status.ok() && !leftover.put_back && undeleted != nullptr) {
       undeleted->emplace_back(status.message());
     } else {
       first_error.Update(status);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <iterator>
+#include <limits>
+#include <map>
 #include <tuple>
 #include <utility>
 
@@ -63,6 +65,68 @@ bool HasSizeOfOne(const RandomAccessFile& file, absl::string_view ending,
   });
 }
 
+// Deletes what one called so has replaced: it mustn't come back in its place.
+absl::Status DeleteReplaced(Env& env, const std::string& parent,
+                            const std::string& name) {
+  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                           env.ListDir(parent));
+  bool any = false;
+  for (const std::string& hidden : names) {
+    std::string replaced;
+    const std::string old = JoinPath(parent, hidden);
+    // Without a manifest it can't come back, or isn't ours.
+    if (!ParseHiddenName(hidden, kReplaced, &replaced) || replaced != name ||
+        !env.FileExists(JoinPath(old, kManifestFile))) {
+      continue;
+    }
+    GRAPNEL_RETURN_IF_ERROR(DeleteCopies(env, old, JoinPath(parent, name)));
+    GRAPNEL_RETURN_IF_ERROR(DeleteManifestFirst(env, old));
+    any = true;
+  }
+  return any ? env.SyncDir(parent) : absl::OkStatus();
+}
+
+// Until it had its hidden name, somebody could pin it or put another in its
+// place.
+absl::Status CheckChosen(Env& env, const std::string& trash,
+                         const v1::CheckpointManifest& chosen) {
+  if (env.FileExists(JoinPath(trash, kPinFile))) {
+    return absl::FailedPreconditionError("it is pinned");
+  }
+  const auto manifest = ReadManifestOfAnyName(env, trash);
+  if (manifest.ok() ? manifest->checkpoint_uuid() != chosen.checkpoint_uuid()
+                    : absl::IsNotFound(manifest.status())) {
+    return absl::FailedPreconditionError("something else has its name now");
+  }
+  return manifest.status();
+}
+
+// Damaged ones come before all others, what can't be read now behind them.
+int64_t CreatedUnixNanos(Env& env, const std::string& path) {
+  const auto manifest = ReadManifestOfAnyName(env, path);
+  if (manifest.ok()) return manifest->created_unix_nanos();
+  return absl::IsDataLoss(manifest.status())
+             ? 0
+             : std::numeric_limits<int64_t>::max();
+}
+
+// Whether it holds what is of no checkpoint, nor what NFS keeps of a deleted
+// file that somebody has open.
+bool IsSomebodysOwn(Env& env, const std::string& path) {
+  if (!env.FileExists(path) || env.FileExists(JoinPath(path, kManifestFile))) {
+    return false;
+  }
+  const absl::StatusOr<std::vector<std::string>> names = env.ListDir(path);
+  if (!names.ok()) return true;
+  return std::any_of(names->begin(), names->end(), [](const std::string& name) {
+    std::string of;
+    return name != kPinFile && name != kCopiesFile &&
+           !absl::StartsWith(name, ".nfs") &&
+           !ParseHiddenName(name, kTemporary, &of) &&
+           !ParsePartFile(name, /*has_tensors=*/false).ok();
+  });
+}
+
 }  // namespace
 
 absl::string_view StripSlashes(absl::string_view path) {
@@ -84,53 +148,88 @@ absl::Status DeleteManifestFirst(Env& env, const std::string& path) {
   return DeleteRecursively(env, path);
 }
 
-absl::Status DeleteWithCopies(Env& env, const std::string& path,
-                              IfPinned if_pinned) {
-  const std::string parent = Dirname(path).empty() ? "." : Dirname(path);
-  const std::string name = Basename(path);
-  const std::string trash = JoinPath(parent, HiddenName(kTrash, name));
-  GRAPNEL_RETURN_IF_ERROR(env.Rename(path, trash));
-  // Until now somebody could pin it.
-  absl::Status status =
-      if_pinned == IfPinned::kStays && env.FileExists(JoinPath(trash, kPinFile))
-          ? absl::FailedPreconditionError("it is pinned")
-          : env.SyncDir(parent);
-  if (status.ok()) status = DeleteCopies(env, trash, path);
-  if (!status.ok()) {
-    GRAPNEL_RETURN_IF_ERROR(env.Rename(trash, path));
-    GRAPNEL_RETURN_IF_ERROR(env.SyncDir(parent));
-    return status;
-  }
-  // An older one of that name must not come back in its place.
-  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> names,
-                           env.ListDir(parent));
-  for (const std::string& other : names) {
-    std::string replaced;
-    if (ParseHiddenName(other, kReplaced, &replaced) && replaced == name) {
-      const std::string old = JoinPath(parent, other);
-      GRAPNEL_RETURN_IF_ERROR(DeleteCopies(env, old, path));
-      GRAPNEL_RETURN_IF_ERROR(DeleteManifestFirst(env, old));
-    }
-  }
-  return DeleteManifestFirst(env, trash);
+absl::StatusOr<v1::CheckpointManifest> ReadManifestOfAnyName(
+    Env& env, const std::string& dir) {
+  GRAPNEL_ASSIGN_OR_RETURN(
+      const std::string bytes,
+      ReadFile(env, JoinPath(dir, kManifestFile), kMaxManifestSize));
+  return DecodeManifest(bytes);
 }
 
-std::optional<HiddenLeftover> ParseLeftover(Env& env, const std::string& dir,
-                                            const std::string& hidden) {
-  HiddenLeftover leftover;
-  const std::string path = JoinPath(dir, hidden);
-  bool wanted = false;
-  if (ParseHiddenName(hidden, kReplaced, &leftover.of)) {
-    wanted = true;
-  } else if (ParseHiddenName(hidden, kTrash, &leftover.of)) {
-    wanted = env.FileExists(JoinPath(path, kPinFile));
-  } else if (!ParseHiddenName(hidden, kTemporary, &leftover.of)) {
-    return std::nullopt;
+absl::Status RenameBack(Env& env, const std::string& hidden,
+                        const std::string& path, const absl::Status& cause) {
+  if (env.Rename(hidden, path).ok()) return cause;
+  return absl::Status(cause.code(),
+                      absl::StrCat(cause.message(), "; what was at ", path,
+                                   " is still called ", hidden));
+}
+
+absl::Status DeleteWithCopies(Env& env, const std::string& path,
+                              const v1::CheckpointManifest* chosen) {
+  const std::string parent = Dirname(path).empty() ? "." : Dirname(path);
+  const std::string name = Basename(path);
+  GRAPNEL_RETURN_IF_ERROR(DeleteReplaced(env, parent, name));
+  const std::string trash = JoinPath(parent, HiddenName(kTrash, name));
+  const std::string pin = JoinPath(trash, kPinFile);
+  GRAPNEL_RETURN_IF_ERROR(env.Rename(path, trash));
+  absl::Status status;
+  if (chosen != nullptr) status = CheckChosen(env, trash, *chosen);
+  if (status.ok()) status = env.SyncDir(parent);
+  // RemoveLeftovers puts it back while it is pinned: until then it is whole.
+  const bool was_pinned =
+      status.ok() && chosen == nullptr && env.FileExists(pin);
+  if (was_pinned) {
+    status = env.DeleteFile(pin);
+    if (status.ok()) status = env.SyncDir(trash);
   }
-  // Deleting begins with the manifest: while it is there, nothing is lost.
-  leftover.put_back = wanted && !env.FileExists(JoinPath(dir, leftover.of)) &&
-                      env.FileExists(JoinPath(path, kManifestFile));
-  return leftover;
+  if (status.ok()) status = DeleteCopies(env, trash, path);
+  if (status.ok()) return DeleteManifestFirst(env, trash);
+  // Best effort; the first error is the cause.
+  if (was_pinned) {
+    WriteFileAndSync(env, pin, "").IgnoreError();
+    env.SyncDir(trash).IgnoreError();
+  }
+  status = RenameBack(env, trash, path, status);
+  env.SyncDir(parent).IgnoreError();
+  return status;
+}
+
+absl::StatusOr<std::vector<HiddenLeftover>> FindLeftovers(
+    Env& env, const std::string& dir) {
+  GRAPNEL_ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                           env.ListDir(dir));
+  std::vector<HiddenLeftover> leftovers;
+  // Of those that can be put back under a name: when it was made, whether
+  // deleting it was begun, for it then replaced the others, and its index.
+  using Candidate = std::tuple<int64_t, bool, size_t>;
+  std::map<std::string, Candidate> newest;
+  for (const std::string& name : names) {
+    HiddenLeftover leftover;
+    leftover.name = name;
+    const std::string path = JoinPath(dir, name);
+    const bool is_trash = ParseHiddenName(name, kTrash, &leftover.of);
+    const bool is_replaced = ParseHiddenName(name, kReplaced, &leftover.of);
+    if (!is_trash && !is_replaced &&
+        !ParseHiddenName(name, kTemporary, &leftover.of)) {
+      continue;
+    }
+    if (is_replaced && IsSomebodysOwn(env, path)) continue;
+    leftovers.push_back(leftover);
+    // Deleting begins with the manifest: while it is there, nothing is lost.
+    if ((is_replaced ||
+         (is_trash && env.FileExists(JoinPath(path, kPinFile)))) &&
+        !env.FileExists(JoinPath(dir, leftover.of)) &&
+        env.FileExists(JoinPath(path, kManifestFile))) {
+      const Candidate candidate(CreatedUnixNanos(env, path), is_trash,
+                                leftovers.size() - 1);
+      Candidate& best = newest.emplace(leftover.of, candidate).first->second;
+      best = std::max(best, candidate);
+    }
+  }
+  for (const auto& [of, candidate] : newest) {
+    leftovers[std::get<size_t>(candidate)].put_back = true;
+  }
+  return leftovers;
 }
 
 std::string CopyPath(absl::string_view path, absl::string_view ending) {

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -48,27 +47,38 @@ std::filesystem::path NormalPath(absl::string_view path);
 // Deletes a directory that may hold a checkpoint, its manifest first.
 absl::Status DeleteManifestFirst(Env& env, const std::string& path);
 
-enum class IfPinned { kStays, kGoes };
+// The manifest in `dir`, whatever that is called.
+absl::StatusOr<v1::CheckpointManifest> ReadManifestOfAnyName(
+    Env& env, const std::string& dir);
+
+// Renames `hidden` back to `path` after the error `cause`. Returns that, which
+// then says if it can't be done.
+absl::Status RenameBack(Env& env, const std::string& hidden,
+                        const std::string& path, const absl::Status& cause);
 
 // Deletes the checkpoint at `path`, which has no slashes at its end, and its
 // copies. Renamed away first, so that a half-deleted one is never taken for
-// whole; put back if its copies can't be deleted. With kStays also if it is
-// pinned by then: kFailedPrecondition.
+// whole; put back if its copies can't be deleted. With `chosen`, the manifest
+// of the one that is to go, also if it is pinned by then or another one has its
+// name: kFailedPrecondition. If that is null, pinned ones go too.
 absl::Status DeleteWithCopies(Env& env, const std::string& path,
-                              IfPinned if_pinned);
+                              const v1::CheckpointManifest* chosen);
 
 // What a killed writer or deleter has left under a hidden name.
 struct HiddenLeftover {
-  std::string of;  // The checkpoint's name.
+  std::string name;  // ".old-epoch_5-1a2b3c4d".
+  std::string of;    // The checkpoint's name.
 
-  // It gets that name again: one that was replaced, or was pinned while it was
-  // deleted, is whole, and nothing else has the name. Else it is deleted.
+  // It gets that name again, which nothing else has: it is whole, was replaced,
+  // or pinned while it was deleted, and is the newest of those. Else it is
+  // deleted.
   bool put_back = false;
 };
 
-// Nullopt if `hidden`, in `dir`, isn't called as one.
-std::optional<HiddenLeftover> ParseLeftover(Env& env, const std::string& dir,
-                                            const std::string& hidden);
+// Those in `dir`, by their names. What a writer found in its way, but is no
+// checkpoint, is left out: somebody's own.
+absl::StatusOr<std::vector<HiddenLeftover>> FindLeftovers(
+    Env& env, const std::string& dir);
 
 // The copy with that ending, ".pth", of the checkpoint at `path`: beside it.
 std::string CopyPath(absl::string_view path, absl::string_view ending);

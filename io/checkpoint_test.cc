@@ -781,7 +781,7 @@ TEST(RemoveLeftoversTest, TouchesOnlyWhatThisPackageMakes) {
   ASSERT_THAT(WriteCheckpoint(env, "/w", "epoch_1", Contents(1)), IsOk());
   for (const char* name :
        {".tmp-epoch_2-0123abcd/x", ".trash-epoch_0-0123abcd/x",
-        ".old-epoch_1-0123abcd/x", ".tmp-mine/x", ".tmp-x-0123ABCD/x", ".git/x",
+        ".old-epoch_1-0123abcd", ".tmp-mine/x", ".tmp-x-0123ABCD/x", ".git/x",
         "epoch_7/x"}) {
     ASSERT_THAT(env.CreateDir(JoinPath("/w", name)), IsOk());
   }
@@ -791,6 +791,61 @@ TEST(RemoveLeftoversTest, TouchesOnlyWhatThisPackageMakes) {
               ElementsAre(".git", ".tmp-mine", ".tmp-x-0123ABCD", "epoch_1",
                           "epoch_7"));
   EXPECT_THAT(RemoveLeftovers(env, "/none"), IsOk());
+}
+
+// A writer found the first two in its way, and was killed before they had their
+// names back.
+TEST(RemoveLeftoversTest, LeavesWhatIsNoCheckpoint) {
+  MemEnv env;
+  for (const char* dir :
+       {"/w/.old-epoch_1-0123abcd", "/w/.old-epoch_3-0123abcd"}) {
+    ASSERT_THAT(env.CreateDir(dir), IsOk());
+    Put(env, JoinPath(dir, "model.safetensors"), "x");
+  }
+  Put(env, "/w/.old-epoch_1-0123abcd/notes", "mine");
+  Put(env, "/w/.old-epoch_2-0123abcd", "a file");
+  // Half deleted.
+  for (const char* name : {"state.pb", "pinned", "copies",
+                           ".tmp-copies-0123abcd", ".nfs0000000000000001"}) {
+    Put(env, JoinPath("/w/.old-epoch_3-0123abcd", name), "");
+  }
+  for (const bool is_taken : {false, true}) {
+    if (is_taken) {
+      ASSERT_THAT(WriteCheckpoint(env, "/w", "epoch_1", Contents(1)), IsOk());
+    }
+    ASSERT_THAT(RemoveLeftovers(env, "/w"), IsOk());
+    EXPECT_THAT(Hidden(env, "/w"),
+                ElementsAre(".old-epoch_1-0123abcd", ".old-epoch_2-0123abcd"));
+    EXPECT_EQ(*ReadFile(env, "/w/.old-epoch_1-0123abcd/notes"), "mine");
+  }
+  // Nor does it keep what has its name from being deleted, or goes with it.
+  ASSERT_THAT(DeleteCheckpoint(env, "/w/epoch_1"), IsOk());
+  EXPECT_EQ(*ReadFile(env, "/w/.old-epoch_1-0123abcd/notes"), "mine");
+}
+
+// What could not be deleted when it was replaced is older.
+TEST(RemoveLeftoversTest, PutsBackTheNewest) {
+  struct Case {
+    std::string older;
+    std::string newer;
+  };
+  for (const Case& c : {Case{".old-a-00000000", ".old-a-ffffffff"},
+                        Case{".old-a-ffffffff", ".old-a-00000000"},
+                        Case{".old-a-00000000", ".trash-a-ffffffff"}}) {
+    MemEnv env;
+    for (const int mark : {1, 2}) {
+      CheckpointContents contents = Contents(mark);
+      contents.manifest().set_created_unix_nanos(mark);
+      ASSERT_THAT(WriteCheckpoint(env, "/w", "a", contents), IsOk());
+      Put(env, "/w/a/pinned", "");
+      ASSERT_THAT(
+          env.Rename("/w/a", JoinPath("/w", mark == 1 ? c.older : c.newer)),
+          IsOk());
+    }
+    ASSERT_THAT(RemoveLeftovers(env, "/w"), IsOk());
+    EXPECT_THAT(*env.ListDir("/w"), ElementsAre("a")) << c.older;
+    EXPECT_EQ(MarkAt(env, "/w/a"), "2") << c.older;
+  }
 }
 
 TEST(RemoveLeftoversTest, PutsBackWhatAReplacementHadSetAside) {

@@ -200,7 +200,7 @@ absl::Status Publish(Env& env, const std::string& parent,
   if (!status.ok()) {
     // Best effort; the first error is the cause.
     if (renamed) env.Rename(path, temporary).IgnoreError();
-    if (!replaced.empty()) env.Rename(replaced, path).IgnoreError();
+    if (!replaced.empty()) status = RenameBack(env, replaced, path, status);
     env.SyncDir(parent).IgnoreError();
     return status;
   }

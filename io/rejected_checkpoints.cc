@@ -65,10 +65,7 @@ bool HoldsPartsOfACheckpoint(Env& env, const std::string& path) {
 
 // A whole manifest, of another name.
 bool IsRenamed(Env& env, const std::string& path) {
-  const absl::StatusOr<std::string> bytes =
-      ReadFile(env, JoinPath(path, kManifestFile), kMaxManifestSize);
-  if (!bytes.ok()) return false;
-  const auto manifest = DecodeManifest(*bytes);
+  const auto manifest = ReadManifestOfAnyName(env, path);
   return manifest.ok() && manifest->name() != Basename(StripSlashes(path));
 }
 

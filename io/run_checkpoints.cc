@@ -70,8 +70,7 @@ absl::Status DeleteRunCheckpoint(Env& env, const std::string& path,
   if (IsPinned(env, path)) {
     return absl::FailedPreconditionError("it is pinned");
   }
-  return DeleteWithCopies(env, std::string(StripSlashes(path)),
-                          IfPinned::kStays);
+  return DeleteWithCopies(env, std::string(StripSlashes(path)), &*manifest);
 }
 
 absl::Status KeepNewestCheckpoints(Env& env, const std::string& dir,

@@ -73,8 +73,9 @@ std::vector<RunCheckpoint> ListRunCheckpoints(
 
 // Deletes the checkpoint at `path` if that run has made it, with its copies
 // (below); OK also if it was gone before. kFailedPrecondition if it stays for
-// good: it is pinned, also if it was only just, another run made it, or it is
-// too damaged to tell. Other errors: it can't be deleted now.
+// good: it is pinned, also if it was only just, another run made it, something
+// else has got its name meanwhile, or it is too damaged to tell. Other errors:
+// it can't be deleted now.
 absl::Status DeleteRunCheckpoint(Env& env, const std::string& path,
                                  absl::string_view run_uuid);
 

@@ -538,6 +538,119 @@ TEST(RunCheckpointsTest, OnesThatArePinnedWhileTheyAreDeletedOutliveAPowerCut) {
   }
 }
 
+// Another writer's one, or somebody's own folder, in its place.
+TEST(RunCheckpointsTest, WhatHasTakenTheNameOfTheOneToGoStays) {
+  for (const bool is_checkpoint : {true, false}) {
+    MemEnv mem;
+    Write(mem, "/run/iter_1", 1, kMine);
+    MeanwhileEnv env(mem, "/run/iter_1", [&] {
+      ASSERT_THAT(mem.Rename("/run/iter_1", "/run/moved"), IsOk());
+      if (is_checkpoint) {
+        Write(mem, "/run/iter_1", 2, kMine);
+      } else {
+        ASSERT_THAT(mem.CreateDir("/run/iter_1/notes"), IsOk());
+      }
+    });
+    EXPECT_THAT(DeleteRunCheckpoint(env, "/run/iter_1", kMine),
+                StatusIs(absl::StatusCode::kFailedPrecondition,
+                         HasSubstr("something else has its name now")));
+    EXPECT_THAT(*mem.ListDir("/run"), ElementsAre("iter_1", "moved"));
+    EXPECT_EQ(mem.FileExists("/run/iter_1/notes"), !is_checkpoint);
+  }
+}
+
+TEST(RunCheckpointsTest, OneThatCannotBeDeletedSaysWhyAndWhereItIs) {
+  MemEnv mem;
+  Write(mem, "/run/iter_1", 1, kMine);
+  ASSERT_THAT(Copy(mem, "/run/iter_1", ".pth", "x"), IsOk());
+  FaultInjectionEnv fault(mem, "/");
+  // After the pin was seen and it has its name back.
+  MeanwhileEnv env(fault, "/run/iter_1", [&] {
+    EXPECT_THAT(PinCheckpoint(mem, "/run/iter_1", true), IsOk());
+  });
+  fault.FailOperation(2, absl::UnavailableError("i/o error"));
+  EXPECT_THAT(DeleteRunCheckpoint(env, "/run/iter_1", kMine),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("it is pinned")));
+  EXPECT_EQ(fault.operations().size(), 3u);
+  ASSERT_THAT(PinCheckpoint(mem, "/run/iter_1", false), IsOk());
+  // The copy can't be deleted, nor anything be renamed then.
+  fault.FailOperation(2, absl::PermissionDeniedError("not yours"),
+                      FaultInjectionEnv::Times::kFromThenOn);
+  EXPECT_THAT(DeleteRunCheckpoint(fault, "/run/iter_1", kMine),
+              StatusIs(absl::StatusCode::kPermissionDenied,
+                       HasSubstr("not yours; what was at /run/iter_1 is still "
+                                 "called /run/.trash-iter_1-")));
+}
+
+TEST(RunCheckpointsTest, WhatADeletedOneHadReplacedDoesNotComeBack) {
+  using Names = FaultInjectionEnv::Names;
+  for (const Names names : {Names::kAsSynced, Names::kAsSeen}) {
+    for (int n = 0;; ++n) {
+      SCOPED_TRACE(n);
+      MemEnv mem;
+      // It could not be deleted.
+      Write(mem, "/run/iter_1", 1, kMine);
+      ASSERT_THAT(mem.Rename("/run/iter_1", "/run/.old-iter_1-01234567"),
+                  IsOk());
+      Write(mem, "/run/iter_1", 2, kMine);
+      FaultInjectionEnv env(mem, "/");
+      env.FailOperation(n, absl::UnavailableError("power is out"),
+                        FaultInjectionEnv::Times::kFromThenOn);
+      const absl::Status deleted =
+          DeleteRunCheckpoint(env, "/run/iter_1", kMine);
+      ASSERT_THAT(env.Crash(names), IsOk());
+      ASSERT_THAT(RemoveLeftovers(env, "/run"), IsOk());
+      if (mem.FileExists("/run/iter_1")) {
+        EXPECT_THAT(*mem.ListDir("/run"), ElementsAre("iter_1"));
+        EXPECT_EQ(ReadManifest(mem, "/run/iter_1")->progress().iter(), 2);
+      } else {
+        EXPECT_THAT(*mem.ListDir("/run"), IsEmpty());
+      }
+      if (deleted.ok()) break;
+    }
+  }
+}
+
+// Asked for by its name, a pinned one goes too. Whatever fails, it is there,
+// pinned, or goes; and after a power cut its copy is where it is.
+TEST(RunCheckpointsTest, APinnedOneThatIsDeletedIsWholeOrGone) {
+  using Names = FaultInjectionEnv::Names;
+  using Times = FaultInjectionEnv::Times;
+  for (const Times times : {Times::kOnce, Times::kFromThenOn}) {
+    for (const Names names : {Names::kAsSynced, Names::kAsSeen}) {
+      int stayed = 0;
+      int went = 0;
+      for (int n = 0;; ++n) {
+        SCOPED_TRACE(n);
+        MemEnv mem;
+        Write(mem, "/run/iter_1", 1, kMine);
+        ASSERT_THAT(Copy(mem, "/run/iter_1", ".pth", "x"), IsOk());
+        ASSERT_THAT(PinCheckpoint(mem, "/run/iter_1", true), IsOk());
+        FaultInjectionEnv env(mem, "/");
+        env.FailOperation(n, absl::UnavailableError("i/o error"), times);
+        const absl::Status deleted = DeleteCheckpoint(env, "/run/iter_1");
+        ASSERT_THAT(env.Crash(names), IsOk());
+        ASSERT_THAT(RemoveLeftovers(env, "/run"), IsOk());
+        if (mem.FileExists("/run/iter_1")) {
+          ++stayed;
+          EXPECT_THAT(ReadCheckpoint(mem, "/run/iter_1"), IsOk());
+          EXPECT_TRUE(IsPinned(mem, "/run/iter_1"));
+          if (times == Times::kFromThenOn) {
+            EXPECT_TRUE(mem.FileExists("/run/iter_1.pth"));
+          }
+        } else {
+          ++went;
+          EXPECT_THAT(*mem.ListDir("/run"), IsEmpty());
+        }
+        if (deleted.ok()) break;
+      }
+      EXPECT_GE(stayed, 2);
+      EXPECT_GE(went, 3);
+    }
+  }
+}
+
 TEST(RunCheckpointsTest, PinThatComesOrGoesWhileOneIsReplacedIsTheNewOnes) {
   for (const bool pinned : {true, false}) {
     MemEnv mem;

@@ -79,15 +79,7 @@ void AddCheckpoints(io::Env& env, const std::string& dir,
     checkpoint.dir = dir;
     checkpoint.name = name;
     checkpoint.path = io::JoinPath(dir == "." ? "" : dir, name);
-    if (name[0] == '.') {
-      const auto leftover = io::ParseLeftover(env, dir, name);
-      if (leftover.has_value()) {
-        folder->leftovers.push_back(
-            {checkpoint.path, leftover->of, leftover->put_back});
-      }
-      continue;
-    }
-    if (!env.IsDirectory(checkpoint.path)) continue;
+    if (name[0] == '.' || !env.IsDirectory(checkpoint.path)) continue;
     if (io::IsSetAsideName(name)) {
       checkpoint.set_aside = true;
       AddKept(env, std::move(checkpoint), folder);
@@ -112,6 +104,13 @@ void AddCheckpoints(io::Env& env, const std::string& dir,
     }
     checkpoint.bad = std::string(bad);
     AddKept(env, std::move(checkpoint), folder);
+  }
+  const auto leftovers = io::FindLeftovers(env, dir);
+  if (!leftovers.ok()) return;
+  for (const io::HiddenLeftover& leftover : *leftovers) {
+    folder->leftovers.push_back(
+        {io::JoinPath(dir == "." ? "" : dir, leftover.name), leftover.of,
+         leftover.put_back});
   }
 }
 

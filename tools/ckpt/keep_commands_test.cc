@@ -93,6 +93,25 @@ class KeepCommandsTest : public CheckpointCommandTest {
   FakeClock clock_;
 };
 
+// Of two leftovers of one name, one gets it.
+TEST_F(KeepCommandsTest, GcSaysWhichLeftoverIsPutBack) {
+  for (const char* hidden :
+       {"/w/.old-epoch_1-0123abcd", "/w/.trash-epoch_1-0123abcd"}) {
+    Save(1);
+    ASSERT_THAT(io::PinCheckpoint(env_, "/w/epoch_1", true), IsOk());
+    ASSERT_THAT(env_.Rename("/w/epoch_1", hidden), IsOk());
+  }
+  for (const bool dry_run : {true, false}) {
+    std::vector<std::string> args = {"gc", "/w"};
+    if (dry_run) args.push_back("--dry-run");
+    const auto json = JsonOutput(CollectGarbage, args);
+    ASSERT_THAT(json["leftovers"], SizeIs(2));
+    EXPECT_EQ(json["leftovers"][0]["put_back"], false);
+    EXPECT_EQ(json["leftovers"][1]["put_back"], true);
+  }
+  EXPECT_THAT(Left(), ElementsAre("epoch_1"));
+}
+
 TEST_F(KeepCommandsTest, GcWithoutRulesDeletesLeftoversAlone) {
   for (const int epoch : {1, 2}) Save(epoch);
   Put("/w/.tmp-epoch_3-0123abcd", "model.safetensors", "123");

@@ -258,6 +258,11 @@ std::string NameThere(const std::string& field, bool of_torch) {
   return field;
 }
 
+// A plateau's rule, by the mode of torch's.
+const char* RuleOfMode(absl::string_view mode) {
+  return mode == "max" ? "greater" : "less";
+}
+
 // Sets a field of a schedule's settings to what the file's state_dict says.
 // `run_end`: where MMEngine ended those that have no end of their own.
 void TakeSetting(const PthValue& dict, bool of_torch,
@@ -292,10 +297,9 @@ void TakeSetting(const PthValue& dict, bool of_torch,
       // Of an optimizer with betas "momentum" is another name of one of them.
       if (value->kind() == Kind::kString && name != "param_name") {
         const absl::string_view text = value->string_value();
-        reflection.SetString(settings, field,
-                             std::string(name != "mode"  ? text
-                                         : text == "max" ? "greater"
-                                                         : "less"));
+        reflection.SetString(
+            settings, field,
+            std::string(name == "mode" ? RuleOfMode(text) : text));
       }
       return;
     default:
@@ -365,11 +369,12 @@ void TakePlateau(const PthValue& dict, ParamSchedulerState* state) {
                ? std::string(value->string_value())
                : std::string();
   };
-  if (!text("monitor").empty()) plateau.set_monitor(text("monitor"));
-  if (!text("rule").empty()) plateau.set_rule(text("rule"));
-  if (!text("mode").empty()) {
-    plateau.set_rule(text("mode") == "max" ? "greater" : "less");
-  }
+  const std::string monitor = text("monitor");
+  const std::string rule = text("rule");
+  const std::string mode = text("mode");
+  if (!monitor.empty()) plateau.set_monitor(monitor);
+  if (!rule.empty()) plateau.set_rule(rule);
+  if (!mode.empty()) plateau.set_rule(RuleOfMode(mode));
   plateau.set_num_bad(CountAt(dict, {"num_bad_epochs"}).value_or(0));
   plateau.set_cooldown_left(CountAt(dict, {"cooldown_counter"}).value_or(0));
 }
@@ -1078,11 +1083,16 @@ class TrainingImport {
     }
   }
 
-  // Epochs or iterations.
-  std::optional<double> RunEnd(bool by_epoch) const {
+  // MMEngine's, of the run there.
+  std::optional<PthValue> RuntimeInfo() const {
     const std::optional<PthValue> hub = file_.Find("message_hub");
     if (!hub.has_value()) return std::nullopt;
-    const std::optional<PthValue> facts = hub->Find("runtime_info");
+    return hub->Find("runtime_info");
+  }
+
+  // Epochs or iterations.
+  std::optional<double> RunEnd(bool by_epoch) const {
+    const std::optional<PthValue> facts = RuntimeInfo();
     if (!facts.has_value()) return std::nullopt;
     return NumberAt(*facts, by_epoch ? "max_epochs" : "max_iters");
   }
@@ -1174,7 +1184,7 @@ class TrainingImport {
         ReadHistory(scalars->key(i).string_value(), scalars->value(i), &state);
       }
     }
-    const auto facts = hub->Find("runtime_info");
+    const std::optional<PthValue> facts = RuntimeInfo();
     if (!facts.has_value() || facts->kind() != Kind::kDict) return;
     for (int64_t i = 0; i < facts->size(); ++i) {
       if (facts->key(i).kind() != Kind::kString) continue;

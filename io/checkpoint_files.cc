@@ -140,6 +140,11 @@ std::filesystem::path NormalPath(absl::string_view path) {
       .lexically_normal();
 }
 
+std::string ParentOf(absl::string_view path) {
+  const std::string parent = Dirname(path);
+  return parent.empty() ? "." : parent;
+}
+
 absl::Status DeleteManifestFirst(Env& env, const std::string& path) {
   if (env.IsDirectory(path) && !env.IsSymlink(path)) {
     const absl::Status status = env.DeleteFile(JoinPath(path, kManifestFile));
@@ -166,7 +171,7 @@ absl::Status RenameBack(Env& env, const std::string& hidden,
 
 absl::Status DeleteWithCopies(Env& env, const std::string& path,
                               const v1::CheckpointManifest* chosen) {
-  const std::string parent = Dirname(path).empty() ? "." : Dirname(path);
+  const std::string parent = ParentOf(path);
   const std::string name = Basename(path);
   GRAPNEL_RETURN_IF_ERROR(DeleteReplaced(env, parent, name));
   const std::string trash = JoinPath(parent, HiddenName(kTrash, name));
@@ -330,8 +335,7 @@ absl::Status DeleteCopies(Env& env, const std::string& dir,
   }
   if (!any) return absl::OkStatus();
   // They mustn't come back once nothing tells of them.
-  const std::string parent = Dirname(StripSlashes(path));
-  return env.SyncDir(parent.empty() ? "." : parent);
+  return env.SyncDir(ParentOf(StripSlashes(path)));
 }
 
 absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenListedFile(

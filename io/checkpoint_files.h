@@ -44,6 +44,9 @@ absl::string_view StripSlashes(absl::string_view path);
 // To compare paths as texts: without "." and "..", and slashes at its end.
 std::filesystem::path NormalPath(absl::string_view path);
 
+// The directory that `path` lies in; "." if it is in the current one.
+std::string ParentOf(absl::string_view path);
+
 // Deletes a directory that may hold a checkpoint, its manifest first.
 absl::Status DeleteManifestFirst(Env& env, const std::string& path);
 

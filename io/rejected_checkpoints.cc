@@ -95,7 +95,7 @@ absl::StatusOr<std::string> SetAsideCheckpoint(Env& env,
   for (int number = 2; !IsFree(env, to, notes); ++number) {
     to = absl::StrCat(from, kSetAside, "-", number);
   }
-  const std::string parent = Dirname(from).empty() ? "." : Dirname(from);
+  const std::string parent = ParentOf(from);
   // The copies first: while it has its name, the next search finds it again.
   const std::vector<std::string> renamed = RenameCopies(env, from, to, notes);
   absl::Status status;

@@ -148,8 +148,7 @@ absl::Status AddCopy(Env& env, const std::string& path,
       GRAPNEL_RETURN_IF_ERROR(CheckNameOfCopy(env, path, ending, notes));
     }
     GRAPNEL_RETURN_IF_ERROR(env.Rename(written, copy));
-    const std::string parent = Dirname(copy);
-    return env.SyncDir(parent.empty() ? "." : parent);
+    return env.SyncDir(ParentOf(copy));
   };
   const absl::Status added = add();
   if (!added.ok()) {

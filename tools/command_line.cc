@@ -24,6 +24,7 @@
 #include "grapnel/runner/run_folders.h"
 #include "grapnel/runner/runner.h"
 #include "grapnel/runner/runner_config.pb.h"
+#include "grapnel/tools/flag_values.h"
 
 namespace grapnel {
 
@@ -281,13 +282,7 @@ class Reader {
   absl::Status ReadFlag(absl::string_view arg) {
     const size_t begin = next_ - 1;
     if (arg == "-h") arg = "--help";
-    absl::string_view name = absl::StripPrefix(arg, "--");
-    std::optional<absl::string_view> value;
-    const size_t equals = name.find('=');
-    if (equals != absl::string_view::npos) {
-      value = name.substr(equals + 1);
-      name = name.substr(0, equals);
-    }
+    auto [name, value] = SplitFlag(absl::StripPrefix(arg, "--"));
     GRAPNEL_ASSIGN_OR_RETURN(const Flag* const flag, FindFlag(name));
     const std::string shown = absl::StrCat("--", flag->name);
     if (flag->value == Value::kMany) return ReadMany(*flag, value);

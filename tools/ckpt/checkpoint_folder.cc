@@ -44,8 +44,7 @@ std::vector<std::string> WithSameDigits(absl::string_view typed,
 // a path that isn't there would be in.
 std::string WhatIsThere(io::Env& env, const std::string& path) {
   const std::string clean(io::StripSlashes(path));
-  const std::string parent =
-      io::Dirname(clean).empty() ? "." : io::Dirname(clean);
+  const std::string parent = io::ParentOf(clean);
   if (!env.IsDirectory(parent)) {
     return absl::StrCat("; there is no folder ", parent);
   }

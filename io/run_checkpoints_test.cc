@@ -21,6 +21,7 @@
 #include "grapnel/io/env.h"
 #include "grapnel/io/env_wrapper.h"
 #include "grapnel/io/fault_injection_env.h"
+#include "grapnel/io/meanwhile_env.h"
 #include "grapnel/io/mem_env.h"
 #include "gtest/gtest.h"
 
@@ -462,22 +463,6 @@ TEST(RunCheckpointsTest, OneThatIsRenamedForAMomentCanBePinned) {
   EXPECT_THAT(PinCheckpoint(env, "/run/iter_1", true), IsOk());
   EXPECT_TRUE(IsPinned(mem, "/run/iter_1"));
 }
-
-// Somebody else does something at the last moment before `path` is renamed.
-class MeanwhileEnv : public EnvWrapper {
- public:
-  MeanwhileEnv(Env& target, std::string path, std::function<void()> act)
-      : EnvWrapper(target), path_(std::move(path)), act_(std::move(act)) {}
-
-  absl::Status Rename(const std::string& from, const std::string& to) override {
-    if (from == path_ && act_ != nullptr) std::exchange(act_, nullptr)();
-    return EnvWrapper::Rename(from, to);
-  }
-
- private:
-  const std::string path_;
-  std::function<void()> act_;
-};
 
 TEST(RunCheckpointsTest, OnesThatArePinnedWhileTheyAreDeletedStay) {
   MemEnv mem;

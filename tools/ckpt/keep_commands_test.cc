@@ -19,6 +19,7 @@
 #include "grapnel/io/checkpoint_manifest.pb.h"
 #include "grapnel/io/env.h"
 #include "grapnel/io/env_wrapper.h"
+#include "grapnel/io/meanwhile_env.h"
 #include "grapnel/io/run_checkpoints.h"
 #include "grapnel/runner/run_lock.h"
 #include "grapnel/tools/ckpt/checkpoints_for_test.h"
@@ -365,31 +366,9 @@ TEST_F(KeepCommandsTest, GcCountsTheCopyOfWhatCannotBeDeletedWhole) {
   EXPECT_THAT(Left(), ElementsAre("epoch_2"));
 }
 
-// Somebody else does something at the last moment before `path` is renamed or
-// locked.
-class MeanwhileEnv : public io::EnvWrapper {
- public:
-  MeanwhileEnv(io::Env& target, std::string path, std::function<void()> act)
-      : EnvWrapper(target), path_(std::move(path)), act_(std::move(act)) {}
-
-  absl::Status Rename(const std::string& from, const std::string& to) override {
-    if (from == path_) act_();
-    return EnvWrapper::Rename(from, to);
-  }
-  absl::StatusOr<std::unique_ptr<io::FileLock>> LockFile(
-      const std::string& path) override {
-    if (path == path_) act_();
-    return EnvWrapper::LockFile(path);
-  }
-
- private:
-  const std::string path_;
-  const std::function<void()> act_;
-};
-
 TEST_F(KeepCommandsTest, GcSparesWhatIsPinnedMeanwhile) {
   for (const int epoch : {1, 2, 3}) Save(epoch);
-  MeanwhileEnv env(env_, "/w/epoch_1", [this] {
+  io::MeanwhileEnv env(env_, "/w/epoch_1", [this] {
     EXPECT_THAT(io::PinCheckpoint(env_, "/w/epoch_1", true), IsOk());
   });
   commands_env_ = &env;
@@ -407,7 +386,7 @@ TEST_F(KeepCommandsTest, GcDeletesNothingInAFolderThatItHasNotLocked) {
   for (const int epoch : {1, 2}) Save(epoch);
   ASSERT_THAT(io::WriteCheckpoint(env_, "/out", "epoch_1", Contents(1)),
               IsOk());
-  MeanwhileEnv env(env_, "/w/.lock", [this] {
+  io::MeanwhileEnv env(env_, "/w/.lock", [this] {
     EXPECT_THAT(io::WriteLastCheckpoint(env_, "/w", "/out/epoch_1"), IsOk());
   });
   commands_env_ = &env;
